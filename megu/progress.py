@@ -1,0 +1,49 @@
+"""Progress of long work, reported to whoever listens.
+
+Library code says ``with track("train", total=n, unit="images") as advance: ... advance(256)``; without a listener that costs
+nothing. The command line listens with a progress bar, tests with a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+Advance = Callable[[int], None]
+
+
+class Listener(Protocol):
+    """What receives progress. ``start`` returns the function that is called with each amount done."""
+
+    def start(self, label: str, total: int | None, unit: str) -> Advance: ...
+
+    def stop(self, label: str) -> None: ...
+
+
+_listener: ContextVar[Listener | None] = ContextVar("megu_progress", default=None)
+
+
+@contextmanager
+def track(label: str, total: int | None = None, unit: str = "") -> Iterator[Advance]:
+    """Report work of ``total`` units (None: unknown) under ``label``; yields the function to call with each amount done."""
+    listener = _listener.get()
+    if listener is None:
+        yield lambda amount: None
+        return
+    advance = listener.start(label, total, unit)
+    try:
+        yield advance
+    finally:
+        listener.stop(label)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Send the progress of everything inside this block to ``listener``."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
