@@ -1,0 +1,1 @@
+"""Data sets on disk, where they come from, what pins them, and which of their samples a request forgets."""

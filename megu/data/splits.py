@@ -1,0 +1,228 @@
+"""Forget splits: which samples a request forgets, and which stay.
+
+A request names classes or sample ids, never positions; the split turns it into positions in one version of a data set. Run as
+``python -m megu.data.splits`` in a project (the `split` stage of ``dvc.yaml``) it writes ``splits/`` from ``data/`` and
+``params.yaml``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megu.data.arrays import Dataset, atomic_folder, load, write_array, write_json
+from megu.errors import MeguError
+from megu.params import STRICT, check
+
+Positions = NDArray[np.int64]
+Scenario = Literal["class", "subclass", "random", "ids"]
+
+_INDICES = ("forget", "retain", "test_forget", "test_retain")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetParams:
+    """What is to be forgotten.
+
+    Attributes
+    ----------
+    scenario: "class" (whole classes), "subclass" (fine classes inside a superclass the model was trained on), "random" (``count``
+        training images drawn by the seed) or "ids" (an explicit list).
+    classes: class names, for "class" and "subclass".
+    count: how many training images, for "random"; at least 1.
+    ids: sample ids (32 hex characters, see `megu.data.arrays.Partition`), for "ids".
+    """
+
+    __pydantic_config__ = STRICT
+
+    scenario: Scenario = "class"
+    classes: tuple[str, ...] = ("Sneaker",)
+    count: int = 100
+    ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check("scenario", self.scenario, self.scenario in get_args(Scenario), f"one of {', '.join(get_args(Scenario))}")
+        check("count", self.count, self.count >= 1, "at least 1")
+        if self.scenario in ("class", "subclass"):
+            check("classes", self.classes, len(self.classes) > 0, "at least one class name")
+        if self.scenario == "ids":
+            check("ids", self.ids, len(self.ids) > 0, "at least one sample id")
+
+
+@dataclass(frozen=True)
+class ForgetSplit:
+    """Positions to forget and to retain, each int64 and ascending.
+
+    Attributes
+    ----------
+    classes: indices of the classes that are forgotten wholly and so may never be a perturbing label; empty unless the scenario
+        is "class".
+    forget, retain: positions in the train partition; together they are all of it.
+    test_forget, test_retain: positions in the test partition: the test images of the forgotten (sub)class and the others. For
+        "random" and "ids" there is no test image to forget, and ``test_retain`` is everything.
+    """
+
+    scenario: str
+    classes: tuple[int, ...]
+    forget: Positions
+    retain: Positions
+    test_forget: Positions
+    test_retain: Positions
+
+
+def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit:
+    """Apply a request to a data set. ``seed`` matters to the "random" scenario only.
+
+    Raises
+    ------
+    MeguError: a class or an id that the data set does not have, or nothing left to retain.
+    """
+    if params.scenario in ("class", "subclass"):
+        if params.scenario == "subclass" and dataset.coarse is None:
+            raise MeguError(
+                f"forget.scenario = 'subclass', but data set {dataset.name!r} has no superclasses",
+                "use scenario: class, or add a superclasses.json to the data set",
+            )
+        chosen = tuple(sorted({class_index(dataset, name) for name in params.classes}))
+        forget = np.isin(dataset.train.labels, chosen)
+        test_forget = np.isin(dataset.test.labels, chosen)
+    else:
+        chosen = ()
+        ids = params.ids if params.scenario == "ids" else _draw(dataset, params.count, seed)
+        forget = _with_ids(dataset, ids)
+        test_forget = np.zeros(len(dataset.test), dtype=bool)
+    if not forget.any():
+        raise MeguError(f"the request forgets no training image of {dataset.name!r}", "name classes that have training images")
+    if forget.all():
+        raise MeguError(
+            f"the request forgets all {len(forget)} training images of {dataset.name!r}", "leave something to retain"
+        )
+    return ForgetSplit(
+        scenario=params.scenario,
+        classes=chosen if params.scenario == "class" else (),
+        forget=np.flatnonzero(forget),
+        retain=np.flatnonzero(~forget),
+        test_forget=np.flatnonzero(test_forget),
+        test_retain=np.flatnonzero(~test_forget),
+    )
+
+
+def class_index(dataset: Dataset, name: str) -> int:
+    """The label of a class; the name must match exactly.
+
+    Raises
+    ------
+    MeguError: no such class; the message has the nearest names.
+    """
+    if name in dataset.classes:
+        return dataset.classes.index(name)
+    by_lower = {known.lower(): known for known in dataset.classes}
+    near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)]
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {_shorten(dataset.classes)}"
+    raise MeguError(f"forget.classes: data set {dataset.name!r} has no class {name!r}", hint)
+
+
+def _with_ids(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.bool_]:
+    """Mask (N,) of the training images with these ids: every copy of an image goes, or the copy would remember it."""
+    wanted = np.array([identifier.encode("ascii", "replace") for identifier in ids])
+    unknown = [identifier for identifier, known in zip(ids, np.isin(wanted, dataset.train.ids), strict=True) if not known]
+    if unknown:
+        in_test = bool(np.isin(unknown[0].encode("ascii", "replace"), dataset.test.ids))
+        where = "in its test split, which no model was trained on" if in_test else "not in it"
+        raise MeguError(
+            f"forget.ids: {len(unknown)} of {len(ids)} ids are not training images of {dataset.name!r}; {unknown[0]!r} is {where}",
+            "ids are the 32 hex characters of data/<name>/train_ids.npy",
+        )
+    return np.isin(dataset.train.ids, wanted)
+
+
+def _draw(dataset: Dataset, count: int, seed: int) -> list[str]:
+    """``count`` training images, ordered by the hash of (seed, id), so the draw does not depend on the order of the data set.
+
+    Only images that occur once are drawn: then exactly ``count`` positions are forgotten and no copy of them is retained.
+    """
+    identifiers, copies = np.unique(dataset.train.ids, return_counts=True)
+    once = [bytes(identifier) for identifier in identifiers[copies == 1]]
+    if count > len(once):
+        raise MeguError(
+            f"forget.count = {count}, but {dataset.name!r} has {len(once)} distinct training images", "ask for fewer"
+        )
+    key = str(seed).encode()
+    return [i.decode() for i in sorted(once, key=lambda i: blake2b(i, digest_size=16, key=key[:64]).digest())[:count]]
+
+
+def _shorten(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def save_split(folder: Path, split: ForgetSplit) -> None:
+    """Write a split as ``.npy`` index files and ``split.json``; complete or not at all, equal splits to equal bytes."""
+    with atomic_folder(folder) as temporary:
+        for name in _INDICES:
+            write_array(temporary / f"{name}.npy", getattr(split, name))
+        sizes = {name: len(getattr(split, name)) for name in _INDICES}
+        write_json(temporary / "split.json", {"scenario": split.scenario, "classes": list(split.classes), "sizes": sizes})
+
+
+def load_split(folder: Path) -> ForgetSplit:
+    """Read what `save_split` wrote.
+
+    Raises
+    ------
+    MeguError: files missing or damaged.
+    """
+    try:
+        meta = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+        indices = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _INDICES}
+        for name, index in indices.items():
+            if index.dtype != np.int64 or index.shape != (meta["sizes"][name],):
+                raise ValueError(f"{name}.npy does not fit split.json")
+        return ForgetSplit(scenario=meta["scenario"], classes=tuple(meta["classes"]), **indices)
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise MeguError(f"the forget split in {folder} is missing or damaged ({error})", "run `dvc repro split`") from error
+
+
+def read_params(root: Path) -> tuple[str, ForgetParams, int]:
+    """The data set's name, the request and the seed in ``<root>/params.yaml``.
+
+    Raises
+    ------
+    MeguError: the file is missing, is not YAML, or has an unknown key or a value out of range.
+    """
+    import yaml
+
+    path = root / "params.yaml"
+    try:
+        values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        request = dict(values.get("forget") or {})
+        known = {field.name for field in fields(ForgetParams)}
+        if unknown := set(request) - known:
+            raise ValueError(f"forget has no key {sorted(unknown)[0]!r}; it has {', '.join(sorted(known))}")
+        for name in {"classes", "ids"} & set(request):
+            request[name] = tuple(request[name])
+        return str(values["data"]["name"]), ForgetParams(**request), int(values["seed"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise MeguError(f"{path} cannot be used: {error}", "correct it and run again") from error
+
+
+def main(root: Path) -> None:
+    """Make ``<root>/splits`` from ``<root>/data`` and ``<root>/params.yaml``."""
+    name, params, seed = read_params(root)
+    save_split(root / "splits", make_split(load(root / "data" / name), params, seed))
+
+
+if __name__ == "__main__":
+    try:
+        main(Path.cwd())
+    except MeguError as error:
+        sys.exit(f"megu: {error}")
