@@ -1,0 +1,222 @@
+"""The one configuration: ``params.yaml`` as a frozen, strict model.
+
+Every section is the parameter class of the code that uses it, so a default is written once. What is wrong with a file is said
+in one line: the key, the value, the rule, and the nearest known key when it looks misspelt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+from megu.data.splits import ForgetParams
+from megu.errors import MeguError
+from megu.labeling import LabelingParams
+from megu.methods import METHODS
+from megu.noise import NoiseParams
+from megu.params import STRICT, check
+from megu.perturbing import PerturbParams
+from megu.training import TrainParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataParams:
+    """name: the data set, a folder under ``data/``; "fashion-mnist" is fetched, others come by ``megu data add``."""
+
+    __pydantic_config__ = STRICT
+
+    name: str = "fashion-mnist"
+
+    def __post_init__(self) -> None:
+        holds = bool(self.name) and self.name == Path(self.name).name and not self.name.startswith(".")
+        check("name", self.name, holds, "the name of a folder under data/")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalParams:
+    """Where the model that is to forget comes from: trained here (neither is set), a weights file, or an MLflow model.
+
+    weights: a safetensors file of this project's architectures, relative to the project. model: ``models:/name@alias`` or ``models:/name/3``.
+    """
+
+    __pydantic_config__ = STRICT
+
+    weights: str | None = None
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        check("model", self.model, not (self.weights and self.model), "left out when original.weights is given")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceParams:
+    """The true retrain that the result is compared with.
+
+    enabled: whether to retrain at all. repeats: retrains of different seeds (the first is the run's own), for the spread.
+    """
+
+    __pydantic_config__ = STRICT
+
+    enabled: bool = True
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        check("repeats", self.repeats, 1 <= self.repeats <= 100, "between 1 and 100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryParams:
+    """enabled: whether the unlearned model is registered. name: the registered model. alias: given to the new version."""
+
+    __pydantic_config__ = STRICT
+
+    enabled: bool = True
+    name: str = "megu"
+    alias: str = "challenger"
+
+    def __post_init__(self) -> None:
+        for key in ("name", "alias"):
+            value = getattr(self, key)
+            check(key, value, bool(value) and not set(value) & set("/:@"), "a name without / : @")
+
+
+@dataclass(frozen=True)
+class UnlearnParams:
+    """method: one of `megu.methods.METHODS`. params: that method's own; in the file both share the section."""
+
+    method: str
+    params: Any
+
+
+def _unlearn(value: Any) -> UnlearnParams:
+    if isinstance(value, UnlearnParams):
+        return value
+    if not isinstance(value, Mapping):
+        raise PydanticCustomError("section", "must be a section with the keys method, alpha, …")
+    method = value.get("method", "megu")
+    if method not in METHODS:
+        near = difflib.get_close_matches(str(method), METHODS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known methods: {', '.join(METHODS)}"
+        raise PydanticCustomError("method", "there is no such method, {hint}", {"hint": hint})
+    own = {name: entry for name, entry in value.items() if name != "method"}
+    return UnlearnParams(method, TypeAdapter(METHODS[method].params).validate_python(own))
+
+
+def _flat(value: UnlearnParams) -> dict[str, Any]:
+    return {"method": value.method, **dataclasses.asdict(value.params)}
+
+
+class Config(BaseModel):
+    """A whole run. ``seed`` decides everything random; ``device`` is "auto" (CUDA when there), "cpu", "cuda" or "cuda:1"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    data: DataParams = DataParams()
+    forget: ForgetParams = ForgetParams()
+    original: OriginalParams = OriginalParams()
+    train: TrainParams = TrainParams()
+    labeling: LabelingParams = LabelingParams()
+    perturbing: PerturbParams = PerturbParams()
+    noise: NoiseParams = NoiseParams()
+    unlearn: Annotated[UnlearnParams, PlainValidator(_unlearn), PlainSerializer(_flat)] = Field({}, validate_default=True)
+    reference: ReferenceParams = ReferenceParams()
+    registry: RegistryParams = RegistryParams()
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole configuration, defaults included, as the file would have it."""
+        return self.model_dump(mode="json")
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration file and apply ``key.key=value`` overrides (values as YAML).
+
+    Raises `MeguError` naming the file, the key and the rule.
+    """
+    return parse(merged(read(path), overrides), str(path.name))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file as it stands. An empty file is an empty configuration: every default."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MeguError(f"there is no configuration file {path}", "name one with --params") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MeguError(f"{path} cannot be read ({error})", "name a YAML file with --params") from None
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise MeguError(f"{path}{line} is not YAML: {getattr(error, 'problem', error)}", "mend the file") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise MeguError(f"{path} holds no sections", "write `section:` and below it `key: value`, as in the README")
+    return value
+
+
+def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """``values`` with each ``section.key=value`` put in its place; a copy."""
+    result = {name: dict(entry) if isinstance(entry, Mapping) else entry for name, entry in values.items()}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        keys = name.strip().split(".")
+        if not equals or not all(keys) or len(keys) > 2:
+            raise MeguError(f"--set {override!r} is not section.key=value", "for example --set unlearn.alpha=0.6")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise MeguError(f"--set {override!r}: the value is not YAML", "quote it, for example --set 'forget.classes=[Bag]'") from None
+        if len(keys) == 1:
+            result[keys[0]] = value
+            continue
+        section = result.setdefault(keys[0], {}) or {}
+        if not isinstance(section, dict):
+            raise MeguError(f"--set {override!r}: {keys[0]} is a single value, not a section", f"--set {keys[0]}={text}")
+        result[keys[0]] = {**section, keys[1]: value}
+    return result
+
+
+def parse(values: Mapping[str, Any], where: str = "configuration") -> Config:
+    """Validate; raises `MeguError` with the first thing that is wrong, and how many more there are."""
+    # An empty section in YAML is None; it means its defaults.
+    given = {name: {} if value is None and name in Config.model_fields else value for name, value in values.items()}
+    try:
+        return Config.model_validate(given)
+    except ValidationError as error:
+        first, *others = error.errors()
+        what, fix = _in_words(dict(first))
+        more = f" (and {len(others)} more)" if others else ""
+        raise MeguError(f"{where}: {what}{more}", fix) from None
+
+
+def _in_words(error: Mapping[str, Any]) -> tuple[str, str]:
+    place = [str(part) for part in error["loc"]]
+    key = ".".join(place)
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _known_keys(place[:-1], error.get("ctx", {}))
+        near = difflib.get_close_matches(place[-1], known, n=3, cutoff=0.5)
+        return f"unknown key {key}", f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{key}.{message}" if len(place) == 1 and " = " in message else f"{key}: {message}", "change it there or with --set"
+    value = error.get("input")
+    return f"{key} = {value!r}: {message[:1].lower()}{message[1:]}", "change it there or with --set"
+
+
+def _known_keys(section: Sequence[str], context: Mapping[str, Any]) -> list[str]:
+    if not section:
+        return list(Config.model_fields)
+    if section[0] == "unlearn":
+        return ["method", *(entry.name for entry in dataclasses.fields(METHODS[context.get("method", "megu")].params))]
+    kind = Config.model_fields[section[0]].annotation
+    return [entry.name for entry in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []

@@ -1,0 +1,86 @@
+"""Where a project keeps its things: the folder with ``params.yaml`` is the root, ``.megu`` inside it the home."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from megu.errors import MeguError
+from megu.store import Store
+
+PARAMS = "params.yaml"
+
+
+@dataclass(frozen=True)
+class Project:
+    """The paths of one project. Creating the object touches nothing on disk."""
+
+    root: Path
+
+    @property
+    def home(self) -> Path:
+        """Everything computed here: store, results, Prefect's and MLflow's databases. Safe to delete; nothing else is."""
+        return self.root / ".megu"
+
+    @property
+    def params(self) -> Path:
+        return self.root / PARAMS
+
+    @property
+    def store(self) -> Store:
+        return Store(self.home / "store")
+
+    @property
+    def results(self) -> Path:
+        """Prefect's result records, one file a cache key."""
+        return self.home / "results"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.home / "checkpoints"
+
+    def data(self, name: str) -> Path:
+        return self.root / "data" / name
+
+    def relative(self, path: Path) -> str:
+        """``path`` as a person in the root would type it."""
+        return os.path.relpath(path, self.root)
+
+
+def find(start: Path | None = None) -> Project:
+    """The project of ``start`` (default: ``$MEGU_PROJECT``, else the current folder): the nearest folder with params.yaml, upwards.
+
+    Raises `MeguError` when there is none.
+    """
+    named = os.environ.get("MEGU_PROJECT")
+    begin = (start or (Path(named) if named else Path.cwd())).resolve()
+    for folder in (begin, *begin.parents):
+        if (folder / PARAMS).is_file():
+            return Project(folder)
+    raise MeguError(f"no {PARAMS} in {begin} or above it", "run megu inside a project, or set MEGU_PROJECT to its folder")
+
+
+def prepare_environment(project: Project, environ: MutableMapping[str, str] | None = None) -> None:
+    """Point Prefect and MLflow at the project's home and keep them quiet; must run before either is imported.
+
+    What the user has set stays as it is, so a team's own servers are used as soon as ``PREFECT_API_URL`` or
+    ``MLFLOW_TRACKING_URI`` name them. The result records stay in the project either way: they are the cache.
+    """
+    environ = os.environ if environ is None else environ
+    defaults = {
+        "PREFECT_HOME": str(project.home / "prefect"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(project.results),
+        # The temporary server takes 10-20 s to start, more on a busy machine; Prefect's own limit is 20.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # git is asked by us, with a clear answer when it is absent; MLflow's own import of GitPython warns at length.
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    for name, value in defaults.items():
+        environ.setdefault(name, value)

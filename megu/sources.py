@@ -1,0 +1,86 @@
+"""A digest of the code that a stage runs: its own module and every module of ours that it imports, directly or not.
+
+Only meaning counts. A comment, a docstring or a blank line changes nothing; a changed helper three imports away does.
+The imports are read from the syntax tree, so nothing has to be imported to know the digest.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGES = ("megu", "tasks")
+
+#: Modules whose code cannot change what a stage computes: how it is called, shown, stored and found. The values that come
+#: out of the configuration are in the cache key themselves.
+SURROUNDINGS = frozenset({"megu", "megu.config", "megu.errors", "megu.progress", "megu.project", "megu.sources", "megu.stages", "tasks.engine"})
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def module_file(module: str, root: Path) -> Path | None:
+    """The file of a module of ours, or None when ``module`` names no module (a function, say)."""
+    path = root.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def imports(tree: ast.AST, module: str, *, package: bool) -> set[str]:
+    """Every module of ours that may be imported by ``tree``, wherever in it the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.split(".") if package else module.split(".")[:-1]
+                base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
+            # "from megu.data import arrays" may name a module or an attribute; the caller drops what is no file.
+            found.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
+    with_parents = {".".join(name.split(".")[: end + 1]) for name in found for end in range(len(name.split(".")))}
+    return {name for name in with_parents if name.split(".")[0] in PACKAGES}
+
+
+def meaning(source: str) -> str:
+    """The syntax tree of ``source`` as text, without docstrings (comments and layout are not in a tree)."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+@functools.cache
+def _read(path: Path, stamp: tuple[int, int], module: str) -> tuple[str, frozenset[str]]:
+    """The digest and the imports of one file; ``stamp`` (mtime, size) renews the memory when the file changes."""
+    source = path.read_text(encoding="utf-8")
+    digest = hashlib.sha256(meaning(source).encode()).hexdigest()
+    return digest, frozenset(imports(ast.parse(source), module, package=path.name == "__init__.py"))
+
+
+def closure(module: str, root: Path = ROOT) -> dict[str, str]:
+    """Digest by module, of ``module`` and all it imports from our packages, `SURROUNDINGS` left out."""
+    digests: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = module_file(name, root)
+        if name in digests or name in SURROUNDINGS or path is None:
+            continue
+        status = path.stat()
+        digests[name], wanted = _read(path, (status.st_mtime_ns, status.st_size), name)
+        waiting.extend(wanted)
+    return dict(sorted(digests.items()))
+
+
+def combined(digests: Iterable[tuple[str, str]]) -> str:
+    """One digest of several."""
+    return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in sorted(digests)).encode()).hexdigest()

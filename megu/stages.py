@@ -1,0 +1,157 @@
+"""What a stage of the pipeline is, what names its result, and why it has to run again.
+
+Nothing here knows Prefect: `tasks.engine` runs stages as Prefect tasks and keeps their results in Prefect's own cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from megu import sources
+from megu.project import Project
+from megu.store import Ref, canonical_json
+
+#: Raised when what a result holds, or how a key is made, changes; every older result then misses.
+FORMAT = 1
+
+JSON = Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage's function returns.
+
+    files: named references into the store. values: small JSON values that later stages or the report use.
+    notes: how it came about (seconds, the provider that had the data). They may differ from run to run for the same result, so
+    they are kept with it but are no part of what later stages depend on.
+    """
+
+    files: Mapping[str, Ref] = field(default_factory=dict)
+    values: Mapping[str, JSON] = field(default_factory=dict)
+    notes: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """An `Outcome` with its history, as later stages receive it and as the cache keeps it.
+
+    parts: what the cache key was made of, by name. seconds: how long the function took when it ran.
+    origin: where and when that was (``flow_run_id``, ``created``).
+    """
+
+    stage: str
+    parts: Mapping[str, JSON]
+    files: Mapping[str, Ref]
+    values: Mapping[str, JSON]
+    notes: Mapping[str, JSON]
+    seconds: float
+    origin: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was computed: equal whenever files and values are equal, however long it took and whenever."""
+        files = {name: ref.to_json() for name, ref in self.files.items()}
+        return hashlib.sha256(canonical_json([self.stage, files, dict(self.values)])).hexdigest()
+
+    def to_json(self) -> dict[str, JSON]:
+        return {**dataclasses.asdict(self), "files": {name: ref.to_json() for name, ref in self.files.items()}, "format": FORMAT}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, JSON]) -> Result:
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        known = {name: entry for name, entry in value.items() if name in names}
+        return cls(**{**known, "files": {name: Ref.from_json(ref) for name, ref in value["files"].items()}})
+
+
+class Device(str):
+    """A device setting in a stage's arguments ("cpu", "cuda:1"). Only its class ("cpu", "cuda") is in the cache key."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named function ``compute(project, …) -> Outcome`` whose result may be kept.
+
+    title: what a person reads while it runs.
+    intact: called with a kept result whose files are all in the store; says whether what the stage keeps outside the store
+    (a data set under ``data/``) is still what it was, so that a stage with such outputs can tell.
+    """
+
+    name: str
+    title: str
+    compute: Callable[..., Outcome]
+    intact: Callable[[Project, Result], bool] = lambda project, result: True
+
+    def bind(self, project: Project, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The full argument list by name; a wrong name is a defect of the flow and raises ``TypeError`` at once."""
+        bound = inspect.signature(self.compute).bind(project, **arguments)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def parts(self, arguments: Mapping[str, Any], root: Any = sources.ROOT) -> dict[str, JSON]:
+        """What the result depends on, by name: code, every argument's value, every earlier result's digest."""
+        parts: dict[str, JSON] = {"format": FORMAT}
+        for module, digest in sources.closure(self.compute.__module__, root).items():
+            parts[f"code {module}"] = digest
+        for name, value in arguments.items():
+            if not isinstance(value, Project):
+                parts.update(_parts(name, value))
+        if any(isinstance(value, Device) for value in arguments.values()):
+            from importlib.metadata import version
+
+            parts["package torch"] = version("torch")
+        return parts
+
+    def key(self, parts: Mapping[str, JSON]) -> str:
+        """The name of the result: the stage, so that a person sees what is kept, and a digest of the parts."""
+        return f"{self.name}-{hashlib.sha256(canonical_json(parts)).hexdigest()[:40]}"
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, JSON]]:
+    if isinstance(value, Result):
+        yield f"input {name}", value.digest
+    elif isinstance(value, Ref):
+        yield f"file {name}", value.sha256
+    elif isinstance(value, Device):
+        yield "device class", value.split(":")[0]
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for key, entry in dataclasses.asdict(value).items():
+            yield from _parts(f"{name}.{key}" if name else key, entry)
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _parts(f"{name}.{key}", entry)
+    elif isinstance(value, (list, tuple)) and any(isinstance(entry, Result) for entry in value):
+        for number, entry in enumerate(value, 1):
+            yield from _parts(f"{name} {number}", entry)
+    else:
+        yield name, list(value) if isinstance(value, tuple) else value
+
+
+def differences(before: Mapping[str, JSON], now: Mapping[str, JSON]) -> list[str]:
+    """What changed between the parts of two keys, in words."""
+    changes = []
+    for name in dict.fromkeys([*now, *before]):
+        old, new = before.get(name), now.get(name)
+        if old == new and (name in before) == (name in now):
+            continue
+        if name.startswith("code "):
+            verb = "is new" if name not in before else "is not used any more" if name not in now else "changed"
+            changes.append(f"{name} {verb}")
+        elif name.startswith(("input ", "file ")):
+            changes.append(f"{name} changed")
+        elif name not in before:
+            changes.append(f"{name} is new ({new})")
+        elif name not in now:
+            changes.append(f"{name} is gone")
+        else:
+            changes.append(f"{name} was {old}, is {new}")
+    return changes
+
+
+def nearest(parts: Mapping[str, JSON], kept: Sequence[Mapping[str, JSON]]) -> list[str] | None:
+    """The differences to whichever of the kept results' parts differs least; None when nothing is kept."""
+    return min((differences(other, parts) for other in kept), key=len, default=None)

@@ -1,0 +1,183 @@
+"""Runs stages as Prefect tasks over Prefect's result cache, or only says what running them would do.
+
+A flow calls ``run(STAGE, name=value, …)`` for each step. With an `Executor` that is a Prefect task run; with a `Planner` it is a
+look into the cache. Both decide alike (`decide`), so the plan that is shown is the plan that is carried out.
+
+The cache is Prefect's: a result record under our own key (`megu.stages`). Isolation stays at Prefect's default, READ_COMMITTED; its
+file locks never expire after a kill.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Protocol
+
+from prefect import Task, task
+from prefect.context import TaskRunContext
+from prefect.results import ResultRecord
+from prefect.runtime import flow_run
+
+from megu.project import Project
+from megu.stages import FORMAT, Result, Stage, nearest
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a stage has to run. ``kept`` is the result that will be used when it does not; ``why`` is for a person."""
+
+    stage: Stage
+    label: str
+    key: str
+    parts: dict[str, Any]
+    kept: Result | None
+    why: str
+
+    @property
+    def hit(self) -> bool:
+        return self.kept is not None
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Stands for a result that does not exist yet, while planning."""
+
+    label: str
+
+
+class Run(Protocol):
+    """What a flow's wiring is written against."""
+
+    def __call__(self, stage: Stage, /, *, label: str = "", **arguments: Any) -> Any: ...
+
+
+def decide(project: Project, stage: Stage, label: str, arguments: dict[str, Any]) -> Decision:
+    """Look for the kept result of ``stage`` with these arguments, its files checked."""
+    parts = stage.parts(stage.bind(project, arguments))
+    key = stage.key(parts)
+    record = project.results / key
+    if not record.exists():
+        changes = nearest(parts, [other.parts for other in kept_results(project, stage)])
+        why = "never run before" if changes is None else "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
+        return Decision(stage, label, key, parts, None, why)
+    kept = read_record(project, key)
+    if kept is None:
+        return Decision(stage, label, key, parts, None, "its result record cannot be read")
+    damaged = [name for name, ref in kept.files.items() if not project.store.holds(ref)]
+    if damaged:
+        return Decision(stage, label, key, parts, None, f"its file is missing or damaged: {', '.join(damaged)}")
+    if not stage.intact(project, kept):
+        return Decision(stage, label, key, parts, None, "what it made on disk has changed since")
+    return Decision(stage, label, key, parts, kept, f"nothing changed since {kept.origin.get('created', 'it ran')}")
+
+
+def read_record(project: Project, key: str) -> Result | None:
+    """The kept result under ``key``; None when there is none, or it is not one of ours in the present format."""
+    try:
+        value = ResultRecord.deserialize((project.results / key).read_bytes()).result
+        return Result.from_json(value) if value.get("format") == FORMAT else None
+    except Exception:  # whatever is wrong with the record, the stage can run again
+        return None
+
+
+def kept_results(project: Project, stage: Stage) -> list[Result]:
+    """Every readable result of a stage, newest first."""
+    records = sorted(project.results.glob(f"{stage.name}-*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    found = (read_record(project, path.name) for path in records if path.name.rsplit("-", 1)[0] == stage.name)
+    return [result for result in found if result is not None]
+
+
+@dataclass
+class Planner:
+    """Says what a run would do. Stages behind a miss cannot be named yet; they are said to wait for it."""
+
+    project: Project
+    decisions: list[Decision] = field(default_factory=list)
+
+    def __call__(self, stage: Stage, /, *, label: str = "", **arguments: Any) -> Result | Pending:
+        label = label or stage.name
+        waits = sorted({pending.label for pending in _pending(list(arguments.values()))})
+        if waits:
+            decision = Decision(stage, label, "", {}, None, f"waits for {', '.join(waits)}")
+        else:
+            decision = decide(self.project, stage, label, arguments)
+        self.decisions.append(decision)
+        return decision.kept if decision.kept else Pending(label)
+
+
+def _pending(values: list[Any]) -> Iterator[Pending]:
+    for value in values:
+        if isinstance(value, Pending):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _pending(list(value))
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One finished step of a run: ``seconds`` is what it took now, which for a hit is the time of looking it up."""
+
+    decision: Decision
+    result: Result
+    seconds: float
+
+
+@dataclass
+class Executor:
+    """Runs each stage as a Prefect task and keeps count. Must be called inside a Prefect flow run."""
+
+    project: Project
+    before: Callable[[Decision], None] = lambda decision: None
+    after: Callable[[Ran], None] = lambda ran: None
+    ran: list[Ran] = field(default_factory=list)
+
+    def __call__(self, stage: Stage, /, *, label: str = "", **arguments: Any) -> Result:
+        started = time.perf_counter()
+        decision = decide(self.project, stage, label or stage.name, arguments)
+        self.before(decision)
+        # A record that decide() refused (its files are gone) would still be a hit to Prefect.
+        step = prefect_task(stage).with_options(task_run_name=decision.label, refresh_cache=not decision.hit)
+        result = Result.from_json(step(decision, stage.bind(self.project, arguments)))
+        # A kept result may have been made under another label (a retrain that is now the second of three).
+        self.ran.append(Ran(decision, result, time.perf_counter() - started))
+        self.after(self.ran[-1])
+        return result
+
+    def __getitem__(self, label: str) -> Ran:
+        return next(ran for ran in self.ran if ran.decision.label == label)
+
+
+def _key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
+    key: str = arguments["decision"].key
+    return key
+
+
+@cache
+def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
+    """The Prefect task of a stage, with our key and JSON results."""
+
+    def compute(decision: Decision, arguments: dict[str, Any]) -> dict[str, Any]:
+        started = time.perf_counter()
+        outcome = stage.compute(**arguments)
+        return Result(
+            stage=stage.name,
+            parts=decision.parts,
+            files=outcome.files,
+            values=outcome.values,
+            notes=outcome.notes,
+            seconds=time.perf_counter() - started,
+            origin={"created": datetime.now(UTC).isoformat(timespec="seconds"), "flow_run_id": flow_run.get_id() or ""},
+        ).to_json()
+
+    return task(
+        compute,
+        name=stage.name,
+        description=stage.title,
+        cache_key_fn=_key,
+        persist_result=True,
+        result_serializer="json",
+        viz_return_value={},
+    )
