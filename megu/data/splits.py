@@ -35,8 +35,8 @@ class ForgetParams:
 
     Attributes
     ----------
-    scenario: "class" (whole classes), "subclass" (fine classes inside a superclass the model was trained on), "random" (``count``
-        training images drawn by the seed) or "ids" (an explicit list).
+    scenario: "class" (whole classes), "subclass" (fine classes inside a superclass the model was trained on), "random"
+        (``count`` training images drawn by the seed) or "ids" (an explicit list).
     classes: class names, for "class" and "subclass".
     count: how many training images, for "random"; at least 1.
     ids: sample ids (32 hex characters, see `megu.data.arrays.Partition`), for "ids".
@@ -139,7 +139,7 @@ def _with_ids(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.bool_]:
         in_test = bool(np.isin(unknown[0].encode("ascii", "replace"), dataset.test.ids))
         where = "in its test split, which no model was trained on" if in_test else "not in it"
         raise MeguError(
-            f"forget.ids: {len(unknown)} of {len(ids)} ids are not training images of {dataset.name!r}; {unknown[0]!r} is {where}",
+            f"forget.ids: {len(unknown)} of {len(ids)} are not training images of {dataset.name!r}; {unknown[0]!r} is {where}",
             "ids are the 32 hex characters of data/<name>/train_ids.npy",
         )
     return np.isin(dataset.train.ids, wanted)
