@@ -254,9 +254,14 @@ def disk_full_is_an_answer(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise MeguError(f"the disk is full: {path} could not be written", "free some space and run again") from error
         raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error is the system's "no space left" or "quota exceeded"."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

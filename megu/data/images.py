@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,6 +64,7 @@ class ClassFolders:
 @dataclass(frozen=True)
 class _Entry:
     split: str
+    folder: str
     label: str
     key: str
     where: str
@@ -70,8 +72,9 @@ class _Entry:
 
 
 def read_class_folders(source: Path | Sequence[Path]) -> ClassFolders:
-    """Read ``train/<class>/<image>`` and ``test/<class>/<image>`` (or ``val/``) from a folder, an archive, or several of either.
+    """Read ``train/<class>/<image>`` and ``test/<class>/<image>`` from a folder, an archive, or several of either.
 
+    ``val/`` or ``valid/`` serve where there is no ``test/``.
     A folder may also hold archives that together are the data set (CIFAR-100 comes in three). A ``superclasses.json``
     ({superclass: [class, ...]}) beside the images gives the coarse names. All images must have one size; they become grey
     (one channel) when every file is grey, else RGB.
@@ -93,6 +96,8 @@ def read_class_folders(source: Path | Sequence[Path]) -> ClassFolders:
                         f"{entry.where} and {entries[entry.split, entry.key].where} are the same image file", "keep one"
                     )
                 entries[entry.split, entry.key] = entry
+        if len(folders := {e.folder for e in entries.values() if e.split == "test"}) > 1:
+            raise MeguError(f"there are images under {' and '.join(sorted(folders))}", "keep the ones to test on")
         splits = {
             split: sorted((e for e in entries.values() if e.split == split), key=lambda e: e.key) for split in ("train", "test")
         }
@@ -140,13 +145,13 @@ def _archive(path: Path, stack: ExitStack) -> Iterator[tuple[str, str, Callable[
             bundle = stack.enter_context(zipfile.ZipFile(path))
             for info in bundle.infolist():
                 if not info.is_dir():
-                    yield f"{path}:{info.filename}", info.filename, lambda i=info, b=bundle: b.read(i)  # type: ignore[misc]
+                    yield f"{path}:{info.filename}", info.filename, partial(bundle.read, info)
         else:
             # A compressed tar cannot be read out of order at a bearable speed, so its files are kept as they pass.
             with tarfile.open(path) as tar:
                 for member in tar:
                     if member.isfile() and (file := tar.extractfile(member)) is not None:
-                        yield f"{path}:{member.name}", member.name, lambda data=file.read(): data  # type: ignore[misc]
+                        yield f"{path}:{member.name}", member.name, partial(bytes, file.read())
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
         raise MeguError(f"{path} is damaged or not an archive ({error})", "fetch the file again") from error
 
@@ -158,7 +163,7 @@ def _entry(where: str, name: str, read: Callable[[], bytes]) -> _Entry | None:
         return None
     if len(parts) < 3 or parts[-3] not in _SPLIT_FOLDERS:
         raise MeguError(f"{where} is not in a class folder", "lay images out as train/<class>/<image> and test/<class>/<image>")
-    return _Entry(_SPLIT_FOLDERS[parts[-3]], parts[-2], f"{parts[-2]}/{parts[-1]}", where, read)
+    return _Entry(_SPLIT_FOLDERS[parts[-3]], parts[-3], parts[-2], f"{parts[-2]}/{parts[-1]}", where, read)
 
 
 def _decode(entries: Sequence[_Entry]) -> Images:

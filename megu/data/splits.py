@@ -203,14 +203,15 @@ def read_params(root: Path) -> tuple[str, ForgetParams, int]:
 
     path = root / "params.yaml"
     try:
-        values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         request = dict(values.get("forget") or {})
         known = {field.name for field in fields(ForgetParams)}
         if unknown := set(request) - known:
             raise ValueError(f"forget has no key {sorted(unknown)[0]!r}; it has {', '.join(sorted(known))}")
         for name in {"classes", "ids"} & set(request):
             request[name] = tuple(request[name])
-        return str(values["data"]["name"]), ForgetParams(**request), int(values["seed"])
+        name = str((values.get("data") or {}).get("name", "fashion-mnist"))
+        return name, ForgetParams(**request), int(values.get("seed", 0))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise MeguError(f"{path} cannot be used: {error}", "correct it and run again") from error
 

@@ -1,0 +1,225 @@
+"""DVC by its command line: one process at a time, quiet, its errors as ours.
+
+Everything that can be known from DVC's YAML is read from the YAML (`locked_outs`); DVC starts only to do work.
+"""
+
+from __future__ import annotations
+
+import configparser
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import megu
+from megu.data import pins
+from megu.data.pins import DirHash
+from megu.errors import MeguError
+
+_TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True)
+class LockedOuts:
+    """Whether a stage's outputs are what ``dvc.lock`` says for the present parameters and inputs.
+
+    Attributes
+    ----------
+    current: nothing has to be run.
+    why: the first difference found, in words; empty when current.
+    outs: the hash of each output folder as ``dvc.lock`` has it; only to be trusted when current.
+    """
+
+    current: bool
+    why: str
+    outs: dict[str, DirHash] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.current
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes, waiting for it; it ends with the process, however that ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def run(root: Path, *arguments: str, timeout: float = _TIMEOUT_S) -> str:
+    """Run ``dvc <arguments>`` in a project and return what it printed.
+
+    Raises
+    ------
+    MeguError: DVC is not installed, failed (with its last line of error) or took longer than ``timeout`` seconds.
+    """
+    code = Path(megu.__file__).resolve().parents[1]
+    environment = os.environ | {
+        "DVC_NO_ANALYTICS": "1",
+        "DO_NOT_TRACK": "1",
+        # The stage says `python`, and must get this one with this `megu`, in an activated environment or not.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH", "")])),
+    }
+    command = f"dvc {' '.join(arguments)}"
+    with file_lock(root / ".megu" / "dvc.lock"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise MeguError(f"`{command}` did not finish in {timeout:.0f} s", "run it by hand to see why") from error
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if process.returncode:
+        if "No module named dvc" in errors:
+            raise MeguError("DVC is not installed", "run `pip install dvc`, or `make install`")
+        raise MeguError(f"`{command}` failed: {_reason(errors + output)}", f"run it in {root} to see all of it")
+    return output
+
+
+def _reason(text: str) -> str:
+    """The line that says why: our own stage's error if there is one, else DVC's."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for prefix in ("megu:", "ERROR:"):
+        for line in lines:
+            if line.startswith(prefix):
+                return line.removeprefix(prefix).strip()
+    return lines[-1] if lines else "it gave no reason"
+
+
+def repro(root: Path, stage: str, *, force: bool = False) -> LockedOuts:
+    """Bring a stage of ``dvc.yaml`` up to date; runs DVC only when ``dvc.lock`` and the files say so, or with ``force``.
+
+    Only this stage is run: `megu.data.providers` has already put the data set there and compared it with its pin.
+
+    Raises
+    ------
+    MeguError: the stage failed, with its own reason.
+    """
+    locked = locked_outs(root, stage)
+    if locked.current and not force:
+        return locked
+    init(root)
+    run(root, "repro", "--quiet", "--single-item", *(["--force"] if force else []), stage)
+    locked = locked_outs(root, stage)
+    if not locked.current:
+        raise MeguError(f"stage {stage} ran, but {locked.why}", "nothing else may change the project meanwhile; run again")
+    return locked
+
+
+def status(root: Path) -> dict[str, Any]:
+    """What ``dvc status`` finds changed, by stage; empty when data, splits and parameters all agree."""
+    return dict(json.loads(run(root, "status", "--json") or "{}"))
+
+
+def init(root: Path) -> None:
+    """Make a folder a DVC project without telemetry, unless it is one."""
+    if (root / ".dvc" / "config").exists():
+        return
+    in_git = any((folder / ".git").exists() for folder in (root, *root.resolve().parents))
+    (root / ".dvc").mkdir(exist_ok=True)
+    (root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
+    (root / ".dvc" / "config").write_text(
+        "[core]\n    analytics = false\n    check_update = false\n" + ("" if in_git else "    no_scm = true\n"),
+        encoding="utf-8",
+    )
+
+
+def has_remote(root: Path) -> bool:
+    """Whether a remote is configured for the project, or by the user for all projects."""
+    user = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    try:
+        parser.read([root / ".dvc" / "config", root / ".dvc" / "config.local", user / "dvc" / "config", "/etc/xdg/dvc/config"])
+    except configparser.Error:
+        return False
+    return any("remote " in section for section in parser.sections())
+
+
+def in_cache(root: Path, pin: DirHash) -> bool:
+    """Whether the project's own DVC cache has the listing of a pinned folder."""
+    return (root / ".dvc" / "cache" / "files" / "md5" / pin.md5[:2] / pin.md5[2:]).is_file()
+
+
+def locked_outs(root: Path, stage: str) -> LockedOuts:
+    """Compare a stage with ``dvc.lock`` without DVC: command, parameters, inputs and outputs.
+
+    Takes milliseconds while the files are untouched. Inputs and outputs are folders; ``${...}`` in ``dvc.yaml`` is filled in
+    from ``params.yaml``, plain values only.
+
+    Raises
+    ------
+    MeguError: no such stage, or YAML that cannot be read.
+    """
+    declared = _yaml(root / "dvc.yaml").get("stages", {}).get(stage)
+    if declared is None:
+        raise MeguError(f"{root / 'dvc.yaml'} has no stage {stage!r}", "restore it with `git checkout dvc.yaml`")
+    params = _yaml(root / "params.yaml")
+    if missing := [key for key in declared.get("params", []) if key not in params]:
+        raise MeguError(f"{root / 'params.yaml'} has no {' and no '.join(missing)}", "dvc.yaml needs them spelt out; add them")
+    locked = _yaml(root / "dvc.lock").get("stages", {}).get(stage) if (root / "dvc.lock").is_file() else None
+    if locked is None:
+        return LockedOuts(False, f"stage {stage} has not run yet")
+    outs = {out["path"]: DirHash(out["md5"], out["size"], out["nfiles"]) for out in locked.get("outs", [])}
+    why = _difference(root, declared, locked, params)
+    return LockedOuts(not why, why, outs)
+
+
+def _difference(root: Path, declared: dict[str, Any], locked: dict[str, Any], params: dict[str, Any]) -> str:
+    if declared["cmd"] != locked.get("cmd"):
+        return "its command has changed"
+    for kind in ("deps", "outs"):
+        paths = {_fill(path, params) for path in declared.get(kind, [])}
+        if paths != {entry["path"] for entry in locked.get(kind, [])}:
+            return f"its {kind} have changed"
+        for entry in locked.get(kind, []):
+            if not (root / entry["path"]).is_dir():
+                return f"{entry['path']} is not there"
+            if pins.hash_dir(root / entry["path"], root).md5 != entry["md5"]:
+                return f"{entry['path']} is not what dvc.lock has"
+    for key in declared.get("params", []):
+        before = locked.get("params", {}).get("params.yaml", {}).get(key)
+        if params.get(key) != before:
+            return f"the parameter {key} has changed from {before} to {params.get(key)}"
+    return ""
+
+
+def _fill(text: str, params: dict[str, Any]) -> str:
+    while "${" in text:
+        head, rest = text.split("${", 1)
+        name, tail = rest.split("}", 1)
+        value: Any = params
+        for part in name.strip().split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise MeguError(f"params.yaml has no {name.strip()}, which dvc.yaml uses", "add it")
+            value = value[part]
+        text = f"{head}{value}{tail}"
+    return text
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return dict(yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {})
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise MeguError(f"{path} cannot be read ({reason})", "correct it, or restore it with `git checkout`") from error
