@@ -235,7 +235,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     MeguError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_full_is_an_answer(path):
+    with write_errors_answered(path):
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             folder = temporary / "new"
@@ -249,11 +249,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def disk_full_is_an_answer(path: Path) -> Iterator[None]:
-    """Turn "no space left" while writing ``path`` into a `MeguError`."""
+def write_errors_answered(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission while writing ``path`` into a `MeguError`."""
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            where = error.filename or path
+            raise MeguError(f"{where} cannot be written ({error.strerror})", "run as a user who may write there") from error
         if is_disk_full(error):
             raise MeguError(f"the disk is full: {path} could not be written", "free some space and run again") from error
         raise

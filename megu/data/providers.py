@@ -73,7 +73,8 @@ def fetch(root: Path, name: str) -> Fetched:
     MeguError: unknown name, no provider works (each is named with its reason), different or damaged bytes, or a full disk.
     """
     path = root / "data" / name
-    with dvc.file_lock(root / ".megu" / "data.lock"):
+    _check_name(name)
+    with arrays.write_errors_answered(path), dvc.file_lock(root / ".megu" / "data.lock"):
         pin = pins.read(root).get(name)
         if path.exists():
             fetched = _check(root, path, pin, "local")
@@ -95,7 +96,7 @@ def _obtain(root: Path, name: str, pin: DirHash | None) -> Fetched:
             failures.append(f"dvc: {reason}")
     for provider, source in SOURCES.get(name, {}).items():
         try:
-            with arrays.disk_full_is_an_answer(path), tempfile.TemporaryDirectory(prefix="megu-data-") as scratch:
+            with tempfile.TemporaryDirectory(prefix="megu-data-") as scratch:
                 write = source(Path(scratch))
                 with _staged(path) as staged:
                     write(staged)
@@ -352,12 +353,11 @@ def add(root: Path, source: Path | Sequence[Path], name: str, *, source_name: st
     ------
     MeguError: a name that is no plain folder name or is taken by other data, images that cannot be used, or a full disk.
     """
-    if not name or name.startswith(".") or any(c not in _NAME for c in name):
-        raise MeguError(f"{name!r} cannot name a data set", "use letters, digits, '.', '_' and '-'")
+    _check_name(name)
     path = root / "data" / name
     pin = pins.read(root).get(name)
     found = images.read_class_folders(source)
-    with dvc.file_lock(root / ".megu" / "data.lock"), arrays.disk_full_is_an_answer(path):
+    with arrays.write_errors_answered(path), dvc.file_lock(root / ".megu" / "data.lock"):
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=_folder(path.parent)) as scratch:
             staged = Path(scratch) / name
             arrays.save(
@@ -385,6 +385,11 @@ def add(root: Path, source: Path | Sequence[Path], name: str, *, source_name: st
 
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or any(c not in _NAME for c in name):
+        raise MeguError(f"data.name: {name!r} cannot name a data set", "use letters, digits, '.', '_' and '-'")
 
 
 def _folder(path: Path) -> Path:

@@ -226,4 +226,5 @@ if __name__ == "__main__":
     try:
         main(Path.cwd())
     except MeguError as error:
-        sys.exit(f"megu: {error}")
+        print(f"megu: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import errno
+import functools
+import gzip
+import http.server
+import os
+import shutil
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from hashlib import md5
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from megu.data import arrays, dvc, pins, providers
+from megu.data.arrays import Dataset
+from megu.data.providers import Unavailable, add, fetch, status
+from megu.errors import MeguError
+
+IDX = {"train-images-idx3": (20, 4, 4), "train-labels-idx1": (20,), "t10k-images-idx3": (10, 4, 4), "t10k-labels-idx1": (10,)}
+
+
+@pytest.fixture
+def idx_files(tmp_path: Path) -> Path:
+    """The four files of Fashion-MNIST, with 20 and 10 images of 4 x 4."""
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, shape in IDX.items():
+        values = rng.integers(0, 256, shape, dtype=np.uint8) if len(shape) == 3 else np.arange(shape[0], dtype=np.uint8) % 10
+        header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
+        (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(header + values.tobytes(), mtime=0))
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def one_source(monkeypatch: pytest.MonkeyPatch, idx_files: Path) -> list[Path]:
+    """fashion-mnist comes from ``idx_files`` only; the list has the scratch folder of each call."""
+    calls: list[Path] = []
+
+    def source(scratch: Path) -> Callable[[Path], Dataset]:
+        calls.append(scratch)
+        return providers._write_fashion_mnist(idx_files)
+
+    monkeypatch.setitem(providers.SOURCES, "fashion-mnist", {"files": source})
+    return calls
+
+
+def entries(root: Path) -> list[str]:
+    return sorted(entry.name for entry in (root / "data").iterdir()) if (root / "data").is_dir() else []
+
+
+def test_the_first_fetch_and_the_next(root: Path, one_source: list[Path]) -> None:
+    (root / "data" / ".fashion-mnist-killed").mkdir(parents=True)
+    first = fetch(root, "fashion-mnist")
+    assert (first.provider, first.pin, len(first.dvc_hash)) == ("files", "unpinned", 36)
+    assert entries(root) == ["fashion-mnist"]
+    assert not one_source[0].exists()
+    pins.write(root, "fashion-mnist", pins.hash_dir(first.dataset_path))
+    again = fetch(root, "fashion-mnist")
+    assert (again.provider, again.pin, again.dvc_hash) == ("local", "match", first.dvc_hash)
+    assert len(one_source) == 1
+
+
+def test_two_at_once_fetch_once(root: Path, one_source: list[Path]) -> None:
+    results: list[Any] = []
+    threads = [threading.Thread(target=lambda: results.append(fetch(root, "fashion-mnist"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(result.provider for result in results) == ["files", "local", "local"]
+    assert len(one_source) == 1
+
+
+def test_damaged_data_name_both_hashes(root: Path, one_source: list[Path]) -> None:
+    path = fetch(root, "fashion-mnist").dataset_path
+    expected = pins.hash_dir(path)
+    pins.write(root, "fashion-mnist", expected)
+    data = bytearray((path / "train_images.npy").read_bytes())
+    data[-1] ^= 1
+    (path / "train_images.npy").write_bytes(data)
+    with pytest.raises(MeguError, match="damaged or another data set") as raised:
+        fetch(root, "fashion-mnist")
+    assert expected.md5 in raised.value.what
+    assert pins.hash_dir(path).md5 in raised.value.what
+    assert "remove data/fashion-mnist" in raised.value.fix
+    assert [entry.state for entry in status(root)] == ["differs"]
+    shutil.rmtree(path)
+    assert fetch(root, "fashion-mnist").pin == "match"
+
+
+def test_another_data_set_from_a_provider_is_refused(root: Path, one_source: list[Path]) -> None:
+    pins.write(root, "fashion-mnist", pins.DirHash("0" * 32 + ".dir", 1, 1))
+    with pytest.raises(MeguError, match=f"expected {'0' * 32}.dir, got "):
+        fetch(root, "fashion-mnist")
+    assert entries(root) == []
+
+
+def test_every_provider_that_fails_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(reason: str, scratch: Path) -> Callable[[Path], Dataset]:
+        raise Unavailable(reason)
+
+    sources = {"one": functools.partial(refuse, "is down"), "two": functools.partial(refuse, "is gone")}
+    monkeypatch.setitem(providers.SOURCES, "fashion-mnist", sources)
+    pins.write(root, "fashion-mnist", pins.DirHash("0.dir", 1, 1))
+    with pytest.raises(MeguError) as raised:
+        fetch(root, "fashion-mnist")
+    assert "dvc: not a DVC project; one: is down; two: is gone" in raised.value.what
+    assert "dataset-fashion-mnist" in raised.value.fix
+    assert "\n" not in str(raised.value)
+    assert entries(root) == []
+
+
+@pytest.mark.parametrize("name", ["absent", "../x", "", ".hidden", "a/b"])
+def test_names(root: Path, name: str) -> None:
+    with pytest.raises(MeguError, match=r"data\.name"):
+        fetch(root, name)
+    assert entries(root) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "cannot be written"), (errno.EROFS, "cannot be written")],
+)
+def test_a_disk_that_does_not_take_it(
+    root: Path, one_source: list[Path], monkeypatch: pytest.MonkeyPatch, code: int, message: str
+) -> None:
+    def fail(path: Path, array: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(arrays, "write_array", fail)
+    with pytest.raises(MeguError, match=message):
+        fetch(root, "fashion-mnist")
+    assert entries(root) == []
+    assert not one_source[0].exists()
+
+
+def test_an_interrupt_leaves_nothing(root: Path, one_source: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(path: Path, array: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays, "write_array", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(root, "fashion-mnist")
+    assert entries(root) == []
+    assert fetch(root, "fashion-mnist").provider == "files"
+
+
+def test_dvc_gives_back_what_it_has_seen(root: Path, one_source: list[Path], tmp_path: Path) -> None:
+    """From the project's cache, then, in another clone, from a remote."""
+    dvc.init(root)
+    path = fetch(root, "fashion-mnist").dataset_path
+    pin = pins.hash_dir(path)
+    pins.write(root, "fashion-mnist", pin)
+    fetch(root, "fashion-mnist")
+    assert dvc.status(root) == {}
+    shutil.rmtree(path)
+    assert fetch(root, "fashion-mnist").provider == "dvc"
+
+    with (root / ".dvc" / "config").open("a") as file:
+        file.write(f"    remote = team\n['remote \"team\"']\n    url = {tmp_path / 'remote'}\n")
+    dvc.run(root, "push", "--quiet")
+    shutil.rmtree(path)
+    shutil.rmtree(root / ".dvc" / "cache")
+    pulled = fetch(root, "fashion-mnist")
+    assert (pulled.provider, pulled.dvc_hash) == ("dvc", pin.md5)
+    assert len(one_source) == 1
+
+    # A remote that lost it: the next provider has its turn.
+    shutil.rmtree(path)
+    shutil.rmtree(root / ".dvc" / "cache")
+    shutil.rmtree(tmp_path / "remote")
+    assert fetch(root, "fashion-mnist").provider == "files"
+
+
+@pytest.fixture
+def mirror(idx_files: Path) -> Iterator[str]:
+    """A web server with the four files."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(idx_files)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_torchvisions_download(
+    root: Path, mirror: str, idx_files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    torchvision = providers._import_torchvision()
+    kind = torchvision.datasets.FashionMNIST
+    sums = [(f"{name}-ubyte.gz", md5((idx_files / f"{name}-ubyte.gz").read_bytes()).hexdigest()) for name in IDX]
+    monkeypatch.setattr(kind, "mirrors", [mirror])
+    monkeypatch.setattr(kind, "resources", sums)
+    monkeypatch.setattr(providers, "_FASHION_MNIST_MIRROR", mirror)
+    capfd.readouterr()
+    fetched = fetch(root, "fashion-mnist")
+    assert fetched.provider == "torchvision"
+    assert len(arrays.load(fetched.dataset_path).train) == 20
+    assert capfd.readouterr() == ("", "")
+
+    # Files that are not the right ones: torchvision notices, and we pass its reason on.
+    monkeypatch.setattr(kind, "resources", [(name, "0" * 32) for name, _ in sums])
+    with pytest.raises(Unavailable, match="the download failed"):
+        providers._fashion_mnist_from_torchvision(root)
+
+
+def test_no_network_is_found_out_quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A name that does not resolve, a closed port, and a server that accepts and says nothing."""
+    import socket
+
+    with socket.socket() as silent, socket.socket() as closed:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        closed.bind(("127.0.0.1", 0))
+        for host in ("nowhere.invalid", f"127.0.0.1:{closed.getsockname()[1]}", f"127.0.0.1:{silent.getsockname()[1]}"):
+            monkeypatch.setattr(providers, "_FASHION_MNIST_MIRROR", f"http://{host}/")
+            start = time.perf_counter()
+            with pytest.raises(Unavailable, match="mirror"):
+                providers._fashion_mnist_from_torchvision(tmp_path)
+            assert time.perf_counter() - start < 4
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="builds a Debian package")
+def test_the_os_package(root: Path, idx_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real package through an ``apt-get`` that first knows no package lists, as in a fresh container."""
+    tree = tmp_path / "tree"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(
+        "Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\nMaintainer: t <t@example.org>\nDescription: t\n"
+    )
+    shutil.copytree(idx_files, tree / providers._PACKAGE_FILES)
+    package = tmp_path / "dataset-fashion-mnist_1_all.deb"
+    subprocess.run(["dpkg-deb", "--build", str(tree), str(package)], check=True, capture_output=True)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "apt-get").write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *update) touch {tmp_path}/updated;; *download*) test -e {tmp_path}/updated || '
+        f'{{ echo "E: Unable to locate package" >&2; exit 100; }}; cp {package} .;; esac\n'
+    )
+    (tools / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(providers, "_PACKAGE_FILES", Path("usr/share/datasets/fashion-mnist"))
+    if (Path("/") / providers._PACKAGE_FILES).is_dir():
+        pytest.skip("the package is installed, so nothing would be downloaded")
+    monkeypatch.setitem(providers.SOURCES, "fashion-mnist", {"os-package": providers._fashion_mnist_from_os_package})
+    assert fetch(root, "fashion-mnist").provider == "os-package"
+    assert (tmp_path / "updated").exists()
+
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(Unavailable, match="no apt-get"):
+        providers._fashion_mnist_from_os_package(tmp_path)
+
+
+def own_images(folder: Path, *, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (folder / split / label).mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)).save(folder / split / label / f"{i}.png")
+    return folder
+
+
+def test_add_pins_and_fetch_agrees(root: Path, tmp_path: Path) -> None:
+    source = own_images(tmp_path / "own")
+    added = add(root, source, "pets", licence="CC0-1.0")
+    assert (added.provider, added.pin) == ("folder", "match")
+    assert fetch(root, "pets").dvc_hash == added.dvc_hash == pins.read(root)["pets"].md5
+    assert add(root, source, "pets", licence="CC0-1.0").dvc_hash == added.dvc_hash
+    assert [(entry.name, entry.state) for entry in status(root)] == [("fashion-mnist", "missing"), ("pets", "ok")]
+    loaded = arrays.load(added.dataset_path)
+    assert (loaded.name, loaded.classes, loaded.licence, loaded.channels) == ("pets", ("cat", "dog"), "CC0-1.0", 3)
+
+    other = own_images(tmp_path / "other", seed=1)
+    with pytest.raises(MeguError, match="exists with other contents"):
+        add(root, other, "pets")
+    assert pins.hash_dir(added.dataset_path).md5 == added.dvc_hash
+
+    # Lost, and no remote has it: adding the same images brings it back.
+    shutil.rmtree(added.dataset_path)
+    with pytest.raises(MeguError, match="make it again with `megu data add`"):
+        fetch(root, "pets")
+    with pytest.raises(MeguError, match="exists with other contents"):
+        add(root, other, "pets")
+    assert add(root, source, "pets", licence="CC0-1.0").dvc_hash == added.dvc_hash
+
+
+def test_add_leaves_nothing_of_images_that_cannot_be_used(root: Path, tmp_path: Path) -> None:
+    source = own_images(tmp_path / "own")
+    (source / "test" / "dog" / "2.png").write_bytes(b"")
+    with pytest.raises(MeguError, match=r"test/dog/2\.png"):
+        add(root, source, "pets")
+    with pytest.raises(MeguError, match="cannot name"):
+        add(root, source, "my pets")
+    assert entries(root) == []
+    assert pins.read(root) == {}

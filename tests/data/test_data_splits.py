@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from megu.data.arrays import Dataset, Partition, image_ids, save
+from megu.data.splits import ForgetParams, ForgetSplit, load_split, make_split, read_params, save_split
+from megu.errors import MeguError
+
+CLASSES = ("Sandal", "Shirt", "Sneaker")
+
+
+def dataset(seed: int = 0, n: int = 30, copies: int = 0, coarse: Any = ("shoes", "tops", "shoes")) -> Dataset:
+    """In memory; the last ``copies`` train images repeat the first."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (n, 3, 3, 1), dtype=np.uint8)
+    if copies:
+        images[-copies:] = images[:copies]
+    test = rng.integers(0, 256, (9, 3, 3, 1), dtype=np.uint8)
+    return Dataset(
+        name="toy",
+        path=Path("nowhere"),
+        classes=CLASSES,
+        coarse=coarse,
+        mean=(0.5,),
+        std=(0.5,),
+        source="",
+        licence="",
+        train=Partition(images, np.arange(n) % 3, image_ids(images)),
+        test=Partition(test, np.arange(9) % 3, image_ids(test)),
+    )
+
+
+def permuted(data: Dataset, order: np.ndarray) -> Dataset:
+    train = Partition(data.train.images[order], data.train.labels[order], data.train.ids[order])
+    return replace(data, train=train)
+
+
+def same(one: ForgetSplit, other: ForgetSplit) -> bool:
+    arrays = ("forget", "retain", "test_forget", "test_retain")
+    return (one.scenario, one.classes) == (other.scenario, other.classes) and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
+    )
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[Dataset, ForgetParams, int]:
+    data = dataset(draw(st.integers(0, 99)), draw(st.integers(6, 40)), draw(st.integers(0, 2)))
+    scenario = draw(st.sampled_from(["class", "subclass", "random", "ids"]))
+    names = draw(st.lists(st.sampled_from(CLASSES), min_size=1, max_size=2, unique=True))
+    picked = draw(st.lists(st.integers(0, len(data.train) - 1), min_size=1, max_size=3))
+    params = ForgetParams(
+        scenario=scenario,
+        classes=tuple(names),
+        count=draw(st.integers(1, 2)),
+        ids=tuple(data.train.ids[i].decode() for i in picked),
+    )
+    return data, params, draw(st.integers(0, 2**31))
+
+
+@given(request=requests())
+@settings(max_examples=60, deadline=None)
+def test_a_split_partitions_train_and_test_exactly(request: tuple[Dataset, ForgetParams, int]) -> None:
+    data, params, seed = request
+    split = make_split(data, params, seed)
+    for forget, retain, part in (
+        (split.forget, split.retain, data.train),
+        (split.test_forget, split.test_retain, data.test),
+    ):
+        assert forget.dtype == retain.dtype == np.int64
+        assert sorted([*forget.tolist(), *retain.tolist()]) == list(range(len(part)))
+        assert (np.diff(forget) > 0).all()
+        assert (np.diff(retain) > 0).all()
+    assert 0 < len(split.forget) < len(data.train)
+    # No image is on both sides, not even as a copy, where the request is by image.
+    if params.scenario in ("random", "ids"):
+        assert not np.isin(data.train.ids[split.retain], data.train.ids[split.forget]).any()
+        assert len(split.test_forget) == 0
+
+
+@given(request=requests(), shuffle=st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_a_request_means_the_same_images_in_any_order(request: tuple[Dataset, ForgetParams, int], shuffle: int) -> None:
+    data, params, seed = request
+    other = permuted(data, np.random.default_rng(shuffle).permutation(len(data.train)))
+    before, after = make_split(data, params, seed), make_split(other, params, seed)
+    assert sorted(data.train.ids[before.forget].tolist()) == sorted(other.train.ids[after.forget].tolist())
+
+
+@given(request=requests())
+@settings(max_examples=20, deadline=None)
+def test_save_and_load(tmp_path_factory: pytest.TempPathFactory, request: tuple[Dataset, ForgetParams, int]) -> None:
+    folder = tmp_path_factory.mktemp("split") / "splits"
+    split = make_split(*request)
+    save_split(folder, split)
+    first = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert same(load_split(folder), split)
+    save_split(folder, split)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
+
+
+def test_class() -> None:
+    data = dataset()
+    split = make_split(data, ForgetParams(classes=("Sneaker",)), seed=0)
+    assert split.classes == (2,)
+    assert (data.train.labels[split.forget] == 2).all()
+    assert not (data.train.labels[split.retain] == 2).any()
+    assert split.test_forget.tolist() == [2, 5, 8]
+
+
+def test_subclass_masks_no_class() -> None:
+    split = make_split(dataset(), ForgetParams(scenario="subclass", classes=("Sandal",)), seed=0)
+    assert split.classes == ()
+    assert split.test_forget.tolist() == [0, 3, 6]
+
+
+def test_only_random_depends_on_the_seed() -> None:
+    data = dataset(n=60)
+    for params in (ForgetParams(), ForgetParams(scenario="ids", ids=(data.train.ids[3].decode(),))):
+        assert same(make_split(data, params, 0), make_split(data, params, 1))
+    draws = [make_split(data, ForgetParams(scenario="random", count=10), seed) for seed in (0, 0, 1)]
+    assert same(draws[0], draws[1])
+    assert not same(draws[0], draws[2])
+    assert len(draws[0].forget) == len(draws[2].forget) == 10
+
+
+def test_every_copy_of_an_id_goes() -> None:
+    data = dataset(n=30, copies=1)
+    split = make_split(data, ForgetParams(scenario="ids", ids=(data.train.ids[0].decode(),)), seed=0)
+    assert split.forget.tolist() == [0, 29]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (ForgetParams(classes=("Sneeker",)), "no class 'Sneeker': did you mean 'Sneaker'"),
+        (ForgetParams(classes=("sneaker",)), "no class 'sneaker': did you mean 'Sneaker'"),
+        (ForgetParams(classes=("xyz",)), "it has Sandal, Shirt, Sneaker"),
+        (ForgetParams(classes=CLASSES), "forgets all 30"),
+        (ForgetParams(scenario="ids", ids=("0" * 32,)), "1 of 1 are not training images"),
+        (ForgetParams(scenario="ids", ids=("ä",)), "not training images"),
+        (ForgetParams(scenario="ids", ids=(dataset().test.ids[0].decode(),)), "in its test split"),
+        (ForgetParams(scenario="random", count=31), "count = 31, but 'toy' has 30"),
+        (ForgetParams(scenario="random", count=30), "forgets all 30"),
+    ],
+)
+def test_wrong_requests(params: ForgetParams, message: str) -> None:
+    with pytest.raises(MeguError) as raised:
+        make_split(dataset(), params, seed=0)
+    assert message in str(raised.value)
+
+
+def test_subclass_needs_superclasses() -> None:
+    with pytest.raises(MeguError, match="no superclasses"):
+        make_split(dataset(coarse=None), ForgetParams(scenario="subclass"), seed=0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"scenario": "klass"}, {"count": 0}, {"classes": ()}, {"scenario": "ids"}, {"scenario": "subclass", "classes": ()}],
+)
+def test_values_out_of_range(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        ForgetParams(**values)
+
+
+def test_a_damaged_split(tmp_path: Path) -> None:
+    save_split(tmp_path / "splits", make_split(dataset(), ForgetParams(), 0))
+    np.save(tmp_path / "splits" / "forget.npy", np.arange(3))
+    with pytest.raises(MeguError, match="damaged"):
+        load_split(tmp_path / "splits")
+    with pytest.raises(MeguError, match="missing"):
+        load_split(tmp_path / "absent")
+
+
+def project(root: Path, params: str) -> Path:
+    data = dataset()
+    parts = {split: (part.images, part.labels) for split, part in (("train", data.train), ("test", data.test))}
+    save(root / "data" / "toy", name="toy", classes=CLASSES, train=parts["train"], test=parts["test"])
+    (root / "params.yaml").write_text(params)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ("data: {name: toy}\nforget: {clases: [Shirt]}", "no key 'clases'"),
+        ("data: {name: toy}\nforget: {count: 0}", "out of range"),
+        ("data: {name: toy}\nforget: [1]", "cannot be used"),
+        ("data: {name: [", "cannot be used"),
+        ("", ""),
+    ],
+)
+def test_params_file(tmp_path: Path, params: str, message: str) -> None:
+    (tmp_path / "params.yaml").write_text(params)
+    if not message:
+        assert read_params(tmp_path) == ("fashion-mnist", ForgetParams(), 0)
+        return
+    with pytest.raises(MeguError, match=message):
+        read_params(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "code"), [("Shirt", 0), ("Skirt", 2)])
+def test_as_a_command(tmp_path: Path, name: str, code: int) -> None:
+    root = project(tmp_path, f"seed: 3\ndata: {{name: toy}}\nforget: {{scenario: class, classes: [{name}]}}\n")
+    command = [sys.executable, "-m", "megu.data.splits"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == code, run.stderr
+    if code:
+        assert "did you mean 'Shirt' or" in run.stderr
+        assert "Traceback" not in run.stderr
+        assert not (root / "splits").exists()
+    else:
+        assert load_split(root / "splits").classes == (1,)
