@@ -268,9 +268,14 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write ``.npy`` format 1.0, whose bytes depend on the array only, and flush it to disk."""
+    """Write ``.npy`` format 1.0, whose bytes depend on the array only, and flush it to disk.
+
+    The values go through Python's file: NumPy's own writer reports a full disk without its error number.
+    """
+    values = np.ascontiguousarray(array)
     with path.open("wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
+        file.write(values.view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())
 

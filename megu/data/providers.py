@@ -13,7 +13,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -215,7 +214,7 @@ _FASHION_MNIST_MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.
 
 def _fashion_mnist_from_torchvision(scratch: Path) -> Callable[[Path], Dataset]:
     # Asked first and cheaply: importing torchvision takes seconds, and its own download retries and prints.
-    if reason := _unreachable(_FASHION_MNIST_MIRROR):
+    if reason := _unreachable(f"{_FASHION_MNIST_MIRROR}{_FASHION_MNIST_FILES[-1]}.gz"):
         raise Unavailable(reason)
     try:
         torchvision = _import_torchvision()
@@ -247,9 +246,6 @@ def _unreachable(url: str) -> str:
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_REACH_S).close()
             result[0] = ""
-        except urllib.error.HTTPError as error:
-            # Any answer will do: object stores refuse to list their root. A proxy's or gateway's refusal is none.
-            result[0] = "" if error.code in (403, 404, 405) and "Via" not in error.headers else f"its mirror says {error.code}"
         except Exception as error:
             result[0] = f"its mirror cannot be reached ({getattr(error, 'reason', error)})"
 

@@ -136,6 +136,19 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "tiny" / "train_images.npy").read_bytes() == before
 
 
+@pytest.mark.parametrize("array", [np.arange(6, dtype=np.int64), np.empty(0, dtype=np.int64), np.zeros((2, 3, 1, 1), np.uint8)])
+def test_arrays_are_written_as_numpy_would(tmp_path: Path, array: np.ndarray) -> None:
+    arrays.write_array(tmp_path / "ours.npy", array)
+    np.save(tmp_path / "numpys.npy", array)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpys.npy").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_really_full_device_has_its_error_number() -> None:
+    with pytest.raises(MeguError, match="disk is full"), arrays.write_errors_answered(Path("x")):
+        arrays.write_array(Path("/dev/full"), np.zeros(1 << 20, dtype=np.uint8))
+
+
 def test_coarse_view_relabels_and_keeps_ids(tmp_path: Path) -> None:
     fine = tiny(tmp_path / "tiny", classes=3, coarse=["wheels", "animals", "wheels"])
     coarse = coarse_view(fine)
