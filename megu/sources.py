@@ -43,8 +43,13 @@ def imports(tree: ast.AST, module: str, *, package: bool) -> set[str]:
                 base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
             # "from megu.data import arrays" may name a module or an attribute; the caller drops what is no file.
             found.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
-    with_parents = {".".join(name.split(".")[: end + 1]) for name in found for end in range(len(name.split(".")))}
-    return {name for name in with_parents if name.split(".")[0] in PACKAGES}
+    return {parent for name in found for parent in lineage(name) if name.split(".")[0] in PACKAGES}
+
+
+def lineage(module: str) -> list[str]:
+    """A module and the packages it is in: importing it runs them all."""
+    names = module.split(".")
+    return [".".join(names[: end + 1]) for end in range(len(names))]
 
 
 def meaning(source: str) -> str:
@@ -66,13 +71,13 @@ def _read(path: Path, stamp: tuple[int, int], module: str) -> tuple[str, frozens
     return digest, frozenset(imports(ast.parse(source), module, package=path.name == "__init__.py"))
 
 
-def closure(module: str, root: Path = ROOT) -> dict[str, str]:
+def closure(module: str, root: Path | None = None) -> dict[str, str]:
     """Digest by module, of ``module`` and all it imports from our packages, `SURROUNDINGS` left out."""
     digests: dict[str, str] = {}
-    waiting = [module]
+    waiting = lineage(module)
     while waiting:
         name = waiting.pop()
-        path = module_file(name, root)
+        path = module_file(name, root or ROOT)
         if name in digests or name in SURROUNDINGS or path is None:
             continue
         status = path.stat()

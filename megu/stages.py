@@ -92,10 +92,10 @@ class Stage:
         bound.apply_defaults()
         return dict(bound.arguments)
 
-    def parts(self, arguments: Mapping[str, Any], root: Any = sources.ROOT) -> dict[str, JSON]:
+    def parts(self, arguments: Mapping[str, Any]) -> dict[str, JSON]:
         """What the result depends on, by name: code, every argument's value, every earlier result's digest."""
         parts: dict[str, JSON] = {"format": FORMAT}
-        for module, digest in sources.closure(self.compute.__module__, root).items():
+        for module, digest in sources.closure(self.compute.__module__).items():
             parts[f"code {module}"] = digest
         for name, value in arguments.items():
             if not isinstance(value, Project):

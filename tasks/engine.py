@@ -139,7 +139,9 @@ class Executor:
         decision = decide(self.project, stage, label or stage.name, arguments)
         self.before(decision)
         # A record that decide() refused (its files are gone) would still be a hit to Prefect.
-        step = prefect_task(stage).with_options(task_run_name=decision.label, refresh_cache=not decision.hit)
+        step = prefect_task(stage).with_options(
+            task_run_name=decision.label, refresh_cache=not decision.hit, result_storage=self.project.results
+        )
         result = Result.from_json(step(decision, stage.bind(self.project, arguments)))
         # A kept result may have been made under another label (a retrain that is now the second of three).
         self.ran.append(Ran(decision, result, time.perf_counter() - started))

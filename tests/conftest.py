@@ -1,0 +1,39 @@
+"""Fixtures that more than one room uses. Real Prefect: one temporary server for the whole session of a worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Several workers share two cores: one thread each, set before torch is imported anywhere.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+for _quiet in ("PREFECT_SERVER_ANALYTICS_ENABLED", "PREFECT_LOGGING_TO_API_ENABLED"):
+    os.environ[_quiet] = "false"
+os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DO_NOT_TRACK"] = "1"
+
+from data_fixtures import fashion_mnist
+
+__all__ = ["fashion_mnist"]
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real Prefect server with a database of its own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def project(tmp_path: Path):  # type: ignore[no-untyped-def]
+    from megu.project import Project
+
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    return Project(tmp_path)

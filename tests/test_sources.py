@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from megu import sources
+
+PACKAGE = {
+    "tasks/__init__.py": "",
+    "tasks/noise.py": "from megu.noise import bank\n",
+    "megu/__init__.py": "",
+    "megu/noise.py": "from megu import maths\n\n\ndef bank():\n    from .deep import helper\n    return helper() + maths.PI\n",
+    "megu/maths.py": "PI = 3\n",
+    "megu/deep/__init__.py": "from .inner import helper\n",
+    "megu/deep/inner.py": "def helper():\n    return 1\n",
+    "megu/unrelated.py": "X = 1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    for name, text in PACKAGE.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def edit(package: Path, name: str, before: str, after: str) -> None:
+    path = package / name
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+
+
+def test_the_closure_follows_every_import_of_ours(package: Path) -> None:
+    assert set(sources.closure("tasks.noise", package)) == {
+        "tasks", "tasks.noise", "megu.noise", "megu.maths", "megu.deep", "megu.deep.inner",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("megu/deep/inner.py", "return 1", "return 2"),
+        ("megu/maths.py", "PI = 3", "PI = 4"),
+        ("tasks/noise.py", "import bank", "import bank as make"),
+    ],
+)
+def test_a_change_of_meaning_anywhere_in_the_closure_changes_the_digest(package: Path, name: str, before: str, after: str) -> None:
+    first = sources.closure("tasks.noise", package)
+    edit(package, name, before, after)
+    changed = {module for module, digest in sources.closure("tasks.noise", package).items() if first.get(module) != digest}
+    assert changed == {name.removesuffix(".py").replace("/", ".")}
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("megu/deep/inner.py", "def helper():\n", 'def helper():\n    """Say why."""\n    # and more\n\n'),
+        ("megu/unrelated.py", "X = 1", "X = 2"),
+        ("megu/__init__.py", "", "__version__ = '9'\n"),
+    ],
+)
+def test_what_cannot_change_the_result_does_not_change_the_digest(package: Path, name: str, before: str, after: str) -> None:
+    first = sources.closure("tasks.noise", package)
+    edit(package, name, before, after)
+    assert sources.closure("tasks.noise", package) == first
+
+
+def test_relative_imports_are_resolved() -> None:
+    import ast
+
+    tree = ast.parse("from . import a\nfrom .b import c\nfrom ..d import e\nimport numpy\n")
+    assert sources.imports(tree, "megu.x.y", package=False) == {
+        "megu", "megu.x", "megu.x.a", "megu.x.b", "megu.x.b.c", "megu.d", "megu.d.e",
+    }  # fmt: skip
