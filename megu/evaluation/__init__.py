@@ -1,0 +1,117 @@
+"""What a model still knows of the forget set, what it kept of the rest, and what an attacker sees (METHOD: evaluation protocol).
+
+Accuracies and MIA are in percent, entropies in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megu.evaluation.attack import members_called
+from megu.evaluation.statistics import interval
+
+if TYPE_CHECKING:
+    from megu.data.splits import ForgetSplit
+
+Floats = NDArray[np.float64]
+
+#: The metrics whose mean absolute difference to the retrain is the headline.
+HEADLINE = ("Ar", "Af", "MIA")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One model's marks.
+
+    metrics: Ar, Af (test images; for random and ids requests Af is on the forgotten training images and Ar on the whole test
+    set), Ar_train, Af_train, test_accuracy, MIA in percent; entropy_forget, entropy_retain, entropy_test in nats (means).
+    per_class: test accuracy by class in percent, NaN for a class without test images.
+    confidence, entropy: float32 per sample, of the groups "forget" and "retain" (training) and "test", as the attack sees them.
+    """
+
+    metrics: dict[str, float]
+    per_class: list[float]
+    confidence: dict[str, NDArray[np.float32]]
+    entropy: dict[str, NDArray[np.float32]]
+
+
+def score(
+    train_logits: NDArray[Any],
+    train_labels: NDArray[Any],
+    test_logits: NDArray[Any],
+    test_labels: NDArray[Any],
+    split: ForgetSplit,
+    num_classes: int,
+) -> Score:
+    """Mark a model by what it answers. Logits (N, K) and labels (N,) of the whole training and test split."""
+    right_train = train_logits.argmax(1) == train_labels
+    right_test = test_logits.argmax(1) == test_labels
+    probabilities = {
+        "forget": softmax(train_logits[split.forget]),
+        "retain": softmax(train_logits[split.retain]),
+        "test": softmax(test_logits),
+    }
+    entropy = {name: entropies(p) for name, p in probabilities.items()}
+    af_train = percent(right_train[split.forget])
+    metrics = {
+        "Ar": percent(right_test[split.test_retain]),
+        "Af": percent(right_test[split.test_forget]) if len(split.test_forget) else af_train,
+        "Ar_train": percent(right_train[split.retain]),
+        "Af_train": af_train,
+        "test_accuracy": percent(right_test),
+        "MIA": members_called(entropy["retain"], entropy["test"], entropy["forget"]),
+        **{f"entropy_{name}": float(values.mean()) for name, values in entropy.items()},
+    }
+    return Score(
+        metrics=metrics,
+        per_class=[percent(right_test[test_labels == k]) for k in range(num_classes)],
+        confidence={name: p.max(axis=1).astype(np.float32) for name, p in probabilities.items()},
+        entropy={name: values.astype(np.float32) for name, values in entropy.items()},
+    )
+
+
+def percent(right: NDArray[np.bool_]) -> float:
+    """The share of True in percent; NaN of none."""
+    return 100.0 * float(right.mean()) if len(right) else float("nan")
+
+
+def softmax(logits: NDArray[Any]) -> Floats:
+    """Row-wise, float64 (N, K)."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    result: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def entropies(probabilities: Floats) -> Floats:
+    """Row-wise entropy in nats (N,); 0 log 0 is 0."""
+    logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
+    result: Floats = -(probabilities * logs).sum(axis=1)
+    return result
+
+
+def gap(metrics: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """Mean absolute difference to the retrain over Ar, Af and MIA, in points."""
+    return float(np.mean([abs(metrics[name] - reference[name]) for name in HEADLINE]))
+
+
+def tow(metrics: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """Tug of war (Zhao et al. 2024): product of 1 - |accuracy - retrain's| on forget, retain and test, in [0, 1]; 1 is best."""
+    names = ("Af_train", "Ar_train", "test_accuracy")
+    return float(np.prod([1 - abs(metrics[name] - reference[name]) / 100 for name in names]))
+
+
+def js_divergence(logits: NDArray[Any], reference_logits: NDArray[Any]) -> float:
+    """Jensen-Shannon divergence between two models' outputs in nats: summed over classes, averaged over samples; in [0, ln 2]."""
+    p, q = softmax(logits), softmax(reference_logits)
+    return float(np.mean(entropies((p + q) / 2) - (entropies(p) + entropies(q)) / 2))
+
+
+def spread(scores: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean, 95% t interval and standard deviation of each metric over several models; ``n`` says how many."""
+    return {name: interval([entry[name] for entry in scores]) for name in scores[0]}

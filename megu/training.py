@@ -1,0 +1,199 @@
+"""The training engine: one loop for the original, the retrain and the re-optimisation.
+
+Everything random at step t is a function of (seed, t), and the learning rate of t alone. So a training that was killed goes on
+from its checkpoint to the very weights it would have had, and there is no random state to save.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from megu import checkpoint as checkpoints
+from megu.data.tensors import ImageSet
+from megu.device import fast_dtype
+from megu.models import MODELS, build
+from megu.params import STRICT, check
+from megu.progress import track
+from megu.seeds import derive, generator
+
+#: Seconds between checkpoints: what a kill may cost.
+CHECKPOINT_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParams:
+    """The recipe of the original and of its true retrain: AdamW, one-cycle learning rate, random mirroring.
+
+    arch: one of `megu.models.MODELS`. lr: the peak. warmup: the share of the steps in which the rate rises from 0.
+    """
+
+    __pydantic_config__ = STRICT
+
+    arch: str = "resnet-compact"
+    epochs: int = 3
+    batch_size: int = 256
+    lr: float = 0.01
+    warmup: float = 0.2
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.0
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        check("arch", self.arch, self.arch in MODELS, f"one of {', '.join(MODELS)}")
+        check("epochs", self.epochs, self.epochs >= 1, "at least 1")
+        check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
+        check("lr", self.lr, 0 < self.lr < 100, "above 0 and below 100")
+        check("warmup", self.warmup, 0 <= self.warmup < 1, "at least 0 and below 1")
+        check("weight_decay", self.weight_decay, 0 <= self.weight_decay < 10, "at least 0 and below 10")
+        check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """logits: float32 (N, K); features: float32 (N, F) or None. On the CPU."""
+
+    logits: Tensor
+    features: Tensor | None
+
+
+def one_cycle(step: int, steps: int, peak: float, warmup: float) -> float:
+    """The learning rate at ``step`` of ``steps``: from 0 linearly up to ``peak``, then linearly down to 0."""
+    at = (step + 0.5) / steps
+    return peak * (at / warmup if at < warmup else (1 - at) / (1 - warmup))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Shuffled batches of the positions 0..n-1, a new order each epoch; what does not fill a batch waits for the next epoch."""
+
+    n: int
+    size: int
+    seed: int
+
+    @property
+    def per_epoch(self) -> int:
+        return max(self.n // self.size, 1)
+
+    def at(self, step: int) -> Tensor:
+        """int64 (B,), the positions of the batch at ``step``, counted over all epochs."""
+        epoch, within = divmod(step, self.per_epoch)
+        return _order(self.n, derive(self.seed, "order", epoch))[within * self.size : (within + 1) * self.size]
+
+
+@lru_cache(maxsize=4)
+def _order(n: int, seed: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def optimise(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loss_at: Callable[[int], Tensor],
+    lr_at: Callable[[int], float],
+    steps: int,
+    *,
+    seed: int,
+    key: str = "",
+    checkpoint: Path | None = None,
+    label: str = "train",
+    batch_size: int = 1,
+) -> None:
+    """Minimise ``loss_at(step)`` for ``steps`` steps, going on from ``checkpoint`` when it is of this ``key``.
+
+    ``loss_at`` must depend on nothing but the step and the model. The checkpoint is removed at the end.
+    """
+    model.train()
+    done = checkpoints.restore(checkpoint, model, optimiser, key) if checkpoint else 0
+    saved = time.monotonic()
+    with track(label, steps * batch_size, "images") as advance:
+        advance(done * batch_size)
+        for step in range(done, steps):
+            for group in optimiser.param_groups:
+                group["lr"] = lr_at(step)
+            torch.manual_seed(derive(seed, "step", step))  # for layers that draw, dropout say
+            optimiser.zero_grad(set_to_none=True)
+            loss_at(step).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            advance(batch_size)
+            if checkpoint and time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                checkpoints.save(checkpoint, model, optimiser, step + 1, key)
+                saved = time.monotonic()
+    model.eval()
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
+
+
+def train(
+    images: ImageSet,
+    params: TrainParams,
+    num_classes: int,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    label: str = "train",
+) -> nn.Module:
+    """Train a fresh model on the device of ``images``; the same seed gives the same bits on the same machine's CPU.
+
+    checkpoint: where to leave the state every few seconds and to go on from; one of other images, parameters or seed is ignored.
+    """
+    model = build(params.arch, num_classes, images.shape[0], seed).to(images.device)
+    batches = Batches(len(images), params.batch_size, derive(seed, "train"))
+    steps = params.epochs * batches.per_epoch
+    dtype = fast_dtype(images.device)
+
+    def loss_at(step: int) -> Tensor:
+        index = batches.at(step).to(images.device)
+        flip = torch.rand(len(index), generator=generator(seed, "flip", step)) < 0.5 if params.flip else None
+        inputs = images.batch(index, flip.to(images.device) if flip is not None else None)
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            logits = model(inputs)
+        return F.cross_entropy(logits.float(), images.labels[index], label_smoothing=params.label_smoothing)
+
+    optimise(
+        model,
+        torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay),
+        loss_at,
+        lambda step: one_cycle(step, steps, params.lr, params.warmup),
+        steps,
+        seed=seed,
+        key=f"{asdict(params)} {seed} {fingerprint(images)}" if checkpoint else "",
+        checkpoint=checkpoint,
+        label=label,
+        batch_size=params.batch_size,
+    )
+    return model
+
+
+def fingerprint(images: ImageSet) -> str:
+    """A hash of the images and labels, in their order."""
+    hashed = blake2b(images.images.permute(0, 2, 3, 1).contiguous().cpu().numpy().data, digest_size=16)
+    hashed.update(images.labels.cpu().numpy().data)
+    return hashed.hexdigest()
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, images: ImageSet, *, features: bool = False, label: str = "predict", batch_size: int = 500
+) -> Predictions:
+    """What the model answers for every image, in evaluation mode and float32."""
+    model.eval()
+    logits, penultimate = [], []
+    with track(label, len(images), "images") as advance:
+        for number in range(math.ceil(len(images) / batch_size)):
+            inputs = images.batch(slice(number * batch_size, (number + 1) * batch_size))
+            found = model.features(inputs)  # type: ignore[operator]
+            logits.append(model.classify(found).cpu())  # type: ignore[operator]
+            if features:
+                penultimate.append(found.cpu())
+            advance(len(inputs))
+    return Predictions(torch.cat(logits), torch.cat(penultimate) if features else None)
