@@ -1,0 +1,78 @@
+"""What a labeler is asked and what it answers, whatever it is (MeGU, arXiv 2602.17088, Eq 4-5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Question:
+    """All that a labeler may look at.
+
+    concepts: the K class names. references: uint8 (K, P, H, W, C), images known to show each concept.
+    exemplars: uint8 (M, H, W, C), the images to judge; exemplar_class: int64 (M,). No exemplar is among the references.
+    """
+
+    concepts: tuple[str, ...]
+    references: Images
+    exemplars: Images
+    exemplar_class: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which labeler it was: enough to tell whether two judgements may be compared.
+
+    kind: in words, honestly ("prototype labeler, not an LLM"). digest: SHA-256 of the weights, or the model's own digest.
+    """
+
+    name: str
+    kind: str
+    version: str
+    digest: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"name": self.name, "kind": self.kind, "version": self.version, "digest": self.digest}
+
+
+class Labeler(Protocol):
+    """Judges how much each exemplar looks like each concept."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def judge(self, question: Question) -> NDArray[np.float64]:
+        """``q(x, l)`` in [0, 1], float64 (M, K); NaN where the labeler abstains."""
+        ...
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """A labeler's judgement of a data set.
+
+    S: float64 (K, K), ``S[k, l]`` = mean of q(x, l) over the exemplars x of k (Eq 5). q: float64 (M, K), each answer.
+    exemplar_class: int64 (M,); exemplar_ids: bytes "S32" (M,), which images were judged.
+    """
+
+    S: NDArray[np.float64]
+    q: NDArray[np.float64]
+    exemplar_class: NDArray[np.int64]
+    exemplar_ids: NDArray[np.bytes_]
+    identity: Identity
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The numbers, for a safetensors file; ids as uint8 (M, 32)."""
+        ids = self.exemplar_ids.astype("S32").view(np.uint8).reshape(-1, 32)
+        return {"S": self.S, "q": self.q, "exemplar_class": self.exemplar_class, "exemplar_ids": ids}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], identity: Mapping[str, str]) -> Labeling:
+        ids = np.ascontiguousarray(arrays["exemplar_ids"]).view("S32").reshape(-1)
+        return cls(arrays["S"], arrays["q"], arrays["exemplar_class"], ids, Identity(**identity))

