@@ -1,0 +1,144 @@
+"""The MLflow registry: an unlearned model becomes a version, served form beside safetensors weights, never a pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from megu.errors import MeguError
+from megu.store import sha256_file
+from megu.tracking import Run, answered, client
+from megu.tracking.environment import package_version
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: What the served form needs to run.
+REQUIREMENTS = ("torch", "numpy", "safetensors")
+DIGEST_TAG = "weights_sha256"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What the served form needs beside the weights. mean, std: per channel, of pixels scaled to [0, 1]."""
+
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model. new: False when these weights were registered before."""
+
+    name: str
+    version: str
+    new: bool
+
+    def __str__(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+@answered
+def register(
+    run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8], *, name: str, alias: str, tags: dict[str, str]
+) -> Version:
+    """Make ``weights`` a version of the registered model ``name`` and give it ``alias``.
+
+    The served form takes uint8 images (N, H, W, C) and returns float32 probabilities (N, K). The same weights are never
+    registered twice: the version that has them is found by its digest and only the alias moves.
+    example: a few images, stored as the input example and used for the signature.
+    """
+    digest = sha256_file(weights)
+    known = _find(run, name, digest)
+    if known is None:
+        known = _create(run, weights, serving, example, name, {DIGEST_TAG: digest, **tags})
+        created = Version(name, known, True)
+    else:
+        created = Version(name, known, False)
+    run.client.set_registered_model_alias(name, alias, known)
+    return created
+
+
+def _find(run: Run, name: str, digest: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = run.client.search_model_versions(f"name = '{name}' and tag.{DIGEST_TAG} = '{digest}'")
+    except MlflowException:
+        return None
+    return max((str(entry.version) for entry in found), key=int, default=None)
+
+
+def _create(
+    run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8], name: str, tags: dict[str, str]
+) -> str:
+    import mlflow.pyfunc
+    from mlflow.models import Model, infer_signature
+
+    from megu.tracking import served
+
+    with tempfile.TemporaryDirectory() as folder:
+        copied = Path(folder) / "weights.safetensors"
+        shutil.copyfile(weights, copied)
+        facts = Path(folder) / "serving.json"
+        facts.write_text(json.dumps(asdict(serving)), encoding="utf-8")
+        answer = served.answer(*served.load(copied, facts), example)
+        package = Path(__file__).resolve().parent.parent
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            # Made first, by id: Model.log alone would put it into whatever experiment is the thread's active one.
+            made = run.client.create_logged_model(run.experiment_id, name="model", source_run_id=run.id)
+            logged = Model.log(
+                None,
+                mlflow.pyfunc,
+                name="model",
+                run_id=run.id,
+                model_id=made.model_id,
+                python_model=str(Path(served.__file__)),
+                artifacts={"weights": str(copied), "serving": str(facts)},
+                code_paths=[_without_caches(package, Path(folder))],
+                signature=infer_signature(example, answer),
+                input_example=example,
+                pip_requirements=[f"{package}=={package_version(package).split('+')[0]}" for package in REQUIREMENTS],
+            )
+    with contextlib.suppress(mlflow.exceptions.MlflowException):
+        run.client.create_registered_model(name, description="Unlearned models made by megu.")
+    version = run.client.create_model_version(name, logged.model_uri, run.id, tags=tags, model_id=logged.model_id)
+    return str(version.version)
+
+
+def _without_caches(package: Path, folder: Path) -> str:
+    return str(shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@answered
+def fetch_weights(uri: str, folder: Path, *, home: Path) -> Path:
+    """Copy the safetensors weights of a registered version (``models:/name/3``, ``models:/name@alias``) into ``folder``.
+
+    Raises `MeguError` when there is no such version, or it was not registered by megu.
+    """
+    connected = client(home)
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    if not uri.startswith("models:/"):
+        raise MeguError(f"original.model: {uri!r} is not a registered model", "write models:/name/version or models:/name@alias")
+    try:
+        path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=connected.tracking_uri)
+    except (MlflowException, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise MeguError(f"original.model: there is no {uri} ({first})", "look in the MLflow registry for the name and version") from None
+    found: list[Any] = sorted(Path(path).rglob("weights.safetensors"))
+    if not found:
+        raise MeguError(f"original.model: {uri} holds no safetensors weights of megu", "give its weights as a file with original.weights")
+    weights: Path = found[0]
+    return weights
