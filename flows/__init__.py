@@ -1,1 +1,9 @@
-"""Prefect flows: only wiring."""
+"""Prefect flows. Importing the package points Prefect and MLflow at the project, which must happen before either is imported."""
+
+from contextlib import suppress
+
+from megu.errors import MeguError
+from megu.project import find, prepare_environment
+
+with suppress(MeguError):  # outside a project: a flow that is run there says so itself
+    prepare_environment(find())

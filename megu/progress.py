@@ -47,3 +47,39 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+class StageListener(Protocol):
+    """What receives the stages of a run as they start and end, and a note now and then."""
+
+    def stage_starts(self, name: str, title: str) -> None: ...
+
+    def stage_ends(self, name: str, *, hit: bool, seconds: float, says: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class _Silent:
+    def stage_starts(self, name: str, title: str) -> None: ...
+
+    def stage_ends(self, name: str, *, hit: bool, seconds: float, says: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+_stage_listener: ContextVar[StageListener] = ContextVar("megu_stages", default=_Silent())  # noqa: B039 - it holds nothing
+
+
+def stages() -> StageListener:
+    """Whoever listens to stages; someone silent when nobody does."""
+    return _stage_listener.get()
+
+
+@contextmanager
+def watching(listener: StageListener) -> Iterator[None]:
+    """Tell ``listener`` of every stage that runs inside this block."""
+    token = _stage_listener.set(listener)
+    try:
+        yield
+    finally:
+        _stage_listener.reset(token)

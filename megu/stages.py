@@ -77,6 +77,7 @@ class Stage:
     """A named function ``compute(project, …) -> Outcome`` whose result may be kept.
 
     title: what a person reads while it runs.
+    says: what the result comes to, in a few words, for a person.
     intact: called with a kept result whose files are all in the store; says whether what the stage keeps outside the store
     (a data set under ``data/``) is still what it was, so that a stage with such outputs can tell.
     """
@@ -84,6 +85,7 @@ class Stage:
     name: str
     title: str
     compute: Callable[..., Outcome]
+    says: Callable[[Result], str] = lambda result: ""
     intact: Callable[[Project, Result], bool] = lambda project, result: True
 
     def bind(self, project: Project, arguments: Mapping[str, Any]) -> dict[str, Any]:

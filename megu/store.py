@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -48,6 +49,17 @@ class Missing(Exception):
 def canonical_json(value: object) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes. NaN and infinity are refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def without_nan(value: Any) -> Any:
+    """A copy of a JSON value in which NaN and infinities are None: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: without_nan(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(entry) for entry in value]
+    return value
 
 
 def sha256_file(path: Path) -> str:

@@ -10,7 +10,7 @@ file locks never expire after a kill.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -21,6 +21,7 @@ from prefect.context import TaskRunContext
 from prefect.results import ResultRecord
 from prefect.runtime import flow_run
 
+from megu.progress import stages
 from megu.project import Project
 from megu.stages import FORMAT, Result, Stage, nearest
 
@@ -127,25 +128,29 @@ class Ran:
 
 @dataclass
 class Executor:
-    """Runs each stage as a Prefect task and keeps count. Must be called inside a Prefect flow run."""
+    """Runs each stage as a Prefect task, tells `megu.progress.stages` of it, and keeps count. Must be called inside a flow run.
+
+    origin: what every result that is computed in this run remembers of it (its MLflow run, say).
+    """
 
     project: Project
-    before: Callable[[Decision], None] = lambda decision: None
-    after: Callable[[Ran], None] = lambda ran: None
     ran: list[Ran] = field(default_factory=list)
+    origin: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, stage: Stage, /, *, label: str = "", **arguments: Any) -> Result:
         started = time.perf_counter()
         decision = decide(self.project, stage, label or stage.name, arguments)
-        self.before(decision)
+        if not decision.hit:
+            stages().stage_starts(decision.label, stage.title)
         # A record that decide() refused (its files are gone) would still be a hit to Prefect.
         step = prefect_task(stage).with_options(
             task_run_name=decision.label, refresh_cache=not decision.hit, result_storage=self.project.results
         )
-        result = Result.from_json(step(decision, stage.bind(self.project, arguments)))
+        result = Result.from_json(step(decision, stage.bind(self.project, arguments), self.origin))
         # A kept result may have been made under another label (a retrain that is now the second of three).
-        self.ran.append(Ran(decision, result, time.perf_counter() - started))
-        self.after(self.ran[-1])
+        seconds = time.perf_counter() - started
+        self.ran.append(Ran(decision, result, seconds))
+        stages().stage_ends(decision.label, hit=decision.hit, seconds=seconds, says=stage.says(result))
         return result
 
     def __getitem__(self, label: str) -> Ran:
@@ -161,7 +166,7 @@ def _key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
 def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
     """The Prefect task of a stage, with our key and JSON results."""
 
-    def compute(decision: Decision, arguments: dict[str, Any]) -> dict[str, Any]:
+    def compute(decision: Decision, arguments: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
         started = time.perf_counter()
         outcome = stage.compute(**arguments)
         return Result(
@@ -171,7 +176,7 @@ def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
             values=outcome.values,
             notes=outcome.notes,
             seconds=time.perf_counter() - started,
-            origin={"created": datetime.now(UTC).isoformat(timespec="seconds"), "flow_run_id": flow_run.get_id() or ""},
+            origin={"created": datetime.now(UTC).isoformat(timespec="seconds"), "flow_run_id": flow_run.get_id() or "", **origin},
         ).to_json()
 
     return task(

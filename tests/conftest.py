@@ -17,9 +17,9 @@ os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
-from data_fixtures import fashion_mnist
+from data_fixtures import fashion_mnist, fashion_mnist_project
 
-__all__ = ["fashion_mnist"]
+__all__ = ["fashion_mnist", "fashion_mnist_project"]
 
 
 @pytest.fixture(scope="session")

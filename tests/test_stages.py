@@ -74,9 +74,9 @@ def test_an_argument_that_the_stage_does_not_have_is_an_error_at_once() -> None:
 
 
 def test_the_code_is_in_the_key() -> None:
-    own = Stage("split", "", __import__("tasks.dataset", fromlist=["split"]).split)
+    own = Stage("split", "", __import__("tasks.split", fromlist=["split"]).split)
     named = own.parts({"seed": 0})
-    assert {"code tasks.dataset", "code megu.data.splits"} <= set(named)
+    assert {"code tasks.split", "code megu.data.splits"} <= set(named)
     assert differences({**named, "code megu.data.splits": "before"}, named) == ["code megu.data.splits changed"]
 
 

@@ -29,7 +29,7 @@ class Counter:
             self.calls.append("two")
             return Outcome(values={"product": project.store.json(one.files["square"]) * factor}, notes={"mood": "good"})
 
-        self.one = Stage("one", "Square", one, lambda project, result: self.outside)
+        self.one = Stage("one", "Square", one, intact=lambda project, result: self.outside)
         self.two = Stage("two", "Multiply", two)
 
     def wiring(self, run: Any, number: int, factor: int) -> Any:

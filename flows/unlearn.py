@@ -1,0 +1,129 @@
+"""The unlearning flow: a request in, an unlearned model and its evidence out.
+
+`select` and `pipeline` are wiring and nothing else; the thinking is in `megu`, the running in `tasks`. Run it as ``megu run``, as
+``python -m flows.unlearn [params.yaml [section.key=value …]]``, or as a Prefect deployment (``prefect deploy``).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+from prefect import flow
+
+from megu import config as configuration
+from megu.config import Config
+from megu.project import Project, find
+from megu.stages import Device
+from megu.summary import Summary
+from megu.tracking import closing
+from tasks import inputs, record
+from tasks.dataset import DATASET
+from tasks.engine import Decision, Executor, Planner, Run
+from tasks.entanglement import ENTANGLEMENT
+from tasks.evaluation import EVALUATION
+from tasks.figures import FIGURES
+from tasks.labeling import LABELING
+from tasks.noise import NOISE
+from tasks.original import GIVEN, TRAINED
+from tasks.perturbing import PERTURBING
+from tasks.predictions import PREDICTIONS
+from tasks.reference import REFERENCE
+from tasks.split import SPLIT
+from tasks.transition import TRANSITION
+from tasks.unlearn import UNLEARN
+
+
+def select(run: Run, project: Project, config: Config) -> tuple[Any, Any]:
+    """The data set and the forget split."""
+    data = run(DATASET, name=config.data.name, pin=inputs.pin(project, config))
+    through_dvc = inputs.through_dvc(project, config)
+    return data, run(SPLIT, data=data, forget=config.forget, seed=config.seed, through_dvc=through_dvc)
+
+
+def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) -> Any:
+    """Every other stage in order; returns the unlearned model's. With a `Planner` as ``run`` nothing is computed."""
+    seed, device = config.seed, Device(config.device)
+    given = inputs.given_weights(project, config)
+    if given is None:
+        original = run(TRAINED, data=data, params=config.train, seed=seed, device=device)
+    else:
+        original = run(GIVEN, label="original", data=data, weights=given)
+    before = run(PREDICTIONS, label="predict original", data=data, model=original, device=device)
+
+    entanglement = run(ENTANGLEMENT, data=data, split=split, predictions=before)
+    labeling = run(LABELING, data=data, params=config.labeling)
+    transition = run(TRANSITION, labeling=labeling)
+    perturbing = run(PERTURBING, data=data, split=split, predictions=before, transition=transition, params=config.perturbing)
+    noise = run(NOISE, data=data, split=split, original=original, params=config.noise, seed=seed, device=device)
+    method = {"method": config.unlearn.method, "params": config.unlearn.params}
+    unlearned = run(
+        UNLEARN,
+        data=data,
+        split=split,
+        original=original,
+        perturbing=perturbing,
+        noise=noise,
+        **method,
+        seed=seed,
+        device=device,
+    )
+    after = run(PREDICTIONS, label="predict unlearned", data=data, model=unlearned, device=device)
+
+    retrained = []
+    for number in range(config.reference.repeats if config.reference.enabled else 0):
+        which = f" {number + 1}" if config.reference.repeats > 1 else ""
+        again = run(REFERENCE, label=f"reference{which}", data=data, split=split, params=config.train, seed=seed + number, device=device)
+        retrained.append(run(PREDICTIONS, label=f"predict reference{which}", data=data, model=again, device=device))
+
+    evaluation = run(EVALUATION, data=data, split=split, before=before, after=after, retrained=retrained)
+    run(
+        FIGURES,
+        data=data,
+        split=split,
+        before=before,
+        entanglement=entanglement,
+        transition=transition,
+        perturbing=perturbing,
+        noise=noise,
+        evaluation=evaluation,
+        **method,
+    )
+    return unlearned
+
+
+@flow(name="unlearn", description="Forget what params.yaml asks for; compare with a true retrain; record, report, register.")
+def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> Summary:
+    """Run the pipeline.
+
+    params: the configuration file, relative to the project. settings: changes to it, each "section.key=value".
+    """
+    started = time.perf_counter()
+    project = find()
+    config = configuration.load(project.root / params, settings or ())
+    inputs.preflight(project, config)
+    run = Executor(project)
+    data, split = select(run, project, config)
+    # Only now: a request for a class that the data set does not have leaves no MLflow run behind.
+    with closing(record.begin(project, config)) as tracked:
+        run.origin["mlflow_run_id"] = tracked.id
+        unlearned = pipeline(run, project, config, data, split)
+        version = record.register(project, config, tracked, data, unlearned) if config.registry.enabled else None
+        summary = replace(record.summarise(config, run, tracked, project), model_version=version)
+        summary = replace(summary, flow_seconds=time.perf_counter() - started)
+        summary = record.publish(project, config, tracked, run, summary)
+    return replace(summary, flow_seconds=time.perf_counter() - started)
+
+
+def plan(project: Project, config: Config) -> list[Decision]:
+    """What a run would do: hit or miss for every stage, and why. Computes nothing."""
+    inputs.preflight(project, config)
+    planner = Planner(project)
+    pipeline(planner, project, config, *select(planner, project, config))
+    return planner.decisions
+
+
+if __name__ == "__main__":
+    unlearn(*sys.argv[1:2], settings=sys.argv[2:])

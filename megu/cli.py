@@ -1,0 +1,257 @@
+"""The command line. It only reads arguments, calls, and prints; heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from megu import __version__, project
+from megu.errors import MeguError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="megu",
+    help="Machine unlearning as a pipeline: a request to forget in, an unlearned model with its evidence and lineage out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Data sets under data/ and their pins in data.dvc.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+ParamsOption = Annotated[Path | None, typer.Option("--params", metavar="FILE", help="Configuration file (default: the project's params.yaml).")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value for this run, e.g. unlearn.alpha=0.6 or forget.classes='[Bag]'. Repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print only the summary.")]
+
+
+def _console() -> Console:
+    """Progress and messages go to standard error, so that standard output holds results only."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"megu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False) -> None:
+    pass
+
+
+@app.command()
+def run(
+    params: ParamsOption = None,
+    settings: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and what is kept, and do nothing.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run the unlearning pipeline: what is kept is reused, the rest is computed, all of it is recorded."""
+    here = _project()
+    config = _config(here, params, settings)
+    if dry_run:
+        return _print_plan(here, config, as_json)
+    _preflight(here, config)
+    from megu.terminal import Watcher, print_summary
+
+    watcher = Watcher(_console(), show=not (quiet or as_json))
+    watcher.note("starting Prefect and MLflow …")
+    from flows.unlearn import unlearn
+
+    with watcher:
+        summary = unlearn(params=str(params.resolve() if params else here.params), settings=settings or [])
+    if as_json:
+        print(json.dumps(summary.to_json(), indent=2))
+    else:
+        print_summary(summary)
+    return None
+
+
+@app.command()
+def explain(params: ParamsOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Say for every stage whether its kept result would be used, and why (not)."""
+    here = _project()
+    _print_plan(here, _config(here, params, settings), as_json)
+
+
+@app.command("params")
+def show_params(params: ParamsOption = None, settings: SetOption = None) -> None:
+    """Print the whole configuration, every default included, as YAML."""
+    import yaml
+
+    print(yaml.safe_dump(_config(_project(), params, settings).to_json(), sort_keys=False), end="")
+
+
+@data_app.command()
+def fetch(name: Annotated[str, typer.Argument(help="The data set.")] = "fashion-mnist") -> None:
+    """Bring a data set under data/ by the first source that has it, and compare it with its pin."""
+    from megu.data import providers
+
+    with _watching():
+        fetched = providers.fetch(_project().root, name)
+    print(f"{name}: {fetched.provider}, DVC hash {fetched.dvc_hash} ({_pin_in_words(fetched.pin)})")
+
+
+@data_app.command()
+def add(
+    source: Annotated[list[Path], typer.Argument(help="A folder or archive (zip, tar) of train/<class>/<image> and test/<class>/<image>.")],
+    name: Annotated[str, typer.Option("--name", help="The data set's name, its folder under data/.")],
+) -> None:
+    """Bring your own images under data/ and pin them in data.dvc."""
+    from megu.data import providers
+
+    with _watching():
+        added = providers.add(_project().root, source, name)
+    print(f"{name}: DVC hash {added.dvc_hash}, pinned in data.dvc; use it with --set data.name={name}")
+
+
+@data_app.command("status")
+def data_status() -> None:
+    """Compare every pinned data set with what is on disk; exit code 1 when one differs or is missing."""
+    from megu.data import providers
+
+    with _watching():
+        rows = providers.status(_project().root)
+    for row in rows:
+        print(f"{row.name}: {row.state}")
+    if any(row.state != "ok" for row in rows):
+        raise typer.Exit(1)
+
+
+def _pin_in_words(pin: str) -> str:
+    return "as pinned in data.dvc" if pin == "match" else "not pinned in data.dvc"
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check what is installed, reachable and missing, each with the fix; exit code 1 when something needed is missing."""
+    from megu.doctor import checks
+    from megu.terminal import print_checks
+
+    here = _project()
+    found = checks(here.root, here.home)
+    print_checks(found, as_json=as_json)
+    if any(check.ok is False for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.", min=1, max=65535)] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.", min=1, max=65535)] = 5000,
+) -> None:
+    """Start a Prefect server and an MLflow server over this project, on this machine only (127.0.0.1)."""
+    from megu import services
+
+    with _watching():
+        started = services.up(_project().home, prefect_port=prefect_port, mlflow_port=mlflow_port)
+    for service in started:
+        print(f"{service.name}: {service.url}")
+
+
+@app.command()
+def down() -> None:
+    """Stop the servers that `megu up` started."""
+    from megu import services
+
+    stopped = services.down(_project().home)
+    print("\n".join(f"{name}: stopped" for name in stopped) or "nothing was running")
+
+
+@app.command()
+def status() -> None:
+    """Say which of the project's servers run, and where; exit code 1 when none does."""
+    from megu import services
+
+    found = services.status(_project().home)
+    for service in found:
+        print(f"{service.name}: {service.url if service.running else 'not running'}")
+    if not any(service.running for service in found):
+        raise typer.Exit(1)
+
+
+def _project() -> project.Project:
+    here = project.find()
+    # Prefect's log goes to its server; what it says on the console, the watcher says better.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    project.prepare_environment(here)
+    return here
+
+
+def _config(here: project.Project, params: Path | None, settings: list[str] | None) -> Any:
+    from megu import config
+
+    return config.load(params or here.params, settings or ())
+
+
+def _preflight(here: project.Project, config: Any) -> None:
+    """Refuse what can be known to be wrong before Prefect starts, which takes seconds."""
+    from tasks.inputs import preflight
+
+    preflight(here, config)
+
+
+def _print_plan(here: project.Project, config: Any, as_json: bool) -> None:
+    from flows.unlearn import plan
+    from megu.terminal import print_plan
+
+    print_plan(plan(here, config), as_json=as_json)
+
+
+def _watching() -> Any:
+    from megu.terminal import Watcher
+
+    return Watcher(_console())
+
+
+def main() -> None:
+    """Entry point: one line and exit code 2 for what the user can mend, 130 for Ctrl-C."""
+    logging.captureWarnings(True)
+    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+
+
+def _guarded(call: Callable[[], Any]) -> int:
+    import click
+
+    try:
+        return int(call() or 0)
+    except MeguError as error:
+        return _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.UsageError as error:
+        hint = f" ({error.ctx.command_path} --help shows what there is)" if error.ctx else ""
+        return _fail(f"{error.format_message()}{hint}", 2)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("stopped; what was finished is kept, the next `megu run` goes on from there", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _fail(message: str, code: int) -> int:
+    one_line = " ".join(message.split())
+    print(f"megu: {one_line}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

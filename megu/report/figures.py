@@ -1,0 +1,283 @@
+"""The figures of the report, as PNG bytes. Deterministic: the same numbers give the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+# Okabe and Ito's colours: told apart by colour-blind readers too.
+COLOURS = {"original": "#767d89", "unlearned": "#d55e00", "reference": "#0072b2"}
+NAMES = {"original": "original", "unlearned": "unlearned", "reference": "true retrain"}
+INK, SOFT = "#1c2330", "#5b6575"
+HEAT = "viridis"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A few forget samples. images: uint8 (n, H, W, C). true: names. predicted, confidence: the original's answer (n,).
+
+    targets: (n, K), what they are taught; rows sum to 1.
+    """
+
+    images: NDArray[np.uint8]
+    true: tuple[str, ...]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[Any]
+    targets: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class NoisePictures:
+    """One noise image a row. labels: class names. positive, negative, mixed: float (n, C, H, W), in the model's input space."""
+
+    labels: tuple[str, ...]
+    positive: NDArray[Any]
+    negative: NDArray[Any]
+    mixed: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FigureData:
+    """Everything that is drawn; what is None is left out.
+
+    forgotten: indices of the classes that are forgotten (or that forget samples come from). per_class: test accuracy (K,) in
+    percent by model ("original", "unlearned", "reference"). soft, hard: (K, K); unique: (K,). transition: (K, K), columns sum
+    to 1. confidence, entropy: by model and group ("forget", "retain", "test"), one number a sample. mia: percent by model.
+    """
+
+    classes: tuple[str, ...]
+    forgotten: tuple[int, ...]
+    per_class: Mapping[str, NDArray[Any]]
+    soft: NDArray[Any] | None = None
+    hard: NDArray[Any] | None = None
+    unique: NDArray[Any] | None = None
+    transition: NDArray[Any] | None = None
+    samples: Samples | None = None
+    noise: NoisePictures | None = None
+    confidence: Mapping[str, Mapping[str, NDArray[Any]]] | None = None
+    entropy: Mapping[str, Mapping[str, NDArray[Any]]] | None = None
+    mia: Mapping[str, float] | None = None
+
+
+def draw(data: FigureData) -> dict[str, bytes]:
+    """Every figure that the data has, by the names of `megu.report.page.CAPTIONS`."""
+    drawers: dict[str, Callable[[FigureData], Figure | None]] = {
+        "per-class-accuracy": per_class_accuracy,
+        "samples": samples,
+        "entanglement": entanglement,
+        "transition": transition,
+        "noise": noise,
+        "confidence": lambda data: distributions(data, data.confidence, "largest probability", 1.0),
+        "entropy": lambda data: distributions(data, data.entropy, "entropy (nats)", float(np.log(len(data.classes))), data.mia),
+    }
+    found = {name: drawer(data) for name, drawer in drawers.items()}
+    return {name: png(figure) for name, figure in found.items() if figure is not None}
+
+
+def png(figure: Figure, dots: int = 110) -> bytes:
+    """The figure's bytes, without the date and version that would differ from run to run."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer, format="png", dpi=dots, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def per_class_accuracy(data: FigureData) -> Figure:
+    """Dots on a line for each class: original, unlearned, retrain; the forgotten ones stand out."""
+    count = len(data.classes)
+    figure = Figure(figsize=(9, max(2.2, 0.36 * count + 1.1)), layout="constrained")
+    axes = figure.subplots()
+    rows = np.arange(count)
+    for k in data.forgotten:
+        axes.axhspan(k - 0.5, k + 0.5, color="#fbe3d2", zorder=0)
+    values = np.stack([np.asarray(entry, dtype=float) for entry in data.per_class.values()])
+    axes.hlines(rows, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color="#c5ccd6", linewidth=2, zorder=1)
+    markers = {"original": "o", "unlearned": "D", "reference": "|"}
+    for name, accuracy in data.per_class.items():
+        size = {"original": 60, "unlearned": 46, "reference": 260}[name]
+        axes.scatter(accuracy, rows, s=size, marker=markers[name], color=COLOURS[name], label=NAMES[name], zorder=3, linewidths=2.4 if name == "reference" else 0.5)
+    axes.set_yticks(rows, [_short(name) for name in data.classes], fontsize=9 if count <= 30 else 6)
+    for k in data.forgotten:
+        axes.get_yticklabels()[k].set_fontweight("bold")
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_xlim(-2, 102)
+    axes.set_xlabel("test accuracy (%)")
+    axes.grid(axis="x", color="#e7ebf0", zorder=0)
+    _bare(axes)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def entanglement(data: FigureData) -> Figure | None:
+    """Soft and hard overlap side by side, and the share of channels that are a class's own."""
+    if data.soft is None or data.hard is None or data.unique is None:
+        return None
+    count = len(data.classes)
+    side = 4.6 if count <= 20 else 7.5
+    figure = Figure(figsize=(2 * side + 2.2, side + 0.9), layout="constrained")
+    first, second, third = figure.subplots(1, 3, width_ratios=[1, 1, 0.34])
+    _heat(figure, first, data.soft, data, "soft overlap (cosine)", low=-1, high=1, palette="RdBu_r")
+    _heat(figure, second, data.hard, data, "hard overlap (Jaccard)", low=0, high=1, names=False)
+    colours = [COLOURS["unlearned"] if k in data.forgotten else "#9aa5b4" for k in range(count)]
+    third.barh(np.arange(count), 100 * data.unique, color=colours)
+    third.set_ylim(count - 0.5, -0.5)
+    third.set_yticks([])
+    third.set_xlabel("%")
+    third.set_title("own channels", fontsize=11)
+    _bare(third)
+    return figure
+
+
+def transition(data: FigureData) -> Figure | None:
+    """T with the class names; column k is what class k looks like."""
+    if data.transition is None:
+        return None
+    count = len(data.classes)
+    side = 6.6 if count <= 20 else 10.5
+    figure = Figure(figsize=(side + 1.6, side + 0.6), layout="constrained")
+    axes = figure.subplots()
+    _heat(figure, axes, data.transition, data, "", low=0, high=float(data.transition.max()))
+    axes.set_xlabel("class k (each column sums to 1)")
+    axes.set_ylabel("looks like")
+    return figure
+
+
+def _heat(
+    figure: Figure,
+    axes: Axes,
+    matrix: NDArray[Any],
+    data: FigureData,
+    title: str,
+    *,
+    low: float,
+    high: float,
+    palette: str = HEAT,
+    names: bool = True,
+) -> None:
+    """A matrix of classes: numbers in it up to 20 classes, names beside it as far as they can be read."""
+    count = len(data.classes)
+    picture = axes.imshow(matrix, vmin=low, vmax=high, cmap=palette, interpolation="nearest")
+    size = 9 if count <= 12 else 7 if count <= 30 else 4.2
+    labels = [_short(name) for name in data.classes]
+    axes.set_xticks(range(count), labels, rotation=90 if count > 12 else 40, ha="center" if count > 12 else "right", rotation_mode="anchor" if count <= 12 else "default", fontsize=size)
+    axes.set_yticks(range(count), labels if names else [""] * count, fontsize=size)
+    axes.tick_params(length=0)
+    for k in data.forgotten:
+        for tick in (axes.get_xticklabels()[k], axes.get_yticklabels()[k]):
+            tick.set_fontweight("bold")
+            tick.set_color(COLOURS["unlearned"])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_title(title, fontsize=11)
+    if count <= 20:
+        colours = picture.cmap(picture.norm(matrix))
+        dark = colours[..., :3] @ np.array([0.299, 0.587, 0.114]) < 0.55
+        for (row, column), value in np.ndenumerate(matrix):
+            text = f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.0f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7.5 if count <= 12 else 5, color="white" if dark[row, column] else INK)
+    figure.colorbar(picture, ax=axes, shrink=0.7, pad=0.02)
+
+
+def samples(data: FigureData) -> Figure | None:
+    """Forget samples with the original's answer and the labels they are taught instead."""
+    found = data.samples
+    if found is None or not len(found.images):
+        return None
+    columns = min(6, len(found.images))
+    rows = -(-len(found.images) // columns)
+    figure = Figure(figsize=(10.4, 2.75 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(found.images) :]:
+        axes.axis("off")
+    for number, axes in enumerate(grid[: len(found.images)]):
+        _picture(axes, found.images[number] / 255.0)
+        axes.set_title(f"{_short(data.classes[int(found.predicted[number])])} {100 * found.confidence[number]:.0f}%", fontsize=9, color=SOFT)
+        best = [int(k) for k in np.argsort(-found.targets[number], kind="stable")[:3] if found.targets[number][k] > 0.005]
+        axes.set_xlabel("\n".join(f"{_short(data.classes[k])} {100 * found.targets[number][k]:.0f}%" for k in best), fontsize=9, color=COLOURS["unlearned"])
+    return figure
+
+
+def noise(data: FigureData) -> Figure | None:
+    """Positive, negative and mixed noise, a label a column."""
+    found = data.noise
+    if found is None or not len(found.labels):
+        return None
+    count = len(found.labels)
+    figure = Figure(figsize=(10.4, 3.1 * 10.4 / (count + 0.8) * 1.02), layout="constrained")
+    grid = figure.subplots(3, count, squeeze=False)
+    kinds = {"positive": found.positive, "negative": found.negative, "mixture": found.mixed}
+    for row, (kind, images) in enumerate(kinds.items()):
+        reach = float(np.quantile(np.abs(images), 0.995)) or 1.0
+        for column in range(count):
+            axes = grid[row, column]
+            _picture(axes, np.clip(images[column].transpose(1, 2, 0) / (2 * reach) + 0.5, 0, 1))
+            if not row:
+                axes.set_title(_short(found.labels[column]), fontsize=9)
+        grid[row, 0].set_ylabel(kind, fontsize=10)
+    return figure
+
+
+def _picture(axes: Axes, image: NDArray[Any]) -> None:
+    axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color("#c5ccd6")
+
+
+def distributions(
+    data: FigureData,
+    values: Mapping[str, Mapping[str, NDArray[Any]]] | None,
+    axis: str,
+    high: float,
+    mia: Mapping[str, float] | None = None,
+) -> Figure | None:
+    """A histogram a model: forgotten training samples against retained training and test samples."""
+    if not values:
+        return None
+    figure = Figure(figsize=(10.4, 3.3), layout="constrained")
+    grid = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    edges = np.linspace(0, high, 41)
+    for axes, (model, groups) in zip(grid, values.items(), strict=True):
+        for group, colour, label in (("retain", "#56b4e9", "retained, train"), ("test", "#009e73", "test")):
+            axes.hist(groups[group], edges, weights=_share(groups[group]), histtype="step", color=colour, label=label, linewidth=1.6)
+        axes.hist(groups["forget"], edges, weights=_share(groups["forget"]), color=COLOURS["unlearned"], alpha=0.55, label="forgotten, train")
+        title = NAMES[model] + (f" — MIA {mia[model]:.0f}%" if mia and model in mia else "")
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel(axis)
+        # A sure model has nearly everything in one bin; the rest would be a flat line.
+        axes.set_yscale("symlog", linthresh=0.01)
+        axes.set_ylim(0, 1.15)
+        axes.set_yticks([0, 0.01, 0.1, 1], ["0", "1%", "10%", "100%"])
+        axes.minorticks_off()
+        axes.grid(axis="y", color="#e7ebf0")
+        axes.set_axisbelow(True)
+        _bare(axes)
+    grid[0].set_ylabel("share of the samples")
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def _share(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.full(len(values), 1 / max(len(values), 1))
+
+
+def _bare(axes: Axes) -> None:
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _short(name: str, most: int = 16) -> str:
+    """A class name for a label; dollar signs would start mathematics."""
+    plain = name if len(name) <= most else name[: most - 1] + "…"
+    return plain.replace("$", r"\$")

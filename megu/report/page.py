@@ -1,0 +1,59 @@
+"""One self-contained HTML page: nothing on it needs the network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from megu.report.data import ReportData
+from megu.report.words import conclusions, number, summary_rows
+
+#: Figure -> what it shows, and how to read it. In the order of the page.
+CAPTIONS = {
+    "per-class-accuracy": (
+        "Accuracy by class, before and after",
+        "Test accuracy. The forgotten class should fall to where the retrain has it; every other class should stay.",
+    ),
+    "samples": (
+        "What the forget samples were taught",
+        "Forgotten training images, what the original said, and the perturbing labels that took its place.",
+    ),
+    "entanglement": (
+        "Feature entanglement in the original",
+        "Soft: cosine of centred class-mean features. Hard: share of active channels that two classes have in common. "
+        "A forgotten class that is bright beside another is hard to forget without harm to it.",
+    ),
+    "transition": (
+        "Transition matrix",
+        "Column k: what exemplars of class k look like to the labeler, summing to 1.",
+    ),
+    "noise": (
+        "Feature noise",
+        "The positive noise draws towards a label, the negative pushes away from the forgotten class; forget samples carry a mixture.",
+    ),
+    "confidence": (
+        "How sure the models are",
+        "The largest probability of each answer. A model that is much less sure of forgotten images than the retrain gives them away too.",
+    ),
+    "entropy": (
+        "What the membership attack sees",
+        "Entropy of each answer: the attack's only feature. Forgotten images should lie where the retrain has them.",
+    ),
+}
+
+
+def render(data: ReportData, figures: Mapping[str, bytes]) -> str:
+    """The page. figures: PNG bytes by name, those of `CAPTIONS` in its order; a missing one is left out."""
+    environment = Environment(
+        loader=PackageLoader("megu.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    shown = [
+        {"name": name, "title": title, "caption": caption, "png": base64.b64encode(figures[name]).decode()}
+        for name, (title, caption) in CAPTIONS.items()
+        if name in figures
+    ]
+    return environment.get_template("report.html").render(
+        data=data, summary=data.summary, rows=summary_rows(data.summary), conclusions=conclusions(data.summary), figures=shown, number=number
+    )

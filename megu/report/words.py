@@ -1,0 +1,70 @@
+"""The result of a run in words, taken from its numbers, good or bad."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from megu.summary import METRICS, Summary
+
+#: Up to here, in percent, a class counts as forgotten; from here in points, the retained accuracy as lost.
+FORGOTTEN, NEAR = 1.0, 1.5
+
+
+def headline(request: str, evaluation: Mapping[str, Any]) -> str:
+    """One sentence: what happened to the forgotten and to the rest, and whether that is what a retrain gives."""
+    before, after = evaluation["original"]["metrics"], evaluation["unlearned"]["metrics"]
+    reference = (evaluation.get("reference") or {}).get("metrics")
+    known = f"{request}: {number(before['Af'])} → {number(after['Af'])}"
+    rest = f"the rest {number(before['Ar'])} → {number(after['Ar'])}"
+    if reference is None:
+        return f"{known}; {rest}; no retrain to compare with"
+    verdict = []
+    if after["Af"] is not None and reference["Af"] is not None and after["Af"] > max(FORGOTTEN, reference["Af"] + FORGOTTEN):
+        verdict.append("NOT forgotten")
+    if after["Ar"] is not None and reference["Ar"] is not None and after["Ar"] < reference["Ar"] - NEAR:
+        verdict.append(f"{reference['Ar'] - after['Ar']:.1f} points of the rest LOST")
+    return f"{known}; {rest} (retrain {number(reference['Ar'])})" + (f" — {' and '.join(verdict)}" if verdict else "")
+
+
+def number(value: float | None, digits: int = 1, unit: str = "%") -> str:
+    """A metric for a person; a dash when it is not defined."""
+    return "–" if value is None or value != value else f"{value:.{digits}f}{unit}"  # noqa: PLR0124 - NaN
+
+
+def summary_rows(summary: Summary) -> list[dict[str, str]]:
+    """One row a metric: original, unlearned, retrain with its 95% interval when there were several."""
+    rows = []
+    for key, title, unit in METRICS:
+        digits, suffix = (2, " nats") if unit == "nats" else (1, "%")
+        row = {"metric": title, "original": number(summary.original.get(key), digits, suffix), "unlearned": number(summary.metrics.get(key), digits, suffix)}
+        if summary.reference is not None:
+            row["true retrain"] = number(summary.reference.get(key), digits, suffix) + interval(summary, key, digits)
+        rows.append(row)
+    return rows
+
+
+def interval(summary: Summary, key: str, digits: int) -> str:
+    """The retrain's 95% interval over its seeds, empty with one retrain."""
+    spread = summary.spread.get(key)
+    if not spread or spread["low"] is None:
+        return ""
+    return f" [{spread['low']:.{digits}f}, {spread['high']:.{digits}f}], {int(spread['n'])} seeds"
+
+
+def conclusions(summary: Summary) -> list[str]:
+    """What the comparison with the retrain comes to, a line each."""
+    lines = []
+    if summary.gap is not None:
+        lines.append(f"Mean gap to the retrain over Ar, Af and MIA: {summary.gap:.2f} points.")
+    if summary.time_share is not None:
+        lines.append(f"Noise and re-optimisation took {summary.time_share:.0f}% of the retrain's time.")
+    return lines
+
+
+def summary_markdown(summary: Summary) -> str:
+    """Headline, table and conclusions, for Prefect and MLflow."""
+    rows = summary_rows(summary)
+    columns = list(rows[0])
+    table = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row.values())} |" for row in rows)]
+    return "\n".join([f"**{summary.headline}**", "", *table, "", *conclusions(summary)])

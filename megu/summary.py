@@ -1,0 +1,79 @@
+"""What a run comes to, as the command line prints it and as ``--json`` gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+#: The metrics that a person is shown: key, title, unit.
+METRICS = (
+    ("Af", "Af: forgotten, test", "%"),
+    ("Ar", "Ar: retained, test", "%"),
+    ("MIA", "MIA: called members", "%"),
+    ("Af_train", "forgotten, train", "%"),
+    ("Ar_train", "retained, train", "%"),
+    ("test_accuracy", "whole test set", "%"),
+    ("entropy_forget", "entropy on forgotten", "nats"),
+)
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage of a run. seconds: what it took in this run. computed_seconds: what it took when it was computed."""
+
+    name: str
+    hit: bool
+    seconds: float
+    computed_seconds: float
+    why: str
+    says: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "cache": "hit" if self.hit else "miss",
+            "seconds": round(self.seconds, 3),
+            "computed_seconds": round(self.computed_seconds, 3),
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A finished run. metrics, original and reference are in percent, entropies in nats; reference is the mean over the
+    retrains and None when there was none; spread has the 95% interval when there were at least two."""
+
+    headline: str
+    stages: Sequence[StageSummary]
+    metrics: Mapping[str, float]
+    original: Mapping[str, float]
+    reference: Mapping[str, float] | None
+    spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    gap: float | None = None
+    time_share: float | None = None
+    flow_seconds: float = 0.0
+    mlflow_run_id: str = ""
+    mlflow_url: str | None = None
+    prefect_flow_run_id: str = ""
+    prefect_url: str | None = None
+    model_version: str | None = None
+    report: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "headline": self.headline,
+            "stages": [stage.to_json() for stage in self.stages],
+            "metrics": dict(self.metrics),
+            "original": dict(self.original),
+            "reference": dict(self.reference) if self.reference is not None else None,
+            "reference_spread": {name: dict(entry) for name, entry in self.spread.items()},
+            "gap": self.gap,
+            "time_share": self.time_share,
+            "flow_seconds": round(self.flow_seconds, 3),
+            "mlflow_run_id": self.mlflow_run_id,
+            "prefect_flow_run_id": self.prefect_flow_run_id,
+            "model_version": self.model_version,
+            "report": self.report,
+        }

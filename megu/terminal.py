@@ -1,0 +1,146 @@
+"""What a person sees in the terminal: progress while it runs, then one table. Built on rich."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Task as Bar
+from rich.table import Table
+from rich.text import Text
+
+from megu.progress import Advance, listening, watching
+from megu.report.words import conclusions, summary_rows
+from megu.summary import Summary
+
+class _Rate(TextColumn):
+    """Units a second, once there is something to measure."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Bar) -> Text:
+        unit = task.fields.get("unit", "")
+        return Text(f"{task.speed:,.0f} {unit}/s" if task.speed and unit else "", style="cyan")
+
+
+class Watcher:
+    """Listens to progress and to stages, and draws them on standard error. Use it as a context manager.
+
+    show: False keeps it silent. On a terminal a bar is drawn for whatever runs; elsewhere (a log file) one line is written when
+    a stage starts and one when it ends.
+    """
+
+    def __init__(self, console: Console, *, show: bool = True) -> None:
+        self.console = console
+        self.show = show
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TextColumn("left", style="dim"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not show or not console.is_terminal,
+        )
+        self._open = ExitStack()
+
+    def __enter__(self) -> Watcher:
+        self._open.enter_context(listening(self))
+        self._open.enter_context(watching(self))
+        self._open.enter_context(self._progress)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._open.close()
+
+    def start(self, label: str, total: int | None, unit: str) -> Advance:
+        bar = self._bars[label] = self._progress.add_task(label, total=total, unit=unit)
+        return lambda amount: self._progress.advance(bar, amount)
+
+    def stop(self, label: str) -> None:
+        self._progress.remove_task(self._bars.pop(label))
+
+    def note(self, text: str) -> None:
+        """One line about the run as a whole."""
+        if self.show:
+            self.console.print(text, style="dim", highlight=False)
+
+    def stage_starts(self, name: str, title: str) -> None:
+        """A stage begins to compute."""
+        if self.console.is_terminal:
+            self.start(name, None, "")
+        elif self.show:
+            self.console.print(f"  {name}: {title} …", highlight=False)
+
+    def stage_ends(self, name: str, *, hit: bool, seconds: float, says: str) -> None:
+        """A stage is done, or its kept result was found."""
+        if name in self._bars:
+            self.stop(name)
+        if self.show:
+            mark, took = ("[cyan]=[/]", "kept") if hit else ("[green]✓[/]", f"{seconds:.1f} s")
+            self.console.print(f"{mark} {name:<19} [dim]{took:>8}[/]  {says}", highlight=False)
+
+
+def print_plan(decisions: Sequence[Any], *, as_json: bool) -> None:
+    """Hit or miss, and why, for each stage of a plan (`tasks.engine.Decision`)."""
+    if as_json:
+        rows = [{"name": entry.label, "cache": "hit" if entry.hit else "miss", "why": entry.why} for entry in decisions]
+        print(json.dumps({"stages": rows}, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage")
+    table.add_column("cache")
+    table.add_column("why", overflow="fold")
+    for entry in decisions:
+        table.add_row(entry.label, Text("hit", "cyan") if entry.hit else Text("miss", "yellow"), entry.why)
+    console = Console()
+    console.print(table)
+    misses = sum(not entry.hit for entry in decisions)
+    console.print(f"{len(decisions) - misses} kept, {misses} to run", style="bold", highlight=False)
+
+
+def print_summary(summary: Summary) -> None:
+    """The one table at the end of a run, on standard output."""
+    console = Console()
+    table = Table(title=summary.headline, title_justify="left", title_style="bold")
+    rows = summary_rows(summary)
+    for name in rows[0]:
+        table.add_column("" if name == "metric" else name, justify="left" if name == "metric" else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+    lines = conclusions(summary)
+    kept = sum(stage.hit for stage in summary.stages)
+    lines.append(f"{len(summary.stages)} stages, {kept} kept, flow time {summary.flow_seconds:.1f} s")
+    lines.append(f"MLflow run   {summary.mlflow_url or summary.mlflow_run_id}")
+    lines.append(f"Prefect run  {summary.prefect_url or summary.prefect_flow_run_id}")
+    if summary.model_version:
+        lines.append(f"registered   {summary.model_version}")
+    lines.append(f"report       {summary.report}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_checks(checks: Sequence[Any], *, as_json: bool) -> None:
+    """The doctor's findings (`megu.doctor.Check`), each failing one with its fix."""
+    if as_json:
+        print(json.dumps({"checks": [{"name": c.name, "ok": c.ok, "detail": c.detail, "fix": c.fix} for c in checks]}, indent=2))
+        return
+    console = Console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    marks = {True: Text("ok", "green"), False: Text("missing", "bold red"), None: Text("optional", "yellow")}
+    for check in checks:
+        text = check.detail + (f"\n→ {check.fix}" if check.fix and check.ok is not True else "")
+        table.add_row(marks[check.ok], check.name, text)
+    console.print(table)

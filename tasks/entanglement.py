@@ -1,0 +1,36 @@
+"""How entangled the forget set's features are with the rest's."""
+
+from __future__ import annotations
+
+from megu.project import Project
+from megu.stages import Outcome, Result, Stage
+from megu.store import without_nan
+from tasks import kept
+
+
+def measure(project: Project, data: Result, split: Result, predictions: Result) -> Outcome:
+    import numpy as np
+
+    from megu.entanglement import analyse
+
+    loaded = kept.dataset(project, data)
+    positions = kept.forget_split(project, split)
+    features = project.store.arrays(predictions.files["predictions"])["train_features"]
+    forget = np.zeros(len(loaded.train), dtype=bool)
+    forget[positions.forget] = True
+    found = analyse(features, loaded.train.labels, loaded.num_classes, forget)
+    asked = [int(k) for k in np.unique(loaded.train.labels[positions.forget])]
+    nearest = {loaded.classes[k]: [loaded.classes[other] for other in near] for k, near in found.nearest(asked).items()}
+    return Outcome(
+        files={"entanglement": project.store.put_arrays(found.to_arrays())},
+        values=without_nan({"score": found.score, "nearest": nearest, "unique": dict(zip(loaded.classes, found.unique.tolist(), strict=True))}),
+    )
+
+
+def say(result: Result) -> str:
+    near = "; ".join(f"{name} is nearest to {', '.join(others[:2])}" for name, others in result.values["nearest"].items())
+    score = result.values["score"]
+    return f"score {score:.2f}, {near}" if score is not None else near
+
+
+ENTANGLEMENT = Stage("entanglement", "Measure how entangled the features are", measure, say)

@@ -1,0 +1,81 @@
+"""The figures of the report, drawn once for the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from megu.project import Project
+from megu.stages import Outcome, Result, Stage
+from tasks import kept
+
+#: How many forget samples, and how many labels' noise, are shown.
+SHOWN, LABELS = 12, 8
+
+
+def draw(
+    project: Project,
+    data: Result,
+    split: Result,
+    before: Result,
+    entanglement: Result,
+    transition: Result,
+    perturbing: Result,
+    noise: Result,
+    evaluation: Result,
+    method: str,
+    params: Any,
+) -> Outcome:
+    import numpy as np
+
+    from megu.evaluation import softmax
+    from megu.report import figures
+
+    store = project.store
+    loaded = kept.dataset(project, data)
+    positions = kept.forget_split(project, split)
+    targets = store.arrays(perturbing.files["perturbing"])["targets"]
+    bank = store.arrays(noise.files["noise"])
+    distributions = store.arrays(evaluation.files["distributions"])
+    models = [name for name in ("original", "unlearned", "reference") if name in evaluation.values]
+    forgotten = tuple(int(k) for k in np.unique(loaded.train.labels[positions.forget]))
+
+    # Evenly through the forget set, not its first few, which may be alike.
+    chosen = np.linspace(0, len(positions.forget) - 1, min(SHOWN, len(positions.forget))).astype(int)
+    at = positions.forget[chosen]
+    answers = softmax(store.arrays(before.files["predictions"])["train_logits"][at])
+    likely = np.argsort(-targets.mean(axis=0), kind="stable")
+    shown = [int(k) for k in likely if k not in forgotten][:LABELS]
+    alpha = getattr(params, "alpha", 0.5)
+
+    def groups(kind: str) -> dict[str, dict[str, Any]]:
+        return {model: {group: distributions[f"{model}/{kind}/{group}"] for group in ("forget", "retain", "test")} for model in models}
+
+    drawn = figures.draw(
+        figures.FigureData(
+            classes=loaded.classes,
+            forgotten=forgotten,
+            per_class={name: np.array(evaluation.values[name]["per_class"], dtype=float) for name in models},
+            **{name: store.arrays(entanglement.files["entanglement"])[name] for name in ("soft", "hard", "unique")},
+            transition=store.arrays(transition.files["transition"])["T"],
+            samples=figures.Samples(
+                images=np.asarray(loaded.train.images[at]),
+                true=tuple(loaded.classes[k] for k in loaded.train.labels[at]),
+                predicted=answers.argmax(axis=1),
+                confidence=answers.max(axis=1),
+                targets=targets[chosen],
+            ),
+            noise=figures.NoisePictures(
+                labels=tuple(loaded.classes[k] for k in shown),
+                positive=bank["positive"][shown, 0],
+                negative=np.repeat(bank["negative"][:1, 0], len(shown), axis=0),
+                mixed=alpha * bank["positive"][shown, 0] + (1 - alpha) * bank["negative"][:1, 0],
+            ),
+            confidence=groups("confidence"),
+            entropy=groups("entropy"),
+            mia={name: evaluation.values[name]["metrics"]["MIA"] for name in models},
+        )
+    )
+    return Outcome(files={name: store.put_bytes("png", content) for name, content in drawn.items()})
+
+
+FIGURES = Stage("figures", "Draw the figures", draw, lambda result: f"{len(result.files)} figures")

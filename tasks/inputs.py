@@ -1,0 +1,55 @@
+"""What a run is given: looked at before anything is computed, so that a wrong request is refused before it leaves a trace."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from megu import config as configuration
+from megu.config import Config
+from megu.data import arrays, pins, splits
+from megu.device import resolve
+from megu.errors import MeguError
+from megu.project import Project
+from megu.store import Ref
+
+
+def preflight(project: Project, config: Config) -> None:
+    """Raise `MeguError` for what can be known to fail: the device, the given model, and the request, if the data set is here."""
+    resolve(config.device)
+    given_weights(project, config)
+    if (project.data(config.data.name) / "meta.json").is_file():
+        splits.make_split(arrays.load(project.data(config.data.name)), config.forget, config.seed)
+
+
+def pin(project: Project, config: Config) -> str | None:
+    """The hash that ``data.dvc`` has for the data set, None when it has none."""
+    pinned = pins.read(project.root).get(config.data.name)
+    return pinned.md5 if pinned else None
+
+
+def through_dvc(project: Project, config: Config) -> bool:
+    """Whether the split asked for is the one of ``params.yaml``, which is what ``dvc.yaml`` makes and ``dvc.lock`` pins."""
+    if not (project.root / "dvc.yaml").is_file() or not project.params.is_file():
+        return False
+    values = configuration.read(project.params)
+    if not {"seed", "data", "forget"} <= set(values):  # DVC compares what is written there; it knows no defaults
+        return False
+    own = configuration.parse(values, project.params.name)
+    return (own.data, own.forget, own.seed) == (config.data, config.forget, config.seed)
+
+
+def given_weights(project: Project, config: Config) -> Ref | None:
+    """The weights file that ``original`` names, kept in the store; None when the original is to be trained here."""
+    named, registered = config.original.weights, config.original.model
+    if named:
+        path = project.root / named
+        if not path.is_file():
+            raise MeguError(f"original.weights: there is no file {named}", "name a safetensors file, relative to the project")
+        return project.store.put_file(path, "safetensors")
+    if registered:
+        from megu import tracking
+
+        with tempfile.TemporaryDirectory() as folder:
+            return project.store.put_file(tracking.fetch_model(registered, Path(folder), home=project.home), "safetensors")
+    return None

@@ -1,0 +1,81 @@
+"""Reads earlier stages' results back as the objects they were."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from megu.data import arrays
+from megu.data.arrays import Dataset
+from megu.data.splits import ForgetSplit
+from megu.project import Project
+from megu.stages import Outcome, Result
+from megu.store import canonical_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from megu.data.tensors import ImageSet
+    from megu.weights import ModelInfo
+
+T = TypeVar("T")
+
+
+def dataset(project: Project, data: Result) -> Dataset:
+    return arrays.load(project.data(data.values["name"]))
+
+
+def forget_split(project: Project, split: Result) -> ForgetSplit:
+    return ForgetSplit(
+        scenario=split.values["scenario"],
+        classes=tuple(split.values["classes"]),
+        **project.store.arrays(split.files["positions"]),
+    )
+
+
+def train_images(project: Project, data: Result, device: str, index: Any = None) -> ImageSet:
+    """The training images on the device, those at ``index`` when given."""
+    from megu.data.tensors import ImageSet
+    from megu.device import resolve
+
+    loaded = dataset(project, data)
+    return ImageSet.from_partition(loaded.train, loaded.mean, loaded.std, resolve(device), index=index)
+
+
+def model(project: Project, result: Result, device: str) -> nn.Module:
+    """The model a stage stored, in evaluation mode."""
+    from megu.device import resolve
+    from megu.weights import load_model
+
+    network, _ = load_model(project.store.checked(result.files["weights"]))
+    return network.to(resolve(device))
+
+
+def checkpoint(project: Project, stage: str, *depends: Any) -> Path:
+    """Where a long stage leaves its checkpoint: one place for the same inputs, so that the next run finds it."""
+    named = [entry.digest if isinstance(entry, Result) else str(entry) for entry in depends]
+    return project.checkpoints / f"{stage}-{hashlib.sha256(canonical_json(named)).hexdigest()[:16]}.safetensors"
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What ``work`` returns, and the seconds it took."""
+    started = time.perf_counter()
+    return work(), time.perf_counter() - started
+
+
+def model_outcome(project: Project, network: nn.Module, info: ModelInfo, seconds: float) -> Outcome:
+    """A trained model, as every training stage stores it: its weights, and the seconds of the computation alone."""
+    from megu.weights import digest, to_bytes
+
+    return Outcome(
+        files={"weights": project.store.put_bytes("safetensors", to_bytes(network, info))},
+        values={"weights_digest": digest(network)},
+        notes={"compute_seconds": seconds},
+    )
+
+
+def say_trained(result: Result) -> str:
+    return f"trained in {result.notes['compute_seconds']:.1f} s"

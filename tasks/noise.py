@@ -1,0 +1,33 @@
+"""The feature-noise pair, from the frozen original."""
+
+from __future__ import annotations
+
+from megu.noise import NoiseParams
+from megu.project import Project
+from megu.stages import Device, Outcome, Result, Stage
+from tasks import kept
+
+
+def make_noise(
+    project: Project, data: Result, split: Result, original: Result, params: NoiseParams, seed: int, device: Device
+) -> Outcome:
+    import numpy as np
+
+    from megu.noise import make_noise_bank
+
+    images = kept.dataset(project, data)
+    positions = kept.forget_split(project, split)
+    forgotten = sorted({int(label) for label in images.train.labels[positions.forget]})
+    height, width = images.image_size
+    shape = (images.channels, height, width)
+    model = kept.model(project, original, device)
+    bank, seconds = kept.timed(lambda: make_noise_bank(model, images.num_classes, shape, forgotten, params, seed))
+    counts = {name: int(np.prod(getattr(bank, name).shape[:2])) for name in ("positive", "negative")}
+    return Outcome(files={"noise": project.store.put_arrays(bank.to_arrays())}, values=counts, notes={"compute_seconds": seconds})
+
+
+def say_noise(result: Result) -> str:
+    return f"{result.values['positive']} positive and {result.values['negative']} negative noise images"
+
+
+NOISE = Stage("noise", "Make the feature-noise pair from the frozen model", make_noise, say_noise)

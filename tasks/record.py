@@ -1,0 +1,235 @@
+"""What a run leaves behind: its MLflow run, its Prefect artifacts, its page, its registered model. Never cached.
+
+A stage whose result was kept did not run, so nothing may be logged from inside one; a run that computed nothing still leaves
+all of this, with the run each result came from.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
+
+from megu import report, services, tracking
+from megu.config import Config
+from megu.progress import stages
+from megu.project import Project
+from megu.report.data import ReportData
+from megu.stages import Result
+from megu.store import canonical_json, writing
+from megu.summary import StageSummary, Summary
+from megu.tracking import Run
+from megu.tracking.environment import environment
+from tasks import kept
+from tasks.engine import Executor, Ran
+
+#: Where `megu up` serves by default: the address of a link when no server runs at the moment.
+PREFECT_UI = "http://127.0.0.1:4200"
+MLFLOW_UI = "http://127.0.0.1:5000"
+
+#: Stages whose arrays are small enough to be worth having in every MLflow run.
+LOGGED = ("split", "entanglement", "labeling", "transition", "perturbing", "noise", "evaluation")
+
+
+def prefect_url(project: Project) -> str:
+    """The flow run's page."""
+    base = services.endpoints(project.home).prefect_ui or PREFECT_UI
+    return f"{base}/runs/flow-run/{flow_run.get_id()}"
+
+
+def begin(project: Project, config: Config) -> Run:
+    """Start the MLflow run: what it is, who asked, on what."""
+    words = request_in_words(config)
+    return Run.start(
+        project.home,
+        config.registry.name,
+        f"forget {words}",
+        {
+            "request": words,
+            "prefect.flow_run_id": flow_run.get_id() or "",
+            "prefect.flow_run_name": flow_run.get_name() or "",
+            "prefect.flow_run_url": prefect_url(project),
+            **environment(project.root),
+        },
+    )
+
+
+def request_in_words(config: Config) -> str:
+    """What is to be forgotten, in a few words."""
+    forget = config.forget
+    if forget.scenario in ("class", "subclass"):
+        return ", ".join(forget.classes)
+    return f"{forget.count} random images" if forget.scenario == "random" else f"{len(forget.ids)} images"
+
+
+@task(name="record-mlflow", description="Log parameters, metrics and artifacts to the MLflow run", persist_result=False)
+def record_mlflow(project: Project, config: Config, run: Run, executor: Executor, summary: Summary, page: str) -> None:
+    results = {ran.decision.label: ran.result for ran in executor.ran}
+    data, split, evaluation = results["dataset"], results["split"], results["evaluation"]
+    metrics = {name: value for name, value in summary.metrics.items() if value is not None}
+    metrics |= numbers("original", summary.original) | numbers("reference", summary.reference or {})
+    metrics |= numbers("comparison", evaluation.values.get("comparison", {}))
+    metrics |= {f"seconds/{stage.name}": stage.seconds for stage in summary.stages}
+    metrics |= {f"seconds_computed/{stage.name}": stage.computed_seconds for stage in summary.stages}
+    metrics |= {f"cached/{stage.name}": float(stage.hit) for stage in summary.stages}
+    if summary.time_share is not None:
+        metrics["time_share"] = summary.time_share
+    origins = {f"origin_run_id.{ran.decision.label}": ran.result.origin.get("mlflow_run_id", "") for ran in executor.ran if ran.decision.hit}
+    run.log(
+        params={**tracking.flat(config.to_json()), "labeler": results["labeling"].values["labeler"]["kind"]},
+        metrics=metrics,
+        tags={
+            "dvc.data": data.values["dvc_hash"],
+            "split.sha256": split.files["positions"].sha256,
+            "split.through_dvc": str(split.notes["through_dvc"]).lower(),
+            "labeler.digest": results["labeling"].values["labeler"]["digest"],
+            **({"origin_run_id": next(iter(origins.values())), **origins} if origins else {}),
+            "mlflow.note.content": f"{report.summary_markdown(summary)}\n\n[Prefect flow run]({prefect_url(project)})",
+        },
+    )
+    run.dataset(data.values["name"], data.values["dvc_hash"], data.values["source"], "training")
+    contents = {f"figures/{name}.png": content for name, content in figures(project, results["figures"]).items()}
+    contents["report.html"] = page.encode()
+    contents["summary.json"] = canonical_json(summary.to_json())
+    contents["config.json"] = canonical_json(config.to_json())
+    contents["stages.json"] = canonical_json({ran.decision.label: {"key": ran.decision.key, **ran.result.to_json()} for ran in executor.ran})
+    contents["evaluation.json"] = canonical_json(dict(evaluation.values))
+    for label in LOGGED:
+        for name, ref in results[label].files.items():
+            contents[f"{label}/{name}.{ref.kind}"] = project.store.checked(ref).read_bytes()
+    run.artifacts(contents)
+
+
+def numbers(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{prefix}/{name}": float(value) for name, value in values.items() if value is not None}
+
+
+@task(name="record-prefect", description="Leave the main figures and a link to the MLflow run as Prefect artifacts", persist_result=False)
+def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mapping[str, bytes]) -> None:
+    link = run.url(services.endpoints(project.home).mlflow) or run.url(MLFLOW_UI)
+    create_markdown_artifact(f"{report.summary_markdown(summary)}\n\n[MLflow run]({link})", key="unlearning", description=summary.headline)
+    create_table_artifact(report.summary_rows(summary), key="unlearning-metrics", description="Original, unlearned and true retrain")
+    for name in ("per-class-accuracy", "transition"):
+        if name in pictures:
+            picture = base64.b64encode(pictures[name]).decode()
+            create_image_artifact(f"data:image/png;base64,{picture}", key=f"unlearning-{name}", description=name.replace("-", " "))
+    create_link_artifact(str(link), link_text="MLflow run", key="unlearning-mlflow-run", description="Every artifact and metric of this run")
+
+
+@task(name="register", description="Make the unlearned model a version of the registered model", persist_result=False)
+def register(project: Project, config: Config, run: Run, data: Result, unlearned: Result) -> str:
+    import numpy as np
+
+    from megu.tracking import registry
+
+    loaded = kept.dataset(project, data)
+    version = registry.register(
+        run,
+        project.store.checked(unlearned.files["weights"]),
+        registry.Serving(loaded.classes, loaded.mean, loaded.std),
+        np.asarray(loaded.test.images[:3]),
+        name=config.registry.name,
+        alias=config.registry.alias,
+        tags={"request": request_in_words(config), "dataset": loaded.name, "dvc.data": data.values["dvc_hash"], "method": config.unlearn.method},
+    )
+    stages().note(f"{'registered' if version.new else 'already registered:'} {version} as {config.registry.alias}")
+    return str(version)
+
+
+def figures(project: Project, result: Result) -> dict[str, bytes]:
+    """The pictures by name, in the order of the page."""
+    return {name: project.store.checked(ref).read_bytes() for name, ref in result.files.items()}
+
+
+def summarise(config: Config, executor: Executor, run: Run, project: Project) -> Summary:
+    """Everything a run comes to, but for the time and the registered version, which are not known yet."""
+    values = executor["evaluation"].result.values
+    comparison = values.get("comparison", {})
+    reference = values.get("reference")
+    live = services.endpoints(project.home)
+    return Summary(
+        headline=report.headline(request_in_words(config), values),
+        stages=[stage_summary(ran) for ran in executor.ran],
+        metrics=values["unlearned"]["metrics"],
+        original=values["original"]["metrics"],
+        reference=reference["metrics"] if reference else None,
+        spread=values.get("spread", {}),
+        gap=comparison.get("gap"),
+        time_share=time_share(executor),
+        mlflow_run_id=run.id,
+        mlflow_url=run.url(live.mlflow),
+        prefect_flow_run_id=flow_run.get_id() or "",
+        prefect_url=prefect_url(project) if live.prefect_ui else None,
+    )
+
+
+def stage_summary(ran: Ran) -> StageSummary:
+    decision = ran.decision
+    return StageSummary(decision.label, decision.hit, ran.seconds, ran.result.seconds, decision.why, decision.stage.says(ran.result))
+
+
+def time_share(executor: Executor) -> float | None:
+    """Noise and re-optimisation in percent of the first retrain's time, each when it was computed; None without a retrain."""
+    references = [ran for ran in executor.ran if ran.decision.stage.name == "reference"]
+    if not references:
+        return None
+    spent = sum(executor[name].result.notes["compute_seconds"] for name in ("noise", "unlearn"))
+    return float(100 * spent / references[0].result.notes["compute_seconds"])
+
+
+def publish(project: Project, config: Config, run: Run, executor: Executor, summary: Summary) -> Summary:
+    """Write the page, log everything to MLflow and to Prefect; returns the summary with the page's path.
+
+    The page is the latest run's, where a person finds it; every run keeps its own in MLflow.
+    """
+    path = project.root / "results" / "report.html"
+    summary = replace(summary, report=project.relative(path))
+    content = page(project, config, executor, summary, run)
+    with writing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+        temporary.chmod(0o644)
+    record_mlflow(project, config, run, executor, summary, content)
+    record_prefect(project, run, summary, figures(project, executor["figures"].result))
+    return summary
+
+
+def page(project: Project, config: Config, executor: Executor, summary: Summary, run: Run) -> str:
+    """The self-contained report of this run."""
+    results = {ran.decision.label: ran.result for ran in executor.ran}
+    live = services.endpoints(project.home)
+    facts = environment(project.root)
+    labeler, data, split = results["labeling"].values["labeler"], results["dataset"], results["split"]
+    content = ReportData(
+        title=f"Forgetting {request_in_words(config)}",
+        summary=summary,
+        entanglement=results["entanglement"].values,
+        facts={
+            "Data": {
+                "data set": data.values["name"],
+                "DVC hash": data.values["dvc_hash"],
+                "obtained from": data.notes["provider"],
+                "source": data.values["source"],
+                "licence": data.values["licence"],
+                "forget set": f"{split.notes['forget']:,} training images, {split.values['scenario']} request",
+                "retain set": f"{split.notes['retain']:,} training images",
+                "split": f"{split.files['positions'].sha256[:16]}… ({'pinned in dvc.lock' if split.notes['through_dvc'] else 'of this run only, not in dvc.lock'})",
+            },
+            "Labeler": {"kind": labeler["kind"], "version": labeler["version"], "digest": labeler["digest"]},
+            "Models": {name: ran.result.values["weights_digest"] for name, ran in ((r.decision.label, r) for r in executor.ran) if "weights_digest" in ran.result.values},
+            "Machine": {"device": config.device, "seed": str(config.seed), **{key: facts[key] for key in ("cpu", "cpus", "threads", "platform")}},
+            "Code": {"commit": facts["git.commit"], "uncommitted changes": facts["git.dirty"], "python": facts["python"]}
+            | {key.removeprefix("version."): value for key, value in facts.items() if key.startswith("version.")},
+        },
+        params=config.to_json(),
+        links={
+            "MLflow run": run.url(live.mlflow) or run.url(MLFLOW_UI) or run.id,
+            "Prefect flow run": prefect_url(project),
+            **({"registered model": summary.model_version} if summary.model_version else {}),
+        },
+    )
+    return report.render(content, figures(project, results["figures"]))

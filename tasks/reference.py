@@ -1,0 +1,24 @@
+"""The true retrain that the result is compared with."""
+
+from __future__ import annotations
+
+from megu.project import Project
+from megu.stages import Device, Outcome, Result, Stage
+from megu.training import TrainParams
+from tasks import kept
+
+
+def retrain(project: Project, data: Result, split: Result, params: TrainParams, seed: int, device: Device) -> Outcome:
+    """The same recipe as the original's from fresh weights, without the forget set."""
+    from megu.methods.retrain import retrain as train_again
+    from megu.weights import ModelInfo
+
+    positions = kept.forget_split(project, split)
+    retain = kept.train_images(project, data, device, positions.retain)
+    classes = len(data.values["classes"])
+    checkpoint = kept.checkpoint(project, "reference", data, split, params, seed)
+    model, seconds = kept.timed(lambda: train_again(retain, params, classes, seed, checkpoint=checkpoint))
+    return kept.model_outcome(project, model, ModelInfo(params.arch, classes, retain.shape[0]), seconds)
+
+
+REFERENCE = Stage("reference", "Retrain from nothing without the forget set", retrain, kept.say_trained)

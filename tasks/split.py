@@ -1,0 +1,37 @@
+"""The forget split: made by ``dvc.yaml`` where params.yaml asks for it, by the same function otherwise."""
+
+from __future__ import annotations
+
+from megu.data import dvc, splits
+from megu.data.splits import ForgetParams
+from megu.project import Project
+from megu.stages import Outcome, Result, Stage
+from tasks import kept
+
+
+def split(project: Project, data: Result, forget: ForgetParams, seed: int, through_dvc: bool) -> Outcome:
+    """``through_dvc``: the parameters are those of params.yaml, so ``dvc.yaml`` makes the files and ``dvc.lock`` pins them."""
+    if through_dvc:
+        # DVC does not know our source files; that this runs means that something it depends on did change.
+        dvc.repro(project.root, "split", force=True)
+        made = splits.load_split(project.root / "splits")
+    else:
+        made = splits.make_split(kept.dataset(project, data), forget, seed)
+    positions = {name: getattr(made, name) for name in ("forget", "retain", "test_forget", "test_retain")}
+    return Outcome(
+        files={"positions": project.store.put_arrays(positions)},
+        values={"scenario": made.scenario, "classes": list(made.classes)},
+        notes={"through_dvc": through_dvc, **{name: len(entry) for name, entry in positions.items()}},
+    )
+
+
+def still_locked(project: Project, result: Result) -> bool:
+    return not result.notes["through_dvc"] or dvc.locked_outs(project.root, "split").current
+
+
+def say_split(result: Result) -> str:
+    pinned = ", pinned in dvc.lock" if result.notes["through_dvc"] else ""
+    return f"forget {result.notes['forget']:,}, retain {result.notes['retain']:,} training images{pinned}"
+
+
+SPLIT = Stage("split", "Split the data set into forget set and retain set", split, say_split, still_locked)

@@ -1,0 +1,16 @@
+"""The transition matrix from the labeler's judgement."""
+
+from __future__ import annotations
+
+from megu.project import Project
+from megu.stages import Outcome, Result, Stage
+
+
+def matrix(project: Project, labeling: Result) -> Outcome:
+    from megu.transition import transition_matrix
+
+    similarity = project.store.arrays(labeling.files["labeling"])["S"]
+    return Outcome(files={"transition": project.store.put_arrays({"T": transition_matrix(similarity)})})
+
+
+TRANSITION = Stage("transition", "Turn the judgement into the transition matrix", matrix, lambda result: "column-stochastic")
