@@ -35,7 +35,7 @@ _CLOCK_S = 5.0
 
 @dataclass(frozen=True)
 class Service:
-    """One server. url: its page. running: its process lives. pid: None when it does not. port: the one it has, or would have."""
+    """One server. url: its page. running: its process lives; pid is None when not. port: the one it has, or would have."""
 
     name: str
     url: str
