@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import flow
@@ -43,8 +43,21 @@ def select(run: Run, project: Project, config: Config) -> tuple[Any, Any]:
     return data, run(SPLIT, data=data, forget=config.forget, seed=config.seed, through_dvc=through_dvc)
 
 
-def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) -> Any:
-    """Every other stage in order; returns the unlearned model's. With a `Planner` as ``run`` nothing is computed."""
+@dataclass(frozen=True)
+class Outputs:
+    """The results of the pipeline that something else is made of."""
+
+    before: Any
+    entanglement: Any
+    transition: Any
+    perturbing: Any
+    noise: Any
+    unlearned: Any
+    evaluation: Any
+
+
+def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) -> Outputs:
+    """Every other stage in order. With a `Planner` as ``run`` nothing is computed."""
     seed, device = config.seed, Device(config.device)
     given = inputs.given_weights(project, config)
     if given is None:
@@ -58,7 +71,6 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     transition = run(TRANSITION, labeling=labeling)
     perturbing = run(PERTURBING, data=data, split=split, predictions=before, transition=transition, params=config.perturbing)
     noise = run(NOISE, data=data, split=split, original=original, params=config.noise, seed=seed, device=device)
-    method = {"method": config.unlearn.method, "params": config.unlearn.params}
     unlearned = run(
         UNLEARN,
         data=data,
@@ -66,7 +78,8 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         original=original,
         perturbing=perturbing,
         noise=noise,
-        **method,
+        method=config.unlearn.method,
+        params=config.unlearn.params,
         seed=seed,
         device=device,
     )
@@ -79,19 +92,24 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         retrained.append(run(PREDICTIONS, label=f"predict reference{which}", data=data, model=again, device=device))
 
     evaluation = run(EVALUATION, data=data, split=split, before=before, after=after, retrained=retrained)
-    run(
+    return Outputs(before, entanglement, transition, perturbing, noise, unlearned, evaluation)
+
+
+def illustrate(run: Run, config: Config, data: Any, split: Any, outputs: Outputs) -> Any:
+    """The figures of the report."""
+    return run(
         FIGURES,
         data=data,
         split=split,
-        before=before,
-        entanglement=entanglement,
-        transition=transition,
-        perturbing=perturbing,
-        noise=noise,
-        evaluation=evaluation,
-        **method,
+        before=outputs.before,
+        entanglement=outputs.entanglement,
+        transition=outputs.transition,
+        perturbing=outputs.perturbing,
+        noise=outputs.noise,
+        evaluation=outputs.evaluation,
+        method=config.unlearn.method,
+        params=config.unlearn.params,
     )
-    return unlearned
 
 
 @flow(name="unlearn", description="Forget what params.yaml asks for; compare with a true retrain; record, report, register.")
@@ -109,8 +127,9 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
     # Only now: a request for a class that the data set does not have leaves no MLflow run behind.
     with closing(record.begin(project, config)) as tracked:
         run.origin["mlflow_run_id"] = tracked.id
-        unlearned = pipeline(run, project, config, data, split)
-        version = record.register(project, config, tracked, data, unlearned) if config.registry.enabled else None
+        outputs = pipeline(run, project, config, data, split)
+        illustrate(run, config, data, split, outputs)
+        version = record.register(project, config, tracked, data, outputs.unlearned) if config.registry.enabled else None
         summary = replace(record.summarise(config, run, tracked, project), model_version=version)
         summary = replace(summary, flow_seconds=time.perf_counter() - started)
         summary = record.publish(project, config, tracked, run, summary)
@@ -121,7 +140,8 @@ def plan(project: Project, config: Config) -> list[Decision]:
     """What a run would do: hit or miss for every stage, and why. Computes nothing."""
     inputs.preflight(project, config)
     planner = Planner(project)
-    pipeline(planner, project, config, *select(planner, project, config))
+    data, split = select(planner, project, config)
+    illustrate(planner, config, data, split, pipeline(planner, project, config, data, split))
     return planner.decisions
 
 

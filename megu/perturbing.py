@@ -8,50 +8,62 @@ within the allowed classes; ties go to the smaller class index.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from megu.evaluation import entropies
 from megu.params import STRICT, check
 
 Floats = NDArray[np.float64]
+
+#: The sharpest exponent: beyond it a target is one-hot to float32 for any R of interest.
+MOST = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbParams:
     """label: "rank" is the paper's one label, "soft" the distribution R. tau: the paper's rank as a share of K, in (0, 1].
 
-    sharpness: exponent on R for the soft target, above 0; 1 is R itself, larger is surer.
+    sharpness: exponent on R for the soft target; 1 is R itself, larger is surer. "auto" fits it to the request, without a
+    retrain: the targets get the mean entropy that a head fitted on the retain set alone has on the forget set (`megu.head`).
     """
 
     __pydantic_config__ = STRICT
 
     label: Literal["rank", "soft"] = "soft"
     tau: float = 0.3
-    sharpness: float = 1.0
+    sharpness: Literal["auto"] | float = "auto"
 
     def __post_init__(self) -> None:
         check("tau", self.tau, 0 < self.tau <= 1, "above 0 and at most 1")
-        check("sharpness", self.sharpness, 0 < self.sharpness <= 100, "above 0 and at most 100")
+        holds = self.sharpness == "auto" or 0 < self.sharpness <= MOST
+        check("sharpness", self.sharpness, holds, f'"auto", or above 0 and at most {MOST:.0f}')
 
 
 @dataclass(frozen=True)
 class Perturbing:
     """labels: int64 (N,), the paper's rank labels. targets: float32 (N, K), what the re-optimisation teaches; rows sum to 1.
 
-    reasoning: float64 (N, K), R with the forgotten classes at 0, rows summing to 1.
+    reasoning: float64 (N, K), R with the forgotten classes at 0, rows summing to 1. sharpness: the exponent that was used.
     """
 
     labels: NDArray[np.int64]
     targets: NDArray[np.float32]
     reasoning: Floats
+    sharpness: float = 1.0
 
 
 def perturb(
-    transition: NDArray[Any], logits: NDArray[Any], true_labels: NDArray[Any], forgotten: Sequence[int], params: PerturbParams
+    transition: NDArray[Any],
+    logits: NDArray[Any],
+    true_labels: NDArray[Any],
+    forgotten: Sequence[int],
+    params: PerturbParams,
+    entropy: Callable[[NDArray[np.bool_]], float] | None = None,
 ) -> Perturbing:
     """The perturbing labels and targets of the forget set.
 
@@ -61,6 +73,8 @@ def perturb(
     logits: (N, K), the frozen original's for the forget samples. true_labels: int (N,).
     forgotten: classes that leave the label space; empty when the class stays (sub-class and random requests), and then each
         sample's own label is masked alone.
+    entropy: for ``sharpness: auto``, called with the mask (N, K) of forbidden classes, gives the mean entropy that the soft
+        targets shall have, in nats.
 
     Raises ``ValueError`` when no class is left to teach.
     """
@@ -68,6 +82,7 @@ def perturb(
     allowed = np.ones((len(logits), classes), dtype=bool)
     allowed[:, list(forgotten)] = False
     allowed[np.arange(len(logits)), true_labels] = False
+    sharpness = 1.0 if params.sharpness == "auto" else params.sharpness
     if not allowed.any(axis=1).all():
         raise ValueError(f"all {classes} classes are being forgotten: no perturbing label is left")
     reasoning = reason(transition, logits, true_labels, allowed)
@@ -75,8 +90,12 @@ def perturb(
     if params.label == "rank":
         targets = np.eye(classes, dtype=np.float32)[labels]
     else:
-        targets = sharpened(reasoning, params.sharpness).astype(np.float32)
-    return Perturbing(labels, targets, reasoning)
+        if params.sharpness == "auto":
+            if entropy is None:
+                raise ValueError("sharpness 'auto' needs the entropy that the targets shall have")
+            sharpness = fitting_sharpness(reasoning, entropy(~allowed))
+        targets = sharpened(reasoning, sharpness).astype(np.float32)
+    return Perturbing(labels, targets, reasoning, sharpness)
 
 
 def reason(transition: NDArray[Any], logits: NDArray[Any], true_labels: NDArray[Any], allowed: NDArray[np.bool_]) -> Floats:
@@ -112,3 +131,18 @@ def sharpened(distribution: Floats, exponent: float) -> Floats:
     powers = np.exp(logs - logs.max(axis=1, keepdims=True))
     result: Floats = powers / powers.sum(axis=1, keepdims=True)
     return result
+
+
+def fitting_sharpness(reasoning: Floats, entropy: float) -> float:
+    """The exponent in [1 / MOST, MOST] that gives the sharpened rows the mean ``entropy`` (nats), or comes nearest to it.
+
+    The entropy falls as the exponent rises, so this is a bisection (on its logarithm, to four digits).
+    """
+    low, high = -np.log(MOST), np.log(MOST)
+    for _ in range(40):
+        middle = (low + high) / 2
+        if float(entropies(sharpened(reasoning, float(np.exp(middle)))).mean()) > entropy:
+            low = middle
+        else:
+            high = middle
+    return float(np.round(np.exp((low + high) / 2), 4))

@@ -10,22 +10,34 @@ from tasks import kept
 
 def perturb(project: Project, data: Result, split: Result, predictions: Result, transition: Result, params: PerturbParams) -> Outcome:
     import numpy as np
+    from numpy.typing import NDArray
 
+    from megu.head import retained_entropy
     from megu.perturbing import perturb as choose
 
     positions = kept.forget_split(project, split)
-    labels = kept.dataset(project, data).train.labels[positions.forget]
-    logits = project.store.arrays(predictions.files["predictions"])["train_logits"][positions.forget]
-    chosen = choose(project.store.arrays(transition.files["transition"])["T"], logits, labels, positions.classes, params)
+    every = kept.dataset(project, data).train.labels
+    labels = every[positions.forget]
+    answers = project.store.arrays(predictions.files["predictions"])
+    features = answers["train_features"]
+
+    def entropy(forbidden: NDArray[np.bool_]) -> float:
+        retain = positions.retain
+        return retained_entropy(features[retain], every[retain], features[positions.forget], forbidden)
+
+    matrix = project.store.arrays(transition.files["transition"])["T"]
+    logits = answers["train_logits"][positions.forget]
+    chosen = choose(matrix, logits, labels, positions.classes, params, entropy)
     arrays = {"labels": chosen.labels, "targets": chosen.targets, "reasoning": chosen.reasoning}
-    classes, counts = np.unique(chosen.labels, return_counts=True)
-    shares = {data.values["classes"][k]: round(float(n) / len(labels), 4) for k, n in zip(classes, counts, strict=True)}
-    return Outcome(files={"perturbing": project.store.put_arrays(arrays)}, values={"shares": shares})
+    means = chosen.targets.mean(axis=0)
+    shares = {data.values["classes"][k]: round(float(means[k]), 4) for k in np.argsort(-means, kind="stable") if means[k] >= 0.0005}
+    return Outcome(files={"perturbing": project.store.put_arrays(arrays)}, values={"label": params.label, "sharpness": chosen.sharpness, "shares": shares})
 
 
 def say(result: Result) -> str:
-    first = sorted(result.values["shares"].items(), key=lambda entry: -entry[1])[:3]
-    return "rank labels: " + ", ".join(f"{name} {100 * share:.0f}%" for name, share in first)
+    first = list(result.values["shares"].items())[:3]
+    sharpness = f" (sharpness {result.values['sharpness']:.2f})" if result.values["label"] == "soft" else ""
+    return f"{result.values['label']}{sharpness}: " + ", ".join(f"{name} {100 * share:.0f}%" for name, share in first)
 
 
 PERTURBING = Stage("perturbing", "Choose the perturbing labels", perturb, say)

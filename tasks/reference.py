@@ -10,7 +10,7 @@ from tasks import kept
 
 def retrain(project: Project, data: Result, split: Result, params: TrainParams, seed: int, device: Device) -> Outcome:
     """The same recipe as the original's from fresh weights, without the forget set."""
-    from megu.methods.retrain import retrain as train_again
+    from megu.retrain import retrain as train_again
     from megu.weights import ModelInfo
 
     positions = kept.forget_split(project, split)

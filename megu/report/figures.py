@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,22 +117,16 @@ def per_class_accuracy(data: FigureData) -> Figure:
 
 
 def entanglement(data: FigureData) -> Figure | None:
-    """Soft and hard overlap side by side, and the share of channels that are a class's own."""
+    """Soft and hard overlap side by side; beside the hard one the share of a class's active channels that no other uses."""
     if data.soft is None or data.hard is None or data.unique is None:
         return None
     count = len(data.classes)
     side = 4.6 if count <= 20 else 7.5
-    figure = Figure(figsize=(2 * side + 2.2, side + 0.9), layout="constrained")
-    first, second, third = figure.subplots(1, 3, width_ratios=[1, 1, 0.34])
+    figure = Figure(figsize=(2 * side + 2.4, side + 0.6), layout="constrained")
+    first, second = figure.subplots(1, 2)
     _heat(figure, first, data.soft, data, "soft overlap (cosine)", low=-1, high=1, palette="RdBu_r")
-    _heat(figure, second, data.hard, data, "hard overlap (Jaccard)", low=0, high=1, names=False)
-    colours = [COLOURS["unlearned"] if k in data.forgotten else "#9aa5b4" for k in range(count)]
-    third.barh(np.arange(count), 100 * data.unique, color=colours)
-    third.set_ylim(count - 0.5, -0.5)
-    third.set_yticks([])
-    third.set_xlabel("%")
-    third.set_title("own channels", fontsize=11)
-    _bare(third)
+    own = [f"{100 * share:.0f}%" for share in data.unique]
+    _heat(figure, second, data.hard, data, "hard overlap (Jaccard); left: own channels", low=0, high=1, names=own)
     return figure
 
 
@@ -160,15 +154,15 @@ def _heat(
     low: float,
     high: float,
     palette: str = HEAT,
-    names: bool = True,
+    names: Sequence[str] | None = None,
 ) -> None:
-    """A matrix of classes: numbers in it up to 20 classes, names beside it as far as they can be read."""
+    """A matrix of classes, with the numbers in it up to 20 classes. names: of the rows, where not the classes'."""
     count = len(data.classes)
     picture = axes.imshow(matrix, vmin=low, vmax=high, cmap=palette, interpolation="nearest")
     size = 9 if count <= 12 else 7 if count <= 30 else 4.2
     labels = [_short(name) for name in data.classes]
     axes.set_xticks(range(count), labels, rotation=90 if count > 12 else 40, ha="center" if count > 12 else "right", rotation_mode="anchor" if count <= 12 else "default", fontsize=size)
-    axes.set_yticks(range(count), labels if names else [""] * count, fontsize=size)
+    axes.set_yticks(range(count), names or labels, fontsize=size)
     axes.tick_params(length=0)
     for k in data.forgotten:
         for tick in (axes.get_xticklabels()[k], axes.get_yticklabels()[k]):
