@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
+from shlex import quote
 
 from megu import services
 from megu.errors import MeguError
@@ -150,7 +151,7 @@ def _labeler_weights() -> Check:
     spec = util.find_spec(package)
     if spec is None or not spec.origin:
         return Check("labeler weights", False, f"{package} is not installed", _INSTALL)
-    files = [path for path in Path(spec.origin).parent.iterdir() if path.suffix in (".pth", ".pt")]
+    files = list(Path(spec.origin).parent.rglob("*.pth"))
     size = max((path.stat().st_size for path in files), default=0)
     if size < 10**6:
         return Check(
@@ -167,11 +168,13 @@ try:
     import torch
     device = "no CUDA"
     if torch.cuda.is_available():
-        device = f"CUDA {torch.version.cuda} on {torch.cuda.get_device_name()}, bfloat16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
+        device, bfloat16 = f"CUDA {torch.version.cuda} on {torch.cuda.get_device_name()}", torch.cuda.is_bf16_supported()
     else:
         one = torch.ones(2, 2, dtype=torch.bfloat16)
-        device = f"no CUDA, bfloat16 {'yes' if float((one @ one).sum()) == 8 else 'no'}"
-    say("torch", True, f"{torch.__version__}, {device}, {torch.get_num_threads()} threads")
+        bfloat16 = float((one @ one).sum()) == 8
+    threads = torch.get_num_threads()
+    said = f"{torch.__version__}, {device}, {'' if bfloat16 else 'no '}bfloat16, {threads} thread{'s'[:threads > 1]}"
+    say("torch", True, said)
 except Exception as error:
     say("torch", False, f"cannot be imported: {error}")
 else:
@@ -256,11 +259,14 @@ def _git(root: Path) -> Check:
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)
     except subprocess.TimeoutExpired:
-        return Check("git", False, "it does not answer within 5 s", f"git -C {root} status")
+        return Check("git", False, "it does not answer within 5 s", f"git -C {quote(str(root))} status")
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["no commit"])[0].removeprefix("fatal: ")
         return Check(
-            "git", None, f"no commit to record: {why}", f"git -C {root} init && git -C {root} commit --allow-empty -m start"
+            "git",
+            None,
+            f"no commit to record: {why}",
+            f"git -C {quote(str(root))} init && git -C {quote(str(root))} commit --allow-empty -m start",
         )
     return Check("git", True, f"commit {done.stdout.strip().replace('-dirty', ', with changes that are not committed')}")
 
@@ -271,7 +277,10 @@ def _disk(home: Path) -> Check:
     detail = f"{free / 1e9:.1f} GB free for {home}"
     if free < _FREE:
         return Check(
-            "disk", False, f"{detail}; a run with its history wants {_FREE / 1e9:.0f} GB", f"du -sh {home}/* | sort -h"
+            "disk",
+            False,
+            f"{detail}; a run with its history wants {_FREE / 1e9:.0f} GB",
+            f"du -sh {quote(str(home))}/* | sort -h",
         )
     return Check("disk", True, detail)
 
@@ -280,9 +289,9 @@ def _home(home: Path) -> Check:
     """Writable, or could be made: asked, not tried, since the doctor leaves nothing behind."""
     folder = next(path for path in (home, *home.parents) if path.exists())
     if not folder.is_dir():
-        return Check("home", False, f"{folder} is a file", f"mv {folder} {folder}.old")
+        return Check("home", False, f"{folder} is a file", f"mv {quote(str(folder))} {quote(f'{folder}.old')}")
     if not os.access(folder, os.W_OK | os.X_OK):
-        return Check("home", False, f"{folder} cannot be written", f"chmod u+rwx {folder}")
+        return Check("home", False, f"{folder} cannot be written", f"chmod u+rwx {quote(str(folder))}")
     return Check("home", True, f"{home}" + ("" if folder == home else " (made by the first run)"))
 
 
@@ -320,7 +329,8 @@ def _data(root: Path) -> Check:
     except MeguError:
         name = next(iter(providers.SOURCES))
     state = next((entry for entry in providers.status(root) if entry.name == name), None)
-    fetch = "megu data fetch"
+    fetch = f"megu data fetch {name}"
+    path = quote(str(root / "data" / name))
     match state.state if state else "missing":
         case "ok":
             return Check("data set", True, f"{name} is as pinned ({state.actual if state else ''})")
@@ -334,10 +344,10 @@ def _data(root: Path) -> Check:
                 "data set",
                 False,
                 f"there is no data/{name}",
-                f"megu data add --help   # or set data.name in {root / 'params.yaml'}",
+                f"megu data add FOLDER --name {name}",
             )
         case "damaged":
-            return Check("data set", False, f"data/{name} is damaged", f"rm -r {root / 'data' / name} && {fetch}")
+            return Check("data set", False, f"data/{name} is damaged", f"rm -r {path} && {fetch}")
         case other:
             detail = f"data/{name} {other} from its pin in data.dvc ({state.actual if state else ''})"
-            return Check("data set", False, detail, f"mv {root / 'data' / name} {root / 'data' / name}.other && {fetch}")
+            return Check("data set", False, detail, f"mv {path} {path}.other && {fetch}")
