@@ -25,7 +25,7 @@ _PYTHON = (3, 11)
 _FREE = 2 * 10**9
 _PROBE_S, _OLLAMA_S = 60.0, 1.0
 _INSTALL = "make env"
-#: Read from pyproject.toml where there is one; these hold for an installed megu whose metadata says nothing.
+#: Known to break Prefect 3.8; holds where megu's own metadata, which says the same, is not installed.
 _FASTAPI_BELOW = (0, 151)
 
 

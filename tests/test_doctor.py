@@ -1,0 +1,219 @@
+"""What the doctor finds, and that nothing stops it."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from megu import doctor
+from megu.doctor import Check
+
+SOUND = {"torch": (True, "2.13.0"), "torchvision": (True, "0.28.0")}
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project without data; torch is not imported for real, and no Ollama is asked but a test's own."""
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    monkeypatch.setattr(doctor, "_probe", lambda program: SOUND)
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    return tmp_path
+
+
+def found(root: Path) -> dict[str, Check]:
+    return {check.name: check for check in doctor.checks(root, root / ".megu")}
+
+
+def with_versions(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+    """Other versions of packages than those installed; None: not installed."""
+    real = metadata.version
+
+    def version(name: str) -> str:
+        value = versions.get(name, "")
+        if value is None:
+            raise metadata.PackageNotFoundError(name)
+        return value or real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+@pytest.mark.slow
+def test_this_very_environment_is_sound(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    checks = doctor.checks(root, root / ".megu")
+    assert [check for check in checks if check.ok is False] == []
+    assert {check.name: check for check in checks}["torch"].detail.startswith(metadata.version("torch").split("+")[0])
+
+
+def test_every_finding_has_words_and_every_failure_a_fix(root: Path) -> None:
+    checks = found(root)
+    assert list(checks) == list(doctor._ORDER)
+    assert all(check.detail for check in checks.values())
+    assert all(check.fix for check in checks.values() if check.ok is not True)
+    assert not any(check.fix for check in checks.values() if check.ok)
+    assert (checks["services"].ok, checks["services"].fix) == (None, "megu up")
+    assert (checks["data set"].ok, checks["data set"].fix) == (None, "megu data fetch fashion-mnist")
+    assert checks["git"].ok is None  # a folder without a commit
+    assert not (root / ".megu" / "services.json").exists()
+
+
+@pytest.mark.parametrize("name", ["mlflow", "dvc", "ollama", "prefect", "torchvision"])
+def test_a_missing_package(root: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with_versions(monkeypatch, **{name: None})
+    check = found(root)[name]
+    assert (check.ok, check.detail, check.fix) == (False, "not installed", "make env")
+
+
+def test_a_package_of_another_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda name: ["dvc>=3", "mlflow<3.18,>=3.17", 'mlflow>=9; extra == "dev"'])
+    with_versions(monkeypatch, mlflow="3.18.0")
+    check = found(root)["mlflow"]
+    assert check.ok is False
+    assert "3.18.0" in check.detail
+    assert "'mlflow<3.18,>=3.17'" in check.fix
+
+
+def test_a_fastapi_that_prefect_does_not_start_with(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(monkeypatch, fastapi="0.165.0")
+    check = found(root)["prefect"]
+    assert check.ok is False
+    assert "fastapi 0.165.0" in check.detail
+    assert "pip install 'fastapi" in check.fix
+
+
+def test_a_torch_that_cannot_be_imported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert doctor._probe("raise SystemExit('libcudart.so.12 is missing')") == {
+        "torch": (False, "cannot be imported: libcudart.so.12 is missing")
+    }
+    assert "exit code -11" in doctor._probe("import os; os.kill(os.getpid(), 11)")["torch"][1]
+    checks = list(doctor._torch_checks({"torch": (False, "cannot be imported: no")}))
+    assert [(check.ok, check.fix) for check in checks] == [(False, "make env")] * 2
+
+
+def torch_and(torchvision: str, tmp_path: Path) -> str:
+    """The doctor's probe, with a small torch and a torchvision that does what is given."""
+    (tmp_path / "torch.py").write_text(
+        "__version__ = '2.13.0'\nbfloat16 = 1\n"
+        "class cuda:\n    is_available = staticmethod(lambda: False)\n"
+        "class ones:\n    def __init__(self, *a, dtype=None): pass\n"
+        "    def __matmul__(self, o): return self\n    def sum(self): return 8.0\n"
+        "def get_num_threads(): return 2\n"
+    )
+    (tmp_path / "torchvision.py").write_text(torchvision)
+    return f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{doctor._TORCH}"
+
+
+def test_mixed_wheels_are_no_fault_and_other_failures_are(tmp_path: Path) -> None:
+    mixed = doctor._probe(torch_and("raise RuntimeError('operator torchvision::nms does not exist')", tmp_path))
+    assert mixed["torch"] == (True, "2.13.0, no CUDA, bfloat16, 2 threads")
+    assert mixed["torchvision"][0]
+    assert "works around" in mixed["torchvision"][1]
+    other = doctor._probe(torch_and("raise RuntimeError('operator torchvision::roi_align does not exist')", tmp_path))
+    assert other["torchvision"] == (False, "cannot be imported: operator torchvision::roi_align does not exist")
+
+
+def test_broken_params(root: Path) -> None:
+    (root / "params.yaml").write_text("forgett: {}\n")
+    checks = found(root)
+    assert checks["params.yaml"].ok is False
+    assert "forgett" in checks["params.yaml"].detail
+    assert "forget" in checks["params.yaml"].fix
+    assert checks["data set"].ok is None  # another finding, of the default
+
+
+def test_no_params(root: Path) -> None:
+    (root / "params.yaml").unlink()
+    assert found(root)["params.yaml"].ok is False
+
+
+def test_a_damaged_data_set(root: Path) -> None:
+    (root / "data" / "fashion-mnist").mkdir(parents=True)
+    (root / "data" / "fashion-mnist" / "meta.json").write_text("{}")
+    check = found(root)["data set"]
+    assert check.ok is False
+    assert check.fix.endswith("megu data fetch fashion-mnist")
+
+
+def test_a_data_set_that_nobody_has(root: Path) -> None:
+    (root / "params.yaml").write_text("data: {name: mine}\n")
+    check = found(root)["data set"]
+    assert (check.ok, check.fix) == (False, "megu data add FOLDER --name mine")
+
+
+def test_no_git_and_a_commit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "start"]):
+        subprocess.run(["git", "-C", str(root), *command], check=True)
+    assert doctor._git(root).detail.startswith("commit ")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert found(root)["git"].ok is False
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def test_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**10, 9 * 10**9, 10**9))
+    check = found(root)["disk"]
+    assert check.ok is False
+    assert "1.0 GB free" in check.detail
+
+
+def test_a_home_that_is_a_file(root: Path) -> None:
+    (root / ".megu").write_text("")
+    checks = found(root)
+    assert checks["home"].ok is False
+    assert checks["services"].ok is None
+
+
+def test_a_check_that_raises_is_a_finding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> Check:
+        raise ValueError("no\nidea")
+
+    monkeypatch.setattr(doctor, "_git", broken)
+    assert found(root)["git"] == Check("git", False, "could not be checked: no idea", "make env")
+
+
+@pytest.fixture
+def ollama() -> Iterator[int]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"version": "0.12.3"}).encode())
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "http://127.0.0.1:{}", "0.0.0.0:{}", "localhost:{}"])
+def test_an_ollama_server(monkeypatch: pytest.MonkeyPatch, ollama: int, address: str) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", address.format(ollama))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    check = doctor._ollama_server()
+    assert check.ok, check
+    assert "0.12.3" in check.detail
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "http://[", "nonsense://x", "127.0.0.1:notaport"])
+def test_no_ollama_server_is_no_fault(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", address)
+    assert doctor._ollama_server().ok is None
