@@ -150,6 +150,7 @@ def test_one_that_runs_is_kept_and_the_other_started_again(home: Path) -> None:
     ports = free_ports()
     prefect, mlflow = services.up(home, **ports)
     os.kill(mlflow.pid or 0, signal.SIGKILL)
+    os.waitpid(mlflow.pid or 0, 0)
     again = services.up(home, prefect_port=free_port(), mlflow_port=free_port())
     assert again[0] == prefect
     assert again[1].running
