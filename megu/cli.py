@@ -225,22 +225,24 @@ def _watching() -> Any:
 def main() -> None:
     """Entry point: one line and exit code 2 for what the user can mend, 130 for Ctrl-C."""
     logging.captureWarnings(True)
-    sys.exit(_guarded(lambda: app(standalone_mode=False)))
+    sys.exit(guarded(lambda: app(standalone_mode=False)))
 
 
-def _guarded(call: Callable[[], Any]) -> int:
-    import click
-
+def guarded(call: Callable[[], Any]) -> int:
+    """The exit code of ``call``; what the user can mend is said in one line."""
     try:
         return int(call() or 0)
     except MeguError as error:
         return _fail(str(error), error.exit_code)
-    except click.exceptions.Exit as leave:
+    except typer.Exit as leave:
         return leave.exit_code
-    except click.UsageError as error:
-        hint = f" ({error.ctx.command_path} --help shows what there is)" if error.ctx else ""
-        return _fail(f"{error.format_message()}{hint}", 2)
-    except (KeyboardInterrupt, click.Abort):
+    except typer.TyperException as error:
+        message, context = error.format_message(), getattr(error, "ctx", None)
+        if "\n" in message:  # no command at all: the message is the help
+            print(message, file=sys.stderr)
+            return error.exit_code
+        return _fail(f"{message.rstrip('.')}{f': {context.command_path} --help shows what there is' if context else ''}", error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("stopped; what was finished is kept, the next `megu run` goes on from there", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -179,7 +179,7 @@ def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
         if len(keys) == 1:
             result[keys[0]] = value
             continue
-        section = result.setdefault(keys[0], {}) or {}
+        section = {} if result.get(keys[0]) is None else result[keys[0]]
         if not isinstance(section, dict):
             raise MeguError(f"--set {override!r}: {keys[0]} is a single value, not a section", f"--set {keys[0]}={text}")
         result[keys[0]] = {**section, keys[1]: value}

@@ -12,6 +12,7 @@ from megu.device import resolve
 from megu.errors import MeguError
 from megu.project import Project
 from megu.store import Ref
+from megu.weights import load_weights
 
 
 def preflight(project: Project, config: Config) -> None:
@@ -46,6 +47,7 @@ def given_weights(project: Project, config: Config) -> Ref | None:
         path = project.root / named
         if not path.is_file():
             raise MeguError(f"original.weights: there is no file {named}", "name a safetensors file, relative to the project")
+        load_weights(path)  # says what is wrong with a file that is none
         return project.store.put_file(path, "safetensors")
     if registered:
         from megu import tracking

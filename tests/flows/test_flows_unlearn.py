@@ -1,0 +1,337 @@
+"""The real flow on a small real slice: real Prefect, real MLflow, real DVC."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from megu import sources
+from megu.data import arrays, dvc
+from megu.data.arrays import Dataset
+from megu.errors import MeguError
+from megu.project import Project
+from megu.summary import Summary
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PARAMS = """
+seed: 0
+device: cpu
+data: {name: slice}
+forget: {scenario: class, classes: [Sneaker]}
+train: {epochs: 1, batch_size: 64}
+labeling: {exemplars: 3, references: 5, image_size: 64}
+noise: {per_label: 2, steps: 3}
+unlearn: {epochs: 1, batch_size: 64, retain_samples: 400}
+"""
+STAGES = [
+    "dataset", "split", "original", "predict original", "entanglement", "labeling", "transition", "perturbing", "noise",
+    "unlearn", "predict unlearned", "reference", "predict reference", "evaluation", "figures",
+]  # fmt: skip
+Go = Callable[..., Summary]
+
+
+def slice_of(dataset: Dataset, root: Path, train: int = 120, test: int = 20) -> None:
+    """The first images of each class as a data set of their own."""
+
+    def first(partition: arrays.Partition, count: int) -> tuple[Any, Any]:
+        at = np.sort(np.concatenate([np.flatnonzero(partition.labels == k)[:count] for k in range(dataset.num_classes)]))
+        return np.asarray(partition.images[at]), np.asarray(partition.labels[at])
+
+    arrays.save(
+        root / "data" / "slice",
+        name="slice",
+        classes=dataset.classes,
+        train=first(dataset.train, train),
+        test=first(dataset.test, test),
+        source="Fashion-MNIST",
+        licence="MIT",
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset) -> Project:
+    root = tmp_path_factory.mktemp("project")
+    slice_of(fashion_mnist, root)
+    (root / "params.yaml").write_text(PARAMS)
+    shutil.copyfile(REPOSITORY / "dvc.yaml", root / "dvc.yaml")
+    return Project(root)
+
+
+@pytest.fixture(scope="module")
+def environment(project: Project) -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEGU_PROJECT", str(project.root))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def go(project: Project, environment: pytest.MonkeyPatch) -> Go:
+    def run(*settings: str) -> Summary:
+        from flows.unlearn import unlearn
+
+        summary: Summary = unlearn(settings=list(settings))
+        return summary
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(go: Go) -> Summary:
+    return go()
+
+
+def cache(summary: Summary) -> dict[str, bool]:
+    return {stage.name: stage.hit for stage in summary.stages}
+
+
+def mlflow_run(project: Project, summary: Summary) -> Any:
+    from megu.tracking import client
+
+    return client(project.home).get_run(summary.mlflow_run_id)
+
+
+def artifacts(project: Project, summary: Summary) -> Path:
+    folder = mlflow_run(project, summary).info.artifact_uri.removeprefix("file://")
+    return Path(folder)
+
+
+def test_the_first_run_computes_every_stage(first: Summary) -> None:
+    assert cache(first) == dict.fromkeys(STAGES, False)
+    assert set(first.metrics) >= {"Ar", "Af", "MIA", "Ar_train", "Af_train", "test_accuracy"}
+    assert first.reference is not None
+    assert first.gap is not None
+    assert first.time_share is not None
+    assert first.time_share > 0
+    json.loads(json.dumps(first.to_json(), allow_nan=False))
+
+
+def test_the_mlflow_run_is_complete(project: Project, first: Summary) -> None:
+    run = mlflow_run(project, first)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["unlearn.alpha"] == "0.7"
+    assert run.data.params["seed"] == "0"
+    assert run.data.metrics["Af"] == first.metrics["Af"]
+    assert run.data.metrics["reference/Ar"] == first.reference["Ar"]  # type: ignore[index]
+    assert {f"seconds/{name}" for name in STAGES} <= set(run.data.metrics)
+    for tag in ("git.commit", "git.dirty", "version.torch", "prefect.flow_run_url", "dvc.data", "labeler.digest", "cpu"):
+        assert run.data.tags[tag], tag
+    assert first.prefect_flow_run_id in run.data.tags["mlflow.note.content"]
+    assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["dvc.data"]
+    found = {str(path.relative_to(artifacts(project, first))) for path in artifacts(project, first).rglob("*") if path.is_file()}
+    assert {"report.html", "summary.json", "stages.json", "figures/transition.png", "transition/transition.safetensors"} <= found
+
+
+def test_nothing_kept_is_a_pickle(project: Project, first: Summary) -> None:
+    suspects = [path for path in project.home.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".bin")]
+    assert suspects == []
+
+
+def test_prefect_has_the_artifacts_and_the_links_go_both_ways(first: Summary) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    with get_client(sync_client=True) as client:
+        run_id = ArtifactFilterFlowRunId(any_=[first.prefect_flow_run_id])  # type: ignore[list-item]
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=run_id))
+    kinds = {artifact.type for artifact in found}
+    assert {"markdown", "table", "image"} <= kinds
+    assert any(first.mlflow_run_id in str(artifact.data) and artifact.key == "unlearning-mlflow-run" for artifact in found)
+
+
+def test_the_page_needs_no_network(project: Project, first: Summary) -> None:
+    page = (project.root / first.report).read_text()
+    assert page == (artifacts(project, first) / "report.html").read_text()
+    assert 'src="http' not in page
+    assert "<link" not in page
+    assert page.count("data:image/png;base64,") == 7
+
+
+def test_the_challenger_predicts_what_the_weights_do(project: Project, first: Summary) -> None:
+    import mlflow
+    import torch
+
+    from megu.data.tensors import ImageSet
+    from megu.tracking import client
+    from megu.training import predict
+    from megu.weights import load_model
+
+    connected = client(project.home)
+    version = connected.get_model_version_by_alias("megu", "challenger")
+    assert first.model_version == f"models:/megu/{version.version}"
+    served = mlflow.pyfunc.load_model("models:/megu@challenger")
+    assert served.metadata.signature is not None
+    assert served.input_example is not None
+    dataset = arrays.load(project.data("slice"))
+    images = np.asarray(dataset.test.images[:40])
+    folder = Path(mlflow.artifacts.download_artifacts("models:/megu@challenger"))
+    model, _ = load_model(next(folder.rglob("weights.safetensors")))
+    asked = ImageSet.from_partition(dataset.test, dataset.mean, dataset.std, torch.device("cpu"), np.arange(40))
+    expected = torch.softmax(predict(model, asked).logits, dim=1).numpy()
+    np.testing.assert_array_equal(served.predict(images), expected)
+
+
+def test_dvc_is_clean_and_has_the_split(project: Project, first: Summary) -> None:
+    assert dvc.status(project.root) == {}
+    assert dvc.locked_outs(project.root, "split").current
+
+
+def test_the_second_run_computes_nothing_and_is_as_complete(project: Project, first: Summary, go: Go) -> None:
+    second = go()
+    assert cache(second) == dict.fromkeys(STAGES, True)
+    assert second.metrics == first.metrics
+    assert second.model_version == first.model_version
+    one, two = mlflow_run(project, first), mlflow_run(project, second)
+    assert one.info.run_id != two.info.run_id
+    assert set(one.data.metrics) == set(two.data.metrics)
+    assert two.data.tags["origin_run_id"] == one.info.run_id
+    assert two.data.tags["origin_run_id.unlearn"] == one.info.run_id
+    names = [{path.name for path in artifacts(project, summary).rglob("*")} for summary in (first, second)]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "rerun"),
+    [
+        ("unlearn.alpha=0.6", ["unlearn", "predict unlearned", "evaluation", "figures"]),
+        ("reference.enabled=false", ["evaluation", "figures"]),
+        ("registry.alias=other", []),
+    ],
+)
+def test_a_parameter_reruns_what_depends_on_it(project: Project, first: Summary, go: Go, setting: str, rerun: list[str]) -> None:
+    from flows.unlearn import plan
+    from megu import config
+
+    planned = {decision.label: decision for decision in plan(project, config.load(project.params, [setting]))}
+    summary = go(setting)
+    missed = [name for name, hit in cache(summary).items() if not hit]
+    assert missed == rerun
+    assert [name for name, decision in planned.items() if not decision.hit] == rerun
+    if setting == "unlearn.alpha=0.6":
+        assert planned["unlearn"].why == "params.alpha was 0.7, is 0.6"
+
+
+def test_a_changed_helper_reruns_the_stage_that_uses_it(
+    project: Project, first: Summary, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.unlearn import plan
+    from megu import config
+
+    copy = tmp_path / "copy"
+    for package in sources.PACKAGES:
+        shutil.copytree(sources.ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    helper = copy / "megu" / "transition.py"
+    text = helper.read_text()
+    assert "scaled = S / S.max" in text
+    helper.write_text(text.replace("scaled = S / S.max", "scaled = 1.0 * S / S.max"))
+    monkeypatch.setattr(sources, "ROOT", copy)
+    planned = {decision.label: decision for decision in plan(project, config.load(project.params))}
+    assert planned["transition"].why == "code megu.transition changed"
+    assert planned["labeling"].hit
+    assert planned["perturbing"].why == "waits for transition"
+    missed = [name for name, hit in cache(go()).items() if not hit]
+    assert missed == ["transition"], "the same matrix came out, so nothing after it had to run"
+
+
+def test_a_given_model_takes_the_place_of_training(project: Project, first: Summary, go: Go) -> None:
+    weights = next(path for path in (project.home / "store").rglob("*.safetensors") if first.metrics and is_original(project, path))
+    shutil.copyfile(weights, project.root / "mine.safetensors")
+    by_file = go("original.weights=mine.safetensors")
+    assert by_file.original == first.original
+    assert not cache(by_file)["original"]
+    assert cache(by_file)["unlearn"] is False, "another stage gave the model, so its history differs"
+    assert by_file.metrics == first.metrics
+    by_name = go("original.model=models:/megu@challenger", "reference.enabled=false")
+    assert by_name.original["Af"] == first.metrics["Af"]
+
+
+def is_original(project: Project, path: Path) -> bool:
+    from tasks.engine import kept_results
+    from tasks.original import TRAINED
+
+    return path.stem == kept_results(project, TRAINED)[0].files["weights"].sha256
+
+
+def test_the_same_seed_gives_the_same_bits(project: Project, first: Summary, go: Go) -> None:
+    from tasks.engine import kept_results
+    from tasks.original import TRAINED
+    from tasks.unlearn import UNLEARN
+
+    before = {stage.name: {result.values["weights_digest"] for result in kept_results(project, stage)} for stage in (TRAINED, UNLEARN)}
+    for record in project.results.glob("original-*"):
+        record.unlink()
+    for record in project.results.glob("unlearn-*"):
+        record.unlink()
+    summary = go()
+    assert not cache(summary)["original"]
+    assert not cache(summary)["unlearn"]
+    assert cache(summary)["predict original"], "the weights came out the same, so all after them was kept"
+    assert cache(summary)["predict unlearned"]
+    assert {result.values["weights_digest"] for result in kept_results(project, TRAINED)} == before["original"]
+    assert {result.values["weights_digest"] for result in kept_results(project, UNLEARN)} <= before["unlearn"]
+
+
+def test_an_interrupted_run_is_marked_and_the_next_goes_on(
+    project: Project, first: Summary, go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from megu.methods import megu as method
+
+    def interrupt(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(method, "optimise", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            go("unlearn.alpha=0.55")
+    from megu.tracking import client
+
+    connected = client(project.home)
+    experiment = connected.get_experiment_by_name("megu")
+    last = connected.search_runs([experiment.experiment_id], max_results=1)[0]
+    assert last.info.status == "KILLED"
+    again = cache(go("unlearn.alpha=0.55"))
+    assert [name for name, hit in again.items() if not hit] == ["unlearn", "predict unlearned", "evaluation", "figures"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("forget.classes=[Sneakr]", "no class 'Sneakr': did you mean 'Sneaker'"),
+        ("original.weights=nowhere.safetensors", "no file nowhere.safetensors"),
+        ("original.model=models:/nobody/1", "there is no models:/nobody/1"),
+        ("data.name=nothing-like-it", "nothing-like-it"),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_line_and_leaves_no_run(
+    project: Project, first: Summary, go: Go, setting: str, said: str
+) -> None:
+    from megu.tracking import client
+
+    connected = client(project.home)
+    experiment = connected.get_experiment_by_name("megu")
+    before = len(connected.search_runs([experiment.experiment_id]))
+    with pytest.raises(MeguError) as caught:
+        go(setting)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(connected.search_runs([experiment.experiment_id])) == before
+
+
+def test_a_damaged_data_set_is_refused(project: Project, first: Summary, go: Go) -> None:
+    path = project.data("slice") / "train_labels.npy"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:-8])
+        with pytest.raises(MeguError):
+            go()
+    finally:
+        path.write_bytes(whole)
+    assert cache(go()) == dict.fromkeys(STAGES, True)
