@@ -78,18 +78,16 @@ def up(home: Path, *, prefect_port: int = PORTS["prefect"], mlflow_port: int = P
     Raises `MeguError` when a port is taken or a server does not come up; what this call started is stopped again.
     """
     home = home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
     wanted = {"prefect": prefect_port, "mlflow": mlflow_port}
+    if not _read(home):
+        _refuse_taken_ports(wanted, list(PORTS))  # before anything is written
     started: list[str] = []
     try:
         # Locked until they are remembered, not until they answer: `down` need not wait for a slow start.
         with _lock(home):
             missing = [service.name for service in status(home) if not service.running]
             _kill(home, missing)
-            if len(missing) == 2 and prefect_port == mlflow_port:
-                raise MeguError(f"port {prefect_port} is given to both servers", "choose another with --mlflow-port")
-            for name in missing:
-                _refuse_taken_port(name, wanted[name])
+            _refuse_taken_ports(wanted, missing)
             for name in missing:
                 started.append(name)
                 _start(home, name, wanted[name])
@@ -204,6 +202,13 @@ def _log(home: Path, name: str) -> Path:
 
 
 # --- ports -------------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_taken_ports(wanted: Mapping[str, int], names: Sequence[str]) -> None:
+    if len({wanted[name] for name in names}) < len(names):
+        raise MeguError(f"port {wanted[names[0]]} is given to both servers", f"choose another with --{names[1]}-port")
+    for name in names:
+        _refuse_taken_port(name, wanted[name])
 
 
 def _refuse_taken_port(name: str, port: int) -> None:
