@@ -16,9 +16,9 @@ from typing import Any
 
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
-from flows.unlearn import pipeline, select
 from prefect import flow
 
+from flows.unlearn import pipeline, select
 from megu import config as configuration
 from megu.evaluation.statistics import interval
 from megu.project import Project, find
@@ -94,21 +94,20 @@ def document(source: Path, folder: Path) -> None:
     worst_af = max(row["unlearned"]["Af"] for row in default)
     worst_ar = max(abs(row["unlearned"]["Ar"] - row["reference"]["Ar"]) for row in default)
     worst_time = max(row["time_share"] for row in default)
-    best = min((v for v in variants), key=lambda v: sum(row["gap"] for row in rows if row["variant"] == v))
-    perturbing, unlearn = content["params"]["perturbing"], content["params"]["unlearn"]
+    best = min(variants, key=lambda v: sum(row["gap"] for row in rows if row["variant"] == v))
     lines = [
         "# Evidence",
         "",
         "Written by `python benchmarks/evidence.py`; the numbers are in [evidence.json](evidence.json).",
         "",
         f"Fashion-MNIST, classes {', '.join(classes)}, seeds {', '.join(map(str, seeds))}; original and true retrain by the default recipe. "
-        f"Run on {facts['cpu']}, {facts['cpus']} cores, torch {facts['version.torch']}, Python {facts['python']}, commit {facts['git.commit'][:12]}"
+        f"Run on {facts['cpu']}, {facts['cpus']} cores, torch {facts['version.torch']}, Python {facts['python']}, "
+        f"commit {facts['git.commit'][:12]}"
         f"{' with uncommitted changes' if facts['git.dirty'] == 'true' else ''}.",
         "",
         "## The default",
         "",
-        f"`perturbing.label: {perturbing['label'] if 'label' in perturbing else ''}`, see `megu params` for the rest. Over the "
-        f"{len(default)} combinations, against the retrain of the same seed:",
+        f"Over the {len(default)} combinations, against the retrain of the same seed:",
         "",
         f"- highest Af on test images: **{worst_af:.2f}%** (at most 1.0 is asked for);",
         f"- largest distance of Ar to the retrain's: **{worst_ar:.2f} points** (at most 1.5);",
@@ -149,21 +148,24 @@ def document(source: Path, folder: Path) -> None:
             cells = [f"{mean(own, 'unlearned', key):.1f} ({mean(own, 'reference', key):.1f})" for key in ("Ar", "Af", "MIA")]
             entropy = f"{mean(own, 'unlearned', 'entropy_forget'):.2f} ({mean(own, 'reference', 'entropy_forget'):.2f})"
             gap = interval([row["gap"] for row in own])
-            good = sum(row["unlearned"]["Af"] <= 1 and abs(row["unlearned"]["Ar"] - row["reference"]["Ar"]) <= 1.5 for row in own)
-            time = sum(row["time_share"] for row in own) / len(own)
-            lines.append(
-                f"| {name} | {variant} | {' | '.join(cells)} | {entropy} | {gap['mean']:.2f} ± {gap['std'] or 0:.2f} | {time:.0f}% | {good}/{len(own)} |"
+            good = sum(
+                row["unlearned"]["Af"] <= 1 and abs(row["unlearned"]["Ar"] - row["reference"]["Ar"]) <= 1.5 for row in own
             )
+            time = sum(row["time_share"] for row in own) / len(own)
+            gaps = f"{gap['mean']:.2f} ± {gap['std']:.2f}"
+            lines.append(f"| {name} | {variant} | {' | '.join(cells)} | {entropy} | {gaps} | {time:.0f}% | {good}/{len(own)} |")
     lines += ["", "What each variant changes:", ""]
-    lines += [f"- *{name}*: {', '.join(f'`{entry}`' for entry in next(r['settings'] for r in rows if r['variant'] == name)) or 'nothing'}" for name in variants]
-    lines += ["", f"The default's re-optimisation: `{json.dumps(unlearn)}`; perturbing: `{json.dumps(default_perturbing())}`.", ""]
+    lines += [
+        f"- *{name}*: {', '.join(f'`{entry}`' for entry in next(r['settings'] for r in rows if r['variant'] == name)) or 'nothing'}"
+        for name in variants
+    ]
+    defaults = configuration.parse({}).to_json()
+    lines += [
+        "",
+        *(f"The default's `{name}`: `{json.dumps(defaults[name])}`.\n" for name in ("perturbing", "noise", "unlearn")),
+    ]
     (folder / "evidence.md").write_text("\n".join(lines))
     (folder / "evidence.png").write_bytes(picture(rows, classes, variants))
-
-
-def default_perturbing() -> dict[str, Any]:
-    section: dict[str, Any] = configuration.parse({}).to_json()["perturbing"]
-    return section
 
 
 def picture(rows: list[dict[str, Any]], classes: list[str], variants: list[str]) -> bytes:
@@ -185,7 +187,11 @@ def picture(rows: list[dict[str, Any]], classes: list[str], variants: list[str])
             for entry in own:
                 chief = entry["variant"] == "default"
                 axes.scatter(
-                    entry["unlearned"][key], variants.index(entry["variant"]), s=34, color=COLOURS["unlearned" if chief else "original"], zorder=3
+                    entry["unlearned"][key],
+                    variants.index(entry["variant"]),
+                    s=34,
+                    color=COLOURS["unlearned" if chief else "original"],
+                    zorder=3,
                 )
             axes.set_yticks(range(len(variants)), variants, fontsize=8)
             axes.set_ylim(len(variants) - 0.5, -0.5)
@@ -197,7 +203,10 @@ def picture(rows: list[dict[str, Any]], classes: list[str], variants: list[str])
                 axes.set_xlim((low + high) / 2 - 2, (low + high) / 2 + 2)
             for side in ("top", "right", "left"):
                 axes.spines[side].set_visible(False)
-    figure.suptitle("A dot is a seed; orange is the default. Blue lines are the true retrains of the three seeds: nearer is better.", fontsize=10)
+    figure.suptitle(
+        "A dot is a seed; orange is the default. Blue lines are the true retrains of the three seeds: nearer is better.",
+        fontsize=10,
+    )
     return png(figure)
 
 

@@ -88,7 +88,9 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     retrained = []
     for number in range(config.reference.repeats if config.reference.enabled else 0):
         which = f" {number + 1}" if config.reference.repeats > 1 else ""
-        again = run(REFERENCE, label=f"reference{which}", data=data, split=split, params=config.train, seed=seed + number, device=device)
+        again = run(
+            REFERENCE, label=f"reference{which}", data=data, split=split, params=config.train, seed=seed + number, device=device
+        )
         retrained.append(run(PREDICTIONS, label=f"predict reference{which}", data=data, model=again, device=device))
 
     evaluation = run(EVALUATION, data=data, split=split, before=before, after=after, retrained=retrained)
@@ -146,4 +148,4 @@ def plan(project: Project, config: Config) -> list[Decision]:
 
 
 if __name__ == "__main__":
-    unlearn(*sys.argv[1:2], settings=sys.argv[2:])
+    unlearn(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:])

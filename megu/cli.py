@@ -29,10 +29,16 @@ app = typer.Typer(
 data_app = typer.Typer(help="Data sets under data/ and their pins in data.dvc.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-ParamsOption = Annotated[Path | None, typer.Option("--params", metavar="FILE", help="Configuration file (default: the project's params.yaml).")]
+ParamsOption = Annotated[
+    Path | None, typer.Option("--params", metavar="FILE", help="Configuration file (default: the project's params.yaml).")
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one value for this run, e.g. unlearn.alpha=0.6 or forget.classes='[Bag]'. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one value for this run, e.g. unlearn.alpha=0.6 or forget.classes='[Bag]'. Repeatable.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print only the summary.")]
@@ -52,7 +58,11 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False) -> None:
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     pass
 
 
@@ -112,7 +122,9 @@ def fetch(name: Annotated[str, typer.Argument(help="The data set.")] = "fashion-
 
 @data_app.command()
 def add(
-    source: Annotated[list[Path], typer.Argument(help="A folder or archive (zip, tar) of train/<class>/<image> and test/<class>/<image>.")],
+    source: Annotated[
+        list[Path], typer.Argument(help="A folder or archive (zip, tar) of train/<class>/<image> and test/<class>/<image>.")
+    ],
     name: Annotated[str, typer.Option("--name", help="The data set's name, its folder under data/.")],
 ) -> None:
     """Bring your own images under data/ and pin them in data.dvc."""
@@ -241,7 +253,9 @@ def guarded(call: Callable[[], Any]) -> int:
         if "\n" in message:  # no command at all: the message is the help
             print(message, file=sys.stderr)
             return error.exit_code
-        return _fail(f"{message.rstrip('.')}{f': {context.command_path} --help shows what there is' if context else ''}", error.exit_code)
+        return _fail(
+            f"{message.rstrip('.')}{f': {context.command_path} --help shows what there is' if context else ''}", error.exit_code
+        )
     except (KeyboardInterrupt, typer.Abort):
         return _fail("stopped; what was finished is kept, the next `megu run` goes on from there", 130)
     except BrokenPipeError:

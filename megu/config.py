@@ -175,7 +175,9 @@ def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise MeguError(f"--set {override!r}: the value is not YAML", "quote it, for example --set 'forget.classes=[Bag]'") from None
+            raise MeguError(
+                f"--set {override!r}: the value is not YAML", "quote it, for example --set 'forget.classes=[Bag]'"
+            ) from None
         if len(keys) == 1:
             result[keys[0]] = value
             continue
@@ -208,7 +210,9 @@ def _in_words(error: Mapping[str, Any]) -> tuple[str, str]:
         return f"unknown key {key}", f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{key}.{message}" if len(place) == 1 and " = " in message else f"{key}: {message}", "change it there or with --set"
+        return f"{key}.{message}" if len(
+            place
+        ) == 1 and " = " in message else f"{key}: {message}", "change it there or with --set"
     value = error.get("input")
     return f"{key} = {value!r}: {message[:1].lower()}{message[1:]}", "change it there or with --set"
 

@@ -16,7 +16,9 @@ def resolve(setting: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(setting)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MeguError(f"device = {setting}: this machine has {torch.cuda.device_count()} CUDA devices", "set device: auto or cpu")
+        raise MeguError(
+            f"device = {setting}: this machine has {torch.cuda.device_count()} CUDA devices", "set device: auto or cpu"
+        )
     return device
 
 

@@ -62,7 +62,7 @@ def soft_overlap(means: Floats) -> Floats:
     centred = means - means.mean(axis=0)
     norms = np.linalg.norm(centred, axis=1)
     unit = np.divide(centred, norms[:, None], out=np.zeros_like(centred), where=norms[:, None] > 0)
-    overlap = np.clip(unit @ unit.T, -1, 1)
+    overlap: Floats = np.clip(unit @ unit.T, -1, 1)
     np.fill_diagonal(overlap, 1.0)
     return overlap
 
@@ -71,7 +71,9 @@ def active_channels(means: Floats) -> NDArray[np.bool_]:
     """bool (K, F): the channels whose mean for the class is above the mean of the class means, by at least half their
     standard deviation over classes. A channel that is the same for every class is active for none."""
     deviation = means.std(axis=0)
-    active: NDArray[np.bool_] = (means > means.mean(axis=0) + deviation / 2) & (deviation > 1e-12 * np.abs(means).max(initial=0))
+    active: NDArray[np.bool_] = (means > means.mean(axis=0) + deviation / 2) & (
+        deviation > 1e-12 * np.abs(means).max(initial=0)
+    )
     return active
 
 
@@ -80,7 +82,7 @@ def hard_overlap(active: NDArray[np.bool_]) -> Floats:
     counts = active.astype(np.float64)
     both = counts @ counts.T
     either = counts.sum(axis=1)[:, None] + counts.sum(axis=1)[None, :] - both
-    overlap = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+    overlap: Floats = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
     np.fill_diagonal(overlap, 1.0)
     return overlap
 

@@ -62,7 +62,12 @@ class NoiseBank:
 
 
 def make_noise_bank(
-    model: nn.Module, num_classes: int, shape: tuple[int, int, int], negative_classes: Sequence[int], params: NoiseParams, seed: int
+    model: nn.Module,
+    num_classes: int,
+    shape: tuple[int, int, int],
+    negative_classes: Sequence[int],
+    params: NoiseParams,
+    seed: int,
 ) -> NoiseBank:
     """Optimise the noise of every label, and the negative noise of ``negative_classes``, on the device of ``model``.
 

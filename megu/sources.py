@@ -16,7 +16,9 @@ PACKAGES = ("megu", "tasks")
 
 #: Modules whose code cannot change what a stage computes: how it is called, shown, stored and found. The values that come
 #: out of the configuration are in the cache key themselves.
-SURROUNDINGS = frozenset({"megu", "megu.config", "megu.errors", "megu.progress", "megu.project", "megu.sources", "megu.stages", "tasks.engine"})
+SURROUNDINGS = frozenset(
+    {"megu", "megu.config", "megu.errors", "megu.progress", "megu.project", "megu.sources", "megu.stages", "tasks.engine"}
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -59,7 +59,11 @@ class Result:
         return hashlib.sha256(canonical_json([self.stage, files, dict(self.values)])).hexdigest()
 
     def to_json(self) -> dict[str, JSON]:
-        return {**dataclasses.asdict(self), "files": {name: ref.to_json() for name, ref in self.files.items()}, "format": FORMAT}
+        return {
+            **dataclasses.asdict(self),
+            "files": {name: ref.to_json() for name, ref in self.files.items()},
+            "format": FORMAT,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, JSON]) -> Result:

@@ -93,7 +93,9 @@ def writing(target: Path) -> Iterator[Path]:
 
 def _explained(error: OSError, target: Path) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MeguError(f"the disk is full: {target} could not be written", f"free some space on the disk of {target.parent}, run again")
+        return MeguError(
+            f"the disk is full: {target} could not be written", f"free some space on the disk of {target.parent}, run again"
+        )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return MeguError(f"{target} cannot be written ({error.strerror})", "make its folder writable, run again")
     return error

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-
 #: The metrics that a person is shown: key, title, unit.
 METRICS = (
     ("Af", "Af: forgotten, test", "%"),

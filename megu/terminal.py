@@ -9,7 +9,16 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +26,7 @@ from rich.text import Text
 from megu.progress import Advance, listening, watching
 from megu.report.words import conclusions, summary_rows
 from megu.summary import Summary
+
 
 class _Rate(TextColumn):
     """Units a second, once there is something to measure."""
@@ -135,7 +145,9 @@ def print_summary(summary: Summary) -> None:
 def print_checks(checks: Sequence[Any], *, as_json: bool) -> None:
     """The doctor's findings (`megu.doctor.Check`), each failing one with its fix."""
     if as_json:
-        print(json.dumps({"checks": [{"name": c.name, "ok": c.ok, "detail": c.detail, "fix": c.fix} for c in checks]}, indent=2))
+        print(
+            json.dumps({"checks": [{"name": c.name, "ok": c.ok, "detail": c.detail, "fix": c.fix} for c in checks]}, indent=2)
+        )
         return
     console = Console()
     table = Table(box=None, pad_edge=False, show_header=False)

@@ -21,10 +21,15 @@ def transition_matrix(similarity: NDArray[Any]) -> NDArray[np.float64]:
         raise MeguError(f"the labeler's similarity has the shape {S.shape}, not K x K", "label again")
     if not np.isfinite(S).all() or (S < 0).any():
         row, column = np.argwhere(~np.isfinite(S) | (S < 0))[0]
-        raise MeguError(f"the labeler's similarity S[{row}, {column}] is {S[row, column]}", "similarities must be numbers from 0 up; label again")
+        raise MeguError(
+            f"the labeler's similarity S[{row}, {column}] is {S[row, column]}",
+            "similarities must be numbers from 0 up; label again",
+        )
     total = S.sum(axis=1)
     if (total == 0).any():
-        raise MeguError(f"class {int(np.argmin(total))} looks like nothing to the labeler", "use more exemplars, or another labeler")
+        raise MeguError(
+            f"class {int(np.argmin(total))} looks like nothing to the labeler", "use more exemplars, or another labeler"
+        )
     # Divide by the largest first: a row of subnormal numbers would not sum to 1.
     scaled = S / S.max(axis=1, keepdims=True)
     result: NDArray[np.float64] = (scaled / scaled.sum(axis=1, keepdims=True)).T

@@ -62,7 +62,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
             meta = file.metadata() or {}
             if _KEY not in meta:
                 raise MeguError(
-                    f"{path} says nothing of its architecture", "write it with megu.weights.save_weights, which adds it to the file"
+                    f"{path} says nothing of its architecture",
+                    "write it with megu.weights.save_weights, which adds it to the file",
                 )
             info = ModelInfo(**json.loads(meta[_KEY]))
             return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118 - not a dict
@@ -83,5 +84,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelInfo]:
         model.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
-        raise MeguError(f"{path} does not fit the architecture {info.arch} ({first})", "give weights of that architecture") from None
+        raise MeguError(
+            f"{path} does not fit the architecture {info.arch} ({first})", "give weights of that architecture"
+        ) from None
     return model.eval(), info

@@ -11,8 +11,19 @@ def fetch(project: Project, name: str, pin: str | None) -> Outcome:
     fetched = providers.fetch(project.root, name)
     loaded = arrays.load(fetched.dataset_path)
     return Outcome(
-        values={"name": name, "dvc_hash": fetched.dvc_hash, "classes": list(loaded.classes), "source": loaded.source, "licence": loaded.licence},
-        notes={"provider": fetched.provider, "pin": fetched.pin, "train_images": len(loaded.train), "test_images": len(loaded.test)},
+        values={
+            "name": name,
+            "dvc_hash": fetched.dvc_hash,
+            "classes": list(loaded.classes),
+            "source": loaded.source,
+            "licence": loaded.licence,
+        },
+        notes={
+            "provider": fetched.provider,
+            "pin": fetched.pin,
+            "train_images": len(loaded.train),
+            "test_images": len(loaded.test),
+        },
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from prefect import Task, task
 from prefect.context import TaskRunContext
-from prefect.results import ResultRecord
+from prefect.results import ResultRecord  # type: ignore[attr-defined]
 from prefect.runtime import flow_run
 
 from megu.progress import stages
@@ -62,7 +62,11 @@ def decide(project: Project, stage: Stage, label: str, arguments: dict[str, Any]
     record = project.results / key
     if not record.exists():
         changes = nearest(parts, [other.parts for other in kept_results(project, stage)])
-        why = "never run before" if changes is None else "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
+        why = (
+            "never run before"
+            if changes is None
+            else "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
+        )
         return Decision(stage, label, key, parts, None, why)
     kept = read_record(project, key)
     if kept is None:
@@ -78,7 +82,7 @@ def decide(project: Project, stage: Stage, label: str, arguments: dict[str, Any]
 def read_record(project: Project, key: str) -> Result | None:
     """The kept result under ``key``; None when there is none, or it is not one of ours in the present format."""
     try:
-        value = ResultRecord.deserialize((project.results / key).read_bytes()).result
+        value: dict[str, Any] = ResultRecord.deserialize((project.results / key).read_bytes()).result
         return Result.from_json(value) if value.get("format") == FORMAT else None
     except Exception:  # whatever is wrong with the record, the stage can run again
         return None
@@ -176,15 +180,12 @@ def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
             values=outcome.values,
             notes=outcome.notes,
             seconds=time.perf_counter() - started,
-            origin={"created": datetime.now(UTC).isoformat(timespec="seconds"), "flow_run_id": flow_run.get_id() or "", **origin},
+            origin={
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "flow_run_id": flow_run.get_id() or "",
+                **origin,
+            },
         ).to_json()
 
-    return task(
-        compute,
-        name=stage.name,
-        description=stage.title,
-        cache_key_fn=_key,
-        persist_result=True,
-        result_serializer="json",
-        viz_return_value={},
-    )
+    decorate = task(name=stage.name, description=stage.title, cache_key_fn=_key, persist_result=True, result_serializer="json")
+    return decorate(compute)

@@ -23,7 +23,9 @@ def measure(project: Project, data: Result, split: Result, predictions: Result) 
     nearest = {loaded.classes[k]: [loaded.classes[other] for other in near] for k, near in found.nearest(asked).items()}
     return Outcome(
         files={"entanglement": project.store.put_arrays(found.to_arrays())},
-        values=without_nan({"score": found.score, "nearest": nearest, "unique": dict(zip(loaded.classes, found.unique.tolist(), strict=True))}),
+        values=without_nan(
+            {"score": found.score, "nearest": nearest, "unique": dict(zip(loaded.classes, found.unique.tolist(), strict=True))}
+        ),
     )
 
 

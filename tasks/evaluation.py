@@ -21,16 +21,19 @@ def evaluate(project: Project, data: Result, split: Result, before: Result, afte
     def mark(predictions: Result) -> evaluation.Score:
         answers = project.store.arrays(predictions.files["predictions"])
         return evaluation.score(
-            answers["train_logits"], loaded.train.labels, answers["test_logits"], loaded.test.labels, positions, loaded.num_classes
+            answers["train_logits"],
+            loaded.train.labels,
+            answers["test_logits"],
+            loaded.test.labels,
+            positions,
+            loaded.num_classes,
         )
 
     scores = {"original": mark(before), "unlearned": mark(after)}
     marks = [mark(entry) for entry in retrained]
     if marks:
         scores["reference"] = marks[0]
-    values: dict[str, Any] = {
-        name: {"metrics": score.metrics, "per_class": score.per_class} for name, score in scores.items()
-    }
+    values: dict[str, Any] = {name: {"metrics": score.metrics, "per_class": score.per_class} for name, score in scores.items()}
     if marks:
         spread = evaluation.spread([entry.metrics for entry in marks])
         means = {name: entry["mean"] for name, entry in spread.items()}

@@ -48,7 +48,10 @@ def draw(
     alpha = getattr(params, "alpha", 0.5)
 
     def groups(kind: str) -> dict[str, dict[str, Any]]:
-        return {model: {group: distributions[f"{model}/{kind}/{group}"] for group in ("forget", "retain", "test")} for model in models}
+        return {
+            model: {group: distributions[f"{model}/{kind}/{group}"] for group in ("forget", "retain", "test")}
+            for model in models
+        }
 
     drawn = figures.draw(
         figures.FigureData(

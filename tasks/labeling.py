@@ -13,7 +13,9 @@ def judge(project: Project, data: Result, params: LabelingParams) -> Outcome:
     from megu.labeling import label
 
     found = label(kept.dataset(project, data), params)
-    return Outcome(files={"labeling": project.store.put_arrays(found.to_arrays())}, values={"labeler": found.identity.to_json()})
+    return Outcome(
+        files={"labeling": project.store.put_arrays(found.to_arrays())}, values={"labeler": found.identity.to_json()}
+    )
 
 
 LABELING = Stage("labeling", "Judge how similar the concepts look", judge, lambda result: str(result.values["labeler"]["kind"]))

@@ -17,7 +17,9 @@ def train(project: Project, data: Result, params: TrainParams, seed: int, device
     images = kept.train_images(project, data, device)
     classes = len(data.values["classes"])
     checkpoint = kept.checkpoint(project, "original", data, params, seed)
-    model, seconds = kept.timed(lambda: train_model(images, params, classes, seed, checkpoint=checkpoint, label="train the original"))
+    model, seconds = kept.timed(
+        lambda: train_model(images, params, classes, seed, checkpoint=checkpoint, label="train the original")
+    )
     return kept.model_outcome(project, model, ModelInfo(params.arch, classes, images.shape[0]), seconds)
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from megu.perturbing import PerturbParams
 from megu.project import Project
 from megu.stages import Outcome, Result, Stage
 from tasks import kept
 
-
-def perturb(project: Project, data: Result, split: Result, predictions: Result, transition: Result, params: PerturbParams) -> Outcome:
+if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+def perturb(
+    project: Project, data: Result, split: Result, predictions: Result, transition: Result, params: PerturbParams
+) -> Outcome:
+    import numpy as np
 
     from megu.head import retained_entropy
     from megu.perturbing import perturb as choose
@@ -28,10 +35,15 @@ def perturb(project: Project, data: Result, split: Result, predictions: Result, 
     matrix = project.store.arrays(transition.files["transition"])["T"]
     logits = answers["train_logits"][positions.forget]
     chosen = choose(matrix, logits, labels, positions.classes, params, entropy)
-    arrays = {"labels": chosen.labels, "targets": chosen.targets, "reasoning": chosen.reasoning}
+    arrays: dict[str, NDArray[Any]] = {"labels": chosen.labels, "targets": chosen.targets, "reasoning": chosen.reasoning}
     means = chosen.targets.mean(axis=0)
-    shares = {data.values["classes"][k]: round(float(means[k]), 4) for k in np.argsort(-means, kind="stable") if means[k] >= 0.0005}
-    return Outcome(files={"perturbing": project.store.put_arrays(arrays)}, values={"label": params.label, "sharpness": chosen.sharpness, "shares": shares})
+    shares = {
+        data.values["classes"][k]: round(float(means[k]), 4) for k in np.argsort(-means, kind="stable") if means[k] >= 0.0005
+    }
+    return Outcome(
+        files={"perturbing": project.store.put_arrays(arrays)},
+        values={"label": params.label, "sharpness": chosen.sharpness, "shares": shares},
+    )
 
 
 def say(result: Result) -> str:

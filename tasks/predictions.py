@@ -26,5 +26,8 @@ def predict(project: Project, data: Result, model: Result, device: Device) -> Ou
 
 
 PREDICTIONS = Stage(
-    "predictions", "Ask the model about every image", predict, lambda result: f"{result.values['test_accuracy']:.1f}% of the test images right"
+    "predictions",
+    "Ask the model about every image",
+    predict,
+    lambda result: f"{result.values['test_accuracy']:.1f}% of the test images right",
 )

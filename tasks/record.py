@@ -79,7 +79,11 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
     metrics |= {f"cached/{stage.name}": float(stage.hit) for stage in summary.stages}
     if summary.time_share is not None:
         metrics["time_share"] = summary.time_share
-    origins = {f"origin_run_id.{ran.decision.label}": ran.result.origin.get("mlflow_run_id", "") for ran in executor.ran if ran.decision.hit}
+    origins = {
+        f"origin_run_id.{ran.decision.label}": ran.result.origin.get("mlflow_run_id", "")
+        for ran in executor.ran
+        if ran.decision.hit
+    }
     run.log(
         params={**tracking.flat(config.to_json()), "labeler": results["labeling"].values["labeler"]["kind"]},
         metrics=metrics,
@@ -97,7 +101,9 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
     contents["report.html"] = page.encode()
     contents["summary.json"] = canonical_json(summary.to_json())
     contents["config.json"] = canonical_json(config.to_json())
-    contents["stages.json"] = canonical_json({ran.decision.label: {"key": ran.decision.key, **ran.result.to_json()} for ran in executor.ran})
+    contents["stages.json"] = canonical_json(
+        {ran.decision.label: {"key": ran.decision.key, **ran.result.to_json()} for ran in executor.ran}
+    )
     contents["evaluation.json"] = canonical_json(dict(evaluation.values))
     for label in LOGGED:
         for name, ref in results[label].files.items():
@@ -109,16 +115,28 @@ def numbers(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:
     return {f"{prefix}/{name}": float(value) for name, value in values.items() if value is not None}
 
 
-@task(name="record-prefect", description="Leave the main figures and a link to the MLflow run as Prefect artifacts", persist_result=False)
+@task(
+    name="record-prefect",
+    description="Leave the main figures and a link to the MLflow run as Prefect artifacts",
+    persist_result=False,
+)
 def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mapping[str, bytes]) -> None:
     link = run.url(services.endpoints(project.home).mlflow) or run.url(MLFLOW_UI)
-    create_markdown_artifact(f"{report.summary_markdown(summary)}\n\n[MLflow run]({link})", key="unlearning", description=summary.headline)
-    create_table_artifact(report.summary_rows(summary), key="unlearning-metrics", description="Original, unlearned and true retrain")
+    create_markdown_artifact(
+        f"{report.summary_markdown(summary)}\n\n[MLflow run]({link})", key="unlearning", description=summary.headline
+    )
+    create_table_artifact(
+        report.summary_rows(summary), key="unlearning-metrics", description="Original, unlearned and true retrain"
+    )
     for name in ("per-class-accuracy", "transition"):
         if name in pictures:
             picture = base64.b64encode(pictures[name]).decode()
-            create_image_artifact(f"data:image/png;base64,{picture}", key=f"unlearning-{name}", description=name.replace("-", " "))
-    create_link_artifact(str(link), link_text="MLflow run", key="unlearning-mlflow-run", description="Every artifact and metric of this run")
+            create_image_artifact(
+                f"data:image/png;base64,{picture}", key=f"unlearning-{name}", description=name.replace("-", " ")
+            )
+    create_link_artifact(
+        str(link), link_text="MLflow run", key="unlearning-mlflow-run", description="Every artifact and metric of this run"
+    )
 
 
 @task(name="register", description="Make the unlearned model a version of the registered model", persist_result=False)
@@ -135,7 +153,12 @@ def register(project: Project, config: Config, run: Run, data: Result, unlearned
         np.asarray(loaded.test.images[:3]),
         name=config.registry.name,
         alias=config.registry.alias,
-        tags={"request": request_in_words(config), "dataset": loaded.name, "dvc.data": data.values["dvc_hash"], "method": config.unlearn.method},
+        tags={
+            "request": request_in_words(config),
+            "dataset": loaded.name,
+            "dvc.data": data.values["dvc_hash"],
+            "method": config.unlearn.method,
+        },
     )
     stages().note(f"{'registered' if version.new else 'already registered:'} {version} as {config.registry.alias}")
     return str(version)
@@ -170,7 +193,9 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
 
 def stage_summary(ran: Ran) -> StageSummary:
     decision = ran.decision
-    return StageSummary(decision.label, decision.hit, ran.seconds, ran.result.seconds, decision.why, decision.stage.says(ran.result))
+    return StageSummary(
+        decision.label, decision.hit, ran.seconds, ran.result.seconds, decision.why, decision.stage.says(ran.result)
+    )
 
 
 def time_share(executor: Executor) -> float | None:
@@ -217,11 +242,20 @@ def page(project: Project, config: Config, executor: Executor, summary: Summary,
                 "licence": data.values["licence"],
                 "forget set": f"{split.notes['forget']:,} training images, {split.values['scenario']} request",
                 "retain set": f"{split.notes['retain']:,} training images",
-                "split": f"{split.files['positions'].sha256[:16]}… ({'pinned in dvc.lock' if split.notes['through_dvc'] else 'of this run only, not in dvc.lock'})",
+                "split": f"{split.files['positions'].sha256[:16]}…",
+                "split pinned": "in dvc.lock" if split.notes["through_dvc"] else "no: params.yaml asks for another",
             },
             "Labeler": {"kind": labeler["kind"], "version": labeler["version"], "digest": labeler["digest"]},
-            "Models": {name: ran.result.values["weights_digest"] for name, ran in ((r.decision.label, r) for r in executor.ran) if "weights_digest" in ran.result.values},
-            "Machine": {"device": config.device, "seed": str(config.seed), **{key: facts[key] for key in ("cpu", "cpus", "threads", "platform")}},
+            "Models": {
+                name: ran.result.values["weights_digest"]
+                for name, ran in ((r.decision.label, r) for r in executor.ran)
+                if "weights_digest" in ran.result.values
+            },
+            "Machine": {
+                "device": config.device,
+                "seed": str(config.seed),
+                **{key: facts[key] for key in ("cpu", "cpus", "threads", "platform")},
+            },
             "Code": {"commit": facts["git.commit"], "uncommitted changes": facts["git.dirty"], "python": facts["python"]}
             | {key.removeprefix("version."): value for key, value in facts.items() if key.startswith("version.")},
         },

@@ -34,7 +34,7 @@ def reoptimise(
         seed=seed,
         num_classes=len(data.values["classes"]),
         forgotten=positions.classes,
-        perturbing=Perturbing(**project.store.arrays(perturbing.files["perturbing"])),
+        perturbing=Perturbing(**project.store.arrays(perturbing.files["perturbing"])),  # type: ignore[arg-type]
         noise=NoiseBank.from_arrays(project.store.arrays(noise.files["noise"])),
         checkpoint=kept.checkpoint(project, "unlearn", data, split, original, perturbing, noise, method, params, seed),
     )

@@ -17,7 +17,7 @@ os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
-from data_fixtures import fashion_mnist, fashion_mnist_project
+from data_fixtures import fashion_mnist, fashion_mnist_project  # noqa: E402 - the environment comes first
 
 __all__ = ["fashion_mnist", "fashion_mnist_project"]
 

@@ -28,7 +28,18 @@ ALLOWED = {
 }
 
 #: What the method may import: it must run where only torch and numpy are installed.
-METHOD = ["training", "entanglement", "transition", "perturbing", "noise", "methods", "evaluation", "models", "data.tensors", "device"]
+METHOD = [
+    "training",
+    "entanglement",
+    "transition",
+    "perturbing",
+    "noise",
+    "methods",
+    "evaluation",
+    "models",
+    "data.tensors",
+    "device",
+]
 
 
 def imported(path: Path) -> set[str]:
@@ -54,7 +65,19 @@ def test_nothing_imports_the_command_line() -> None:
 
 
 def test_the_method_needs_only_torch_and_numpy() -> None:
-    refused = ["prefect", "mlflow", "dvc", "pydantic", "yaml", "safetensors", "matplotlib", "rich", "typer", "torchvision", "PIL"]
+    refused = [
+        "prefect",
+        "mlflow",
+        "dvc",
+        "pydantic",
+        "yaml",
+        "safetensors",
+        "matplotlib",
+        "rich",
+        "typer",
+        "torchvision",
+        "PIL",
+    ]
     modules = ", ".join(f"megu.{name}" for name in METHOD)
     program = f"import sys\nfor name in {refused}: sys.modules[name] = None\nimport {modules}\n"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

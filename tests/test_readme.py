@@ -16,7 +16,9 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
 def test_the_configuration_table_has_every_key_with_its_default() -> None:
     table = dict(re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", README, flags=re.MULTILINE))
-    defaults = {key: json.dumps(value) if not isinstance(value, str) else value for key, value in flat(Config().to_json()).items()}
+    defaults = {
+        key: json.dumps(value) if not isinstance(value, str) else value for key, value in flat(Config().to_json()).items()
+    }
     assert table == defaults
 
 

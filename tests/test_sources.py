@@ -47,7 +47,9 @@ def test_the_closure_follows_every_import_of_ours(package: Path) -> None:
         ("tasks/noise.py", "import bank", "import bank as make"),
     ],
 )
-def test_a_change_of_meaning_anywhere_in_the_closure_changes_the_digest(package: Path, name: str, before: str, after: str) -> None:
+def test_a_change_of_meaning_anywhere_in_the_closure_changes_the_digest(
+    package: Path, name: str, before: str, after: str
+) -> None:
     first = sources.closure("tasks.noise", package)
     edit(package, name, before, after)
     changed = {module for module, digest in sources.closure("tasks.noise", package).items() if first.get(module) != digest}

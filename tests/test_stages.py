@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,23 @@ class Params:
     lr: float = 0.1
 
 
-def compute(project: Project, original: Result, params: Params, seed: int, device: Device, others: list[Result] = []) -> Outcome:  # noqa: B006
+def compute(
+    project: Project, original: Result, params: Params, seed: int, device: Device, others: Sequence[Result] = ()
+) -> Outcome:
     return Outcome()
 
 
 STAGE = Stage("noise", "Make the noise", compute)
 PROJECT = Project(Path("/nowhere"))
-RESULT = Result("original", {"seed": 0}, {"weights": Ref("safetensors", "a" * 64, 3)}, {"arch": "x"}, {"train_seconds": 9.0}, 10.0, {"created": "then"})
+RESULT = Result(
+    "original",
+    {"seed": 0},
+    {"weights": Ref("safetensors", "a" * 64, 3)},
+    {"arch": "x"},
+    {"train_seconds": 9.0},
+    10.0,
+    {"created": "then"},
+)
 
 
 def parts(**changes: Any) -> dict[str, Any]:

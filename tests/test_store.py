@@ -65,9 +65,14 @@ def test_damage_is_found_when_reading_and_mended_by_putting_again(tmp_path: Path
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "folder" / "file"
-    with pytest.raises(RuntimeError), writing(target) as temporary:
-        temporary.write_bytes(b"half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with writing(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert list(target.parent.iterdir()) == []
 
 

@@ -57,9 +57,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     device, seed = forget.device, context.seed
     drawn = torch.randperm(len(retain), generator=generator(seed, "retain"))[: params.retain_samples].sort().values
     kept = retain.subset(drawn)
-    images = ImageSet(
-        torch.cat([forget.images, kept.images]), torch.cat([forget.labels, kept.labels]), forget.mean, forget.std
-    )
+    images = ImageSet(torch.cat([forget.images, kept.images]), torch.cat([forget.labels, kept.labels]), forget.mean, forget.std)
     taught = torch.from_numpy(context.perturbing.targets).to(device)
     targets = torch.cat([taught, F.one_hot(kept.labels, context.num_classes).float()])
     noise = Noise(context, forget, taught) if params.noise_share and params.noise_scale else None

@@ -31,7 +31,9 @@ class CompactResNet(nn.Module):
 
     def __init__(self, num_classes: int, channels: int, width: int = 32) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
         self.blocks = nn.Sequential(Block(width, 2 * width), Block(2 * width, 4 * width))
         self.head = nn.Linear(4 * width, num_classes)
 

@@ -103,7 +103,16 @@ def per_class_accuracy(data: FigureData) -> Figure:
     markers = {"original": "o", "unlearned": "D", "reference": "|"}
     for name, accuracy in data.per_class.items():
         size = {"original": 60, "unlearned": 46, "reference": 260}[name]
-        axes.scatter(accuracy, rows, s=size, marker=markers[name], color=COLOURS[name], label=NAMES[name], zorder=3, linewidths=2.4 if name == "reference" else 0.5)
+        axes.scatter(
+            accuracy,
+            rows,
+            s=size,
+            marker=markers[name],
+            color=COLOURS[name],
+            label=NAMES[name],
+            zorder=3,
+            linewidths=2.4 if name == "reference" else 0.5,
+        )
     axes.set_yticks(rows, [_short(name) for name in data.classes], fontsize=9 if count <= 30 else 6)
     for k in data.forgotten:
         axes.get_yticklabels()[k].set_fontweight("bold")
@@ -161,7 +170,14 @@ def _heat(
     picture = axes.imshow(matrix, vmin=low, vmax=high, cmap=palette, interpolation="nearest")
     size = 9 if count <= 12 else 7 if count <= 30 else 4.2
     labels = [_short(name) for name in data.classes]
-    axes.set_xticks(range(count), labels, rotation=90 if count > 12 else 40, ha="center" if count > 12 else "right", rotation_mode="anchor" if count <= 12 else "default", fontsize=size)
+    axes.set_xticks(
+        range(count),
+        labels,
+        rotation=90 if count > 12 else 40,
+        ha="center" if count > 12 else "right",
+        rotation_mode="anchor" if count <= 12 else "default",
+        fontsize=size,
+    )
     axes.set_yticks(range(count), names or labels, fontsize=size)
     axes.tick_params(length=0)
     for k in data.forgotten:
@@ -172,11 +188,19 @@ def _heat(
         spine.set_visible(False)
     axes.set_title(title, fontsize=11)
     if count <= 20:
-        colours = picture.cmap(picture.norm(matrix))
+        colours = np.asarray(picture.cmap(picture.norm(matrix)))
         dark = colours[..., :3] @ np.array([0.299, 0.587, 0.114]) < 0.55
         for (row, column), value in np.ndenumerate(matrix):
             text = f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.0f}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=7.5 if count <= 12 else 5, color="white" if dark[row, column] else INK)
+            axes.text(
+                column,
+                row,
+                text,
+                ha="center",
+                va="center",
+                fontsize=7.5 if count <= 12 else 5,
+                color="white" if dark[row, column] else INK,
+            )
     figure.colorbar(picture, ax=axes, shrink=0.7, pad=0.02)
 
 
@@ -193,9 +217,17 @@ def samples(data: FigureData) -> Figure | None:
         axes.axis("off")
     for number, axes in enumerate(grid[: len(found.images)]):
         _picture(axes, found.images[number] / 255.0)
-        axes.set_title(f"{_short(data.classes[int(found.predicted[number])])} {100 * found.confidence[number]:.0f}%", fontsize=9, color=SOFT)
+        axes.set_title(
+            f"{_short(data.classes[int(found.predicted[number])])} {100 * found.confidence[number]:.0f}%",
+            fontsize=9,
+            color=SOFT,
+        )
         best = [int(k) for k in np.argsort(-found.targets[number], kind="stable")[:3] if found.targets[number][k] > 0.005]
-        axes.set_xlabel("\n".join(f"{_short(data.classes[k])} {100 * found.targets[number][k]:.0f}%" for k in best), fontsize=9, color=COLOURS["unlearned"])
+        axes.set_xlabel(
+            "\n".join(f"{_short(data.classes[k])} {100 * found.targets[number][k]:.0f}%" for k in best),
+            fontsize=9,
+            color=COLOURS["unlearned"],
+        )
     return figure
 
 
@@ -242,8 +274,17 @@ def distributions(
     edges = np.linspace(0, high, 41)
     for axes, (model, groups) in zip(grid, values.items(), strict=True):
         for group, colour, label in (("retain", "#56b4e9", "retained, train"), ("test", "#009e73", "test")):
-            axes.hist(groups[group], edges, weights=_share(groups[group]), histtype="step", color=colour, label=label, linewidth=1.6)
-        axes.hist(groups["forget"], edges, weights=_share(groups["forget"]), color=COLOURS["unlearned"], alpha=0.55, label="forgotten, train")
+            axes.hist(
+                groups[group], edges, weights=_share(groups[group]), histtype="step", color=colour, label=label, linewidth=1.6
+            )
+        axes.hist(
+            groups["forget"],
+            edges,
+            weights=_share(groups["forget"]),
+            color=COLOURS["unlearned"],
+            alpha=0.55,
+            label="forgotten, train",
+        )
         title = NAMES[model] + (f" — MIA {mia[model]:.0f}%" if mia and model in mia else "")
         axes.set_title(title, fontsize=11)
         axes.set_xlabel(axis)

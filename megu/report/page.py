@@ -48,7 +48,11 @@ CAPTIONS = {
 def render(data: ReportData, figures: Mapping[str, bytes]) -> str:
     """The page. figures: PNG bytes by name, those of `CAPTIONS` in its order; a missing one is left out."""
     environment = Environment(
-        loader=PackageLoader("megu.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("megu.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     shown = [
         {"name": name, "title": title, "caption": caption, "png": base64.b64encode(figures[name]).decode()}
@@ -56,5 +60,10 @@ def render(data: ReportData, figures: Mapping[str, bytes]) -> str:
         if name in figures
     ]
     return environment.get_template("report.html").render(
-        data=data, summary=data.summary, rows=summary_rows(data.summary), conclusions=conclusions(data.summary), figures=shown, number=number
+        data=data,
+        summary=data.summary,
+        rows=summary_rows(data.summary),
+        conclusions=conclusions(data.summary),
+        figures=shown,
+        number=number,
     )

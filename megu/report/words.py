@@ -29,7 +29,7 @@ def headline(request: str, evaluation: Mapping[str, Any]) -> str:
 
 def number(value: float | None, digits: int = 1, unit: str = "%") -> str:
     """A metric for a person; a dash when it is not defined."""
-    return "–" if value is None or value != value else f"{value:.{digits}f}{unit}"  # noqa: PLR0124 - NaN
+    return "—" if value is None or value != value else f"{value:.{digits}f}{unit}"  # noqa: PLR0124 - NaN
 
 
 def summary_rows(summary: Summary) -> list[dict[str, str]]:
@@ -37,7 +37,11 @@ def summary_rows(summary: Summary) -> list[dict[str, str]]:
     rows = []
     for key, title, unit in METRICS:
         digits, suffix = (2, " nats") if unit == "nats" else (1, "%")
-        row = {"metric": title, "original": number(summary.original.get(key), digits, suffix), "unlearned": number(summary.metrics.get(key), digits, suffix)}
+        row = {
+            "metric": title,
+            "original": number(summary.original.get(key), digits, suffix),
+            "unlearned": number(summary.metrics.get(key), digits, suffix),
+        }
         if summary.reference is not None:
             row["true retrain"] = number(summary.reference.get(key), digits, suffix) + interval(summary, key, digits)
         rows.append(row)

@@ -87,7 +87,9 @@ class Run:
             local = uri(home).startswith("sqlite")
             experiment_id = connected.create_experiment(experiment, (home / "mlartifacts").as_uri() if local else None)
         elif found.lifecycle_stage != "active":
-            raise MeguError(f"the MLflow experiment {experiment!r} has been deleted", "restore it in MLflow, or rename registry.name")
+            raise MeguError(
+                f"the MLflow experiment {experiment!r} has been deleted", "restore it in MLflow, or rename registry.name"
+            )
         else:
             experiment_id = found.experiment_id
         run = connected.create_run(experiment_id, run_name=name, tags={key: str(value)[:_TAG] for key, value in tags.items()})
@@ -95,7 +97,11 @@ class Run:
 
     @answered
     def log(
-        self, *, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None, tags: Mapping[str, Any] | None = None
+        self,
+        *,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, Any] | None = None,
     ) -> None:
         """Parameters (nested names joined by dots beforehand), metrics and tags, in as few calls as MLflow allows."""
         from mlflow.entities import Metric, Param, RunTag

@@ -78,9 +78,7 @@ def _find(run: Run, name: str, digest: str) -> str | None:
     return max((str(entry.version) for entry in found), key=int, default=None)
 
 
-def _create(
-    run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8], name: str, tags: dict[str, str]
-) -> str:
+def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8], name: str, tags: dict[str, str]) -> str:
     import mlflow.pyfunc
     from mlflow.models import Model, infer_signature
 
@@ -131,14 +129,20 @@ def fetch_weights(uri: str, folder: Path, *, home: Path) -> Path:
     from mlflow.exceptions import MlflowException
 
     if not uri.startswith("models:/"):
-        raise MeguError(f"original.model: {uri!r} is not a registered model", "write models:/name/version or models:/name@alias")
+        raise MeguError(
+            f"original.model: {uri!r} is not a registered model", "write models:/name/version or models:/name@alias"
+        )
     try:
         path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=connected.tracking_uri)
     except (MlflowException, OSError) as error:
         first = str(error).strip().splitlines()[0]
-        raise MeguError(f"original.model: there is no {uri} ({first})", "look in the MLflow registry for the name and version") from None
+        raise MeguError(
+            f"original.model: there is no {uri} ({first})", "look in the MLflow registry for the name and version"
+        ) from None
     found: list[Any] = sorted(Path(path).rglob("weights.safetensors"))
     if not found:
-        raise MeguError(f"original.model: {uri} holds no safetensors weights of megu", "give its weights as a file with original.weights")
+        raise MeguError(
+            f"original.model: {uri} holds no safetensors weights of megu", "give its weights as a file with original.weights"
+        )
     weights: Path = found[0]
     return weights

@@ -35,14 +35,14 @@ def answer(model: nn.Module, serving: dict[str, Any], images: NDArray[Any]) -> N
 
 def _define() -> None:
     from mlflow.models import set_model
-    from mlflow.pyfunc import PythonModel
+    from mlflow.pyfunc.model import PythonModel
 
-    class Served(PythonModel):  # type: ignore[misc]
+    class Served(PythonModel):
         def load_context(self, context: Any) -> None:
             self.loaded = load(Path(context.artifacts["weights"]), Path(context.artifacts["serving"]))
 
         # A plain np.ndarray: of that hint MLflow knows that the signature says more.
-        def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None):  # type: ignore[no-untyped-def, type-arg]
+        def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None):  # type: ignore[no-untyped-def]
             return answer(*self.loaded, model_input)
 
     set_model(Served())

@@ -126,12 +126,22 @@ def test_the_mlflow_run_is_complete(project: Project, first: Summary) -> None:
         assert run.data.tags[tag], tag
     assert first.prefect_flow_run_id in run.data.tags["mlflow.note.content"]
     assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["dvc.data"]
-    found = {str(path.relative_to(artifacts(project, first))) for path in artifacts(project, first).rglob("*") if path.is_file()}
-    assert {"report.html", "summary.json", "stages.json", "figures/transition.png", "transition/transition.safetensors"} <= found
+    found = {
+        str(path.relative_to(artifacts(project, first))) for path in artifacts(project, first).rglob("*") if path.is_file()
+    }
+    assert {
+        "report.html",
+        "summary.json",
+        "stages.json",
+        "figures/transition.png",
+        "transition/transition.safetensors",
+    } <= found
 
 
 def test_nothing_kept_is_a_pickle(project: Project, first: Summary) -> None:
-    suspects = [path for path in project.home.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".bin")]
+    suspects = [
+        path for path in project.home.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".bin")
+    ]
     assert suspects == []
 
 
@@ -206,7 +216,9 @@ def test_the_second_run_computes_nothing_and_is_as_complete(project: Project, fi
         ("registry.alias=other", []),
     ],
 )
-def test_a_parameter_reruns_what_depends_on_it(project: Project, first: Summary, go: Go, setting: str, rerun: list[str]) -> None:
+def test_a_parameter_reruns_what_depends_on_it(
+    project: Project, first: Summary, go: Go, setting: str, rerun: list[str]
+) -> None:
     from flows.unlearn import plan
     from megu import config
 
@@ -242,7 +254,9 @@ def test_a_changed_helper_reruns_the_stage_that_uses_it(
 
 
 def test_a_given_model_takes_the_place_of_training(project: Project, first: Summary, go: Go) -> None:
-    weights = next(path for path in (project.home / "store").rglob("*.safetensors") if first.metrics and is_original(project, path))
+    weights = next(
+        path for path in (project.home / "store").rglob("*.safetensors") if first.metrics and is_original(project, path)
+    )
     shutil.copyfile(weights, project.root / "mine.safetensors")
     by_file = go("original.weights=mine.safetensors")
     assert by_file.original == first.original
@@ -265,7 +279,9 @@ def test_the_same_seed_gives_the_same_bits(project: Project, first: Summary, go:
     from tasks.original import TRAINED
     from tasks.unlearn import UNLEARN
 
-    before = {stage.name: {result.values["weights_digest"] for result in kept_results(project, stage)} for stage in (TRAINED, UNLEARN)}
+    before = {
+        stage.name: {result.values["weights_digest"] for result in kept_results(project, stage)} for stage in (TRAINED, UNLEARN)
+    }
     for record in project.results.glob("original-*"):
         record.unlink()
     for record in project.results.glob("unlearn-*"):
