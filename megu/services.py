@@ -7,6 +7,7 @@ started here is ever stopped. Imports stay light: `endpoints` is asked at the st
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -238,9 +239,10 @@ def _user_of(port: int) -> str:
 
 
 def _accepts(port: int) -> bool:
+    """Not refused: a server with a full queue is busy, not absent."""
     with socket.socket() as probe:
         probe.settimeout(0.05)
-        return probe.connect_ex((HOST, port)) == 0
+        return probe.connect_ex((HOST, port)) != errno.ECONNREFUSED
 
 
 # --- processes ---------------------------------------------------------------------------------------------------------------
