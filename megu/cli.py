@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -261,6 +262,19 @@ def guarded(call: Callable[[], Any]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        if _disk_is_full(error):
+            return _fail("the disk is full; nothing half-written was kept: free some space and run again", 2)
+        raise
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is at the bottom of it: Prefect's and MLflow's databases say so in words of their own."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _fail(message: str, code: int) -> int:

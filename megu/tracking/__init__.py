@@ -85,7 +85,9 @@ class Run:
         found = connected.get_experiment_by_name(experiment)
         if found is None:
             local = uri(home).startswith("sqlite")
-            experiment_id = connected.create_experiment(experiment, (home / "mlartifacts").as_uri() if local else None)
+            # The kind makes MLflow's pages open on models and runs, not on traces of a chat.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            experiment_id = connected.create_experiment(experiment, (home / "mlartifacts").as_uri() if local else None, kind)
         elif found.lifecycle_stage != "active":
             raise MeguError(
                 f"the MLflow experiment {experiment!r} has been deleted", "restore it in MLflow, or rename registry.name"
