@@ -7,6 +7,7 @@ all of this, with the run each result came from.
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -79,11 +80,7 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
     metrics |= {f"cached/{stage.name}": float(stage.hit) for stage in summary.stages}
     if summary.time_share is not None:
         metrics["time_share"] = summary.time_share
-    origins = {
-        f"origin_run_id.{ran.decision.label}": ran.result.origin.get("mlflow_run_id", "")
-        for ran in executor.ran
-        if ran.decision.hit
-    }
+    origins = {f"origin_run_id.{label}": origin for label, origin in reused_from(run, executor).items()}
     run.log(
         params={**tracking.flat(config.to_json()), "labeler": results["labeling"].values["labeler"]["kind"]},
         metrics=metrics,
@@ -92,7 +89,8 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
             "split.sha256": split.files["positions"].sha256,
             "split.through_dvc": str(split.notes["through_dvc"]).lower(),
             "labeler.digest": results["labeling"].values["labeler"]["digest"],
-            **({"origin_run_id": next(iter(origins.values())), **origins} if origins else {}),
+            **origins,
+            **({"origin_run_id": Counter(origins.values()).most_common(1)[0][0]} if origins else {}),
             "mlflow.note.content": f"{report.summary_markdown(summary)}\n\n[Prefect flow run]({prefect_url(project)})",
         },
     )
@@ -109,6 +107,23 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
         for name, ref in results[label].files.items():
             contents[f"{label}/{name}.{ref.kind}"] = project.store.checked(ref).read_bytes()
     run.artifacts(contents)
+
+
+def reused_from(run: Run, executor: Executor) -> dict[str, str]:
+    """The MLflow run that each kept result was computed in, by stage.
+
+    Data set and split are made before their run has an MLflow run, so theirs is found by its Prefect flow run.
+    """
+    kept_here = {ran.decision.label: ran.result.origin for ran in executor.ran if ran.decision.hit}
+    known = {origin["flow_run_id"]: origin["mlflow_run_id"] for origin in kept_here.values() if origin.get("mlflow_run_id")}
+    found = {}
+    for label, origin in kept_here.items():
+        flow = origin["flow_run_id"]
+        if flow not in known:
+            known[flow] = run.with_tag("prefect.flow_run_id", flow) or ""
+        if known[flow]:
+            found[label] = known[flow]
+    return found
 
 
 def numbers(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:

@@ -137,6 +137,12 @@ class Run:
             self.client.log_artifacts(self.id, temporary, folder)
 
     @answered
+    def with_tag(self, name: str, value: str) -> str | None:
+        """The id of a run of the same experiment that has this tag."""
+        found = self.client.search_runs([self.experiment_id], f"tags.`{name}` = '{value}'", max_results=1)
+        return found[0].info.run_id if found else None
+
+    @answered
     def finish(self, status: str = "FINISHED") -> None:
         """FINISHED, FAILED or KILLED."""
         self.client.set_terminated(self.id, status)

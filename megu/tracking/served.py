@@ -26,7 +26,7 @@ def load(weights: Path, serving: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def answer(model: nn.Module, serving: dict[str, Any], images: NDArray[Any]) -> NDArray[np.float32]:
     """Probabilities float32 (N, K) for images uint8 (N, H, W, C)."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images, dtype=np.uint8)).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.array(images, dtype=np.uint8)).permute(0, 3, 1, 2)
     mean, std = torch.tensor(serving["mean"]), torch.tensor(serving["std"])
     asked = ImageSet(pixels, torch.zeros(len(pixels), dtype=torch.int64), mean, std)
     probabilities: NDArray[np.float32] = torch.softmax(predict(model, asked).logits, dim=1).numpy()

@@ -203,7 +203,7 @@ def test_the_second_run_computes_nothing_and_is_as_complete(project: Project, fi
     assert one.info.run_id != two.info.run_id
     assert set(one.data.metrics) == set(two.data.metrics)
     assert two.data.tags["origin_run_id"] == one.info.run_id
-    assert two.data.tags["origin_run_id.unlearn"] == one.info.run_id
+    assert {two.data.tags[f"origin_run_id.{name}"] for name in STAGES} == {one.info.run_id}
     names = [{path.name for path in artifacts(project, summary).rglob("*")} for summary in (first, second)]
     assert names[0] == names[1]
 
