@@ -57,7 +57,7 @@ WRONG = {
     "weights that are none": (["run", "--set", "original.weights=params.yaml"], "params.yaml"),
     "nothing to add": (["data", "add", "nowhere", "--name", "mine"], "nowhere"),
     "no such data set": (["data", "fetch", "fashion"], "fashion"),
-    "port out of range": (["up", "--prefect-port", "70000"], "70000"),
+    "port out of range": (["up", "--prefect-port", "70000"], "65535"),
 }
 
 
