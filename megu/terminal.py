@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -11,13 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Task as Bar
 from rich.table import Table
@@ -28,15 +26,27 @@ from megu.report.words import conclusions, summary_rows
 from megu.summary import Summary
 
 
-class _Rate(TextColumn):
-    """Units a second, once there is something to measure."""
+class _Column(TextColumn):
+    """Text about a bar, made by a function of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: Callable[[Bar], str], style: str = "none") -> None:
         super().__init__("")
+        self.text, self.of_style = text, style
 
     def render(self, task: Bar) -> Text:
-        unit = task.fields.get("unit", "")
-        return Text(f"{task.speed:,.0f} {unit}/s" if task.speed and unit else "", style="cyan")
+        return Text(self.text(task), style=self.of_style)
+
+
+def _done(bar: Bar) -> str:
+    return f"{bar.completed:,.0f}/{bar.total:,.0f} {bar.fields['unit']}" if bar.total else ""
+
+
+def _rate(bar: Bar) -> str:
+    return f"{bar.speed:,.0f}/s" if bar.total and bar.speed else ""
+
+
+def _left(bar: Bar) -> str:
+    return f"{bar.time_remaining:.0f} s left" if bar.total and bar.time_remaining else ""
 
 
 class Watcher:
@@ -49,21 +59,22 @@ class Watcher:
     def __init__(self, console: Console, *, show: bool = True) -> None:
         self.console = console
         self.show = show
-        self._bars: dict[str, TaskID] = {}
+        # By label, innermost last: a stage and the work inside it may have the same name.
+        self._bars: dict[str, list[TaskID]] = {}
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            _Rate(),
+            BarColumn(bar_width=24),
+            _Column(_done),
+            _Column(_rate, "cyan"),
             TimeElapsedColumn(),
-            TextColumn("left", style="dim"),
-            TimeRemainingColumn(),
+            _Column(_left, "dim"),
             console=console,
             transient=True,
             disable=not show or not console.is_terminal,
         )
         self._open = ExitStack()
+        self._stage = ""
 
     def __enter__(self) -> Watcher:
         self._open.enter_context(listening(self))
@@ -75,11 +86,12 @@ class Watcher:
         self._open.close()
 
     def start(self, label: str, total: int | None, unit: str) -> Advance:
-        bar = self._bars[label] = self._progress.add_task(label, total=total, unit=unit)
+        bar = self._progress.add_task(label, total=total, unit=unit)
+        self._bars.setdefault(label, []).append(bar)
         return lambda amount: self._progress.advance(bar, amount)
 
     def stop(self, label: str) -> None:
-        self._progress.remove_task(self._bars.pop(label))
+        self._progress.remove_task(self._bars[label].pop())
 
     def note(self, text: str) -> None:
         """One line about the run as a whole."""
@@ -89,17 +101,19 @@ class Watcher:
     def stage_starts(self, name: str, title: str) -> None:
         """A stage begins to compute."""
         if self.console.is_terminal:
-            self.start(name, None, "")
+            self._stage = f"[bold]{name}[/] {title}"
+            self.start(self._stage, None, "")
         elif self.show:
             self.console.print(f"  {name}: {title} …", highlight=False)
 
     def stage_ends(self, name: str, *, hit: bool, seconds: float, says: str) -> None:
         """A stage is done, or its kept result was found."""
-        if name in self._bars:
-            self.stop(name)
+        if self._stage:
+            self.stop(self._stage)
+            self._stage = ""
         if self.show:
             mark, took = ("[cyan]=[/]", "kept") if hit else ("[green]✓[/]", f"{seconds:.1f} s")
-            self.console.print(f"{mark} {name:<19} [dim]{took:>8}[/]  {says}", highlight=False)
+            self.console.print(f"{mark} {name:<19} [dim]{took:>8}[/]  {says}", highlight=False, soft_wrap=True)
 
 
 def print_plan(decisions: Sequence[Any], *, as_json: bool) -> None:
