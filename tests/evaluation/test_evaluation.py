@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+
+from megu.evaluation import entropies, gap, js_divergence, score, softmax, spread, tow
+from megu.evaluation.attack import fit, members_called
+from megu.evaluation.statistics import interval, t_quantile
+
+
+def sure(*answers: int, classes: int = 3) -> np.ndarray:
+    """Logits of a model that is certain of these answers."""
+    return 100.0 * np.eye(classes)[list(answers)]
+
+
+def test_a_class_request_by_hand() -> None:
+    """Forget class 2. Test: labels 0 0 1 2 2, answers 0 1 1 2 0: Ar 2 of 3, Af 1 of 2. Train: labels 0 1 2 2, answers 0 1 0 0."""
+    split = SimpleNamespace(
+        forget=np.array([2, 3]), retain=np.array([0, 1]), test_forget=np.array([3, 4]), test_retain=np.array([0, 1, 2])
+    )
+    found = score(sure(0, 1, 0, 0), np.array([0, 1, 2, 2]), sure(0, 1, 1, 2, 0), np.array([0, 0, 1, 2, 2]), split, 3)  # type: ignore[arg-type]
+    assert found.metrics["Ar"] == pytest.approx(200 / 3)
+    assert found.metrics["Af"] == 50
+    assert found.metrics["Ar_train"] == 100
+    assert found.metrics["Af_train"] == 0
+    assert found.metrics["test_accuracy"] == 60
+    assert found.metrics["entropy_forget"] == pytest.approx(0)
+    assert found.per_class == [50, 100, 50]
+    assert {name: len(values) for name, values in found.entropy.items()} == {"forget": 2, "retain": 2, "test": 5}
+    np.testing.assert_allclose(found.confidence["test"], 1)
+
+
+def test_a_random_request_marks_the_forgotten_training_images() -> None:
+    split = SimpleNamespace(
+        forget=np.array([0]), retain=np.array([1, 2]), test_forget=np.array([], dtype=int), test_retain=np.arange(2)
+    )
+    found = score(sure(0, 1, 0), np.array([0, 1, 2]), sure(0, 0), np.array([0, 1]), split, 4)  # type: ignore[arg-type]
+    assert (found.metrics["Af"], found.metrics["Ar"]) == (100, 50)
+    assert math.isnan(found.per_class[3])
+
+
+def test_entropy_by_hand() -> None:
+    np.testing.assert_allclose(entropies(np.array([[1.0, 0, 0], [0.5, 0.5, 0], [1 / 3] * 3])), [0, math.log(2), math.log(3)])
+
+
+@given(hnp.arrays(np.float64, (4, 5), elements=st.floats(-500, 500)))
+def test_softmax_rows_sum_to_one(logits: np.ndarray) -> None:
+    np.testing.assert_allclose(softmax(logits).sum(axis=1), 1)
+
+
+def test_gap_and_tow_by_hand() -> None:
+    mine = {"Ar": 90.0, "Af": 2.0, "MIA": 30.0, "Af_train": 10.0, "Ar_train": 90.0, "test_accuracy": 80.0}
+    theirs = {"Ar": 91.0, "Af": 0.0, "MIA": 36.0, "Af_train": 0.0, "Ar_train": 100.0, "test_accuracy": 80.0}
+    assert gap(mine, theirs) == pytest.approx((1 + 2 + 6) / 3)
+    assert tow(mine, theirs) == pytest.approx(0.9 * 0.9 * 1.0)
+
+
+def test_divergence_has_its_bounds_and_is_not_diluted_by_classes() -> None:
+    assert js_divergence(sure(0, 1), sure(0, 1)) == pytest.approx(0, abs=1e-12)
+    assert js_divergence(sure(0, 1, classes=100), sure(1, 0, classes=100)) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("case", ["overlapping", "apart", "skewed", "equal"])
+def test_the_attack_is_scikit_learns(case: str) -> None:
+    random = np.random.default_rng(0)
+    members = random.gamma(0.4, 0.2, 900)
+    others = {
+        "overlapping": random.gamma(0.5, 0.4, 200),
+        "apart": 3 + random.gamma(0.5, 0.1, 200),
+        "skewed": random.gamma(0.4, 0.2, 7),
+        "equal": members[:100],
+    }[case]
+    x = np.concatenate([members, others])[:, None]
+    y = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
+    theirs = LogisticRegression(class_weight="balanced", C=1.0, tol=1e-10, max_iter=10_000).fit(x, y)
+    weight, bias = fit(members, others)
+    assert weight == pytest.approx(theirs.coef_[0, 0], rel=1e-3, abs=1e-4)
+    assert bias == pytest.approx(theirs.intercept_[0], rel=1e-3, abs=1e-4)
+    asked = random.gamma(0.6, 0.3, 500)
+    assert members_called(members, others, asked) == pytest.approx(100 * theirs.predict(asked[:, None]).mean(), abs=0.21)
+
+
+def test_an_attack_without_members_is_refused() -> None:
+    with pytest.raises(ValueError, match="members"):
+        fit(np.array([]), np.array([1.0]))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 10, 29])
+@pytest.mark.parametrize("probability", [0.6, 0.9, 0.975, 0.995])
+def test_the_t_quantile_is_scipys(freedom: int, probability: float) -> None:
+    assert t_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=1e-6)
+
+
+def test_the_interval_by_hand() -> None:
+    """1, 2, 3: mean 2, standard deviation 1, t(.975, 2) = 4.3027, half width 4.3027 / sqrt 3."""
+    found = interval([1, 2, 3])
+    assert (found["mean"], found["std"], found["n"]) == (2, 1, 3)
+    assert found["high"] - 2 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert math.isnan(interval([1.0])["low"])
+    assert spread([{"Ar": 1.0}, {"Ar": 3.0}])["Ar"]["mean"] == 2

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from megu.evaluation import entropies
+from megu.perturbing import MOST, Perturbing, PerturbParams, fitting_sharpness, perturb, rank_labels, sharpened
+
+RANK = PerturbParams(label="rank", tau=0.5)
+SOFT = PerturbParams(label="soft", sharpness=1.0)
+
+#: Column k describes class k.
+T = np.array(
+    [
+        [0.7, 0.1, 0.2, 0.0],
+        [0.1, 0.6, 0.0, 0.1],
+        [0.2, 0.2, 0.5, 0.3],
+        [0.0, 0.1, 0.3, 0.6],
+    ]
+)
+
+
+def logits(*probabilities: float) -> np.ndarray:
+    return np.log(np.array([probabilities]))
+
+
+def one(row: np.ndarray, forgotten: tuple[int, ...], true: int, params: PerturbParams) -> Perturbing:
+    return perturb(T, row, np.array([true]), forgotten, params)
+
+
+def test_r_by_hand() -> None:
+    """p = (.7, .1, .1, .1), target 0: R = .1 (T[:,1] + T[:,2] + T[:,3]) = .1 (.3, .7, 1.0, 1.0); R[0] masked, normalised by .27."""
+    found = one(logits(0.7, 0.1, 0.1, 0.1), (0,), 0, SOFT)
+    np.testing.assert_allclose(found.reasoning, [[0, 0.07 / 0.27, 0.1 / 0.27, 0.1 / 0.27]], atol=1e-12)
+    np.testing.assert_allclose(found.targets, found.reasoning, atol=1e-7)
+
+
+def test_the_rank_label_by_hand() -> None:
+    """p = (0, .5, .3, .2), target 0: R = .5 T[:,1] + .3 T[:,2] + .2 T[:,3] = (.11, .32, .31, .26); K tau = 2: the second largest."""
+    assert one(logits(1e-9, 0.5, 0.3, 0.2), (0,), 0, RANK).labels.tolist() == [2]
+    assert one(logits(1e-9, 0.5, 0.3, 0.2), (0,), 0, PerturbParams(label="rank", tau=0.25)).labels.tolist() == [1]
+    assert one(logits(1e-9, 0.5, 0.3, 0.2), (0,), 0, PerturbParams(label="rank", tau=0.75)).labels.tolist() == [3]
+
+
+def test_the_target_is_never_taught_though_r_has_it_on_top() -> None:
+    """p = (.1, .9, 0, 0), target 1, T[:,0] = (.1, .9, …): R is largest at the target itself."""
+    matrix = np.array([[0.1, 0.2, 0.3], [0.9, 0.5, 0.3], [0.0, 0.3, 0.4]])
+    row = np.log(np.array([[0.1, 0.9, 1e-12]]))
+    found = perturb(matrix, row, np.array([1]), (1,), PerturbParams(label="rank", tau=0.34))
+    assert found.labels.tolist() == [0]
+    assert found.reasoning[0, 1] == 0
+
+
+def test_every_class_that_is_being_forgotten_is_masked() -> None:
+    found = perturb(T, np.zeros((2, 4)), np.array([2, 3]), (2, 3), SOFT)
+    assert (found.targets[:, [2, 3]] == 0).all()
+    assert set(found.labels) <= {0, 1}
+
+
+def test_subclass_and_random_requests_mask_the_samples_own_label_alone() -> None:
+    found = perturb(T, np.zeros((2, 4)), np.array([0, 3]), (), SOFT)
+    assert (found.targets == 0).tolist() == [[True, False, False, False], [False, False, False, True]]
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e3, 1e6])
+def test_a_memorised_sample_does_not_underflow(scale: float) -> None:
+    """p rounds to one-hot; what is left of it must still order the others: class 1 is likelier than 2 and 3 by far."""
+    found = one(np.array([[scale, 0.0, -50.0, -60.0]]), (0,), 0, SOFT)
+    expected = np.array([0, *(T[1:, 1] / T[1:, 1].sum())])
+    np.testing.assert_allclose(found.targets, expected[None], atol=1e-6)
+
+
+def test_where_t_leaves_nothing_the_allowed_classes_share() -> None:
+    found = perturb(np.eye(3), np.log(np.array([[0.5, 0.5, 1e-300]])), np.array([0]), (0, 1), SOFT)
+    np.testing.assert_allclose(found.targets, [[0, 0, 1]])
+
+
+@pytest.mark.parametrize(("tau", "expected"), [(0.01, 3), (0.25, 3), (0.5, 2), (0.75, 1), (1.0, 1)])
+def test_the_rank_stays_within_the_allowed_classes(tau: float, expected: int) -> None:
+    reasoning, allowed = np.array([[0.0, 0.1, 0.3, 0.6]]), np.array([[False, True, True, True]])
+    assert rank_labels(reasoning, allowed, tau).tolist() == [expected]
+
+
+def test_ties_go_to_the_smaller_class() -> None:
+    reasoning, allowed = np.array([[0.25, 0.25, 0.25, 0.25]]), np.array([[True, False, True, True]])
+    assert [rank_labels(reasoning, allowed, tau).item() for tau in (0.25, 0.5, 0.75)] == [0, 2, 3]
+
+
+def test_the_rank_that_is_meant_is_taken() -> None:
+    """.29 * 100 is 28.999… in binary; the paper's rank 30 of 100 is tau .3."""
+    reasoning = np.linspace(1, 0.01, 100)[None]
+    allowed = np.ones((1, 100), dtype=bool)
+    assert rank_labels(reasoning, allowed, 0.29).item() == 28
+    assert rank_labels(reasoning, allowed, 0.3).item() == 29
+
+
+def test_no_class_left_is_said() -> None:
+    with pytest.raises(ValueError, match="no perturbing label is left"):
+        perturb(T, np.zeros((1, 4)), np.array([0]), (0, 1, 2, 3), SOFT)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(np.float64, (5, 6), elements=st.floats(-40, 40)),
+    hnp.arrays(np.float64, (6, 6), elements=st.floats(0.001, 1)),
+    st.sets(st.integers(0, 5), max_size=4),
+    st.floats(-1000, 1000),
+)
+def test_invariants(rows: np.ndarray, matrix: np.ndarray, forgotten: set[int], shift: float) -> None:
+    matrix = matrix / matrix.sum(axis=0)
+    true = np.arange(5)
+    for params in (SOFT, PerturbParams(label="soft", sharpness=3.0), RANK):
+        found = perturb(matrix, rows, true, sorted(forgotten), params)
+        np.testing.assert_allclose(found.targets.sum(axis=1), 1, atol=1e-5)
+        assert (found.targets[:, sorted(forgotten)] == 0).all()
+        assert (found.targets[np.arange(5), true] == 0).all()
+        assert not set(found.labels) & forgotten
+        assert (found.labels != true).all()
+        again = perturb(matrix, rows + shift, true, sorted(forgotten), params)
+        np.testing.assert_allclose(again.reasoning, found.reasoning, atol=1e-9)
+
+
+def test_sharpening_keeps_zeros_and_the_order() -> None:
+    row = np.array([[0.0, 0.2, 0.3, 0.5]])
+    np.testing.assert_allclose(sharpened(row, 2.0), [[0, 0.04 / 0.38, 0.09 / 0.38, 0.25 / 0.38]])
+    np.testing.assert_allclose(sharpened(row, 1.0), row)
+
+
+@pytest.mark.parametrize("wanted", [0.2, 0.7, 1.2])
+def test_the_fitting_sharpness_gives_the_entropy(wanted: float) -> None:
+    rows = np.random.default_rng(0).dirichlet(np.ones(5), size=50)
+    exponent = fitting_sharpness(rows, wanted)
+    assert entropies(sharpened(rows, exponent)).mean() == pytest.approx(wanted, abs=1e-3)
+
+
+def test_an_entropy_out_of_reach_gives_the_nearest_exponent() -> None:
+    rows = np.random.default_rng(0).dirichlet(np.ones(5), size=50)
+    assert fitting_sharpness(rows, 0.0) == pytest.approx(MOST)
+    assert fitting_sharpness(rows, 99.0) == pytest.approx(1 / MOST)
+
+
+def test_auto_asks_for_the_entropy_with_the_forbidden_classes() -> None:
+    asked = []
+
+    def entropy(forbidden: np.ndarray) -> float:
+        asked.append(forbidden)
+        return 0.5
+
+    auto = PerturbParams(label="soft", sharpness="auto")
+    rows = np.random.default_rng(0).normal(size=(20, 4))
+    found = perturb(T, rows, np.zeros(20, dtype=int), (0,), auto, entropy)
+    assert asked[0].tolist() == [[True, False, False, False]] * 20
+    assert entropies(found.targets.astype(np.float64)).mean() == pytest.approx(0.5, abs=1e-3)
+    with pytest.raises(ValueError, match="auto"):
+        perturb(T, rows, np.zeros(20, dtype=int), (0,), auto)

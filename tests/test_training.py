@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import images
+
+from megu import checkpoint
+from megu.progress import listening
+from megu.retrain import retrain
+from megu.training import Batches, TrainParams, one_cycle, predict, train
+from megu.weights import digest
+
+PARAMS = TrainParams(epochs=4, batch_size=16)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_it_learns() -> None:
+    model = train(images(320), TrainParams(epochs=8, batch_size=16, flip=False), 4, seed=0)
+    other = images(seed=5)
+    assert float((predict(model, other).logits.argmax(1) == other.labels).float().mean()) > 0.95
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not() -> None:
+    found = [digest(train(images(), PARAMS, 4, seed=seed)) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+
+
+def test_what_was_drawn_before_does_not_matter() -> None:
+    first = digest(train(images(), PARAMS, 4, seed=0))
+    torch.rand(17)
+    assert digest(train(images(), PARAMS, 4, seed=0)) == first
+
+
+@given(st.integers(2, 300), st.integers(2, 64), st.integers(0, 3))
+def test_an_epoch_has_each_position_at_most_once(n: int, size: int, epoch: int) -> None:
+    batches = Batches(n, size, seed=1)
+    seen = torch.cat([batches.at(epoch * batches.per_epoch + step) for step in range(batches.per_epoch)]).tolist()
+    assert len(seen) == len(set(seen)) == (n // size * size or n)
+    assert set(seen) <= set(range(n))
+
+
+def test_the_one_cycle_rate_by_hand() -> None:
+    """Ten steps, a fifth of them warm-up: middles at .05, .15 (up), .25 … .95 (down)."""
+    rates = [one_cycle(step, 10, peak=8.0, warmup=0.2) for step in range(10)]
+    np.testing.assert_allclose(rates, [2, 6, 7.5, 6.5, 5.5, 4.5, 3.5, 2.5, 1.5, 0.5])
+    assert one_cycle(0, 1, 1.0, 0.0) == 0.5
+
+
+KILLED = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+torch.set_num_threads(1)
+from pathlib import Path
+from tiny import images
+from megu import training
+from megu.weights import digest
+training.CHECKPOINT_EVERY_S = 0.0
+print(digest(training.train(images(), training.TrainParams(epochs=60, batch_size=16), 4, seed=0, checkpoint=Path({path!r}))))
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL, so nothing can be tidied up: the next process finds what was on the disk."""
+    path = tmp_path / "checkpoint.safetensors"
+    program = KILLED.format(tests=str(Path(__file__).parent), path=str(path))
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    end = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.002)
+    time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.communicate()[0] == b"", "it was to be killed before its end"
+    assert path.exists()
+
+    amounts: list[int] = []
+
+    class Listener:
+        def start(self, label: str, total: int | None, unit: str):  # type: ignore[no-untyped-def]
+            return amounts.append
+
+        def stop(self, label: str) -> None: ...
+
+    params = TrainParams(epochs=60, batch_size=16)
+    with listening(Listener()):
+        resumed = digest(train(images(), params, 4, seed=0, checkpoint=path))
+    assert amounts[0] > 0, "it began where the killed one was"
+    assert resumed == digest(train(images(), params, 4, seed=0))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("change", ["seed", "params", "data", "damage"])
+def test_a_checkpoint_of_something_else_is_ignored(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    expected = digest(train(images(), PARAMS, 4, seed=0))
+    model = train(images(), PARAMS, 4, seed=3)
+    optimiser = torch.optim.AdamW(model.parameters())
+    checkpoint.save(path, model, optimiser, 5, "another training")
+    if change == "damage":
+        path.write_bytes(path.read_bytes()[:-100])
+    assert digest(train(images(), PARAMS, 4, seed=0, checkpoint=path)) == expected
+
+
+def test_a_checkpoint_restores_model_optimiser_and_step(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "checkpoint.safetensors"
+    model = train(images(), PARAMS, 4, seed=0)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.3)
+    model(images().batch(slice(0, 8))).sum().backward()
+    optimiser.step()
+    checkpoint.save(path, model, optimiser, 9, "key")
+    other = train(images(), PARAMS, 4, seed=1)
+    fresh = torch.optim.AdamW(other.parameters(), lr=0.1)
+    assert checkpoint.restore(path, other, fresh, "another key") == 0
+    assert digest(other) != digest(model)
+    assert checkpoint.restore(path, other, fresh, "key") == 9
+    assert digest(other) == digest(model)
+    mine, theirs = fresh.state_dict()["state"], optimiser.state_dict()["state"]
+    assert mine.keys() == theirs.keys()
+    for index, state in theirs.items():
+        for name, value in state.items():
+            assert torch.equal(torch.as_tensor(mine[index][name]), torch.as_tensor(value)), (index, name)
+
+
+def test_the_retrain_starts_afresh_and_sees_the_retain_set_only() -> None:
+    data = images()
+    retain = data.subset(np.flatnonzero(data.labels != 2))
+    original, again = train(data, PARAMS, 4, seed=0), retrain(retain, PARAMS, 4, seed=0)
+    for (name, mine), theirs in zip(again.named_parameters(), original.parameters(), strict=True):
+        assert not torch.equal(mine, theirs), name
+    assert predict(again, data.subset(np.flatnonzero(data.labels == 2))).logits.argmax(1).ne(2).all()
+
+
+def test_predictions_have_features_on_request() -> None:
+    model = train(images(), PARAMS, 4, seed=0)
+    with_features = predict(model, images(), features=True, batch_size=7)
+    assert with_features.features is not None
+    assert with_features.features.shape == (96, 128)
+    assert (with_features.features >= 0).all()
+    with torch.inference_mode():
+        torch.testing.assert_close(model.classify(with_features.features), with_features.logits)  # type: ignore[operator]
+    assert predict(model, images()).features is None
+    torch.testing.assert_close(predict(model, images()).logits, with_features.logits, atol=1e-4, rtol=1e-4)
