@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from megu.report import ReportData, headline, render, summary_markdown, summary_rows
+from megu.report.figures import FigureData, NoisePictures, Samples, draw
+from megu.summary import StageSummary, Summary
+
+MARKS = {"Ar": 90.0, "Af": 97.0, "MIA": 40.0, "Ar_train": 91.0, "Af_train": 98.0, "test_accuracy": 90.5, "entropy_forget": 0.1}
+
+
+def summary(**changes: Any) -> Summary:
+    made = Summary(
+        headline="Bag: 97.0% → 0.0%",
+        stages=[StageSummary("noise", False, 1.5, 1.5, "never run before", "160 images"), StageSummary("split", True, 0.02, 1.0, "", "")],
+        metrics={**MARKS, "Af": 0.0},
+        original=MARKS,
+        reference={**MARKS, "Af": 0.0, "Ar": 90.4},
+        gap=1.25,
+        time_share=21.0,
+    )
+    return replace(made, **changes)
+
+
+def page(figures: dict[str, bytes] | None = None, **changes: Any) -> str:
+    data = ReportData(
+        title="Forgetting Bag",
+        summary=summary(),
+        entanglement={"score": 2.0, "nearest": {"Bag": ["Shirt", "Coat"]}},
+        facts={"Data": {"data set": "fashion-mnist"}},
+        params={"seed": 0, "noise": {"steps": 40}},
+        links={"MLflow run": "http://127.0.0.1:5000/#/experiments/1/runs/2", "Prefect flow run": "an-id"},
+    )
+    return render(replace(data, **changes), figures or {})
+
+
+def numbers(count: int, channels: int = 1) -> FigureData:
+    random = np.random.default_rng(0)
+    labels = tuple(f"class {k}" for k in range(count))
+    groups = {"forget": random.random(50), "retain": random.random(200), "test": random.random(100)}
+    everything = {name: groups for name in ("original", "unlearned", "reference")}
+    return FigureData(
+        classes=labels,
+        forgotten=(1,),
+        per_class={name: random.random(count) * 100 for name in ("original", "unlearned", "reference")},
+        soft=random.uniform(-1, 1, (count, count)),
+        hard=random.random((count, count)),
+        unique=random.random(count),
+        transition=random.dirichlet(np.ones(count), count).T,
+        samples=Samples(
+            images=random.integers(0, 255, (7, 8, 8, channels), dtype=np.uint8),
+            true=("class 1",) * 7,
+            predicted=np.ones(7, dtype=np.int64),
+            confidence=random.random(7),
+            targets=random.dirichlet(np.ones(count), 7),
+        ),
+        noise=NoisePictures(labels[:3], *(random.normal(size=(3, channels, 8, 8)) for _ in range(3))),
+        confidence=everything,
+        entropy=everything,
+        mia={"original": 10.0, "unlearned": 20.0, "reference": 30.0},
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "reference", "said", "not_said"),
+    [
+        ({"Af": 0.0, "Ar": 90.1}, {"Af": 0.0, "Ar": 90.4}, "Bag: 97.0% → 0.0%; the rest 90.0% → 90.1% (retrain 90.4%)", "NOT"),
+        ({"Af": 40.0, "Ar": 90.1}, {"Af": 0.0, "Ar": 90.4}, "NOT forgotten", "LOST"),
+        ({"Af": 0.0, "Ar": 80.0}, {"Af": 0.0, "Ar": 90.4}, "10.4 points of the rest LOST", "NOT"),
+        ({"Af": 60.0, "Ar": 80.0}, {"Af": 0.0, "Ar": 90.4}, "NOT forgotten and 10.4 points of the rest LOST", "no retrain"),
+        ({"Af": 70.0, "Ar": 90.0}, {"Af": 70.0, "Ar": 90.4}, "→ 70.0%", "NOT"),
+        ({"Af": 0.0, "Ar": 90.1}, None, "no retrain to compare with", "NOT"),
+        ({"Af": None, "Ar": 90.1}, {"Af": None, "Ar": 90.4}, "—", "NOT"),
+    ],
+)
+def test_the_headline_is_honest(after: dict[str, Any], reference: dict[str, Any] | None, said: str, not_said: str) -> None:
+    values = {"original": {"metrics": MARKS}, "unlearned": {"metrics": after}}
+    if reference:
+        values["reference"] = {"metrics": reference}
+    found = headline("Bag", values)
+    assert said in found
+    assert not_said not in found
+
+
+def test_the_page_is_self_contained() -> None:
+    made = page({"transition": b"png", "noise": b"png"})
+    assert re.findall(r'(?:src|href)="(?!data:|http://127)[^"]*"', made) == []
+    assert made.count("data:image/png;base64,") == 2
+    assert made.index("Transition matrix") < made.index("Feature noise")
+    assert "<script" not in made
+
+
+def test_names_from_outside_are_escaped() -> None:
+    hostile = "<script>alert(1)</script>"
+    made = page(title=hostile, facts={hostile: {hostile: hostile}}, links={hostile: hostile}, params={hostile: hostile})
+    assert "<script" not in made
+    assert "&lt;script&gt;" in made
+
+
+def test_the_same_run_gives_the_same_page() -> None:
+    assert page({"noise": b"png"}) == page({"noise": b"png"})
+
+
+def test_hits_and_misses_and_conclusions_are_on_the_page() -> None:
+    made = page()
+    assert re.search(r'<td>noise</td><td class="miss"', made)
+    assert re.search(r'<td>split</td><td class="hit"', made)
+    assert "21% of the retrain" in made.replace("&#39;", "'")
+    assert "not zero" in made
+
+
+def test_without_a_retrain_the_page_says_so() -> None:
+    made = page(summary=summary(reference=None, gap=None, time_share=None))
+    assert "nothing to compare it with" in made
+    assert "true retrain" not in made
+
+
+def test_the_spread_of_the_retrain_is_shown() -> None:
+    spread = {"MIA": {"mean": 40.0, "low": 31.0, "high": 49.0, "std": 4.0, "n": 3}}
+    rows = {row["metric"]: row for row in summary_rows(summary(spread=spread))}
+    assert rows["MIA: called members"]["true retrain"] == "40.0% [31.0, 49.0], 3 seeds"
+    assert "[31.0, 49.0]" in summary_markdown(summary(spread=spread))
+
+
+@pytest.mark.parametrize(("count", "channels"), [(3, 1), (10, 3), (100, 3)])
+def test_every_figure_is_drawn(count: int, channels: int) -> None:
+    drawn = draw(numbers(count, channels))
+    assert list(drawn) == ["per-class-accuracy", "samples", "entanglement", "transition", "noise", "confidence", "entropy"]
+    assert all(content.startswith(b"\x89PNG") for content in drawn.values())
+
+
+def test_the_same_numbers_give_the_same_bytes() -> None:
+    assert draw(numbers(3)) == draw(numbers(3))
+
+
+def test_what_is_missing_is_left_out() -> None:
+    only = FigureData(classes=("a", "b"), forgotten=(), per_class={"original": np.array([50.0, np.nan])})
+    assert list(draw(only)) == ["per-class-accuracy"]
+
+
+def test_dollar_signs_in_names_are_no_formulas() -> None:
+    data = replace(numbers(3), classes=("$x_1$", "100 $", "\\frac"))
+    assert draw(data)["transition"].startswith(b"\x89PNG")
