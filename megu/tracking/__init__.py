@@ -5,9 +5,12 @@ The active run of MLflow's fluent interface belongs to a thread, so a client bou
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,51 +25,116 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_URI = "MLFLOW_TRACKING_URI"
 #: MLflow's own limits (mlflow.utils.validation): longer values are cut, more entries are sent in several batches.
-_VALUE, _TAG, _METRICS, _PARAMS = 6000, 8000, 1000, 100
+_VALUE, _TAG = 6000, 8000
+#: Of each kind in one batch: at most 100 parameters and 100 tags, and 1000 of all kinds together.
+_METRICS, _PARAMS = 800, 100
 
 
 def uri(home: Path) -> str:
     """Where runs are kept: ``$MLFLOW_TRACKING_URI`` when a team has set it, else a SQLite database in the project's home."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    return os.environ.get(_URI) or _own(home)
 
 
-def client(home: Path) -> MlflowClient:
-    """A client of the project's tracking store, which is created when it is not there (some seconds, once).
+def _own(home: Path) -> str:
+    return f"sqlite:///{home / 'mlflow.db'}"
 
-    Raises `MeguError` when a server is named and does not answer.
-    """
-    import mlflow
-    from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    where = uri(home)
-    if where.startswith("sqlite"):
-        home.mkdir(parents=True, exist_ok=True)
-    elif where.startswith("http"):
-        # The default retries for minutes before it says that nobody is there.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    mlflow.set_tracking_uri(where)
-    return MlflowClient(where)
+def shown(address: str) -> str:
+    """An address as it may be printed: without the login that a team may have written into it."""
+    return re.sub(r"://[^/?#]*@", "://", address)
 
 
 def answered(function: F) -> F:
-    """Turn MLflow's exceptions into a `MeguError` of one line."""
+    """Turn what MLflow and its database raise into a `MeguError` of one line."""
 
     @functools.wraps(function)
     def wrapper(*arguments: Any, **named: Any) -> Any:
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             return function(*arguments, **named)
         except MlflowException as error:
-            first = str(error.message).strip().splitlines()[0]
-            where = os.environ.get("MLFLOW_TRACKING_URI", "the project's .megu/mlflow.db")
-            raise MeguError(f"MLflow: {first}", f"check that {where} can be reached and written") from error
+            raise _mendable(str(error.message)) from error
+        except SQLAlchemyError as error:
+            raise _mendable(str(getattr(error, "orig", None) or error)) from error
 
     return wrapper  # type: ignore[return-value]
+
+
+def _mendable(message: str) -> MeguError:
+    named = os.environ.get(_URI)
+    # What a request that found nobody says, after a page of Python objects.
+    if named and named.startswith("http") and "failed with exception" in message:
+        return MeguError(
+            f"the MLflow server at {shown(named)} does not answer",
+            f"start it, or unset {_URI} to use the project's own database",
+        )
+    first = next(iter(message.strip().splitlines()), "it gave no reason")
+    where = shown(named) if named else "the project's .megu/mlflow.db"
+    return MeguError(f"MLflow: {first}", f"check that {where} can be reached and written")
+
+
+def use(where: str) -> None:
+    """Point the parts of MLflow that take no client (`Model.log`, `download_artifacts`) at ``where``.
+
+    MLflow also writes it into the environment, where the next project of this process would take it for the team's choice.
+    """
+    import mlflow
+
+    before = os.environ.get(_URI)
+    mlflow.set_tracking_uri(where)
+    if before is None:
+        os.environ.pop(_URI, None)
+    else:
+        os.environ[_URI] = before
+
+
+def _refuse_unusable(database: Path) -> None:
+    """MLflow tries to open a database for 100 seconds before it says that it cannot."""
+    import sqlite3
+
+    try:
+        with contextlib.closing(sqlite3.connect(database, timeout=30)) as opened:
+            opened.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        raise MeguError(
+            f"MLflow: {database} cannot be used: {error}", "make it readable and writable, or move it away"
+        ) from None
+
+
+@answered
+def client(home: Path) -> MlflowClient:
+    """A client of the project's tracking store, which is created when it is not there (some seconds, once).
+
+    Raises `MeguError` when the database cannot be used.
+    """
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # It prints the traceback of what it raises all the same, and what it raises we answer.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    where = uri(home)
+    if where == _own(home):
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MeguError(
+                f"{home} cannot be made ({error.strerror})", "move away what is there, or make its folder writable"
+            ) from None
+        _refuse_unusable(home / "mlflow.db")
+    elif where.startswith("http"):
+        # The default retries for minutes before it says that nobody is there.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    use(where)
+    try:
+        return MlflowClient(where)
+    except ImportError as error:
+        raise MeguError(f"{_URI} names {shown(where)}, whose driver is missing ({error})", "install it with pip") from None
 
 
 class Run:
@@ -112,15 +180,13 @@ class Run:
         all_params = [Param(key, str(value)[:_VALUE]) for key, value in (params or {}).items()]
         all_metrics = [Metric(key, float(value), now, 0) for key, value in (metrics or {}).items()]
         all_tags = [RunTag(key, str(value)[:_TAG]) for key, value in (tags or {}).items()]
-        for start in range(0, max(len(all_params), len(all_tags), 1), _PARAMS):
-            batch = slice(start, start + _PARAMS)
-            self.client.log_batch(self.id, all_metrics[:_METRICS] if not start else [], all_params[batch], all_tags[batch])
+        while all_metrics or all_params or all_tags:
+            self.client.log_batch(self.id, all_metrics[:_METRICS], all_params[:_PARAMS], all_tags[:_PARAMS])
+            del all_metrics[:_METRICS], all_params[:_PARAMS], all_tags[:_PARAMS]
 
     @answered
     def dataset(self, name: str, digest: str, source: str, context: str) -> None:
         """Name the data set that went in. digest: DVC's directory hash (36 characters, MLflow's limit)."""
-        import json
-
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         entry = Dataset(name, digest[:36], "dvc", json.dumps({"uri": source}))
@@ -150,7 +216,7 @@ class Run:
     def url(self, server: str | None) -> str | None:
         """The run's page on an MLflow server, None without one."""
         base = server or (uri(Path()) if uri(Path()).startswith("http") else None)
-        return f"{base.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.id}" if base else None
+        return f"{shown(base).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.id}" if base else None
 
 
 @contextmanager
@@ -158,11 +224,10 @@ def closing(run: Run) -> Iterator[Run]:
     """Mark the run FAILED when the block raises, KILLED when it is interrupted, FINISHED otherwise."""
     try:
         yield run
-    except (KeyboardInterrupt, SystemExit):
-        run.finish("KILLED")
-        raise
-    except BaseException:
-        run.finish("FAILED")
+    except BaseException as error:
+        # What went wrong is the news, not that MLflow could not be told of it.
+        with contextlib.suppress(MeguError):
+            run.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
         raise
     run.finish()
 

@@ -5,25 +5,30 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shutil
 import tempfile
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from megu.errors import MeguError
 from megu.store import sha256_file
-from megu.tracking import Run, answered, client
+from megu.tracking import Run, answered, client, use
 from megu.tracking.environment import package_version
 
 if TYPE_CHECKING:
     import numpy as np
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
     from numpy.typing import NDArray
 
 #: What the served form needs to run.
 REQUIREMENTS = ("torch", "numpy", "safetensors")
 DIGEST_TAG = "weights_sha256"
+#: Where the weights lie in a version.
+_WEIGHTS = "artifacts/weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def register(
     """Make ``weights`` a version of the registered model ``name`` and give it ``alias``.
 
     The served form takes uint8 images (N, H, W, C) and returns float32 probabilities (N, K). The same weights are never
-    registered twice: the version that has them is found by its digest and only the alias moves.
+    registered twice: the version that has them is found by its digest and only the alias moves (unless its files are gone).
     example: a few images, stored as the input example and used for the signature.
     """
     digest = sha256_file(weights)
@@ -69,13 +74,23 @@ def register(
 
 
 def _find(run: Run, name: str, digest: str) -> str | None:
+    # The name is compared here: a filter that holds a name with a quote does not parse.
+    found = run.client.search_model_versions(f"tag.{DIGEST_TAG} = '{digest}'")
+    newest_first = sorted((entry for entry in found if entry.name == name), key=lambda entry: int(entry.version), reverse=True)
+    return next((str(entry.version) for entry in newest_first if _has_files(run, entry)), None)
+
+
+def _has_files(run: Run, entry: ModelVersion) -> bool:
+    """Whether the version's weights are still where they were put."""
+    import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
+    use(run.client.tracking_uri)
     try:
-        found = run.client.search_model_versions(f"name = '{name}' and tag.{DIGEST_TAG} = '{digest}'")
+        files = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{entry.name}/{entry.version}/{Path(_WEIGHTS).parent}")
     except MlflowException:
-        return None
-    return max((str(entry.version) for entry in found), key=int, default=None)
+        return False
+    return any(Path(file.path).name == Path(_WEIGHTS).name for file in files)
 
 
 def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8], name: str, tags: dict[str, str]) -> str:
@@ -84,6 +99,7 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
 
     from megu.tracking import served
 
+    use(run.client.tracking_uri)
     with tempfile.TemporaryDirectory() as folder:
         copied = Path(folder) / "weights.safetensors"
         shutil.copyfile(weights, copied)
@@ -122,27 +138,45 @@ def _without_caches(package: Path, folder: Path) -> str:
 def fetch_weights(uri: str, folder: Path, *, home: Path) -> Path:
     """Copy the safetensors weights of a registered version (``models:/name/3``, ``models:/name@alias``) into ``folder``.
 
-    Raises `MeguError` when there is no such version, or it was not registered by megu.
+    Raises `MeguError` when there is no such version, it was not registered by megu, or its weights are not those registered.
     """
-    connected = client(home)
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
-    if not uri.startswith("models:/"):
+    connected = client(home)
+    entry = _version(connected, uri)
+    wanted = f"models:/{entry.name}/{entry.version}/{_WEIGHTS}"
+    try:
+        path = mlflow.artifacts.download_artifacts(wanted, dst_path=str(folder), tracking_uri=connected.tracking_uri)
+    except (MlflowException, OSError):
+        raise MeguError(
+            f"original.model: {uri} holds no safetensors weights of megu (another program registered it, or its files are gone)",
+            "give its weights as a file with original.weights",
+        ) from None
+    weights = Path(path)
+    digest = entry.tags.get(DIGEST_TAG)
+    if digest and sha256_file(weights) != digest:
+        raise MeguError(
+            f"original.model: the weights of {uri} are damaged", "register the model again, or name another version"
+        )
+    return weights
+
+
+def _version(connected: MlflowClient, uri: str) -> ModelVersion:
+    from mlflow.exceptions import MlflowException
+
+    parts = re.fullmatch(r"models:/([^/:@]+)(?:/(\d+)|@([^/:@]+))", uri)
+    if parts is None:
         raise MeguError(
             f"original.model: {uri!r} is not a registered model", "write models:/name/version or models:/name@alias"
         )
+    name, version, alias = parts.groups()
     try:
-        path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=connected.tracking_uri)
-    except (MlflowException, OSError) as error:
-        first = str(error).strip().splitlines()[0]
+        return connected.get_model_version_by_alias(name, alias) if alias else connected.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        reason = str(error.message).strip().splitlines()[0]
         raise MeguError(
-            f"original.model: there is no {uri} ({first})", "look in the MLflow registry for the name and version"
+            f"original.model: there is no {uri} ({reason})", "look in the MLflow registry for the name and version"
         ) from None
-    found: list[Any] = sorted(Path(path).rglob("weights.safetensors"))
-    if not found:
-        raise MeguError(
-            f"original.model: {uri} holds no safetensors weights of megu", "give its weights as a file with original.weights"
-        )
-    weights: Path = found[0]
-    return weights
