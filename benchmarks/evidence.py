@@ -1,7 +1,10 @@
 """The evidence behind the defaults: seeds x classes x variants, through the real pipeline and its cache.
 
     python benchmarks/evidence.py                 # all of it: about half an hour on two cores, resumed where it stopped
+    python benchmarks/evidence.py --variants default --again    # measure the default's times again, on an idle machine
     python benchmarks/evidence.py --only-document # write docs/evidence.* again from docs/evidence.json
+
+Rows of combinations that are not asked for stay in docs/evidence.json as they are, each with the commit it was made by.
 
 Each number in docs/evidence.md is written by this script. It runs alone: two trainings at once would spoil the times.
 """
@@ -41,19 +44,22 @@ VARIANTS: dict[str, list[str]] = {
     "rank, half with noise": ["perturbing.label=rank", "unlearn.epochs=3", "unlearn.noise_share=0.5"],
     "rank, no noise": ["perturbing.label=rank", "unlearn.epochs=3", "unlearn.noise_share=0"],
 }
+#: The stages whose times are compared.
+TIMED = frozenset({"noise", "unlearn", "reference"})
 SHOWN = ("Ar", "Af", "MIA", "entropy_forget")
 
 
 @flow(name="evidence")
-def run_all(project: Project, seeds: list[int], classes: list[str], variants: list[str], out: Path) -> None:
+def run_all(project: Project, seeds: list[int], classes: list[str], variants: list[str], out: Path, again: bool) -> None:
     """Every combination, one after the other; the cache shares originals, labelings and retrains."""
     rows: list[dict[str, Any]] = []
+    facts = environment(project.root)
     for seed in seeds:
         for name in classes:
             for variant in variants:
                 settings = [f"seed={seed}", f"forget.classes=[{name}]", *VARIANTS[variant]]
                 config = configuration.load(project.params, settings)
-                run = Executor(project)
+                run = Executor(project, refresh=TIMED if again else frozenset())
                 data, split = select(run, project, config)
                 values = pipeline(run, project, config, data, split).evaluation.values
                 rows.append(
@@ -62,6 +68,7 @@ def run_all(project: Project, seeds: list[int], classes: list[str], variants: li
                         "class": name,
                         "variant": variant,
                         "settings": VARIANTS[variant],
+                        "commit": facts["git.commit"],
                         **{model: values[model]["metrics"] for model in ("original", "unlearned", "reference")},
                         "gap": values["comparison"]["gap"],
                         "time_share": time_share(run),
@@ -69,8 +76,16 @@ def run_all(project: Project, seeds: list[int], classes: list[str], variants: li
                     }
                 )
                 print(f"{seed} {name:8} {variant:22} {brief(rows[-1])}", flush=True)
-    facts = environment(project.root)
-    out.write_text(json.dumps(without_nan({"environment": facts, "params": config.to_json(), "rows": rows}), indent=1) + "\n")
+    asked = {identity(row) for row in rows}
+    before = json.loads(out.read_text())["rows"] if out.exists() else []
+    order = list(VARIANTS)
+    every = [*rows, *(row for row in before if identity(row) not in asked and row["variant"] in VARIANTS)]
+    every.sort(key=lambda row: (row["seed"], CLASSES.index(row["class"]), order.index(row["variant"])))
+    out.write_text(json.dumps(without_nan({"environment": facts, "rows": every}), indent=1) + "\n")
+
+
+def identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["seed"], row["class"], row["variant"]
 
 
 def brief(row: dict[str, Any]) -> str:
@@ -80,7 +95,7 @@ def brief(row: dict[str, Any]) -> str:
 
 
 def mean(rows: list[dict[str, Any]], model: str, name: str) -> float:
-    return sum(row[model][name] for row in rows) / len(rows)
+    return float(sum(row[model][name] for row in rows) / len(rows))
 
 
 def document(source: Path, folder: Path) -> None:
@@ -139,8 +154,8 @@ def document(source: Path, folder: Path) -> None:
         "",
         "Means over the seeds; in brackets the retrain's. *ok* counts the seeds with Af at most 1.0 and Ar within 1.5 points of the retrain.",
         "",
-        "| class | variant | Ar | Af | MIA | entropy | gap | time | ok |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| class | variant | Ar | Af | MIA | entropy | gap | ok |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in classes:
         for variant in variants:
@@ -151,9 +166,8 @@ def document(source: Path, folder: Path) -> None:
             good = sum(
                 row["unlearned"]["Af"] <= 1 and abs(row["unlearned"]["Ar"] - row["reference"]["Ar"]) <= 1.5 for row in own
             )
-            time = sum(row["time_share"] for row in own) / len(own)
             gaps = f"{gap['mean']:.2f} ± {gap['std']:.2f}"
-            lines.append(f"| {name} | {variant} | {' | '.join(cells)} | {entropy} | {gaps} | {time:.0f}% | {good}/{len(own)} |")
+            lines.append(f"| {name} | {variant} | {' | '.join(cells)} | {entropy} | {gaps} | {good}/{len(own)} |")
     lines += ["", "What each variant changes:", ""]
     lines += [
         f"- *{name}*: {', '.join(f'`{entry}`' for entry in next(r['settings'] for r in rows if r['variant'] == name)) or 'nothing'}"
@@ -213,14 +227,16 @@ def picture(rows: list[dict[str, Any]], classes: list[str], variants: list[str])
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--classes", nargs="+", default=list(CLASSES))
+    parser.add_argument("--classes", nargs="+", default=list(CLASSES), choices=CLASSES)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of evidence.json, .md and .png")
+    parser.add_argument("--again", action="store_true", help="compute the timed stages again, though their results are kept")
     parser.add_argument("--only-document", action="store_true", help="write the page again from evidence.json")
     arguments = parser.parse_args()
     arguments.out.mkdir(exist_ok=True, parents=True)
     if not arguments.only_document:
-        run_all(find(), arguments.seeds, arguments.classes, arguments.variants, arguments.out / "evidence.json")
+        json_file = arguments.out / "evidence.json"
+        run_all(find(), arguments.seeds, arguments.classes, arguments.variants, json_file, arguments.again)
     document(arguments.out / "evidence.json", arguments.out)
 
 

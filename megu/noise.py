@@ -91,7 +91,7 @@ def optimise_noise(model: nn.Module, start: Tensor, labels: Tensor, sign: Tensor
     """
     device = next(model.parameters()).device
     labels, sign = labels.to(device), sign.to(device)
-    noise = start.to(device).contiguous(memory_format=torch.channels_last).requires_grad_(True)
+    noise = start.detach().to(device).clone(memory_format=torch.channels_last).requires_grad_(True)
     optimiser = torch.optim.Adam([noise], lr=params.lr)
     was_training = model.training
     model.eval()

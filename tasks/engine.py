@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Protocol
@@ -135,15 +135,19 @@ class Executor:
     """Runs each stage as a Prefect task, tells `megu.progress.stages` of it, and keeps count. Must be called inside a flow run.
 
     origin: what every result that is computed in this run remembers of it (its MLflow run, say).
+    refresh: names of stages that run again though their result is kept (to measure them, say).
     """
 
     project: Project
     ran: list[Ran] = field(default_factory=list)
     origin: dict[str, str] = field(default_factory=dict)
+    refresh: frozenset[str] = frozenset()
 
     def __call__(self, stage: Stage, /, *, label: str = "", **arguments: Any) -> Result:
         started = time.perf_counter()
         decision = decide(self.project, stage, label or stage.name, arguments)
+        if stage.name in self.refresh:
+            decision = replace(decision, kept=None, why="asked to run again")
         if not decision.hit:
             stages().stage_starts(decision.label, stage.title)
         # A record that decide() refused (its files are gone) would still be a hit to Prefect.

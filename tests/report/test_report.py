@@ -17,7 +17,10 @@ MARKS = {"Ar": 90.0, "Af": 97.0, "MIA": 40.0, "Ar_train": 91.0, "Af_train": 98.0
 def summary(**changes: Any) -> Summary:
     made = Summary(
         headline="Bag: 97.0% → 0.0%",
-        stages=[StageSummary("noise", False, 1.5, 1.5, "never run before", "160 images"), StageSummary("split", True, 0.02, 1.0, "", "")],
+        stages=[
+            StageSummary("noise", False, 1.5, 1.5, "never run before", "160 images"),
+            StageSummary("split", True, 0.02, 1.0, "", ""),
+        ],
         metrics={**MARKS, "Af": 0.0},
         original=MARKS,
         reference={**MARKS, "Af": 0.0, "Ar": 90.4},
@@ -43,7 +46,7 @@ def numbers(count: int, channels: int = 1) -> FigureData:
     random = np.random.default_rng(0)
     labels = tuple(f"class {k}" for k in range(count))
     groups = {"forget": random.random(50), "retain": random.random(200), "test": random.random(100)}
-    everything = {name: groups for name in ("original", "unlearned", "reference")}
+    everything = dict.fromkeys(("original", "unlearned", "reference"), groups)
     return FigureData(
         classes=labels,
         forgotten=(1,),

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from megu import sources
 from megu.project import Project
 from megu.stages import Outcome, Result, Stage
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 
 
 class Counter:
@@ -133,12 +130,3 @@ def test_an_error_in_a_stage_reaches_the_caller_and_keeps_nothing(go: Any, proje
         go()
     assert list(project.results.glob("two-*")) == []
     assert len(list(project.results.glob("one-*"))) == 1
-
-
-@pytest.fixture
-def copied_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    copy = tmp_path / "copy"
-    for package in sources.PACKAGES:
-        shutil.copytree(sources.ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(sources, "ROOT", copy)
-    return copy
