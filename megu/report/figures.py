@@ -126,16 +126,16 @@ def per_class_accuracy(data: FigureData) -> Figure:
 
 
 def entanglement(data: FigureData) -> Figure | None:
-    """Soft and hard overlap side by side; beside the hard one the share of a class's active channels that no other uses."""
+    """Soft and hard overlap side by side; with the hard one's names the share of a class's active channels that no other uses."""
     if data.soft is None or data.hard is None or data.unique is None:
         return None
     count = len(data.classes)
     side = 4.6 if count <= 20 else 7.5
-    figure = Figure(figsize=(2 * side + 2.4, side + 0.6), layout="constrained")
+    figure = Figure(figsize=(2 * side + 3.4, side + 0.9), layout="constrained")
     first, second = figure.subplots(1, 2)
     _heat(figure, first, data.soft, data, "soft overlap (cosine)", low=-1, high=1, palette="RdBu_r")
-    own = [f"{100 * share:.0f}%" for share in data.unique]
-    _heat(figure, second, data.hard, data, "hard overlap (Jaccard); left: own channels", low=0, high=1, names=own)
+    own = [f"{_short(name)}, {100 * share:.0f}% own" for name, share in zip(data.classes, data.unique, strict=True)]
+    _heat(figure, second, data.hard, data, "hard overlap (Jaccard)", low=0, high=1, names=own)
     return figure
 
 

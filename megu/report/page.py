@@ -23,7 +23,7 @@ CAPTIONS = {
     "entanglement": (
         "Feature entanglement in the original",
         "Soft: cosine of centred class-mean features. Hard: share of active channels that two classes have in common; "
-        "beside it, the share of a class's active channels that no other class uses. "
+        "with each name, the share of its active channels that no other class uses. "
         "A forgotten class that is bright beside another is hard to forget without harm to it.",
     ),
     "transition": (
