@@ -1,4 +1,4 @@
-"""The unlearning methods. Adding one is: write its file, add its entry here, and nothing else.
+"""The unlearning methods. Adding one is: write its file, add its name here, and nothing else.
 
 Or nothing here at all: a package of your own brings one by the entry point group ``megu.methods`` (`megu.plugins`). Its object is a
 `Method`, as the ``METHOD`` of every file beside this one.
@@ -8,41 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from importlib import import_module
 from typing import Any
 
 from megu import plugins, sources
-from megu.methods import (
-    bad_teacher,
-    boundary_shrink,
-    delete,
-    finetune,
-    megu,
-    neggrad_plus,
-    random_labels,
-    retrain,
-    salun,
-    scrub,
-    ssd,
-    unsir,
-)
 from megu.methods.context import NEEDS, Context, Method
 
 GROUP = "megu.methods"
 
-#: Those of the package itself.
+#: Those of the package itself: each the ``METHOD`` of the file of its name.
 METHODS: dict[str, Method] = {
-    "megu": megu.METHOD,
-    "retrain": retrain.METHOD,
-    "finetune": finetune.METHOD,
-    "neggrad_plus": neggrad_plus.METHOD,
-    "random_labels": random_labels.METHOD,
-    "unsir": unsir.METHOD,
-    "bad_teacher": bad_teacher.METHOD,
-    "scrub": scrub.METHOD,
-    "ssd": ssd.METHOD,
-    "salun": salun.METHOD,
-    "boundary_shrink": boundary_shrink.METHOD,
-    "delete": delete.METHOD,
+    name: import_module(f"megu.methods.{name}").METHOD
+    for name in (
+        "megu",
+        "retrain",
+        "finetune",
+        "neggrad_plus",
+        "random_labels",
+        "unsir",
+        "bad_teacher",
+        "scrub",
+        "ssd",
+        "salun",
+        "boundary_shrink",
+        "delete",
+    )
 }
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import check_training, joined, teach
+from megu.methods.common import joined, teach
 from megu.methods.context import Context, Method
 from megu.noise import NoiseParams, optimise_noise
 from megu.params import STRICT, check
@@ -49,10 +49,11 @@ class UnsirParams:
         check("noise_steps", self.noise_steps, 1 <= self.noise_steps <= 10_000, "between 1 and 10000")
         check("noise_lr", self.noise_lr, 0 < self.noise_lr <= 10, "above 0 and at most 10")
         check("lam", self.lam, 0 <= self.lam <= 100, "between 0 and 100")
-        check("per_class", self.per_class, self.per_class >= 1, "at least 1")
-        check("impair_epochs", self.impair_epochs, self.impair_epochs >= 1, "at least 1")
-        check("impair_lr", self.impair_lr, 0 < self.impair_lr <= 1, "above 0 and at most 1")
-        check_training(self.repair_epochs, self.repair_lr, self.batch_size)
+        for name in ("per_class", "impair_epochs", "repair_epochs"):
+            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("impair_lr", "repair_lr"):
+            check(name, getattr(self, name), 0 < getattr(self, name) <= 1, "above 0 and at most 1")
+        check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
 
 
 def squared_length(noise: Tensor) -> Tensor:

@@ -298,13 +298,13 @@ def test_the_same_seed_gives_the_same_bits(project: Project, first: Summary, go:
 def test_an_interrupted_run_is_marked_and_the_next_goes_on(
     project: Project, first: Summary, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from megu.methods import megu as method
+    from megu.methods import common
 
     def interrupt(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(method, "optimise", interrupt)
+        patch.setattr(common, "optimise", interrupt)
         with pytest.raises(KeyboardInterrupt):
             go("unlearn.alpha=0.55")
     from megu.tracking import client
