@@ -84,7 +84,9 @@ def request(original: nn.Module, name: str, scenario: str = "class", **more: Any
     made = perturb(np.full((4, 4), 0.25), answers, labels, forgotten, PerturbParams(sharpness=1.0))
     given: dict[str, Any] = {
         "perturbing": made,
-        "noise": make_noise_bank(original, 4, (1, 8, 8), sorted(set(labels.tolist())), NoiseParams(per_label=2, steps=5), seed=0),
+        "noise": make_noise_bank(
+            original, 4, (1, 8, 8), sorted(set(labels.tolist())), NoiseParams(per_label=2, steps=5), seed=0
+        ),
         "fresh": lambda: MODELS["resnet-compact"](4, 1),
         "recipe": RECIPE,
     }
