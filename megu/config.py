@@ -108,7 +108,7 @@ def _unlearn(value: Any) -> UnlearnParams:
         hint = f"did you mean {near[0]}?" if near else f"known methods: {', '.join(known)}"
         raise PydanticCustomError("method", "there is no such method, {hint}", {"hint": hint})
     own = {name: entry for name, entry in value.items() if name != "method"}
-    return UnlearnParams(method, TypeAdapter(lookup(method).params).validate_python(own))
+    return UnlearnParams(method, TypeAdapter(lookup(method).params).validate_python(own, extra="forbid"))
 
 
 def _flat(value: UnlearnParams) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import answers, check_training, drawn, fresh_model, joined, kl, teach
+from megu.methods.common import adam, answers, check_training, drawn, fresh_model, joined, kl, teach
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 
@@ -46,17 +45,13 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     params: BadTeacherParams = context.params
     kept = drawn(retain, max(int(params.retain_share * len(retain)), 1), context.seed)
     targets = taught(fresh_model(context, "bad teacher", forget.device), model, forget, kept, params.temperature)
-    student = copy.deepcopy(model)
-    teach(
-        student,
+    return teach(
+        model,
         joined(forget, kept),
         lambda logits, index, step: kl(logits, targets[index], params.temperature),
-        torch.optim.Adam(student.parameters(), lr=params.lr),
+        adam(params.lr),
         context,
-        epochs=params.epochs,
-        batch_size=params.batch_size,
     )
-    return student
 
 
 METHOD = Method(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -60,17 +59,13 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     """
     params: BoundaryShrinkParams = context.params
     labels = nearest_wrong(model, forget, allowed(forget.labels, context.forgotten, context.num_classes), params.bound)
-    unlearned = copy.deepcopy(model)
-    teach(
-        unlearned,
+    return teach(
+        model,
         forget,
         lambda logits, index, step: F.cross_entropy(logits, labels[index]),
-        sgd(unlearned, params.lr),
+        sgd(params.lr),
         context,
-        epochs=params.epochs,
-        batch_size=params.batch_size,
     )
-    return unlearned
 
 
 METHOD = Method(

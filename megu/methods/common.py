@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +27,7 @@ ASKED = 500
 LossOf = Callable[[Tensor, Tensor, int], Tensor]
 #: (inputs, positions in the images, step) -> inputs
 Disturb = Callable[[Tensor, Tensor, int], Tensor]
+MakeOptimiser = Callable[[nn.Module], torch.optim.Optimizer]
 
 
 def check_training(epochs: int, lr: float, batch_size: int) -> None:
@@ -124,9 +126,13 @@ def fresh_model(context: Context, stream: str, device: torch.device) -> nn.Modul
     return seeded(given(context.fresh, "fresh"), derive(context.seed, stream)).to(device)
 
 
-def sgd(model: nn.Module, lr: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+def sgd(lr: float, weight_decay: float = 0.0) -> MakeOptimiser:
     """With momentum 0.9, as everyone's public code has it."""
-    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
+    return lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
+
+
+def adam(lr: float) -> MakeOptimiser:
+    return lambda model: torch.optim.Adam(model.parameters(), lr=lr)
 
 
 def descend(
@@ -166,37 +172,40 @@ def teach(
     model: nn.Module,
     images: ImageSet,
     loss_of: LossOf,
-    optimiser: torch.optim.Optimizer,
+    optimiser: MakeOptimiser,
     context: Context,
     *,
-    epochs: int,
-    batch_size: int,
+    epochs: int | None = None,
     warmup: float | None = None,
     disturb: Disturb | None = None,
     label: str = "unlearn",
-) -> None:
-    """Minimise ``loss_of(logits, index, step)`` over shuffled batches of ``images``, in training mode, the model in place.
+) -> nn.Module:
+    """A copy of ``model`` that has minimised ``loss_of(logits, index, step)`` over shuffled batches of ``images``, in training mode.
 
+    The method's parameters say the ``batch_size`` and, unless they are given, the ``epochs``. warmup: see `descend`.
     disturb: changes the normalised inputs of a batch before the model sees them.
     """
-    batches = Batches(len(images), batch_size, derive(context.seed, label))
+    copied = copy.deepcopy(model)
+    size = context.params.batch_size
+    batches = Batches(len(images), size, derive(context.seed, label))
 
     def loss_at(step: int) -> Tensor:
         index = batches.at(step).to(images.device)
         inputs = images.batch(index)
         if disturb is not None:
             inputs = disturb(inputs, index, step)
-        return loss_of(forward(model, inputs), index, step)
+        return loss_of(forward(copied, inputs), index, step)
 
     descend(
-        model,
+        copied,
         loss_at,
-        optimiser,
+        optimiser(copied),
         context,
-        epochs=epochs,
+        epochs=epochs or context.params.epochs,
         per_epoch=batches.per_epoch,
-        batch_size=batch_size,
+        batch_size=size,
         seen=images,
         warmup=warmup,
         label=label,
     )
+    return copied

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -40,17 +39,13 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     """
     params: DeleteParams = context.params
     targets = masked(answers(model, forget), allowed(forget.labels, context.forgotten, context.num_classes))
-    unlearned = copy.deepcopy(model)
-    teach(
-        unlearned,
+    return teach(
+        model,
         forget,
         lambda logits, index, step: kl(logits, targets[index]),
-        sgd(unlearned, params.lr),
+        sgd(params.lr),
         context,
-        epochs=params.epochs,
-        batch_size=params.batch_size,
     )
-    return unlearned
 
 
 METHOD = Method(

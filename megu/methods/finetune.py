@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,18 +38,14 @@ class FinetuneParams:
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
     """Minimise CE(f(x), y) over the retain set; the forget set is never looked at."""
     params: FinetuneParams = context.params
-    tuned = copy.deepcopy(model)
-    teach(
-        tuned,
+    return teach(
+        model,
         retain,
         lambda logits, index, step: F.cross_entropy(logits, retain.labels[index]),
-        sgd(tuned, params.lr, params.weight_decay),
+        sgd(params.lr, params.weight_decay),
         context,
-        epochs=params.epochs,
-        batch_size=params.batch_size,
         warmup=0.3 if params.schedule == "one_cycle" else None,
     )
-    return tuned
 
 
 METHOD = Method(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import check_training, drawn, joined, teach
+from megu.methods.common import adam, check_training, drawn, joined, teach
 from megu.methods.context import Context, Method, given
 from megu.noise import mixture
 from megu.params import STRICT, check
@@ -67,19 +66,15 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     taught = torch.from_numpy(given(context.perturbing, "perturbing").targets).to(forget.device)
     targets = torch.cat([taught, F.one_hot(kept.labels, context.num_classes).float()])
     noise = None if "noise" in spares(params) else Noise(context, forget, taught)
-    unlearned = copy.deepcopy(model)
-    teach(
-        unlearned,
+    return teach(
+        model,
         joined(forget, kept),
         lambda logits, index, step: F.cross_entropy(logits, targets[index]),
-        torch.optim.Adam(unlearned.parameters(), lr=params.lr),
+        adam(params.lr),
         context,
-        epochs=params.epochs,
-        batch_size=params.batch_size,
         warmup=0.0,
         disturb=noise.add if noise else None,
     )
-    return unlearned
 
 
 class Noise:

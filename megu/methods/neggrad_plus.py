@@ -60,7 +60,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     descend(
         unlearned,
         loss_at,
-        sgd(unlearned, params.lr),
+        sgd(params.lr)(unlearned),
         context,
         epochs=params.epochs,
         per_epoch=keeping.per_epoch,

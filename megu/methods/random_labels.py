@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import allowed, check_training, joined, teach, wrong_labels
+from megu.methods.common import adam, allowed, check_training, joined, teach, wrong_labels
 from megu.methods.context import Context, Method
 from megu.params import STRICT
 from megu.seeds import generator
@@ -35,17 +34,13 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     params: RandomLabelsParams = context.params
     mask = allowed(forget.labels, context.forgotten, context.num_classes)
     labels = torch.cat([wrong_labels(mask, generator(context.seed, "labels")), retain.labels])
-    unlearned = copy.deepcopy(model)
-    teach(
-        unlearned,
+    return teach(
+        model,
         joined(forget, retain),
         lambda logits, index, step: F.cross_entropy(logits, labels[index]),
-        torch.optim.Adam(unlearned.parameters(), lr=params.lr),
+        adam(params.lr),
         context,
-        epochs=params.epochs,
-        batch_size=params.batch_size,
     )
-    return unlearned
 
 
 METHOD = Method(

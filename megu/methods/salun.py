@@ -5,17 +5,16 @@ The mask is of the paper's Eq 3: gradients at the original's weights. (The publi
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import allowed, check_training, gradients, joined, sgd, teach, wrong_labels
+from megu.methods.common import MakeOptimiser, allowed, check_training, gradients, joined, sgd, teach, wrong_labels
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 from megu.seeds import generator
@@ -62,21 +61,22 @@ def salient(gradient: Sequence[Tensor], share: float) -> list[Tensor]:
     return [part.view(entry.shape) for part, entry in zip(parts, gradient, strict=True)]
 
 
-@contextmanager
-def only(model: nn.Module, masks: Sequence[Tensor], weight_decay: float) -> Iterator[None]:
-    """Within, the gradients are 0 outside the masks; inside, the weight decay is in them (an optimiser's own would move all)."""
+def masked_sgd(masks: Sequence[Tensor], lr: float, weight_decay: float) -> MakeOptimiser:
+    """SGD for which the gradients are 0 outside the masks; the weight decay acts inside them (SGD's own would move every weight)."""
 
-    def masked(parameter: nn.Parameter, mask: Tensor) -> torch.utils.hooks.RemovableHandle:
-        return parameter.register_hook(  # type: ignore[no-untyped-call, no-any-return]
-            lambda gradient: torch.where(mask, gradient + weight_decay * parameter.detach(), 0.0)
-        )
+    def make(model: nn.Module) -> torch.optim.Optimizer:
+        parameters = list(model.parameters())
 
-    handles = [masked(parameter, mask) for parameter, mask in zip(model.parameters(), masks, strict=True)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        def mask(optimiser: torch.optim.Optimizer, arguments: Any, named: Any) -> None:
+            for parameter, kept in zip(parameters, masks, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad = torch.where(kept, parameter.grad + weight_decay * parameter.detach(), 0.0)
+
+        optimiser = sgd(lr)(model)
+        optimiser.register_step_pre_hook(mask)
+        return optimiser
+
+    return make
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
@@ -96,18 +96,13 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
             drawn[epoch] = torch.cat([wrong_labels(mask, generator(context.seed, "labels", epoch)), retain.labels])
         return drawn[epoch]
 
-    unlearned = copy.deepcopy(model)
-    with only(unlearned, masks, params.weight_decay):
-        teach(
-            unlearned,
-            images,
-            lambda logits, index, step: F.cross_entropy(logits, labels(step // per_epoch)[index]),
-            sgd(unlearned, params.lr),
-            context,
-            epochs=params.epochs,
-            batch_size=params.batch_size,
-        )
-    return unlearned
+    return teach(
+        model,
+        images,
+        lambda logits, index, step: F.cross_entropy(logits, labels(step // per_epoch)[index]),
+        masked_sgd(masks, params.lr, params.weight_decay),
+        context,
+    )
 
 
 METHOD = Method(

@@ -95,7 +95,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     descend(
         student,
         loss_at,
-        sgd(student, params.lr, params.weight_decay),
+        sgd(params.lr, params.weight_decay)(student),
         context,
         epochs=1,
         per_epoch=len(plan),

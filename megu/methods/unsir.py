@@ -6,7 +6,6 @@ that the forget samples are from, and what it impairs too much the repair has to
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import joined, teach
+from megu.methods.common import Disturb, adam, joined, teach
 from megu.methods.context import Context, Method
 from megu.noise import NoiseParams, optimise_noise
 from megu.params import STRICT, check
@@ -90,24 +89,21 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     def put_noise(inputs: Tensor, index: Tensor, step: int) -> Tensor:
         return torch.where((index < count)[:, None, None, None], noise[index % len(noise)], inputs)
 
-    unlearned = copy.deepcopy(model)
-    for label, images, lr, epochs, disturb in (
-        ("impair", mixed, params.impair_lr, params.impair_epochs, put_noise),
-        ("repair", kept, params.repair_lr, params.repair_epochs, None),
-    ):
+    def step(before: nn.Module, label: str, images: ImageSet, lr: float, epochs: int, disturb: Disturb | None) -> nn.Module:
         own = context.checkpoint and context.checkpoint.with_stem(f"{context.checkpoint.stem}-{label}")
-        teach(
-            unlearned,
+        return teach(
+            before,
             images,
-            lambda logits, index, step, truth=images.labels: F.cross_entropy(logits, truth[index]),  # type: ignore[misc]
-            torch.optim.Adam(unlearned.parameters(), lr=lr),
+            lambda logits, index, step: F.cross_entropy(logits, images.labels[index]),
+            adam(lr),
             replace(context, checkpoint=own),
             epochs=epochs,
-            batch_size=params.batch_size,
             disturb=disturb,
             label=label,
         )
-    return unlearned
+
+    impaired = step(model, "impair", mixed, params.impair_lr, params.impair_epochs, put_noise)
+    return step(impaired, "repair", kept, params.repair_lr, params.repair_epochs, None)
 
 
 METHOD = Method(

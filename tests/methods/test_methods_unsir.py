@@ -52,9 +52,9 @@ def test_what_each_step_is_shown(original: nn.Module, monkeypatch: pytest.Monkey
     """Impair: 8 noises x 10 copies of the forget class, as that class, and 60 a retained class. Repair: those alone."""
     real, shown = unsir.teach, []
 
-    def watched(model: nn.Module, images: Any, loss: Any, optimiser: Any, context: Any, **more: Any) -> None:
-        shown.append((images, more, optimiser.defaults["lr"]))
-        real(model, images, loss, optimiser, context, **more)
+    def watched(model: nn.Module, images: Any, loss: Any, optimiser: Any, context: Any, **more: Any) -> nn.Module:
+        shown.append((images, more, optimiser(model).defaults["lr"]))
+        return real(model, images, loss, optimiser, context, **more)
 
     monkeypatch.setattr(unsir, "teach", watched)
     forget, retain, given = request(original, "unsir")
