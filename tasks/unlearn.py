@@ -46,7 +46,9 @@ def reoptimise(
         noise=None if bank is None else NoiseBank.from_arrays(bank),
         fresh=lambda: MODELS[info.arch](info.num_classes, info.channels),
         recipe=recipe,
-        checkpoint=kept.checkpoint(project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, seed),
+        checkpoint=kept.checkpoint(
+            project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, sorted(code.items()), seed
+        ),
     )
     forget, retain = images.subset(positions.forget), images.subset(positions.retain)
     unlearned, seconds = kept.timed(lambda: lookup(method).run(model, forget, retain, context))
