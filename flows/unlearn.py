@@ -45,13 +45,13 @@ def select(run: Run, project: Project, config: Config) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The results of the pipeline that something else is made of."""
+    """The results of the pipeline that something else is made of; None for what the method does not need."""
 
     before: Any
     entanglement: Any
-    transition: Any
-    perturbing: Any
-    noise: Any
+    transition: Any | None
+    perturbing: Any | None
+    noise: Any | None
     unlearned: Any
     evaluation: Any
 
@@ -67,10 +67,21 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     before = run(PREDICTIONS, label="predict original", data=data, model=original, device=device)
 
     entanglement = run(ENTANGLEMENT, data=data, split=split, predictions=before)
-    labeling = run(LABELING, data=data, params=config.labeling)
-    transition = run(TRANSITION, labeling=labeling)
-    perturbing = run(PERTURBING, data=data, split=split, predictions=before, transition=transition, params=config.perturbing)
-    noise = run(NOISE, data=data, split=split, original=original, params=config.noise, seed=seed, device=device)
+    needs = inputs.needs(config)
+    transition = perturbing = noise = None
+    if "perturbing" in needs:
+        transition = run(TRANSITION, labeling=run(LABELING, data=data, params=config.labeling))
+        perturbing = run(
+            PERTURBING,
+            data=data,
+            split=split,
+            predictions=before,
+            transition=transition,
+            params=config.perturbing,
+            seed=seed,
+        )
+    if "noise" in needs:
+        noise = run(NOISE, data=data, split=split, original=original, params=config.noise, seed=seed, device=device)
     unlearned = run(
         UNLEARN,
         data=data,
@@ -78,8 +89,10 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         original=original,
         perturbing=perturbing,
         noise=noise,
+        recipe=config.train if "train_recipe" in needs else None,
         method=config.unlearn.method,
         params=config.unlearn.params,
+        code=inputs.method_code(config),
         seed=seed,
         device=device,
     )

@@ -111,6 +111,19 @@ def show_params(params: ParamsOption = None, settings: SetOption = None) -> None
     print(yaml.safe_dump(_config(_project(), params, settings).to_json(), sort_keys=False), end="")
 
 
+@app.command("methods")
+def list_methods(as_json: JsonOption = False) -> None:
+    """List the unlearning methods, those of installed plugins too: what each does, needs and costs, and its parameters."""
+    from megu.methods import GROUP, METHODS, described, fault
+    from megu.plugins import usable
+    from megu.terminal import print_methods
+
+    found, problems = usable(GROUP, METHODS, fault)
+    print_methods([described(name, method) for name, method in {**METHODS, **found}.items()], as_json=as_json)
+    for problem in problems:
+        print(f"megu: {' '.join(problem.split())}", file=sys.stderr)
+
+
 @data_app.command()
 def fetch(name: Annotated[str, typer.Argument(help="The data set.")] = "fashion-mnist") -> None:
     """Bring a data set under data/ by the first source that has it, and compare it with its pin."""

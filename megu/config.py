@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.labeling import LabelingParams
-from megu.methods import METHODS
+from megu.methods import lookup, names
 from megu.noise import NoiseParams
 from megu.params import STRICT, check
 from megu.perturbing import PerturbParams
@@ -90,7 +90,7 @@ class RegistryParams:
 
 @dataclass(frozen=True)
 class UnlearnParams:
-    """method: one of `megu.methods.METHODS`. params: that method's own; in the file both share the section."""
+    """method: one of `megu.methods.names`. params: that method's own; in the file both share the section."""
 
     method: str
     params: Any
@@ -102,12 +102,13 @@ def _unlearn(value: Any) -> UnlearnParams:
     if not isinstance(value, Mapping):
         raise PydanticCustomError("section", "must be a section with the keys method, alpha, …")
     method = value.get("method", "megu")
-    if method not in METHODS:
-        near = difflib.get_close_matches(str(method), METHODS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known methods: {', '.join(METHODS)}"
+    known = names()
+    if method not in known:
+        near = difflib.get_close_matches(str(method), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known methods: {', '.join(known)}"
         raise PydanticCustomError("method", "there is no such method, {hint}", {"hint": hint})
     own = {name: entry for name, entry in value.items() if name != "method"}
-    return UnlearnParams(method, TypeAdapter(METHODS[method].params).validate_python(own))
+    return UnlearnParams(method, TypeAdapter(lookup(method).params).validate_python(own, extra="forbid"))
 
 
 def _flat(value: UnlearnParams) -> dict[str, Any]:
@@ -196,16 +197,18 @@ def parse(values: Mapping[str, Any], where: str = "configuration") -> Config:
         return Config.model_validate(given)
     except ValidationError as error:
         first, *others = error.errors()
-        what, fix = _in_words(dict(first))
+        section = given.get("unlearn")
+        method = section.get("method", "megu") if isinstance(section, Mapping) else "megu"
+        what, fix = _in_words(dict(first), method)
         more = f" (and {len(others)} more)" if others else ""
         raise MeguError(f"{where}: {what}{more}", fix) from None
 
 
-def _in_words(error: Mapping[str, Any]) -> tuple[str, str]:
+def _in_words(error: Mapping[str, Any], method: str) -> tuple[str, str]:
     place = [str(part) for part in error["loc"]]
     key = ".".join(place)
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _known_keys(place[:-1], error.get("ctx", {}))
+        known = _known_keys(place[:-1], method)
         near = difflib.get_close_matches(place[-1], known, n=3, cutoff=0.5)
         return f"unknown key {key}", f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -217,10 +220,10 @@ def _in_words(error: Mapping[str, Any]) -> tuple[str, str]:
     return f"{key} = {value!r}: {message[:1].lower()}{message[1:]}", "change it there or with --set"
 
 
-def _known_keys(section: Sequence[str], context: Mapping[str, Any]) -> list[str]:
+def _known_keys(section: Sequence[str], method: str) -> list[str]:
     if not section:
         return list(Config.model_fields)
     if section[0] == "unlearn":
-        return ["method", *(entry.name for entry in dataclasses.fields(METHODS[context.get("method", "megu")].params))]
+        return ["method", *(entry.name for entry in dataclasses.fields(lookup(method).params))]
     kind = Config.model_fields[section[0]].annotation
     return [entry.name for entry in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []

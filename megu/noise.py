@@ -6,7 +6,7 @@ Both depend on the label only, so a bank per label serves every sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,10 +84,23 @@ def make_noise_bank(
     return NoiseBank(images[:num_classes], images[num_classes:], np.array(classes, dtype=np.int64))
 
 
-def optimise_noise(model: nn.Module, start: Tensor, labels: Tensor, sign: Tensor, params: NoiseParams) -> Tensor:
+def length(noise: Tensor) -> Tensor:
+    """||N||, the L2 norm of each image: (B, C, H, W) -> (B,)."""
+    found: Tensor = noise.flatten(1).norm(dim=1)
+    return found
+
+
+def optimise_noise(
+    model: nn.Module,
+    start: Tensor,
+    labels: Tensor,
+    sign: Tensor,
+    params: NoiseParams,
+    penalty: Callable[[Tensor], Tensor] = length,
+) -> Tensor:
     """Minimise ``sign * CE(f(N), label) + lam * ||N||`` for each image N; float32 (B, C, H, W) in, the same out on the CPU.
 
-    sign: +1 is Eq 9 (towards the label), -1 is Eq 10 (away from it).
+    sign: +1 is Eq 9 (towards the label), -1 is Eq 10 (away from it). penalty: what ``lam`` weighs, (B, C, H, W) -> (B,).
     """
     device = next(model.parameters()).device
     labels, sign = labels.to(device), sign.to(device)
@@ -97,7 +110,7 @@ def optimise_noise(model: nn.Module, start: Tensor, labels: Tensor, sign: Tensor
     model.eval()
     with track("noise", params.steps * len(noise), "images") as advance:
         for _ in range(params.steps):
-            loss = sign * F.cross_entropy(model(noise), labels, reduction="none") + params.lam * noise.flatten(1).norm(dim=1)
+            loss = sign * F.cross_entropy(model(noise), labels, reduction="none") + params.lam * penalty(noise)
             # The gradient of the noise alone: the frozen model's weights keep theirs.
             (noise.grad,) = torch.autograd.grad(loss.sum(), noise)
             optimiser.step()

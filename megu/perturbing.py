@@ -26,7 +26,8 @@ MOST = 100.0
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbParams:
-    """label: "rank" is the paper's one label, "soft" the distribution R. tau: the paper's rank as a share of K, in (0, 1].
+    """label: "rank" is the paper's one label, "soft" the distribution R; "nearest" (the largest entry of R) and "random" (any
+    allowed class) are ablations. tau: the paper's rank as a share of K, in (0, 1].
 
     sharpness: exponent on R for the soft target; 1 is R itself, larger is surer. "auto" fits it to the request, without a
     retrain: the targets get the mean entropy that a head fitted on the retain set alone has on the forget set (`megu.head`).
@@ -34,7 +35,7 @@ class PerturbParams:
 
     __pydantic_config__ = STRICT
 
-    label: Literal["rank", "soft"] = "soft"
+    label: Literal["rank", "soft", "nearest", "random"] = "soft"
     tau: float = 0.3
     sharpness: Literal["auto"] | float = "auto"
 
@@ -46,8 +47,9 @@ class PerturbParams:
 
 @dataclass(frozen=True)
 class Perturbing:
-    """labels: int64 (N,), the paper's rank labels. targets: float32 (N, K), what the re-optimisation teaches; rows sum to 1.
+    """labels: int64 (N,), one label a sample: the paper's rank label, or the ablation's.
 
+    targets: float32 (N, K), what the re-optimisation teaches; rows sum to 1.
     reasoning: float64 (N, K), R with the forgotten classes at 0, rows summing to 1. sharpness: the exponent that was used.
     """
 
@@ -64,6 +66,7 @@ def perturb(
     forgotten: Sequence[int],
     params: PerturbParams,
     entropy: Callable[[NDArray[np.bool_]], float] | None = None,
+    seed: int = 0,
 ) -> Perturbing:
     """The perturbing labels and targets of the forget set.
 
@@ -75,6 +78,7 @@ def perturb(
         sample's own label is masked alone.
     entropy: for ``sharpness: auto``, called with the mask (N, K) of forbidden classes, gives the mean entropy that the soft
         targets shall have, in nats.
+    seed: decides the random labels.
 
     Raises ``ValueError`` when no class is left to teach.
     """
@@ -86,8 +90,12 @@ def perturb(
     if not allowed.any(axis=1).all():
         raise ValueError(f"all {classes} classes are being forgotten: no perturbing label is left")
     reasoning = reason(transition, logits, true_labels, allowed)
-    labels = rank_labels(reasoning, allowed, params.tau)
-    if params.label == "rank":
+    if params.label == "random":
+        chance = np.random.default_rng(seed).random(allowed.shape)
+        labels = np.where(allowed, chance, -1.0).argmax(axis=1).astype(np.int64)
+    else:
+        labels = rank_labels(reasoning, allowed, 0.0 if params.label == "nearest" else params.tau)
+    if params.label != "soft":
         targets = np.eye(classes, dtype=np.float32)[labels]
     else:
         if params.sharpness == "auto":

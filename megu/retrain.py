@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
 from megu.data.tensors import ImageSet
-from megu.training import TrainParams, train
+from megu.models import MODELS, seeded
+from megu.training import TrainParams, fit
 
 
-def retrain(retain: ImageSet, params: TrainParams, num_classes: int, seed: int, *, checkpoint: Path | None = None) -> nn.Module:
-    """A model that never saw the forget set. It starts from other weights than the original of the same seed would keep: none are kept."""
-    return train(retain, params, num_classes, seed, checkpoint=checkpoint, label="retrain")
+def retrain(
+    retain: ImageSet,
+    params: TrainParams,
+    num_classes: int,
+    seed: int,
+    *,
+    fresh: Callable[[], nn.Module] | None = None,
+    checkpoint: Path | None = None,
+) -> nn.Module:
+    """A model that never saw the forget set.
+
+    It is made anew and is given nothing of the original: no parameter, no buffer, no batch-norm statistic.
+    fresh: makes a newly initialised network; without it, the recipe's architecture.
+    """
+    model = seeded(fresh or (lambda: MODELS[params.arch](num_classes, retain.shape[0])), seed).to(retain.device)
+    fit(model, retain, params, seed, checkpoint=checkpoint, label="retrain")
+    return model

@@ -76,6 +76,10 @@ class Device(str):
     """A device setting in a stage's arguments ("cpu", "cuda:1"). Only its class ("cpu", "cuda") is in the cache key."""
 
 
+class Code(dict[str, str]):
+    """In a stage's arguments: the code behind something that the stage looks up by name, a digest by module."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A named function ``compute(project, …) -> Outcome`` whose result may be kept.
@@ -124,6 +128,8 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, JSON]]:
         yield f"file {name}", value.sha256
     elif isinstance(value, Device):
         yield "device class", value.split(":")[0]
+    elif isinstance(value, Code):
+        yield from ((f"code {module}", digest) for module, digest in value.items())
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for key, entry in dataclasses.asdict(value).items():
             yield from _parts(f"{name}.{key}" if name else key, entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -154,6 +154,20 @@ def print_summary(summary: Summary) -> None:
     lines.append(f"report       {summary.report}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_methods(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """The unlearning methods (`megu.methods.described`), with their parameters and defaults."""
+    if as_json:
+        print(json.dumps({"methods": list(rows)}, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for row in rows:
+        params = ", ".join(f"{name}={value}" for name, value in row["params"].items()) or "none of its own"
+        about = {"paper": row["paper"], "cost": row["cost"], "needs": ", ".join(row["needs"]) or "the forget set alone"}
+        lines = [row["title"], *(f"{name}: {text}" for name, text in about.items()), f"parameters: {params}", ""]
+        table.add_row(Text(row["name"], "bold"), Text("\n".join(lines)))
+    Console().print(table)
 
 
 def print_checks(checks: Sequence[Any], *, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from megu import checkpoint as checkpoints
 from megu.data.tensors import ImageSet
 from megu.device import fast_dtype
+from megu.errors import MeguError
 from megu.models import MODELS, build
 from megu.params import STRICT, check
 from megu.progress import track
@@ -28,6 +29,8 @@ from megu.seeds import derive, generator
 
 #: Seconds between checkpoints: what a kill may cost.
 CHECKPOINT_EVERY_S = 10.0
+#: Steps between looks at the losses: a look waits for the device, so there is none at every step.
+LOOK_EVERY = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +110,20 @@ def optimise(
     checkpoint: Path | None = None,
     label: str = "train",
     batch_size: int = 1,
+    per_epoch: int = 0,
 ) -> None:
     """Minimise ``loss_at(step)`` for ``steps`` steps, going on from ``checkpoint`` when it is of this ``key``.
 
-    ``loss_at`` must depend on nothing but the step and the model. The checkpoint is removed at the end.
+    ``loss_at`` must depend on nothing but the step and the model. The checkpoint is removed at the end. per_epoch: steps an
+    epoch, so that an error can name it.
+
+    Raises `MeguError` when a loss or a weight is no finite number: it names step, epoch and learning rate. Only finite states are
+    ever saved, so the checkpoint that is left is the last good one.
     """
     model.train()
-    done = checkpoints.restore(checkpoint, model, optimiser, key) if checkpoint else 0
+    done = kept = checkpoints.restore(checkpoint, model, optimiser, key) if checkpoint else 0
     saved = time.monotonic()
+    losses: list[Tensor] = []
     with track(label, steps * batch_size, "images") as advance:
         advance(done * batch_size)
         for step in range(done, steps):
@@ -122,15 +131,47 @@ def optimise(
                 group["lr"] = lr_at(step)
             torch.manual_seed(derive(seed, "step", step))  # for layers that draw, dropout say
             optimiser.zero_grad(set_to_none=True)
-            loss_at(step).backward()  # type: ignore[no-untyped-call]
+            loss = loss_at(step)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+            losses.append(loss.detach())
             advance(batch_size)
-            if checkpoint and time.monotonic() - saved > CHECKPOINT_EVERY_S:
+            due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_EVERY_S
+            last = step + 1 == steps
+            if due or last or len(losses) == LOOK_EVERY:
+                fault = _not_finite(losses, model if due or last else None)
+                if fault:
+                    at = step - len(losses) + 1 + fault.position
+                    epoch = f", epoch {at // per_epoch + 1}" if per_epoch else ""
+                    where = f"step {at + 1} of {steps}{epoch}, learning rate {lr_at(at):g}"
+                    left = f"; the last good state, after step {kept}, is kept in {checkpoint}" if checkpoint and kept else ""
+                    raise MeguError(f"{label}: {fault.what} at {where}", f"lower the learning rate{left}")
+                losses.clear()
+            if due and checkpoint:
                 checkpoints.save(checkpoint, model, optimiser, step + 1, key)
-                saved = time.monotonic()
+                kept, saved = step + 1, time.monotonic()
     model.eval()
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """position: of the step it was seen at, among those that were looked at."""
+
+    what: str
+    position: int
+
+
+def _not_finite(losses: list[Tensor], model: nn.Module | None) -> _Fault | None:
+    """The first loss that is NaN or infinite, or a weight of ``model`` that is; None when all is well."""
+    bad = torch.nonzero(~torch.isfinite(torch.stack(losses))).flatten().tolist()
+    if bad:
+        return _Fault(f"the loss is {float(losses[bad[0]])}", bad[0])
+    state = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()] if model else []
+    if state and not bool(torch.stack([torch.isfinite(tensor).all() for tensor in state]).all()):
+        return _Fault("a weight is no finite number", len(losses) - 1)
+    return None
 
 
 def train(
@@ -147,6 +188,20 @@ def train(
     checkpoint: where to leave the state every few seconds and to go on from; one of other images, parameters or seed is ignored.
     """
     model = build(params.arch, num_classes, images.shape[0], seed).to(images.device)
+    fit(model, images, params, seed, checkpoint=checkpoint, label=label)
+    return model
+
+
+def fit(
+    model: nn.Module,
+    images: ImageSet,
+    params: TrainParams,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    label: str = "train",
+) -> None:
+    """Train ``model`` in place by the recipe, whatever its architecture."""
     batches = Batches(len(images), params.batch_size, derive(seed, "train"))
     steps = params.epochs * batches.per_epoch
     dtype = fast_dtype(images.device)
@@ -170,8 +225,8 @@ def train(
         checkpoint=checkpoint,
         label=label,
         batch_size=params.batch_size,
+        per_epoch=batches.per_epoch,
     )
-    return model
 
 
 def fingerprint(images: ImageSet) -> str:

@@ -18,13 +18,14 @@ def draw(
     split: Result,
     before: Result,
     entanglement: Result,
-    transition: Result,
-    perturbing: Result,
-    noise: Result,
+    transition: Result | None,
+    perturbing: Result | None,
+    noise: Result | None,
     evaluation: Result,
     method: str,
     params: Any,
 ) -> Outcome:
+    """transition, perturbing, noise: None where the method does not need them; their figures are then left out."""
     import numpy as np
 
     from megu.evaluation import softmax
@@ -33,19 +34,35 @@ def draw(
     store = project.store
     loaded = kept.dataset(project, data)
     positions = kept.forget_split(project, split)
-    targets = store.arrays(perturbing.files["perturbing"])["targets"]
-    bank = store.arrays(noise.files["noise"])
+    guided, bank = kept.arrays_of(project, perturbing, "perturbing"), kept.arrays_of(project, noise, "noise")
+    matrix = kept.arrays_of(project, transition, "transition")
     distributions = store.arrays(evaluation.files["distributions"])
     models = [name for name in ("original", "unlearned", "reference") if name in evaluation.values]
     forgotten = tuple(int(k) for k in np.unique(loaded.train.labels[positions.forget]))
 
-    # Evenly through the forget set, not its first few, which may be alike.
-    chosen = np.linspace(0, len(positions.forget) - 1, min(SHOWN, len(positions.forget))).astype(int)
-    at = positions.forget[chosen]
-    answers = softmax(store.arrays(before.files["predictions"])["train_logits"][at])
-    likely = np.argsort(-targets.mean(axis=0), kind="stable")
-    shown = [int(k) for k in likely if k not in forgotten][:LABELS]
-    alpha = getattr(params, "alpha", 0.5)
+    def samples(targets: Any) -> figures.Samples:
+        # Evenly through the forget set, not its first few, which may be alike.
+        chosen = np.linspace(0, len(positions.forget) - 1, min(SHOWN, len(positions.forget))).astype(int)
+        at = positions.forget[chosen]
+        answers = softmax(store.arrays(before.files["predictions"])["train_logits"][at])
+        return figures.Samples(
+            images=np.asarray(loaded.train.images[at]),
+            true=tuple(loaded.classes[k] for k in loaded.train.labels[at]),
+            predicted=answers.argmax(axis=1),
+            confidence=answers.max(axis=1),
+            targets=targets[chosen],
+        )
+
+    def noises(positive: Any, negative: Any) -> figures.NoisePictures:
+        likely = np.argsort(-guided["targets"].mean(axis=0), kind="stable") if guided else range(loaded.num_classes)
+        shown = [int(k) for k in likely if k not in forgotten][:LABELS]
+        share = getattr(params, "positive_share", 0.5)
+        return figures.NoisePictures(
+            labels=tuple(loaded.classes[k] for k in shown),
+            positive=positive[shown, 0],
+            negative=np.repeat(negative[:1, 0], len(shown), axis=0),
+            mixed=share * positive[shown, 0] + (1 - share) * negative[:1, 0],
+        )
 
     def groups(kind: str) -> dict[str, dict[str, Any]]:
         return {
@@ -59,20 +76,9 @@ def draw(
             forgotten=forgotten,
             per_class={name: np.array(evaluation.values[name]["per_class"], dtype=float) for name in models},
             **{name: store.arrays(entanglement.files["entanglement"])[name] for name in ("soft", "hard", "unique")},
-            transition=store.arrays(transition.files["transition"])["T"],
-            samples=figures.Samples(
-                images=np.asarray(loaded.train.images[at]),
-                true=tuple(loaded.classes[k] for k in loaded.train.labels[at]),
-                predicted=answers.argmax(axis=1),
-                confidence=answers.max(axis=1),
-                targets=targets[chosen],
-            ),
-            noise=figures.NoisePictures(
-                labels=tuple(loaded.classes[k] for k in shown),
-                positive=bank["positive"][shown, 0],
-                negative=np.repeat(bank["negative"][:1, 0], len(shown), axis=0),
-                mixed=alpha * bank["positive"][shown, 0] + (1 - alpha) * bank["negative"][:1, 0],
-            ),
+            transition=matrix["T"] if matrix else None,
+            samples=samples(guided["targets"]) if guided else None,
+            noise=noises(bank["positive"], bank["negative"]) if bank else None,
             confidence=groups("confidence"),
             entropy=groups("entropy"),
             mia={name: evaluation.values[name]["metrics"]["MIA"] for name in models},

@@ -10,7 +10,9 @@ from megu.config import Config
 from megu.data import arrays, pins, splits
 from megu.device import resolve
 from megu.errors import MeguError
+from megu.methods import code, lookup
 from megu.project import Project
+from megu.stages import Code
 from megu.store import Ref
 from megu.weights import load_weights
 
@@ -21,6 +23,16 @@ def preflight(project: Project, config: Config) -> None:
     given_weights(project, config)
     if (project.data(config.data.name) / "meta.json").is_file():
         splits.make_split(arrays.load(project.data(config.data.name)), config.forget, config.seed)
+
+
+def needs(config: Config) -> frozenset[str]:
+    """What the method needs made before it can run, with the parameters that it has."""
+    return lookup(config.unlearn.method).needed(config.unlearn.params)
+
+
+def method_code(config: Config) -> Code:
+    """The code of the method, which the unlearning looks up by its name."""
+    return Code(code(config.unlearn.method))
 
 
 def pin(project: Project, config: Config) -> str | None:

@@ -54,6 +54,11 @@ def model(project: Project, result: Result, device: str) -> nn.Module:
     return network.to(resolve(device))
 
 
+def arrays_of(project: Project, result: Result | None, name: str) -> dict[str, Any] | None:
+    """The arrays that a stage stored under ``name``; None where the stage did not run."""
+    return None if result is None else dict(project.store.arrays(result.files[name]))
+
+
 def checkpoint(project: Project, stage: str, *depends: Any) -> Path:
     """Where a long stage leaves its checkpoint: one place for the same inputs, so that the next run finds it."""
     named = [entry.digest if isinstance(entry, Result) else str(entry) for entry in depends]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def perturb(
-    project: Project, data: Result, split: Result, predictions: Result, transition: Result, params: PerturbParams
+    project: Project, data: Result, split: Result, predictions: Result, transition: Result, params: PerturbParams, seed: int
 ) -> Outcome:
     import numpy as np
 
@@ -34,7 +34,7 @@ def perturb(
 
     matrix = project.store.arrays(transition.files["transition"])["T"]
     logits = answers["train_logits"][positions.forget]
-    chosen = choose(matrix, logits, labels, positions.classes, params, entropy)
+    chosen = choose(matrix, logits, labels, positions.classes, params, entropy, seed)
     arrays: dict[str, NDArray[Any]] = {"labels": chosen.labels, "targets": chosen.targets, "reasoning": chosen.reasoning}
     means = chosen.targets.mean(axis=0)
     shares = {

@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 
 from megu import report, services, tracking
 from megu.config import Config
+from megu.methods import lookup
 from megu.progress import stages
 from megu.project import Project
 from megu.report.data import ReportData
@@ -81,14 +82,15 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
     if summary.time_share is not None:
         metrics["time_share"] = summary.time_share
     origins = {f"origin_run_id.{label}": origin for label, origin in reused_from(run, executor).items()}
+    labeler = results["labeling"].values["labeler"] if "labeling" in results else None
     run.log(
-        params={**tracking.flat(config.to_json()), "labeler": results["labeling"].values["labeler"]["kind"]},
+        params=tracking.flat(config.to_json()) | ({"labeler": labeler["kind"]} if labeler else {}),
         metrics=metrics,
         tags={
             "dvc.data": data.values["dvc_hash"],
             "split.sha256": split.files["positions"].sha256,
             "split.through_dvc": str(split.notes["through_dvc"]).lower(),
-            "labeler.digest": results["labeling"].values["labeler"]["digest"],
+            **({"labeler.digest": labeler["digest"]} if labeler else {}),
             **origins,
             **({"origin_run_id": Counter(origins.values()).most_common(1)[0][0]} if origins else {}),
             "mlflow.note.content": f"{report.summary_markdown(summary)}\n\n[Prefect flow run]({prefect_url(project)})",
@@ -103,7 +105,7 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
         {ran.decision.label: {"key": ran.decision.key, **ran.result.to_json()} for ran in executor.ran}
     )
     contents["evaluation.json"] = canonical_json(dict(evaluation.values))
-    for label in LOGGED:
+    for label in (label for label in LOGGED if label in results):
         for name, ref in results[label].files.items():
             contents[f"{label}/{name}.{ref.kind}"] = project.store.checked(ref).read_bytes()
     run.artifacts(contents)
@@ -214,11 +216,12 @@ def stage_summary(ran: Ran) -> StageSummary:
 
 
 def time_share(executor: Executor) -> float | None:
-    """Noise and re-optimisation in percent of the first retrain's time, each when it was computed; None without a retrain."""
+    """What the unlearning spent (its noise, where it has any, and itself) in percent of the first retrain's time, each when it was
+    computed; None without a retrain."""
     references = [ran for ran in executor.ran if ran.decision.stage.name == "reference"]
     if not references:
         return None
-    spent = sum(executor[name].result.notes["compute_seconds"] for name in ("noise", "unlearn"))
+    spent = sum(ran.result.notes["compute_seconds"] for ran in executor.ran if ran.decision.stage.name in ("noise", "unlearn"))
     return float(100 * spent / references[0].result.notes["compute_seconds"])
 
 
@@ -243,7 +246,8 @@ def page(project: Project, config: Config, executor: Executor, summary: Summary,
     results = {ran.decision.label: ran.result for ran in executor.ran}
     live = services.endpoints(project.home)
     facts = environment(project.root)
-    labeler, data, split = results["labeling"].values["labeler"], results["dataset"], results["split"]
+    labeler = results["labeling"].values["labeler"] if "labeling" in results else None
+    data, split, method = results["dataset"], results["split"], lookup(config.unlearn.method)
     content = ReportData(
         title=f"Forgetting {request_in_words(config)}",
         summary=summary,
@@ -260,7 +264,8 @@ def page(project: Project, config: Config, executor: Executor, summary: Summary,
                 "split": f"{split.files['positions'].sha256[:16]}…",
                 "split pinned": "in dvc.lock" if split.notes["through_dvc"] else "no: params.yaml asks for another",
             },
-            "Labeler": {"kind": labeler["kind"], "version": labeler["version"], "digest": labeler["digest"]},
+            "Method": {"name": config.unlearn.method, "what it does": method.title, "paper": method.paper},
+            **({"Labeler": {name: labeler[name] for name in ("kind", "version", "digest")}} if labeler else {}),
             "Models": {
                 name: ran.result.values["weights_digest"]
                 for name, ran in ((r.decision.label, r) for r in executor.ran)

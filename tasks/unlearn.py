@@ -1,12 +1,14 @@
-"""The unlearning itself: one of `megu.methods.METHODS` on the original."""
+"""The unlearning itself: one of `megu.methods` on the original."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from megu.methods import METHODS, Context
+from megu.methods import lookup
+from megu.methods.context import Context
 from megu.project import Project
-from megu.stages import Device, Outcome, Result, Stage
+from megu.stages import Code, Device, Outcome, Result, Stage
+from megu.training import TrainParams
 from tasks import kept
 
 
@@ -15,13 +17,17 @@ def reoptimise(
     data: Result,
     split: Result,
     original: Result,
-    perturbing: Result,
-    noise: Result,
+    perturbing: Result | None,
+    noise: Result | None,
+    recipe: TrainParams | None,
     method: str,
     params: Any,
+    code: Code,
     seed: int,
     device: Device,
 ) -> Outcome:
+    """perturbing, noise, recipe: None where the method does not need them. code: the method's own, for the cache key."""
+    from megu.models import MODELS
     from megu.noise import NoiseBank
     from megu.perturbing import Perturbing
     from megu.weights import load_weights
@@ -29,19 +35,24 @@ def reoptimise(
     positions = kept.forget_split(project, split)
     images = kept.train_images(project, data, device)
     model = kept.model(project, original, device)
+    _, info = load_weights(project.store.checked(original.files["weights"]))
+    found, bank = kept.arrays_of(project, perturbing, "perturbing"), kept.arrays_of(project, noise, "noise")
     context = Context(
         params=params,
         seed=seed,
         num_classes=len(data.values["classes"]),
         forgotten=positions.classes,
-        perturbing=Perturbing(**project.store.arrays(perturbing.files["perturbing"])),  # type: ignore[arg-type]
-        noise=NoiseBank.from_arrays(project.store.arrays(noise.files["noise"])),
-        checkpoint=kept.checkpoint(project, "unlearn", data, split, original, perturbing, noise, method, params, seed),
+        perturbing=None if found is None else Perturbing(**found),
+        noise=None if bank is None else NoiseBank.from_arrays(bank),
+        fresh=lambda: MODELS[info.arch](info.num_classes, info.channels),
+        recipe=recipe,
+        checkpoint=kept.checkpoint(
+            project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, sorted(code.items()), seed
+        ),
     )
     forget, retain = images.subset(positions.forget), images.subset(positions.retain)
-    unlearned, seconds = kept.timed(lambda: METHODS[method].run(model, forget, retain, context))
-    _, info = load_weights(project.store.checked(original.files["weights"]))
+    unlearned, seconds = kept.timed(lambda: lookup(method).run(model, forget, retain, context))
     return kept.model_outcome(project, unlearned, info, seconds)
 
 
-UNLEARN = Stage("unlearn", "Re-optimise: forget the forget set, keep the rest", reoptimise, kept.say_trained)
+UNLEARN = Stage("unlearn", "Unlearn: forget the forget set, keep the rest", reoptimise, kept.say_trained)

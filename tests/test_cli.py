@@ -31,7 +31,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
     import typer.main
 
     command = typer.main.get_command(cli.app)
-    assert sorted(command.commands) == ["data", "doctor", "down", "explain", "params", "run", "status", "up"]
+    assert sorted(command.commands) == ["data", "doctor", "down", "explain", "methods", "params", "run", "status", "up"]
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}

@@ -31,6 +31,8 @@ INVALID = {
     "unknown section": ({"nois": {}}, "unknown key nois", "did you mean noise?"),
     "unknown key": ({"noise": {"step": 3}}, "unknown key noise.step", "did you mean steps?"),
     "unknown method key": ({"unlearn": {"alhpa": 0.3}}, "unknown key unlearn.alhpa", "did you mean alpha?"),
+    "unknown key of another method": ({"unlearn": {"method": "scrub", "mstep": 1}}, "unknown key unlearn.mstep", "msteps?"),
+    "another method's key": ({"unlearn": {"method": "ssd", "epochs": 1}}, "unknown key unlearn.epochs", "alpha, lam"),
     "unknown method": ({"unlearn": {"method": "megus"}}, "no such method", "did you mean megu?"),
     "out of range": ({"noise": {"steps": 0}}, "noise.steps = 0", "between 1 and"),
     "out of range in the method": ({"unlearn": {"alpha": 1.5}}, "unlearn.alpha = 1.5", "between 0 and 1"),

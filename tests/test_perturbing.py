@@ -97,6 +97,27 @@ def test_the_rank_that_is_meant_is_taken() -> None:
     assert rank_labels(reasoning, allowed, 0.3).item() == 29
 
 
+def test_the_nearest_label_by_hand() -> None:
+    """The largest entry of R = (.11, .32, .31, .26) that is allowed, whatever tau is."""
+    nearest = PerturbParams(label="nearest", tau=0.75)
+    found = one(logits(1e-9, 0.5, 0.3, 0.2), (0,), 0, nearest)
+    assert found.labels.tolist() == [1]
+    assert found.targets.tolist() == [[0, 1, 0, 0]]
+    assert one(logits(1e-9, 0.5, 0.3, 0.2), (0, 1), 0, nearest).labels.tolist() == [2]
+
+
+def test_random_labels_are_even_over_what_is_allowed_and_decided_by_the_seed() -> None:
+    rows, true = np.zeros((3000, 4)), np.arange(3000) % 2
+    random = PerturbParams(label="random")
+    first, again, other = (perturb(T, rows, true, (2,), random, seed=seed) for seed in (0, 0, 1))
+    assert (first.labels == again.labels).all()
+    assert (first.labels != other.labels).any()
+    assert (first.targets.argmax(axis=1) == first.labels).all()
+    for own in (0, 1):
+        shares = np.bincount(first.labels[true == own], minlength=4) / 1500
+        np.testing.assert_allclose(shares, [0.5 * (own == 1), 0.5 * (own == 0), 0, 0.5], atol=0.05)
+
+
 def test_no_class_left_is_said() -> None:
     with pytest.raises(ValueError, match="no perturbing label is left"):
         perturb(T, np.zeros((1, 4)), np.array([0]), (0, 1, 2, 3), SOFT)
@@ -112,7 +133,8 @@ def test_no_class_left_is_said() -> None:
 def test_invariants(rows: np.ndarray, matrix: np.ndarray, forgotten: set[int], shift: float) -> None:
     matrix = matrix / matrix.sum(axis=0)
     true = np.arange(5)
-    for params in (SOFT, PerturbParams(label="soft", sharpness=3.0), RANK):
+    ablations = (PerturbParams(label="nearest"), PerturbParams(label="random"))
+    for params in (SOFT, PerturbParams(label="soft", sharpness=3.0), RANK, *ablations):
         found = perturb(matrix, rows, true, sorted(forgotten), params)
         np.testing.assert_allclose(found.targets.sum(axis=1), 1, atol=1e-5)
         assert (found.targets[:, sorted(forgotten)] == 0).all()

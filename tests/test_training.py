@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import images
 
-from megu import checkpoint
+from megu import checkpoint, training
+from megu.errors import MeguError
 from megu.progress import listening
 from megu.retrain import retrain
-from megu.training import Batches, TrainParams, one_cycle, predict, train
+from megu.training import Batches, TrainParams, one_cycle, optimise, predict, train
 from megu.weights import digest
 
 PARAMS = TrainParams(epochs=4, batch_size=16)
@@ -141,6 +142,55 @@ def test_the_retrain_starts_afresh_and_sees_the_retain_set_only() -> None:
     for (name, mine), theirs in zip(again.named_parameters(), original.parameters(), strict=True):
         assert not torch.equal(mine, theirs), name
     assert predict(again, data.subset(np.flatnonzero(data.labels == 2))).logits.argmax(1).ne(2).all()
+
+
+class Failing:
+    """A loss of one weight that is NaN at one step; or, from the step ``runs_away``, has an infinite gradient."""
+
+    def __init__(self, nan_at: int = -1, runs_away: int = -1) -> None:
+        self.model = torch.nn.Linear(1, 1, bias=False)
+        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        self.nan_at, self.runs_away = nan_at, runs_away
+
+    def at(self, step: int) -> torch.Tensor:
+        weight = self.model.weight.sum()
+        if step == self.runs_away:
+            return weight - weight.detach() + (weight - weight.detach()) * 1e38 * 10
+        return weight * float("nan") if step == self.nan_at else weight.square()
+
+    def run(self, steps: int = 20, **more: object) -> None:
+        optimise(self.model, self.optimiser, self.at, lambda step: 0.25, steps, seed=0, label="retrain", per_epoch=5, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("every", [1, 7, 50])
+def test_a_loss_that_is_nan_stops_the_training_and_says_where(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "LOOK_EVERY", every)
+    with pytest.raises(MeguError, match=r"^retrain: the loss is nan at step 13 of 20, epoch 3, learning rate 0\.25: lower"):
+        Failing(nan_at=12).run()
+
+
+def test_a_weight_that_is_infinite_at_the_end_is_no_result() -> None:
+    with pytest.raises(MeguError, match="a weight is no finite number at step 20 of 20"):
+        Failing(runs_away=19).run()
+
+
+def test_the_last_good_checkpoint_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    for failing, good in ((Failing(nan_at=12), 12), (Failing(runs_away=8), 8)):
+        path = tmp_path / f"{good}.safetensors"
+        with pytest.raises(MeguError, match=f"the last good state, after step {good}, is kept in {path}"):
+            failing.run(checkpoint=path, key="k")
+        other = Failing()
+        assert checkpoint.restore(path, other.model, other.optimiser, "k") == good
+        assert torch.isfinite(other.model.weight).all()
+
+
+def test_a_look_at_the_losses_is_not_taken_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would make a CUDA device wait."""
+    looks, real = [], training._not_finite
+    monkeypatch.setattr(training, "_not_finite", lambda losses, model: looks.append(len(losses)) or real(losses, model))
+    Failing().run(120)
+    assert looks == [50, 50, 20]
 
 
 def test_predictions_have_features_on_request() -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.device import fast_dtype
-from megu.methods.context import Context
+from megu.methods.common import adam, check_training, drawn, joined, teach
+from megu.methods.context import Context, Method, given
 from megu.noise import mixture
 from megu.params import STRICT, check
-from megu.seeds import derive, generator
-from megu.training import Batches, fingerprint, one_cycle, optimise
+from megu.seeds import generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class MeguParams:
 
     noise_share: share of the forget samples in a batch that carry noise, drawn anew each step; noise_scale: the mixture is
     multiplied by it. With all of them at full scale (the paper, read literally) a network can learn the noise and still know
-    the clean class.
+    the clean class. noise_sides: "positive" or "negative" alone is the ablation of the other side (alpha 1 or 0).
     """
 
     __pydantic_config__ = STRICT
@@ -37,15 +36,24 @@ class MeguParams:
     retain_samples: int = 10_000
     noise_share: float = 0.5
     noise_scale: float = 1.0
+    noise_sides: Literal["both", "positive", "negative"] = "both"
 
     def __post_init__(self) -> None:
         check("alpha", self.alpha, 0 <= self.alpha <= 1, "between 0 and 1")
-        check("epochs", self.epochs, self.epochs >= 1, "at least 1")
-        check("lr", self.lr, 0 < self.lr <= 1, "above 0 and at most 1")
-        check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
+        check_training(self.epochs, self.lr, self.batch_size)
         check("retain_samples", self.retain_samples, self.retain_samples >= 1, "at least 1")
         check("noise_share", self.noise_share, 0 <= self.noise_share <= 1, "between 0 and 1")
         check("noise_scale", self.noise_scale, 0 <= self.noise_scale <= 10, "between 0 and 10")
+
+    @property
+    def positive_share(self) -> float:
+        """The share of the positive noise that is used, the ablations included."""
+        return {"both": self.alpha, "positive": 1.0, "negative": 0.0}[self.noise_sides]
+
+
+def spares(params: MeguParams) -> frozenset[str]:
+    """Without any noise in the training there is none to be made."""
+    return frozenset() if params.noise_share and params.noise_scale else frozenset({"noise"})
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
@@ -54,40 +62,19 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     Returns a new model on the device of the images; ``model`` stays as it is.
     """
     params: MeguParams = context.params
-    device, seed = forget.device, context.seed
-    drawn = torch.randperm(len(retain), generator=generator(seed, "retain"))[: params.retain_samples].sort().values
-    kept = retain.subset(drawn)
-    images = ImageSet(torch.cat([forget.images, kept.images]), torch.cat([forget.labels, kept.labels]), forget.mean, forget.std)
-    taught = torch.from_numpy(context.perturbing.targets).to(device)
+    kept = drawn(retain, params.retain_samples, context.seed)
+    taught = torch.from_numpy(given(context.perturbing, "perturbing").targets).to(forget.device)
     targets = torch.cat([taught, F.one_hot(kept.labels, context.num_classes).float()])
-    noise = Noise(context, forget, taught) if params.noise_share and params.noise_scale else None
-    batches = Batches(len(images), params.batch_size, derive(seed, "unlearn"))
-    steps = params.epochs * batches.per_epoch
-    unlearned = copy.deepcopy(model)
-    dtype = fast_dtype(device)
-
-    def loss_at(step: int) -> Tensor:
-        index = batches.at(step).to(device)
-        inputs = images.batch(index)
-        if noise is not None:
-            inputs = noise.add(inputs, index, step)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = unlearned(inputs)
-        return F.cross_entropy(logits.float(), targets[index])
-
-    optimise(
-        unlearned,
-        torch.optim.Adam(unlearned.parameters(), lr=params.lr),
-        loss_at,
-        lambda step: one_cycle(step, steps, params.lr, warmup=0.0),
-        steps,
-        seed=seed,
-        key=f"{asdict(params)} {seed} {fingerprint(images)}" if context.checkpoint else "",
-        checkpoint=context.checkpoint,
-        label="unlearn",
-        batch_size=params.batch_size,
+    noise = None if "noise" in spares(params) else Noise(context, forget, taught)
+    return teach(
+        model,
+        joined(forget, kept),
+        lambda logits, index, step: F.cross_entropy(logits, targets[index]),
+        adam(params.lr),
+        context,
+        warmup=0.0,
+        disturb=noise.add if noise else None,
     )
-    return unlearned
 
 
 class Noise:
@@ -97,10 +84,11 @@ class Noise:
         self.params: MeguParams = context.params
         self.seed = context.seed
         self.targets = targets.cpu()
-        self.positive = torch.from_numpy(context.noise.positive).to(forget.device)
-        self.negative = torch.from_numpy(context.noise.negative).to(forget.device)
+        bank = given(context.noise, "noise")
+        self.positive = torch.from_numpy(bank.positive).to(forget.device)
+        self.negative = torch.from_numpy(bank.negative).to(forget.device)
         row = torch.full((context.num_classes,), -1)
-        row[torch.from_numpy(context.noise.negative_classes)] = torch.arange(len(context.noise.negative_classes))
+        row[torch.from_numpy(bank.negative_classes)] = torch.arange(len(bank.negative_classes))
         self.own = row[forget.labels.cpu()]
         if (self.own < 0).any():
             raise ValueError("the noise bank has no negative noise for a class in the forget set")
@@ -115,5 +103,16 @@ class Noise:
         samples = index.cpu()[where]
         label = torch.multinomial(self.targets[samples], 1, generator=random).flatten()
         which = torch.randint(self.positive.shape[1], (2, len(where)), generator=random)
-        mixed = mixture(self.positive[label, which[0]], self.negative[self.own[samples], which[1]], self.params.alpha)
+        mixed = mixture(self.positive[label, which[0]], self.negative[self.own[samples], which[1]], self.params.positive_share)
         return inputs.index_add(0, where.to(inputs.device), self.params.noise_scale * mixed)
+
+
+METHOD = Method(
+    params=MeguParams,
+    run=unlearn,
+    title="Teach what a labeler says forget images look like, under feature noise, beside a sample of the retain set",
+    paper="MeGU: Machine-Guided Unlearning with Target Feature Disentanglement, arXiv 2602.17088",
+    cost="the labeler once a data set; noise images; a few epochs over the forget set and a sample of the retain set",
+    needs=("perturbing", "noise", "retain"),
+    spares=spares,
+)

@@ -32,7 +32,12 @@ def build(arch: str, num_classes: int, channels: int, seed: int) -> nn.Module:
 
     Raises ``KeyError`` for an architecture that `MODELS` does not have.
     """
+    return seeded(lambda: MODELS[arch](num_classes, channels), seed)
+
+
+def seeded(fresh: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """What ``fresh`` makes when all that it draws is decided by ``seed``; the generators are left as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
-        model = MODELS[arch](num_classes, channels)
+        model = fresh()
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -62,7 +62,9 @@ def conclusions(summary: Summary) -> list[str]:
     if summary.gap is not None:
         lines.append(f"Mean gap to the retrain over Ar, Af and MIA: {summary.gap:.2f} points.")
     if summary.time_share is not None:
-        lines.append(f"Noise and re-optimisation took {summary.time_share:.0f}% of the retrain's time.")
+        noisy = any(stage.name == "noise" for stage in summary.stages)
+        spent = "Noise and re-optimisation" if noisy else "Unlearning"
+        lines.append(f"{spent} took {summary.time_share:.0f}% of the retrain's time.")
     return lines
 
 

@@ -231,6 +231,68 @@ def test_a_parameter_reruns_what_depends_on_it(
         assert planned["unlearn"].why == "params.alpha was 0.7, is 0.6"
 
 
+def test_without_noise_none_is_made(first: Summary, go: Go) -> None:
+    summary = go("unlearn.noise_share=0")
+    assert list(cache(summary)) == [name for name in STAGES if name != "noise"]
+    assert [name for name, hit in cache(summary).items() if not hit] == [
+        "unlearn",
+        "predict unlearned",
+        "evaluation",
+        "figures",
+    ]
+    assert summary.time_share is not None
+
+
+def test_a_method_that_needs_no_labeler_runs_none(project: Project, first: Summary, go: Go) -> None:
+    """Its time share is its own alone; its page has the figures that there are and says what took the time."""
+    from megu.report.words import conclusions
+
+    summary = go("unlearn={method: finetune, epochs: 1, batch_size: 64}")
+    spared = {"labeling", "transition", "perturbing", "noise"}
+    assert list(cache(summary)) == [name for name in STAGES if name not in spared]
+    seconds = {stage.name: stage.computed_seconds for stage in summary.stages}
+    assert summary.time_share == pytest.approx(100 * seconds["unlearn"] / seconds["reference"], rel=0.5)
+    assert any(line.startswith("Unlearning took ") for line in conclusions(summary))
+    page = (project.root / summary.report).read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "Golatkar" in page
+    assert "Labeler" not in page
+    run = mlflow_run(project, summary)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["unlearn.method"] == "finetune"
+    assert "labeler.digest" not in run.data.tags
+    again = go("unlearn={method: finetune, epochs: 1, batch_size: 64}", "noise.steps=4", "labeling.seed=7")
+    assert set(cache(again).values()) == {True}, "what it does not need does not rerun it"
+
+
+def test_retraining_as_a_method_is_the_reference(project: Project, first: Summary, go: Go) -> None:
+    from tasks.engine import kept_results
+    from tasks.reference import REFERENCE
+    from tasks.unlearn import UNLEARN
+
+    summary = go("unlearn={method: retrain}")
+    assert summary.gap == 0
+    newest = [kept_results(project, stage)[0].values["weights_digest"] for stage in (UNLEARN, REFERENCE)]
+    assert newest[0] == newest[1]
+
+
+def test_a_changed_method_reruns_itself_alone(
+    project: Project, first: Summary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.unlearn import plan
+    from megu import config
+
+    copy = tmp_path / "copy"
+    for package in sources.PACKAGES:
+        shutil.copytree(sources.ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    file = copy / "megu" / "methods" / "scrub.py"
+    file.write_text(file.read_text().replace("return plan", "return list(plan)"))
+    registry = copy / "megu" / "methods" / "__init__.py"
+    registry.write_text(registry.read_text().replace('"delete",', '"delete", "ascent",'))
+    monkeypatch.setattr(sources, "ROOT", copy)
+    assert all(decision.hit for decision in plan(project, config.load(project.params)))
+
+
 def test_a_changed_helper_reruns_the_stage_that_uses_it(
     project: Project, first: Summary, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,13 +360,13 @@ def test_the_same_seed_gives_the_same_bits(project: Project, first: Summary, go:
 def test_an_interrupted_run_is_marked_and_the_next_goes_on(
     project: Project, first: Summary, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from megu.methods import megu as method
+    from megu.methods import common
 
     def interrupt(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(method, "optimise", interrupt)
+        patch.setattr(common, "optimise", interrupt)
         with pytest.raises(KeyboardInterrupt):
             go("unlearn.alpha=0.55")
     from megu.tracking import client

@@ -1,0 +1,211 @@
+"""What the methods share: one way to train on images, to ask a frozen model, to draw, to mask and to compare."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from megu.data.tensors import ImageSet
+from megu.device import fast_dtype
+from megu.methods.context import Context, given
+from megu.models import seeded
+from megu.params import check
+from megu.progress import track
+from megu.seeds import derive, generator
+from megu.training import Batches, fingerprint, one_cycle, optimise
+
+#: Images that a frozen model is asked about at once.
+ASKED = 500
+
+#: (logits, positions in the images, step) -> loss
+LossOf = Callable[[Tensor, Tensor, int], Tensor]
+#: (inputs, positions in the images, step) -> inputs
+Disturb = Callable[[Tensor, Tensor, int], Tensor]
+MakeOptimiser = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+def check_training(epochs: int, lr: float, batch_size: int) -> None:
+    """The ranges that every method's training parameters have."""
+    check("epochs", epochs, epochs >= 1, "at least 1")
+    check("lr", lr, 0 < lr <= 1, "above 0 and at most 1")
+    check("batch_size", batch_size, batch_size >= 2, "at least 2")
+
+
+def joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Both sets as one: positions below ``len(first)`` are the first's."""
+    images, labels = torch.cat([first.images, second.images]), torch.cat([first.labels, second.labels])
+    return ImageSet(images, labels, first.mean, first.std)
+
+
+def drawn(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """``count`` of the images without repetition, all of them when there are no more, in their order."""
+    return images.subset(torch.randperm(len(images), generator=generator(seed, "retain"))[:count].sort().values)
+
+
+def allowed(labels: Tensor, forgotten: Sequence[int], num_classes: int) -> Tensor:
+    """bool (N, K): the classes that a forget sample may be taught: neither its own nor one that is being forgotten.
+
+    Where the class stays in the label space (``forgotten`` is empty) each sample's own label is masked alone.
+    Raises ``ValueError`` when a sample has none left.
+    """
+    mask = torch.ones(len(labels), num_classes, dtype=torch.bool, device=labels.device)
+    mask[:, list(forgotten)] = False
+    mask[torch.arange(len(labels), device=labels.device), labels] = False
+    if not bool(mask.any(dim=1).all()):
+        raise ValueError(f"all {num_classes} classes are being forgotten: no other label is left")
+    return mask
+
+
+def wrong_labels(mask: Tensor, random: torch.Generator) -> Tensor:
+    """int64 (N,), one of the classes that ``mask`` (N, K) allows, each as likely; drawn on the CPU, so alike on every device."""
+    return torch.multinomial(mask.cpu().double(), 1, generator=random).flatten().to(mask.device)
+
+
+def kl(logits: Tensor, probabilities: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(teacher || student) of the student's ``logits`` at a temperature, times its square; summed over classes, mean over samples.
+
+    probabilities: (B, K), the teacher's at the same temperature.
+    """
+    return F.kl_div(F.log_softmax(logits / temperature, dim=1), probabilities, reduction="batchmean") * temperature**2
+
+
+def forward(model: nn.Module, inputs: Tensor) -> Tensor:
+    """float32 logits, computed in the number format that the hardware multiplies fastest."""
+    dtype = fast_dtype(inputs.device)
+    with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
+        logits: Tensor = model(inputs)
+    return logits.float()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """``model`` in evaluation mode; afterwards in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def answers(model: nn.Module, images: ImageSet) -> Tensor:
+    """float32 logits (N, K) of a frozen model for every image, on the device of the images."""
+    with evaluating(model), torch.no_grad(), track("ask the original", len(images), "images") as advance:
+        found = []
+        for start in range(0, len(images), ASKED):
+            inputs = images.batch(slice(start, start + ASKED))
+            found.append(model(inputs).float())
+            advance(len(inputs))
+    return torch.cat(found)
+
+
+def gradients(model: nn.Module, images: ImageSet, batch_size: int, seed: int, label: str) -> Iterator[list[Tensor]]:
+    """The gradient of each batch's mean cross-entropy, a tensor a parameter, in evaluation mode and float32.
+
+    Every image once, the order drawn; the last batch is what is left. The model's own ``.grad`` stays as it is.
+    """
+    parameters = list(model.parameters())
+    order = torch.randperm(len(images), generator=generator(seed, label)).to(images.device)
+    with evaluating(model), track(label, len(images), "images") as advance:
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
+            loss = F.cross_entropy(model(images.batch(index)), images.labels[index])
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            yield [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+            advance(len(index))
+
+
+def fresh_model(context: Context, stream: str, device: torch.device) -> nn.Module:
+    """A newly initialised network of the original's architecture; another for another ``stream``."""
+    return seeded(given(context.fresh, "fresh"), derive(context.seed, stream)).to(device)
+
+
+def sgd(lr: float, weight_decay: float = 0.0) -> MakeOptimiser:
+    """With momentum 0.9, as everyone's public code has it."""
+    return lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
+
+
+def adam(lr: float) -> MakeOptimiser:
+    return lambda model: torch.optim.Adam(model.parameters(), lr=lr)
+
+
+def descend(
+    model: nn.Module,
+    loss_at: Callable[[int], Tensor],
+    optimiser: torch.optim.Optimizer,
+    context: Context,
+    *,
+    epochs: int,
+    per_epoch: int,
+    batch_size: int,
+    seen: ImageSet,
+    warmup: float | None = None,
+    label: str = "unlearn",
+) -> None:
+    """`megu.training.optimise` for a method: the rate is the optimiser's, constant or (with ``warmup``) one cycle up to it.
+
+    seen: the images that the loss is of, in their order; they name the checkpoint.
+    """
+    steps, peak = epochs * per_epoch, float(optimiser.defaults["lr"])
+    optimise(
+        model,
+        optimiser,
+        loss_at,
+        lambda step: peak if warmup is None else one_cycle(step, steps, peak, warmup),
+        steps,
+        seed=context.seed,
+        key=f"{label} {asdict(context.params)} {context.seed} {fingerprint(seen)}" if context.checkpoint else "",
+        checkpoint=context.checkpoint,
+        label=label,
+        batch_size=batch_size,
+        per_epoch=per_epoch,
+    )
+
+
+def teach(
+    model: nn.Module,
+    images: ImageSet,
+    loss_of: LossOf,
+    optimiser: MakeOptimiser,
+    context: Context,
+    *,
+    epochs: int | None = None,
+    warmup: float | None = None,
+    disturb: Disturb | None = None,
+    label: str = "unlearn",
+) -> nn.Module:
+    """A copy of ``model`` that has minimised ``loss_of(logits, index, step)`` over shuffled batches of ``images``, in training mode.
+
+    The method's parameters say the ``batch_size`` and, unless they are given, the ``epochs``. warmup: see `descend`.
+    disturb: changes the normalised inputs of a batch before the model sees them.
+    """
+    copied = copy.deepcopy(model)
+    size = context.params.batch_size
+    batches = Batches(len(images), size, derive(context.seed, label))
+
+    def loss_at(step: int) -> Tensor:
+        index = batches.at(step).to(images.device)
+        inputs = images.batch(index)
+        if disturb is not None:
+            inputs = disturb(inputs, index, step)
+        return loss_of(forward(copied, inputs), index, step)
+
+    descend(
+        copied,
+        loss_at,
+        optimiser(copied),
+        context,
+        epochs=epochs or context.params.epochs,
+        per_epoch=batches.per_epoch,
+        batch_size=size,
+        seen=images,
+        warmup=warmup,
+        label=label,
+    )
+    return copied
