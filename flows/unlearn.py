@@ -31,6 +31,8 @@ from tasks.original import GIVEN, TRAINED
 from tasks.perturbing import PERTURBING
 from tasks.predictions import PREDICTIONS
 from tasks.reference import REFERENCE
+from tasks.relearn import RELEARN
+from tasks.shadow import SHADOW
 from tasks.split import SPLIT
 from tasks.transition import TRANSITION
 from tasks.unlearn import UNLEARN
@@ -98,15 +100,56 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     )
     after = run(PREDICTIONS, label="predict unlearned", data=data, model=unlearned, device=device)
 
-    retrained = []
+    checked = config.evaluation
+
+    def relearn(model: Any, which: str) -> list[Any]:
+        if not checked.relearn:
+            return []
+        return [
+            run(
+                RELEARN,
+                label=f"relearn {which}",
+                data=data,
+                split=split,
+                original=original,
+                model=model,
+                params=checked.relearning,
+                seed=checked.seed,
+                device=device,
+            )
+        ]
+
+    relearned, retrained = relearn(unlearned, "unlearned"), []
     for number in range(config.reference.repeats if config.reference.enabled else 0):
         which = f" {number + 1}" if config.reference.repeats > 1 else ""
         again = run(
             REFERENCE, label=f"reference{which}", data=data, split=split, params=config.train, seed=seed + number, device=device
         )
         retrained.append(run(PREDICTIONS, label=f"predict reference{which}", data=data, model=again, device=device))
+        relearned += relearn(again, f"reference{which}")
+    shadows = [
+        run(
+            SHADOW,
+            label=f"shadow {number + 1}",
+            data=data,
+            params=config.train,
+            seed=checked.seed,
+            number=number,
+            device=device,
+        )
+        for number in range(checked.shadows)
+    ]
 
-    evaluation = run(EVALUATION, data=data, split=split, before=before, after=after, retrained=retrained)
+    evaluation = run(
+        EVALUATION,
+        data=data,
+        split=split,
+        before=before,
+        after=after,
+        retrained=retrained,
+        shadows=shadows,
+        relearned=relearned,
+    )
     return Outputs(before, entanglement, transition, perturbing, noise, unlearned, evaluation)
 
 

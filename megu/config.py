@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
+from megu.evaluation.params import EvaluationParams
 from megu.labeling import LabelingParams
 from megu.methods import lookup, names
 from megu.noise import NoiseParams
@@ -131,6 +132,7 @@ class Config(BaseModel):
     noise: NoiseParams = NoiseParams()
     unlearn: Annotated[UnlearnParams, PlainValidator(_unlearn), PlainSerializer(_flat)] = Field({}, validate_default=True)
     reference: ReferenceParams = ReferenceParams()
+    evaluation: EvaluationParams = EvaluationParams()
     registry: RegistryParams = RegistryParams()
 
     def to_json(self) -> dict[str, Any]:

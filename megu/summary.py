@@ -6,17 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-#: The metrics that a person is shown: key, title, unit.
-METRICS = (
-    ("Af", "Af: forgotten, test", "%"),
-    ("Ar", "Ar: retained, test", "%"),
-    ("MIA", "MIA: called members", "%"),
-    ("Af_train", "forgotten, train", "%"),
-    ("Ar_train", "retained, train", "%"),
-    ("test_accuracy", "whole test set", "%"),
-    ("entropy_forget", "entropy on forgotten", "nats"),
-)
-
 
 @dataclass(frozen=True)
 class StageSummary:
@@ -42,7 +31,8 @@ class StageSummary:
 @dataclass(frozen=True)
 class Summary:
     """A finished run. metrics, original and reference are in percent, entropies in nats; reference is the mean over the
-    retrains and None when there was none; spread has the 95% interval when there were at least two."""
+    retrains and None when there was none; spread has the 95% interval when there were at least two; comparison is to the first
+    retrain (`megu.evaluation.compared`)."""
 
     headline: str
     stages: Sequence[StageSummary]
@@ -50,6 +40,7 @@ class Summary:
     original: Mapping[str, float]
     reference: Mapping[str, float] | None
     spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    comparison: Mapping[str, float | None] = field(default_factory=dict)
     gap: float | None = None
     time_share: float | None = None
     flow_seconds: float = 0.0
@@ -68,6 +59,7 @@ class Summary:
             "original": dict(self.original),
             "reference": dict(self.reference) if self.reference is not None else None,
             "reference_spread": {name: dict(entry) for name, entry in self.spread.items()},
+            "comparison": dict(self.comparison),
             "gap": self.gap,
             "time_share": self.time_share,
             "flow_seconds": round(self.flow_seconds, 3),

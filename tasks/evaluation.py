@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from megu.project import Project
@@ -10,53 +11,85 @@ from megu.store import without_nan
 from tasks import kept
 
 
-def evaluate(project: Project, data: Result, split: Result, before: Result, after: Result, retrained: list[Result]) -> Outcome:
+def evaluate(
+    project: Project,
+    data: Result,
+    split: Result,
+    before: Result,
+    after: Result,
+    retrained: list[Result],
+    shadows: list[Result],
+    relearned: list[Result],
+) -> Outcome:
+    """before, after, retrained: what the models answer. shadows: for the per-sample attack; none leaves it out.
+
+    relearned: the relearn times of the unlearned model and of each retrain, in that order; none leaves them out.
+    """
+    from megu import evaluation
+    from megu.evaluation.shadows import Shadow, audit
+
+    loaded = kept.dataset(project, data)
+    positions = kept.forget_split(project, split)
+    witnesses = [Shadow(**project.store.arrays(shadow.files["shadow"])) for shadow in shadows]
+    arrays: dict[str, Any] = {}
+
+    def mark(said: Any, name: str | None, steps: dict[str, Any]) -> evaluation.Score:
+        """name: under which the distributions are kept; None where they are not."""
+        asked = (said["train_logits"], loaded.train.labels, said["test_logits"], loaded.test.labels, positions)
+        found = evaluation.score(*asked, loaded.num_classes)
+        metrics = {**found.metrics, **steps}
+        drawn: dict[str, dict[str, Any]] = {"confidence": found.confidence, "entropy": found.entropy}
+        if witnesses:
+            attacked = audit(*asked, witnesses)
+            metrics |= attacked.metrics
+            drawn["rmia"] = {"forget": attacked.forget, "test": attacked.test}
+        if name:
+            arrays.update(
+                {f"{name}/{kind}/{group}": entries for kind, groups in drawn.items() for group, entries in groups.items()}
+            )
+        return replace(found, metrics=metrics)
+
+    answers = [project.store.arrays(entry.files["predictions"]) for entry in (before, after, *retrained)]
+    names = ["original", "unlearned", *(["reference"] if retrained else []), *[None] * (len(retrained) - 1)]
+    # The original knows it all from the start.
+    steps = [0, *(entry.values["steps"] for entry in relearned)] if relearned else []
+    times = [{"relearn_steps": count} for count in steps] or [{}] * len(answers)
+    scores = [mark(*entry) for entry in zip(answers, names, times, strict=True)]
+    values: dict[str, Any] = {
+        name: {"metrics": found.metrics, "per_class": found.per_class}
+        for name, found in zip(("original", "unlearned"), scores, strict=False)
+    }
+    if retrained:
+        values |= against(scores, answers, positions.forget)
+    return Outcome(files={"distributions": project.store.put_arrays(arrays)}, values=without_nan(values))
+
+
+def against(scores: list[Any], answers: list[Any], forget: Any) -> dict[str, Any]:
+    """The original, the unlearned model and the other retrains (in that order) against the first retrain, and the retrains' spread.
+
+    To the retrain of the run's own seed, as the claims of the method are made; the spread says how much that varies.
+    """
     import numpy as np
 
     from megu import evaluation
 
-    loaded = kept.dataset(project, data)
-    positions = kept.forget_split(project, split)
-
-    def mark(predictions: Result) -> evaluation.Score:
-        answers = project.store.arrays(predictions.files["predictions"])
-        return evaluation.score(
-            answers["train_logits"],
-            loaded.train.labels,
-            answers["test_logits"],
-            loaded.test.labels,
-            positions,
-            loaded.num_classes,
-        )
-
-    scores = {"original": mark(before), "unlearned": mark(after)}
-    marks = [mark(entry) for entry in retrained]
-    if marks:
-        scores["reference"] = marks[0]
-    values: dict[str, Any] = {name: {"metrics": score.metrics, "per_class": score.per_class} for name, score in scores.items()}
-    if marks:
-        spread = evaluation.spread([entry.metrics for entry in marks])
-        means = {name: entry["mean"] for name, entry in spread.items()}
-        unlearned = project.store.arrays(after.files["predictions"])
-        reference = project.store.arrays(retrained[0].files["predictions"])
-        values["reference"] = {"metrics": means, "per_class": np.mean([entry.per_class for entry in marks], axis=0).tolist()}
-        values["comparison"] = {
-            # To the retrain of the run's own seed, as the claims of the method are made; the spread says how much that varies.
-            "gap": evaluation.gap(scores["unlearned"].metrics, marks[0].metrics),
-            "gap_original": evaluation.gap(scores["original"].metrics, marks[0].metrics),
-            "ToW": evaluation.tow(scores["unlearned"].metrics, marks[0].metrics),
-            "JS_forget": evaluation.js_divergence(
-                unlearned["train_logits"][positions.forget], reference["train_logits"][positions.forget]
-            ),
-        }
-        values["spread"] = spread if len(marks) > 1 else {}
-    arrays = {
-        f"{name}/{kind}/{group}": entries
-        for name, score in scores.items()
-        for kind in ("confidence", "entropy")
-        for group, entries in getattr(score, kind).items()
+    marks = [entry.metrics for entry in scores[2:]]
+    compared = [
+        evaluation.compared(found.metrics, said, marks[0], answers[2], forget)
+        for found, said in zip(scores, answers, strict=True)
+    ]
+    comparison = compared[1] | {f"{name}_original": value for name, value in compared[0].items()}
+    if len(marks) > 1:
+        others = evaluation.mean_of(compared[3:])
+        comparison |= {f"{name}_reference": value for name, value in others.items()}
+    return {
+        "reference": {
+            "metrics": evaluation.mean_of(marks),
+            "per_class": np.mean([entry.per_class for entry in scores[2:]], axis=0).tolist(),
+        },
+        "comparison": comparison,
+        "spread": evaluation.spread(marks) if len(marks) > 1 else {},
     }
-    return Outcome(files={"distributions": project.store.put_arrays(arrays)}, values=without_nan(values))
 
 
 def say(result: Result) -> str:

@@ -10,7 +10,6 @@ import base64
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -18,6 +17,7 @@ from prefect.runtime import flow_run
 
 from megu import report, services, tracking
 from megu.config import Config
+from megu.evaluation import flat
 from megu.methods import lookup
 from megu.progress import stages
 from megu.project import Project
@@ -73,9 +73,7 @@ def request_in_words(config: Config) -> str:
 def record_mlflow(project: Project, config: Config, run: Run, executor: Executor, summary: Summary, page: str) -> None:
     results = {ran.decision.label: ran.result for ran in executor.ran}
     data, split, evaluation = results["dataset"], results["split"], results["evaluation"]
-    metrics = {name: value for name, value in summary.metrics.items() if value is not None}
-    metrics |= numbers("original", summary.original) | numbers("reference", summary.reference or {})
-    metrics |= numbers("comparison", evaluation.values.get("comparison", {}))
+    metrics = flat(evaluation.values)
     metrics |= {f"seconds/{stage.name}": stage.seconds for stage in summary.stages}
     metrics |= {f"seconds_computed/{stage.name}": stage.computed_seconds for stage in summary.stages}
     metrics |= {f"cached/{stage.name}": float(stage.hit) for stage in summary.stages}
@@ -126,10 +124,6 @@ def reused_from(run: Run, executor: Executor) -> dict[str, str]:
         if known[flow]:
             found[label] = known[flow]
     return found
-
-
-def numbers(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:
-    return {f"{prefix}/{name}": float(value) for name, value in values.items() if value is not None}
 
 
 @task(
@@ -199,6 +193,7 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
         original=values["original"]["metrics"],
         reference=reference["metrics"] if reference else None,
         spread=values.get("spread", {}),
+        comparison=comparison,
         gap=comparison.get("gap"),
         time_share=time_share(executor),
         mlflow_run_id=run.id,

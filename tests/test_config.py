@@ -47,6 +47,10 @@ INVALID = {
     "unknown label": ({"perturbing": {"label": "hard"}}, "perturbing.label", "'rank'"),
     "sharpness": ({"perturbing": {"sharpness": 0}}, "perturbing.sharpness = 0", "auto"),
     "unknown architecture": ({"train": {"arch": "resnet"}}, "train.arch", "resnet-compact"),
+    "odd shadows": ({"evaluation": {"shadows": 3}}, "evaluation.shadows = 3", "even"),
+    "relearn steps": ({"evaluation": {"relearn_steps": 0}}, "evaluation.relearn_steps = 0", "between 1 and"),
+    "tolerance": ({"evaluation": {"relearn_tolerance": 100}}, "evaluation.relearn_tolerance = 100", "below 100"),
+    "unknown evaluation key": ({"evaluation": {"shadow": 2}}, "unknown key evaluation.shadow", "did you mean shadows"),
     "alias": ({"registry": {"alias": "a/b"}}, "registry.alias", "without"),
 }
 

@@ -36,6 +36,9 @@ METHOD = [
     "noise",
     "methods",
     "evaluation",
+    "evaluation.shadows",
+    "evaluation.relearning",
+    "evaluation.guide",
     "models",
     "data.tensors",
     "device",
@@ -77,6 +80,8 @@ def test_the_method_needs_only_torch_and_numpy() -> None:
         "typer",
         "torchvision",
         "PIL",
+        "sklearn",
+        "scipy",
     ]
     modules = ", ".join(f"megu.{name}" for name in METHOD)
     program = f"import sys\nfor name in {refused}: sys.modules[name] = None\nimport {modules}\n"

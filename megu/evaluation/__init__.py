@@ -1,10 +1,13 @@
 """What a model still knows of the forget set, what it kept of the rest, and what an attacker sees (METHOD: evaluation protocol).
 
-Accuracies and MIA are in percent, entropies in nats.
+Accuracies and MIA are in percent, entropies in nats. `megu.evaluation.guide` says of each metric what value is right and why. Beside
+what is here, which takes a model's answers alone: `megu.evaluation.shadows` (a per-sample attack) and
+`megu.evaluation.relearning` (how soon it is all back), which train networks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megu.evaluation.attack import members_called
+from megu.evaluation.attack import members_called, svm
 from megu.evaluation.statistics import interval
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ class Score:
     """One model's marks.
 
     metrics: Ar, Af (test images; for random and ids requests Af is on the forgotten training images and Ar on the whole test
-    set), Ar_train, Af_train, test_accuracy, MIA in percent; entropy_forget, entropy_retain, entropy_test in nats (means).
+    set), Ar_train, Af_train, test_accuracy, MIA, MIA_SVM in percent; entropy_forget, entropy_retain, entropy_test in nats (means).
     per_class: test accuracy by class in percent, NaN for a class without test images.
     confidence, entropy: float32 per sample, of the groups "forget" and "retain" (training) and "test", as the attack sees them.
     """
@@ -65,6 +68,7 @@ def score(
         "Af_train": af_train,
         "test_accuracy": percent(right_test),
         "MIA": members_called(entropy["retain"], entropy["test"], entropy["forget"]),
+        "MIA_SVM": members_called(entropy["retain"], entropy["test"], entropy["forget"], svm),
         **{f"entropy_{name}": float(values.mean()) for name, values in entropy.items()},
     }
     return Score(
@@ -112,6 +116,54 @@ def js_divergence(logits: NDArray[Any], reference_logits: NDArray[Any]) -> float
     return float(np.mean(entropies((p + q) / 2) - (entropies(p) + entropies(q)) / 2))
 
 
-def spread(scores: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean, 95% t interval and standard deviation of each metric over several models; ``n`` says how many."""
-    return {name: interval([entry[name] for entry in scores]) for name in scores[0]}
+def compared(
+    metrics: Mapping[str, float],
+    answers: Mapping[str, NDArray[Any]],
+    reference: Mapping[str, float],
+    reference_answers: Mapping[str, NDArray[Any]],
+    forget: NDArray[Any],
+) -> dict[str, float]:
+    """A model against a retrain: gap in points, ToW in [0, 1], JS_forget and JS_test in nats.
+
+    answers: "train_logits" (N, K) and "test_logits" (M, K). forget: positions of the forgotten training samples.
+    """
+    return {
+        "gap": gap(metrics, reference),
+        "ToW": tow(metrics, reference),
+        "JS_forget": js_divergence(answers["train_logits"][forget], reference_answers["train_logits"][forget]),
+        "JS_test": js_divergence(answers["test_logits"], reference_answers["test_logits"]),
+    }
+
+
+def mean_of(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric that all of them have."""
+    return {name: entry["mean"] for name, entry in spread(scores).items()}
+
+
+def spread(scores: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
+    """Mean, 95% t interval and standard deviation of each metric over several models or runs; ``n`` says how many.
+
+    Of the metrics that all of them have. One that any of them does not define (None or NaN) is NaN: leaving the failures out
+    would flatter it.
+    """
+    names = [name for name in scores[0] if all(name in entry for entry in scores)]
+    return {name: interval([math.nan if (value := entry[name]) is None else value for entry in scores]) for name in names}
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, float]:
+    """Every metric of one run by one name each, as MLflow and the benchmark have them; what is not defined is left out.
+
+    values: of the evaluation stage. The unlearned model's have their own names (Ar, MIA, RMIA_AUC, …), the others a prefix: "original/",
+    "reference/" (means over the retrains), with several retrains "reference_low/" and "reference_high/" (95% interval), and
+    "comparison/" (gap, ToW, JS_forget, JS_test; "…_original" of the original, "…_reference" of the other retrains, to the first).
+    """
+    spread = values.get("spread", {})
+    groups = {
+        "": values["unlearned"]["metrics"],
+        "original/": values["original"]["metrics"],
+        "reference/": values.get("reference", {}).get("metrics", {}),
+        **{f"reference_{side}/": {name: entry[side] for name, entry in spread.items()} for side in ("low", "high")},
+        "comparison/": values.get("comparison", {}),
+    }
+    every = {f"{prefix}{name}": value for prefix, group in groups.items() for name, value in group.items()}
+    return {name: float(value) for name, value in every.items() if value is not None and not math.isnan(value)}

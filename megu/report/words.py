@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from megu.summary import METRICS, Summary
+from megu.evaluation.guide import METRICS, Metric
+from megu.summary import Summary
 
 #: Up to here, in percent, a class counts as forgotten; from here in points, the retained accuracy as lost.
 FORGOTTEN, NEAR = 1.0, 1.5
@@ -32,20 +33,42 @@ def number(value: float | None, digits: int = 1, unit: str = "%") -> str:
     return "—" if value is None or value != value else f"{value:.{digits}f}{unit}"  # noqa: PLR0124 - NaN
 
 
+#: unit -> digits after the point, what is written behind
+UNITS = {"%": (1, "%"), "nats": (2, " nats"), "points": (2, " points"), "steps": (0, " steps"), "": (3, "")}
+
+
 def summary_rows(summary: Summary) -> list[dict[str, str]]:
-    """One row a metric: original, unlearned, retrain with its 95% interval when there were several."""
-    rows = []
-    for key, title, unit in METRICS:
-        digits, suffix = (2, " nats") if unit == "nats" else (1, "%")
-        row = {
-            "metric": title,
-            "original": number(summary.original.get(key), digits, suffix),
-            "unlearned": number(summary.metrics.get(key), digits, suffix),
-        }
-        if summary.reference is not None:
-            row["true retrain"] = number(summary.reference.get(key), digits, suffix) + interval(summary, key, digits)
-        rows.append(row)
-    return rows
+    """The chief metrics, a row each: original, unlearned, retrain with its 95% interval when there were several."""
+    return [row(summary, key, metric) for key, metric in METRICS.items() if metric.brief]
+
+
+def guided_rows(summary: Summary) -> list[dict[str, str]]:
+    """Every metric that the run has, with what value is right and why."""
+    present = summary.metrics.keys() | summary.comparison.keys()
+    return [
+        row(summary, key, metric) | {"right": metric.right, "why": metric.why}
+        for key, metric in METRICS.items()
+        if key in present
+    ]
+
+
+def row(summary: Summary, key: str, metric: Metric) -> dict[str, str]:
+    """One metric, written for a person, of each model that the run has."""
+    digits, unit = UNITS[metric.unit]
+    if key in summary.comparison:  # to the first retrain; of the retrains, what the others come to
+        original, unlearned = summary.comparison.get(f"{key}_original"), summary.comparison[key]
+        reference = {key: summary.comparison.get(f"{key}_reference")}
+    else:
+        original, unlearned = summary.original.get(key), summary.metrics.get(key)
+        reference = dict(summary.reference or {})
+    written = {
+        "metric": metric.title,
+        "original": number(original, digits, unit),
+        "unlearned": number(unlearned, digits, unit),
+    }
+    if summary.reference is not None:
+        written["true retrain"] = number(reference.get(key), digits, unit) + interval(summary, key, digits)
+    return written
 
 
 def interval(summary: Summary, key: str, digits: int) -> str:

@@ -379,6 +379,31 @@ def test_an_interrupted_run_is_marked_and_the_next_goes_on(
     assert [name for name, hit in again.items() if not hit] == ["unlearn", "predict unlearned", "evaluation", "figures"]
 
 
+def test_shadows_and_relearning_are_measured_and_the_shadows_shared(project: Project, first: Summary, go: Go) -> None:
+    more = ("evaluation.shadows=2", "evaluation.relearn=true", "evaluation.relearn_steps=3")
+    summary = go(*more)
+    added = ["relearn unlearned", "relearn reference", "shadow 1", "shadow 2"]
+    assert [name for name, hit in cache(summary).items() if not hit] == [*added, "evaluation", "figures"]
+    assert summary.time_share == first.time_share, "what is measured afterwards is not the method's time"
+    assert summary.reference is not None
+    for marks in (summary.metrics, summary.original, summary.reference):
+        assert 0 <= marks["RMIA_AUC"] <= 1
+        assert 0 <= marks["RMIA_TPR_01"] <= marks["RMIA_TPR_1"] <= 100
+        assert marks["relearn_steps"] is None or 0 <= marks["relearn_steps"] <= 3
+    assert summary.original["relearn_steps"] == 0
+    assert {name: summary.metrics[name] for name in first.metrics} == first.metrics, "it changes nothing that was there"
+    page = (project.root / summary.report).read_text()
+    assert "shadow attack (RMIA): AUC" in page
+    run = mlflow_run(project, summary)
+    assert {"RMIA_AUC", "original/RMIA_AUC", "reference/RMIA_AUC", "comparison/ToW", "MIA_SVM"} <= set(run.data.metrics)
+    assert run.data.metrics["RMIA_AUC"] == summary.metrics["RMIA_AUC"]
+
+    other = cache(go(*more, "forget.classes=[Bag]", "unlearn={method: delete, epochs: 1}", "evaluation.relearn_steps=2"))
+    assert other["shadow 1"]
+    assert other["shadow 2"], "they know nothing of the request, the method or how long relearning may take"
+    assert not other["reference"]
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

@@ -9,6 +9,7 @@ import pytest
 
 from megu.report import ReportData, headline, render, summary_markdown, summary_rows
 from megu.report.figures import FigureData, NoisePictures, Samples, draw
+from megu.report.words import guided_rows
 from megu.summary import StageSummary, Summary
 
 MARKS = {"Ar": 90.0, "Af": 97.0, "MIA": 40.0, "Ar_train": 91.0, "Af_train": 98.0, "test_accuracy": 90.5, "entropy_forget": 0.1}
@@ -128,6 +129,26 @@ def test_the_spread_of_the_retrain_is_shown() -> None:
     rows = {row["metric"]: row for row in summary_rows(summary(spread=spread))}
     assert rows["MIA: called members"]["true retrain"] == "40.0% [31.0, 49.0], 3 seeds"
     assert "[31.0, 49.0]" in summary_markdown(summary(spread=spread))
+
+
+def test_every_metric_of_the_run_says_on_the_page_what_is_right() -> None:
+    comparison = {"gap": 1.25, "gap_original": 36.7, "gap_reference": 0.8, "JS_forget": 0.031}
+    attacked = {**MARKS, "RMIA_AUC": 0.512, "relearn_steps": None}
+    made = summary(metrics=attacked, original={**MARKS, "RMIA_AUC": 0.9, "relearn_steps": 0}, comparison=comparison)
+    rows = {row["metric"]: row for row in guided_rows(made)}
+    assert rows["mean gap over Ar, Af, MIA"]["original"] == "36.70 points"
+    assert rows["mean gap over Ar, Af, MIA"]["unlearned"] == "1.25 points"
+    assert rows["mean gap over Ar, Af, MIA"]["true retrain"] == "0.80 points"
+    assert rows["Jensen-Shannon on forgotten"]["true retrain"] == "—"
+    assert rows["shadow attack (RMIA): AUC"]["unlearned"] == "0.512"
+    assert (rows["relearn time"]["original"], rows["relearn time"]["unlearned"]) == ("0 steps", "—")
+    assert "tug of war (ToW)" not in rows, "it was not measured"
+    assert len(summary_rows(made)) == 7, "the terminal's table stays short"
+    shown = page(summary=made)
+    for entry in rows.values():
+        assert entry["why"].replace("'", "&#39;") in shown
+        assert f"<strong>{entry['right']}</strong>".replace("'", "&#39;") in shown
+    assert made.to_json()["comparison"]["gap_reference"] == 0.8
 
 
 @pytest.mark.parametrize(("count", "channels"), [(3, 1), (10, 3), (100, 3)])

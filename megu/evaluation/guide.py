@@ -1,0 +1,132 @@
+"""What each metric is, what value of it is right, and why: for the report, the README and whoever reads a table.
+
+Nothing but the standard library is needed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """title, right (the value that is right), why: for a person, a line each. unit: of the number, "" for a share in [0, 1].
+
+    brief: in the short table of the terminal too.
+    """
+
+    title: str
+    unit: Literal["%", "nats", "points", "steps", ""]
+    right: str
+    why: str
+    brief: bool = False
+
+
+#: Every metric that an evaluation can have, in the order of the report.
+METRICS = {
+    "Af": Metric(
+        "Af: forgotten, test",
+        "%",
+        "the retrain's (0 for a whole class)",
+        "A model that never saw the class cannot name it; of a sub-class or of single samples it still gets many right.",
+        brief=True,
+    ),
+    "Ar": Metric(
+        "Ar: retained, test",
+        "%",
+        "the retrain's",
+        "Forgetting must cost the rest nothing; a retrain often gains a little, with one class less to confuse.",
+        brief=True,
+    ),
+    "MIA": Metric(
+        "MIA: called members",
+        "%",
+        "the retrain's, not zero",
+        "A retrain is sure of itself on some forgotten images without having seen them. Far above it: still remembered. Far below it: "
+        "over-forgotten, which an attacker can see.",
+        brief=True,
+    ),
+    "Af_train": Metric(
+        "forgotten, train",
+        "%",
+        "the retrain's",
+        "The samples of the request themselves, whether or not the rest of their class is forgotten.",
+        brief=True,
+    ),
+    "Ar_train": Metric(
+        "retained, train", "%", "the retrain's", "What was learned from the rest must stay learned.", brief=True
+    ),
+    "test_accuracy": Metric(
+        "whole test set",
+        "%",
+        "the retrain's",
+        "Includes the forgotten class where there is one, so it falls by its share.",
+        brief=True,
+    ),
+    "entropy_forget": Metric(
+        "entropy on forgotten",
+        "nats",
+        "the retrain's",
+        "How unsure the answers are; what the MIA sees. Too sure: remembered. Too unsure: visibly scrubbed.",
+        brief=True,
+    ),
+    "entropy_retain": Metric("entropy on retained", "nats", "the retrain's", "Unlearning must not blur the rest."),
+    "entropy_test": Metric("entropy on test", "nats", "the retrain's", "The same, on images that no model was trained on."),
+    "MIA_SVM": Metric(
+        "MIA by SVM: called members",
+        "%",
+        "the retrain's, not zero",
+        "The same attack with another threshold. Where the two differ much, the score hangs on the threshold and neither means much.",
+    ),
+    "RMIA_AUC": Metric(
+        "shadow attack (RMIA): AUC",
+        "",
+        "the retrain's, about 0.5",
+        "Forgotten training samples against test samples of the same class, each compared with shadow models that never saw it. A retrain "
+        "saw neither. Above it: still recognised as members. Below it: pushed under the unseen ones, which shows too.",
+    ),
+    "RMIA_TPR_1": Metric(
+        "shadow attack: found at 1% false alarms",
+        "%",
+        "the retrain's, about 1",
+        "The few samples that an attacker can be certain of; an average hides them.",
+    ),
+    "RMIA_TPR_01": Metric(
+        "shadow attack: found at 0.1% false alarms",
+        "%",
+        "the retrain's, about 0.1",
+        "The same, more certain still. With fewer than 1,000 test samples of the class not one false alarm is allowed, and it varies much.",
+    ),
+    "relearn_steps": Metric(
+        "relearn time",
+        "steps",
+        "the retrain's",
+        "Steps of fine-tuning on the forget set until the original's accuracy on it is back. Fewer than the retrain's: it was hidden, not "
+        "forgotten. More: the model was damaged. A dash: not back when the count was given up.",
+    ),
+    "gap": Metric(
+        "mean gap over Ar, Af, MIA",
+        "points",
+        "0, or another retrain's",
+        "Mean absolute difference to the retrain of the run's seed. Two retrains differ too: below what they do, less is chance.",
+    ),
+    "ToW": Metric(
+        "tug of war (ToW)",
+        "",
+        "1, or another retrain's",
+        "Product of 1 - |accuracy - the retrain's| on forgotten, retained and test images: one bad side spoils it (Zhao et al. 2024).",
+    ),
+    "JS_forget": Metric(
+        "Jensen-Shannon on forgotten",
+        "nats",
+        "0, or another retrain's",
+        "How far the answers on forgotten images are from the retrain's, between 0 and 0.69. Equal accuracies can hide unlike answers.",
+    ),
+    "JS_test": Metric(
+        "Jensen-Shannon on test",
+        "nats",
+        "0, or another retrain's",
+        "The same on the whole test set: what users of the model meet.",
+    ),
+}

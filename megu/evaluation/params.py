@@ -1,0 +1,56 @@
+"""The parameters of the evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megu.params import STRICT, check
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelearnParams:
+    """steps: where to give up. tolerance: points below the original's accuracy that count as regained. lr, batch_size: of Adam."""
+
+    steps: int = 500
+    tolerance: float = 5.0
+    lr: float = 1e-4
+    batch_size: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationParams:
+    """What is measured beside accuracies and the attacks on entropy; both parts train networks, so both are off by default.
+
+    shadows: shadow models for the per-sample attack (`megu.evaluation.shadows`), in complementary pairs; 0 leaves the attack out.
+    seed: of the shadows and of the order of relearning; not the run's seed, so that a new seed trains no shadow again.
+    relearn: whether to measure the relearn time (`megu.evaluation.relearning`), by the recipe of the other four.
+    """
+
+    __pydantic_config__ = STRICT
+
+    shadows: int = 0
+    seed: int = 0
+    relearn: bool = False
+    relearn_steps: int = 500
+    relearn_tolerance: float = 5.0
+    relearn_lr: float = 1e-4
+    relearn_batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        even = 0 <= self.shadows <= 256 and self.shadows % 2 == 0
+        check("shadows", self.shadows, even, "0 or an even number up to 256: they are trained on complementary halves")
+        check("seed", self.seed, 0 <= self.seed < 2**31, "at least 0 and below 2147483648")
+        check("relearn_steps", self.relearn_steps, 1 <= self.relearn_steps <= 100_000, "between 1 and 100000")
+        check("relearn_tolerance", self.relearn_tolerance, 0 <= self.relearn_tolerance < 100, "at least 0 and below 100")
+        check("relearn_lr", self.relearn_lr, 0 < self.relearn_lr <= 1, "above 0 and at most 1")
+        check("relearn_batch_size", self.relearn_batch_size, self.relearn_batch_size >= 1, "at least 1")
+
+    @property
+    def relearning(self) -> RelearnParams:
+        """The recipe of relearning alone, so that its results depend on nothing else."""
+        return RelearnParams(
+            steps=self.relearn_steps,
+            tolerance=self.relearn_tolerance,
+            lr=self.relearn_lr,
+            batch_size=self.relearn_batch_size,
+        )

@@ -1,0 +1,40 @@
+"""How many steps of fine-tuning bring the forget set back."""
+
+from __future__ import annotations
+
+from megu.evaluation.params import RelearnParams
+from megu.project import Project
+from megu.stages import Device, Outcome, Result, Stage
+from tasks import kept
+
+
+def measure(
+    project: Project,
+    data: Result,
+    split: Result,
+    original: Result,
+    model: Result,
+    params: RelearnParams,
+    seed: int,
+    device: Device,
+) -> Outcome:
+    """steps: None when the original's accuracy is not back after ``params.steps``. target, before: accuracies in percent."""
+    from megu.evaluation.relearning import accuracy, asked, relearn
+
+    forget = kept.train_images(project, data, device, kept.forget_split(project, split).forget)
+    shown = asked(forget, seed)
+    target = accuracy(kept.model(project, original, device), shown) - params.tolerance
+    network = kept.model(project, model, device)
+    steps, seconds = kept.timed(lambda: relearn(network, forget, target, params, seed))
+    return Outcome(
+        values={"steps": steps, "target": target, "before": accuracy(network, shown)}, notes={"compute_seconds": seconds}
+    )
+
+
+def say(result: Result) -> str:
+    steps, values = result.values["steps"], result.values
+    reached = "not back in time" if steps is None else f"back after {steps} steps"
+    return f"{values['before']:.1f}% → {values['target']:.1f}% of the forget set: {reached}"
+
+
+RELEARN = Stage("relearn", "Count the steps that bring the forget set back", measure, say)

@@ -1,0 +1,31 @@
+"""Nothing is measured that the report does not explain, and nothing explained that is not measured."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from megu.evaluation import compared, score
+from megu.evaluation.guide import METRICS
+from megu.evaluation.shadows import Shadow, audit
+
+
+def test_every_metric_is_explained() -> None:
+    split = SimpleNamespace(
+        forget=np.array([2, 3]), retain=np.array([0, 1]), test_forget=np.array([3, 4]), test_retain=np.array([0, 1, 2])
+    )
+    logits, train_labels, test_labels = np.eye(3)[[0, 1, 0, 0, 2]], np.array([0, 1, 2, 2]), np.array([0, 0, 1, 2, 2])
+    marks = score(logits[:4], train_labels, logits, test_labels, split, 3).metrics  # type: ignore[arg-type]
+    shadow = Shadow(np.zeros(4), np.zeros(5), np.zeros(4, dtype=bool), np.zeros(5, dtype=bool))
+    attacked = audit(logits[:4], train_labels, logits, test_labels, split, [shadow]).metrics  # type: ignore[arg-type]
+    said = {"train_logits": logits[:4], "test_logits": logits}
+    comparison = compared(marks, said, marks, said, split.forget)
+    assert set(METRICS) == {*marks, *attacked, *comparison, "relearn_steps"}
+
+
+def test_each_says_what_is_right_and_why() -> None:
+    for metric in METRICS.values():
+        assert metric.right
+        assert metric.why.endswith(".")
+    assert [name for name, metric in METRICS.items() if metric.brief][:3] == ["Af", "Ar", "MIA"]
