@@ -160,7 +160,7 @@ def shadow_attack(name: str, models: list[nn.Module], seen: list[NDArray[np.bool
             for side, masks in enumerate((seen, nothing_seen))
         ]
         scores = [rmia(entry, ratio[1]) for entry in ratio]
-        return said, ratio, scores, [auc(*scores), *(tpr_at_fpr(*scores, rate) for rate in (0.01, 0.001))]
+        return said, ratio, scores, [auc(*scores), *(tpr_at_fpr(scores[0], scores[1], rate) for rate in (0.01, 0.001))]
 
     (said, ratio, scores, metrics), seconds = timed(ours)
     places, images = slices(dataset, every)

@@ -9,7 +9,10 @@ from megu.params import STRICT, check
 
 @dataclass(frozen=True, kw_only=True)
 class RelearnParams:
-    """steps: where to give up. tolerance: points below the original's accuracy that count as regained. lr, batch_size: of Adam."""
+    """steps: where to give up. tolerance: points below the original's accuracy that count as regained. lr, batch_size: of Adam.
+
+    The ranges are `EvaluationParams`', where they come from.
+    """
 
     steps: int = 500
     tolerance: float = 5.0
