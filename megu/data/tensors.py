@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
     from megu.data.arrays import Partition
+
+#: Black pixels on each side of an image that is cropped at random.
+CROP_PADDING = 4
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,11 @@ class ImageSet:
         positions = torch.as_tensor(np.asarray(index), device=self.device)
         return replace(self, images=self.images[positions], labels=self.labels[positions])
 
-    def batch(self, index: Tensor | slice, flip: Tensor | None = None) -> Tensor:
-        """float32 (B, C, H, W), normalised; ``flip`` (bool (B,)) mirrors some left to right."""
+    def batch(self, index: Tensor | slice, flip: Tensor | None = None, crop: Tensor | None = None) -> Tensor:
+        """float32 (B, C, H, W), normalised; ``flip`` (bool (B,)) mirrors some left to right, ``crop`` is as in `cropped`."""
         images = self.images[index]
+        if crop is not None:
+            images = cropped(images, crop)
         if flip is not None:
             images = torch.where(flip[:, None, None, None], images.flip(3), images)
         return self.normalise(images)
@@ -74,3 +80,16 @@ class ImageSet:
         scale, shift = 1.0 / (255.0 * self.std), self.mean / self.std
         ready = images.float() * scale[:, None, None] - shift[:, None, None]
         return ready.contiguous(memory_format=torch.channels_last)
+
+
+def cropped(images: Tensor, crop: Tensor) -> Tensor:
+    """Each image of (B, C, H, W) padded by `CROP_PADDING` zeros and cut to its size again, from row and column ``crop`` (B, 2) on.
+
+    ``crop`` is in 0..2 * CROP_PADDING; CROP_PADDING in both leaves the image as it is.
+    """
+    height, width = images.shape[2:]
+    padded = F.pad(images, (CROP_PADDING,) * 4).permute(0, 2, 3, 1)
+    rows = crop[:, 0, None] + torch.arange(height, device=crop.device)
+    columns = crop[:, 1, None] + torch.arange(width, device=crop.device)
+    each = torch.arange(len(images), device=crop.device)[:, None, None]
+    return padded[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
