@@ -9,15 +9,27 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 PACKAGES = ("megu", "tasks")
 
 #: Modules whose code cannot change what a stage computes: how it is called, shown, stored and found. The values that come
-#: out of the configuration are in the cache key themselves.
+#: out of the configuration are in the cache key themselves. A registry is among them, so that a new entry reruns nothing: what
+#: is looked up in one has its code in the key as a value (`megu.stages.Code`).
 SURROUNDINGS = frozenset(
-    {"megu", "megu.config", "megu.errors", "megu.progress", "megu.project", "megu.sources", "megu.stages", "tasks.engine"}
+    {
+        "megu",
+        "megu.config",
+        "megu.errors",
+        "megu.methods",
+        "megu.plugins",
+        "megu.progress",
+        "megu.project",
+        "megu.sources",
+        "megu.stages",
+        "tasks.engine",
+    }
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,8 +44,8 @@ def module_file(module: str, root: Path) -> Path | None:
     return None
 
 
-def imports(tree: ast.AST, module: str, *, package: bool) -> set[str]:
-    """Every module of ours that may be imported by ``tree``, wherever in it the import stands."""
+def imports(tree: ast.AST, module: str, *, package: bool, packages: Collection[str] = PACKAGES) -> set[str]:
+    """Every module of ``packages`` that may be imported by ``tree``, wherever in it the import stands."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -45,7 +57,7 @@ def imports(tree: ast.AST, module: str, *, package: bool) -> set[str]:
                 base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
             # "from megu.data import arrays" may name a module or an attribute; the caller drops what is no file.
             found.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
-    return {parent for name in found for parent in lineage(name) if name.split(".")[0] in PACKAGES}
+    return {parent for name in found for parent in lineage(name) if name.split(".")[0] in packages}
 
 
 def lineage(module: str) -> list[str]:
@@ -66,24 +78,30 @@ def meaning(source: str) -> str:
 
 
 @functools.cache
-def _read(path: Path, stamp: tuple[int, int], module: str) -> tuple[str, frozenset[str]]:
+def _read(path: Path, stamp: tuple[int, int], module: str, packages: tuple[str, ...]) -> tuple[str, frozenset[str]]:
     """The digest and the imports of one file; ``stamp`` (mtime, size) renews the memory when the file changes."""
     source = path.read_text(encoding="utf-8")
     digest = hashlib.sha256(meaning(source).encode()).hexdigest()
-    return digest, frozenset(imports(ast.parse(source), module, package=path.name == "__init__.py"))
+    found = imports(ast.parse(source), module, package=path.name == "__init__.py", packages=packages)
+    return digest, frozenset(found)
 
 
-def closure(module: str, root: Path | None = None) -> dict[str, str]:
-    """Digest by module, of ``module`` and all it imports from our packages, `SURROUNDINGS` left out."""
+def closure(module: str, root: Path | None = None, others: Mapping[str, Path] | None = None) -> dict[str, str]:
+    """Digest by module, of ``module`` and all it imports from our packages, `SURROUNDINGS` left out.
+
+    others: further packages whose imports are followed, each with the folder that it is in.
+    """
+    places = {**dict.fromkeys(PACKAGES, root or ROOT), **(others or {})}
+    packages = tuple(places)
     digests: dict[str, str] = {}
     waiting = lineage(module)
     while waiting:
         name = waiting.pop()
-        path = module_file(name, root or ROOT)
+        path = module_file(name, places.get(name.split(".")[0], ROOT))
         if name in digests or name in SURROUNDINGS or path is None:
             continue
         status = path.stat()
-        digests[name], wanted = _read(path, (status.st_mtime_ns, status.st_size), name)
+        digests[name], wanted = _read(path, (status.st_mtime_ns, status.st_size), name, packages)
         waiting.extend(wanted)
     return dict(sorted(digests.items()))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from megu import checkpoint as checkpoints
 from megu.data.tensors import CROP_PADDING, ImageSet
 from megu.device import fast_dtype
-from megu.models import MODELS, build
+from megu.models import build, code, known, names
 from megu.params import STRICT, check
 from megu.progress import track
 from megu.seeds import derive, generator
@@ -39,7 +39,7 @@ Augment = Literal["none", "flip", "flip-crop"]
 class TrainParams:
     """The recipe of the original and of its true retrain.
 
-    arch: one of `megu.models.MODELS`. lr: the peak.
+    arch: one of `megu.models.names`, or the user's own as ``package.module:function``. lr: the peak.
     optimiser: "adamw", or "sgd" (momentum 0.9, without Nesterov's step; weight decay is then part of the gradient).
     schedule: "one-cycle" (from 0 up to lr in the share ``warmup`` of the steps, then down to 0) or "multistep" (lr, multiplied by
     ``drop`` at the start of each of the epochs in ``milestones``, counted from 0).
@@ -62,7 +62,7 @@ class TrainParams:
     augment: Augment = "flip"
 
     def __post_init__(self) -> None:
-        check("arch", self.arch, self.arch in MODELS, f"one of {', '.join(MODELS)}")
+        check("arch", self.arch, known(self.arch), f"one of {', '.join(names())}, or package.module:function")
         check("epochs", self.epochs, self.epochs >= 1, "at least 1")
         check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
         check("lr", self.lr, 0 < self.lr < 100, "above 0 and below 100")
@@ -74,6 +74,10 @@ class TrainParams:
         rising = all(a < b for a, b in pairwise((0, *self.milestones, self.epochs)))
         check("milestones", self.milestones, rising, f"rising epochs between 1 and the last of the {self.epochs}")
         check("milestones", self.milestones, self.schedule == "multistep" or not self.milestones, "left out but for multistep")
+
+    def code(self) -> Mapping[str, str]:
+        """Digests of the user's own source that the recipe runs (`megu.stages` puts them into the cache key)."""
+        return code(self.arch)
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,8 @@ def train(
 
     checkpoint: where to leave the state every few seconds and to go on from; one of other images, parameters or seed is ignored.
     """
-    model = build(params.arch, num_classes, images.shape[0], seed).to(images.device)
+    channels, *size = images.shape
+    model = build(params.arch, num_classes, channels, seed, (size[0], size[1])).to(images.device)
     batches = Batches(len(images), params.batch_size, derive(seed, "train"))
     steps = params.epochs * batches.per_epoch
     dtype = fast_dtype(images.device)

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from megu.data import arrays, dvc, images, pins
 from megu.data.arrays import Dataset
@@ -217,7 +217,9 @@ def _fashion_mnist_from_torchvision(scratch: Path) -> Callable[[Path], Dataset]:
     if reason := _unreachable(f"{_FASHION_MNIST_MIRROR}{_FASHION_MNIST_FILES[-1]}.gz"):
         raise Unavailable(reason)
     try:
-        torchvision = _import_torchvision()
+        from megu.vision import import_torchvision
+
+        torchvision = import_torchvision()
     except Exception as error:
         raise Unavailable(f"it cannot be imported ({error})") from error
     timeout = socket.getdefaulttimeout()
@@ -253,25 +255,6 @@ def _unreachable(url: str) -> str:
     thread.start()
     thread.join(_REACH_S + 0.5)
     return result[0]
-
-
-def _import_torchvision() -> Any:
-    """Import torchvision, also a CUDA build of it on a CPU torch, which lacks the schemas of two operators."""
-    import importlib
-    import sys
-
-    import torch
-
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "operator torchvision::nms does not exist" not in str(error):
-            raise
-    for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[module]
-    torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    torch.library.define("torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return importlib.import_module("torchvision")
 
 
 _PACKAGE = "dataset-fashion-mnist"

@@ -1,18 +1,29 @@
 """The architectures. A model takes normalised images (B, C, H, W) and returns logits (B, K); ``features`` gives the penultimate (B, F).
 
-Adding one is: write its file, add its entry to `MODELS`.
+Adding one is: write its file, add its entry to `ARCHITECTURES`. A user's own needs nothing here: it is named by its import path,
+``package.module:function``, or is an entry point of the group "megu.models" (`megu.plugins`); both are called with
+(num_classes, channels).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from megu.errors import MeguError
+from megu.models import foreign
 from megu.models.compact import compact_resnet
+from megu.models.resnet import ResNet18
+from megu.models.vit import TinyViT
+from megu.models.vit_b_16 import vit_b_16
+from megu.plugins import plugins
 from megu.seeds import derive
+
+Size = tuple[int, int]
 
 
 class Classifier(Protocol):
@@ -23,16 +34,102 @@ class Classifier(Protocol):
     def classify(self, features: Tensor) -> Tensor: ...
 
 
-#: name -> (num_classes, channels) -> model
-MODELS: dict[str, Callable[[int, int], nn.Module]] = {"resnet-compact": compact_resnet}
+@dataclass(frozen=True)
+class Architecture:
+    """build: ``(num_classes, channels) -> model``, or with the images' (height, width) as a third when ``sized``.
+
+    takes: which images, in words.
+    """
+
+    build: Callable[..., nn.Module]
+    takes: str
+    sized: bool = False
 
 
-def build(arch: str, num_classes: int, channels: int, seed: int) -> nn.Module:
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnet-compact": Architecture(compact_resnet, "any size of at least 8 x 8; sized for two CPU cores"),
+    "resnet18": Architecture(ResNet18, "any size of at least 8 x 8; made for 32 x 32"),
+    "vit-tiny": Architecture(TinyViT, "the size it was built for, in patches of 4 x 4; made for 32 x 32", sized=True),
+    "vit-b-16": Architecture(vit_b_16, "any size, brought to 224 x 224 inside; needs torchvision"),
+}
+
+#: Our own names.
+MODELS: tuple[str, ...] = tuple(ARCHITECTURES)
+#: The group of entry points by which other packages bring theirs.
+GROUP = "megu.models"
+
+
+def names() -> list[str]:
+    """Every architecture that has a name: ours, then those that other packages bring."""
+    return [*ARCHITECTURES, *plugins(GROUP, ARCHITECTURES)]
+
+
+def known(arch: str) -> bool:
+    """Whether ``arch`` names an architecture, or could be an import path."""
+    return arch in ARCHITECTURES or foreign.is_path(arch) or arch in names()
+
+
+def architecture(arch: str) -> Architecture:
+    """The architecture of that name, or the one that an import path leads to.
+
+    Raises `MeguError` for a name that is neither, and for a plugin or a path that cannot be used.
+    """
+    if arch in ARCHITECTURES:
+        return ARCHITECTURES[arch]
+    if foreign.is_path(arch):
+        return _foreign(arch, foreign.find(arch))
+    if plugin := plugins(GROUP, ARCHITECTURES).get(arch):
+        return _foreign(arch, plugin.load(lambda found: "" if callable(found) else "not a function of (num_classes, channels)"))
+    raise MeguError(
+        f"there is no architecture {arch!r}", f"the ones here are {', '.join(names())}; your own is package.module:function"
+    )
+
+
+def _foreign(arch: str, function: Callable[..., object]) -> Architecture:
+    return Architecture(
+        lambda num_classes, channels: foreign.adopt(foreign.call(function, arch, num_classes, channels), arch),
+        "as its author says",
+    )
+
+
+def code(arch: str) -> Mapping[str, str]:
+    """Digests of the source of an architecture that is not ours (`megu.sources` sees to ours)."""
+    if arch in ARCHITECTURES:
+        return {}
+    if foreign.is_path(arch):
+        return foreign.code(arch)
+    plugin = plugins(GROUP, ARCHITECTURES).get(arch)
+    return plugin.sources() if plugin else {}
+
+
+def build(arch: str, num_classes: int, channels: int, seed: int, image_size: Size = (32, 32)) -> nn.Module:
     """A freshly initialised model, the same for the same seed whatever was drawn before.
 
-    Raises ``KeyError`` for an architecture that `MODELS` does not have.
+    Raises `MeguError` for an unknown architecture, and for one of the user's that does not take such images or answers another
+    number of classes.
     """
+    chosen = architecture(arch)
+
+    def fresh() -> nn.Module:
+        model = chosen.build(num_classes, channels, *([image_size] if chosen.sized else []))
+        if arch not in ARCHITECTURES:
+            foreign.check_output(model, arch, num_classes, (channels, *image_size))
+        return model
+
+    return seeded(fresh, seed)
+
+
+def seeded(fresh: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """What ``fresh`` makes when all that it draws is decided by ``seed``; the generators are left as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
-        model = MODELS[arch](num_classes, channels)
+        model = fresh()
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def parameters(arch: str, num_classes: int, channels: int, image_size: Size) -> int:
+    """How many weights a model has, without giving it any."""
+    chosen = architecture(arch)
+    with torch.device("meta"):
+        model = chosen.build(num_classes, channels, *([image_size] if chosen.sized else []))
+    return sum(weight.numel() for weight in model.parameters())

@@ -23,6 +23,7 @@ from megu.data import arrays, dvc, pins, providers
 from megu.data.arrays import Dataset
 from megu.data.providers import Unavailable, add, fetch, status
 from megu.errors import MeguError
+from megu.vision import import_torchvision
 
 IDX = {"train-images-idx3": (20, 4, 4), "train-labels-idx1": (20,), "t10k-images-idx3": (10, 4, 4), "t10k-labels-idx1": (10,)}
 
@@ -210,7 +211,7 @@ def mirror(idx_files: Path) -> Iterator[str]:
 def test_torchvisions_download(
     root: Path, mirror: str, idx_files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    torchvision = providers._import_torchvision()
+    torchvision = import_torchvision()
     kind = torchvision.datasets.FashionMNIST
     sums = [(f"{name}-ubyte.gz", md5((idx_files / f"{name}-ubyte.gz").read_bytes()).hexdigest()) for name in IDX]
     monkeypatch.setattr(kind, "mirrors", [mirror])

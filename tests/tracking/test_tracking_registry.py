@@ -196,8 +196,51 @@ def test_a_model_of_another_program(run: Run, home: Path, tmp_path: Path) -> Non
     run.artifacts({"other/MLmodel": b"flavors: {}\n"})
     run.client.create_registered_model("foreign")
     run.client.create_model_version("foreign", f"{run.client.get_run(run.id).info.artifact_uri}/other", run.id)
-    with pytest.raises(MeguError, match="no safetensors weights of megu"):
+    with pytest.raises(MeguError, match="holds no weights that can be read"):
         fetch_model("models:/foreign/1", tmp_path / "to", home=home)
+
+
+def log_plainly(run: Run, kind: str) -> str:
+    """A model as another program logs it with plain `mlflow.pytorch`; its address. Under the run's own store."""
+    import mlflow
+    import mlflow.pytorch
+
+    model = build("resnet-compact", 4, 1, seed=12).eval()
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(run.client.tracking_uri)
+    try:
+        with mlflow.start_run(run_id=run.id):
+            if kind == "state":
+                mlflow.pytorch.log_state_dict(model.state_dict(), artifact_path=kind)
+            else:
+                example = np.zeros((2, 1, 12, 12), dtype=np.float32) if kind == "pt2" else None
+                mlflow.pytorch.log_model(
+                    model, name=kind, input_example=example, serialization_format=kind, pip_requirements=["torch"]
+                )
+    finally:
+        mlflow.set_tracking_uri(before)
+    return f"runs:/{run.id}/{kind}"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["pt2", "state"])
+def test_a_model_that_another_program_logged_gives_its_weights(run: Run, home: Path, tmp_path: Path, kind: str) -> None:
+    fetched = fetch_model(log_plainly(run, kind), tmp_path, home=home)
+    model, _ = load_model(fetched, ModelInfo("resnet-compact", 4, 1))
+    expected = build("resnet-compact", 4, 1, seed=12).state_dict()
+    assert model.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_pickled_model_is_not_loaded(run: Run, home: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeguError, match="is kept as a pickle, which can run any code") as raised:
+        fetch_model(log_plainly(run, "pickle"), tmp_path, home=home)
+    assert "pt2" in raised.value.fix
+    with pytest.raises(MeguError, match="holds no weights"):
+        fetch_model(f"runs:/{run.id}/nothing", tmp_path / "none", home=home)
 
 
 @pytest.mark.parametrize("name", ["a/b", "a:b"])
