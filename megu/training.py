@@ -231,7 +231,9 @@ def augmentation(
 
 def fingerprint(images: ImageSet) -> str:
     """A hash of the images and labels, in their order."""
-    hashed = blake2b(images.images.permute(0, 2, 3, 1).contiguous().cpu().numpy().data, digest_size=16)
+    hashed = blake2b(digest_size=16)
+    for start in range(0, len(images), 4096):  # a set on disk need not fit in memory
+        hashed.update(images.raw(slice(start, start + 4096)).permute(0, 2, 3, 1).contiguous().cpu().numpy().data)
     hashed.update(images.labels.cpu().numpy().data)
     return hashed.hexdigest()
 
