@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,6 +110,32 @@ def show_params(params: ParamsOption = None, settings: SetOption = None) -> None
     import yaml
 
     print(yaml.safe_dump(_config(_project(), params, settings).to_json(), sort_keys=False), end="")
+
+
+@app.command("models")
+def list_models(params: ParamsOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """List the architectures, with the number of weights that each has for the data set at hand."""
+    from megu.data import arrays
+    from megu.models import listing
+
+    here = _project()
+    name = _config(here, params, settings).data.name
+    classes, channels, size = 10, 3, (32, 32)
+    if (here.data(name) / "meta.json").is_file():
+        dataset = arrays.load(here.data(name))
+        classes, channels, size = dataset.num_classes, dataset.channels, dataset.image_size
+    else:
+        name = ""
+    rows = listing(classes, channels, size)
+    shape = {"classes": classes, "channels": channels, "height": size[0], "width": size[1]}
+    if as_json:
+        print(json.dumps({"data": name or None, **shape, "models": [asdict(row) for row in rows]}, indent=2))
+        return
+    said = f"for {name}" if name else "for images as CIFAR-10 has them (the data set is not here yet)"
+    print(f"{said}: {classes} classes, {channels} channels, {size[0]} x {size[1]} pixels")
+    for row in rows:
+        print(f"{row.name}: {row.why or f'{row.parameters:,} weights; takes {row.takes}'}")
+    print("package.module:function: your own, called with (num_classes, channels)")
 
 
 @data_app.command()

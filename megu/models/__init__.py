@@ -133,3 +133,24 @@ def parameters(arch: str, num_classes: int, channels: int, image_size: Size) -> 
     with torch.device("meta"):
         model = chosen.build(num_classes, channels, *([image_size] if chosen.sized else []))
     return sum(weight.numel() for weight in model.parameters())
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of `listing`. parameters: of a model for that data set, None when it cannot be built here; why: then the reason."""
+
+    name: str
+    parameters: int | None
+    takes: str
+    why: str = ""
+
+
+def listing(num_classes: int, channels: int, image_size: Size) -> list[Listed]:
+    """Every architecture that has a name, as it would be for a data set of that shape."""
+    found = []
+    for name in names():
+        try:
+            found.append(Listed(name, parameters(name, num_classes, channels, image_size), architecture(name).takes))
+        except MeguError as error:
+            found.append(Listed(name, None, "", str(error)))
+    return found
