@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -86,10 +87,25 @@ def architecture(arch: str) -> Architecture:
 
 
 def _foreign(arch: str, function: Callable[..., object]) -> Architecture:
-    return Architecture(
-        lambda num_classes, channels: foreign.adopt(foreign.call(function, arch, num_classes, channels), arch),
-        "as its author says",
-    )
+    """The user's own: it is called without the image's size, but is tried with an image of it."""
+
+    def fresh(num_classes: int, channels: int, image_size: Size) -> nn.Module:
+        model = foreign.adopt(foreign.call(function, arch, num_classes, channels), arch)
+        foreign.check_output(model, arch, num_classes, (channels, *image_size))
+        return model
+
+    return Architecture(fresh, "as its author says", sized=True)
+
+
+def brought_by(arch: str) -> tuple[Path | None, str | None]:
+    """Where a model of this architecture comes from when it is not ours: the folder or file of the user's package, or the requirement
+    (name==version) of an installed plugin."""
+    if arch in ARCHITECTURES:
+        return None, None
+    if foreign.is_path(arch):
+        return foreign.package(arch), None
+    plugin = plugins(GROUP, ARCHITECTURES).get(arch)
+    return None, f"{plugin.distribution}=={plugin.version}" if plugin else None
 
 
 def code(arch: str) -> Mapping[str, str]:
@@ -108,15 +124,12 @@ def build(arch: str, num_classes: int, channels: int, seed: int, image_size: Siz
     Raises `MeguError` for an unknown architecture, and for one of the user's that does not take such images or answers another
     number of classes.
     """
+    return seeded(lambda: _fresh(arch, num_classes, channels, image_size), seed)
+
+
+def _fresh(arch: str, num_classes: int, channels: int, image_size: Size) -> nn.Module:
     chosen = architecture(arch)
-
-    def fresh() -> nn.Module:
-        model = chosen.build(num_classes, channels, *([image_size] if chosen.sized else []))
-        if arch not in ARCHITECTURES:
-            foreign.check_output(model, arch, num_classes, (channels, *image_size))
-        return model
-
-    return seeded(fresh, seed)
+    return chosen.build(num_classes, channels, *([image_size] if chosen.sized else []))
 
 
 def seeded(fresh: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -129,9 +142,8 @@ def seeded(fresh: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 def parameters(arch: str, num_classes: int, channels: int, image_size: Size) -> int:
     """How many weights a model has, without giving it any."""
-    chosen = architecture(arch)
     with torch.device("meta"):
-        model = chosen.build(num_classes, channels, *([image_size] if chosen.sized else []))
+        model = _fresh(arch, num_classes, channels, image_size)
     return sum(weight.numel() for weight in model.parameters())
 
 

@@ -62,15 +62,20 @@ def code(arch: str) -> dict[str, str]:
 
     Empty when it cannot be found, which `find` says better.
     """
+    place = package(arch)
     module = arch.partition(":")[0]
-    top = module.split(".")[0]
+    return sources.closure(module, others={module.split(".")[0]: place.parent}) if place else {}
+
+
+def package(arch: str) -> Path | None:
+    """The folder of the top-level package that ``arch`` is in, or its file when it is a single module; None when there is none."""
     with _working_directory():
         try:
-            spec = importlib.util.find_spec(top)
+            spec = importlib.util.find_spec(arch.partition(":")[0].split(".")[0])
         except (ImportError, ValueError):
-            return {}
+            return None
     places = [*(spec.submodule_search_locations or []), *([spec.origin] if spec.origin else [])] if spec else []
-    return sources.closure(module, others={top: Path(places[0]).parent}) if places else {}
+    return Path(places[0]) if places else None
 
 
 @contextmanager

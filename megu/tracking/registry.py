@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megu.errors import MeguError
+from megu.models import brought_by
 from megu.store import sha256_file
 from megu.tracking import Run, answered, client, use
 from megu.tracking.environment import package_version
+from megu.weights import load_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +108,10 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
         facts = Path(folder) / "serving.json"
         facts.write_text(json.dumps(asdict(serving)), encoding="utf-8")
         answer = served.answer(*served.load(copied, facts), example)
-        package = Path(__file__).resolve().parent.parent
+        info = load_weights(weights)[1]
+        place, plugin = brought_by(info.arch)
+        packages = [Path(__file__).resolve().parent.parent, *([place] if place else [])]
+        requirements = [f"{name}=={package_version(name).split('+')[0]}" for name in (*REQUIREMENTS, *_more(info.arch))]
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             # Made first, by id: Model.log alone would put it into whatever experiment is the thread's active one.
@@ -119,10 +124,10 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
                 model_id=made.model_id,
                 python_model=str(Path(served.__file__)),
                 artifacts={"weights": str(copied), "serving": str(facts)},
-                code_paths=[_without_caches(package, Path(folder))],
+                code_paths=[_without_caches(package, Path(folder)) for package in packages],
                 signature=infer_signature(example, answer),
                 input_example=example,
-                pip_requirements=[f"{package}=={package_version(package).split('+')[0]}" for package in REQUIREMENTS],
+                pip_requirements=[*requirements, *([plugin] if plugin else [])],
             )
     with contextlib.suppress(mlflow.exceptions.MlflowException):
         run.client.create_registered_model(name, description="Unlearned models made by megu.")
@@ -130,7 +135,14 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
     return str(version.version)
 
 
+def _more(arch: str) -> tuple[str, ...]:
+    return ("torchvision",) if arch == "vit-b-16" else ()
+
+
 def _without_caches(package: Path, folder: Path) -> str:
+    """A copy of a package's folder, or of a module's file."""
+    if package.is_file():
+        return str(shutil.copy2(package, folder / package.name))
     return str(shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__")))
 
 

@@ -21,7 +21,7 @@ from megu.models import MODELS, build, parameters
 from megu.models.vit import PATCH
 from megu.noise import NoiseParams, make_noise_bank
 from megu.training import TrainParams, predict, train
-from megu.weights import digest
+from megu.weights import ModelInfo, digest, load_model, save_weights
 
 SMALL = [arch for arch in MODELS if arch != "vit-b-16"]
 
@@ -163,6 +163,7 @@ def softmax(num_classes, channels): return Softmax(num_classes, channels)
 def convolutional(num_classes, channels): return nn.Conv2d(channels, num_classes, 3)
 def number(num_classes, channels): return 3
 def broken(num_classes, channels): raise RuntimeError("no\\nmodel today")
+def flat(num_classes, channels): return nn.Sequential(nn.Flatten(), nn.Linear(channels * 64, 5), nn.ReLU(), nn.Linear(5, num_classes))
 CONSTANT = 3
 """
 
@@ -207,6 +208,17 @@ def test_a_users_model_trains_and_resumes_by_its_own_names(mine: Path, tmp_path:
     params = TrainParams(arch="mine.models:build", epochs=1, batch_size=4)
     trained = train(images(8), params, 4, seed=0, checkpoint=tmp_path / "c")
     assert digest(trained) == digest(train(images(8), params, 4, seed=0))
+
+
+def test_a_users_model_of_one_image_size_comes_back_from_its_file(mine: Path, tmp_path: Path) -> None:
+    info = ModelInfo.of("mine.models:flat", 4, (3, 8, 8))
+    model = info.build(seed=1)
+    save_weights(tmp_path / "a.safetensors", model, info)
+    loaded, found = load_model(tmp_path / "a.safetensors")
+    assert found == info
+    assert digest(loaded) == digest(model)
+    with pytest.raises(MeguError, match="cannot take an image of 3 x 9 x 9"):
+        build("mine.models:flat", 4, 3, seed=0, image_size=(9, 9))
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,37 @@ def test_a_model_of_another_program(run: Run, home: Path, tmp_path: Path) -> Non
         fetch_model("models:/foreign/1", tmp_path / "to", home=home)
 
 
+USERS = """
+from torch import nn
+def build(num_classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * 144, num_classes))
+"""
+
+
+@pytest.mark.slow
+def test_a_users_architecture_is_served_with_its_code(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loaded in another process, where the user's package is not installed."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "users_own.py").write_text(USERS)
+    monkeypatch.chdir(tmp_path / "here")
+    info = ModelInfo.of("users_own:build", 4, (1, 12, 12))
+    save_weights(tmp_path / "w.safetensors", info.build(seed=3), info)
+    version = put(run, tmp_path / "w.safetensors", "users")
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "images.npy", IMAGES)
+    program = (
+        "import sys, mlflow, numpy as np\n"
+        f"mlflow.set_tracking_uri({run.client.tracking_uri!r})\n"
+        f"answer = mlflow.pyfunc.load_model({str(version)!r}).predict(np.load('images.npy'))\n"
+        "np.save('answer.npy', answer)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, capture_output=True)
+    monkeypatch.chdir(tmp_path / "here")
+    np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), expected(tmp_path / "w.safetensors"), atol=1e-6)
+
+
 def log_plainly(run: Run, kind: str) -> str:
     """A model as another program logs it with plain `mlflow.pytorch`; its address. Under the run's own store."""
     import mlflow
