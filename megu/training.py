@@ -62,7 +62,8 @@ class TrainParams:
     augment: Augment = "flip"
 
     def __post_init__(self) -> None:
-        check("arch", self.arch, known(self.arch), f"one of {', '.join(names())}, or package.module:function")
+        if not known(self.arch):  # the names are looked up among the installed packages, so only then
+            check("arch", self.arch, False, f"one of {', '.join(names())}, or package.module:function")
         check("epochs", self.epochs, self.epochs >= 1, "at least 1")
         check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
         check("lr", self.lr, 0 < self.lr < 100, "above 0 and below 100")

@@ -100,6 +100,13 @@ class ImageSet:
             return replace(self, labels=self.labels[positions], rows=self.rows[positions.cpu()])
         return replace(self, pixels=self.pixels[positions], labels=self.labels[positions])
 
+    def joined(self, other: ImageSet) -> ImageSet:
+        """These images and then those of ``other``, a copy; two parts of one set on disk stay there."""
+        labels = torch.cat([self.labels, other.labels])
+        if self.rows is not None and other.rows is not None and self.pixels.data_ptr() == other.pixels.data_ptr():
+            return replace(self, labels=labels, rows=torch.cat([self.rows, other.rows]))
+        return replace(self, pixels=torch.cat([self.images, other.images]), labels=labels, rows=None)
+
     def raw(self, index: Tensor | slice) -> Tensor:
         """uint8 (B, C, H, W) on the device, as they are."""
         if self.rows is None:

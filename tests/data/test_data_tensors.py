@@ -52,6 +52,17 @@ def test_subsets_and_batches_are_the_same_bits(dataset: Dataset, data: st.DataOb
         assert fingerprint(one) == fingerprint(other)
 
 
+def test_joined_sets_are_the_same_bits_and_stay_where_they_are(dataset: Dataset) -> None:
+    memory, disk = both(dataset)
+    first, second = [3, 1, 30], [39, 0]
+    expected = memory.subset([*first, *second])
+    for one, other in ((memory, memory), (disk, disk), (memory, disk), (disk, memory)):
+        found = one.subset(first).joined(other.subset(second))
+        assert torch.equal(found.images, expected.images)
+        assert torch.equal(found.labels, expected.labels)
+        assert (found.rows is not None) == (one is disk and other is disk)
+
+
 @pytest.mark.parametrize("augment", ["none", "flip-crop"])
 def test_training_and_predictions_are_the_same_bits(dataset: Dataset, augment: str) -> None:
     torch.set_num_threads(1)
