@@ -63,7 +63,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     if given is None:
         original = run(TRAINED, data=data, params=config.train, seed=seed, device=device)
     else:
-        original = run(GIVEN, label="original", data=data, weights=given)
+        original = run(GIVEN, label="original", data=data, weights=given, params=config.train)
     before = run(PREDICTIONS, label="predict original", data=data, model=original, device=device)
 
     entanglement = run(ENTANGLEMENT, data=data, split=split, predictions=before)

@@ -44,7 +44,8 @@ class DataParams:
 class OriginalParams:
     """Where the model that is to forget comes from: trained here (neither is set), a weights file, or an MLflow model.
 
-    weights: a safetensors file of this project's architectures, relative to the project. model: ``models:/name@alias`` or ``models:/name/3``.
+    weights: a file, relative to the project: safetensors, or a state dictionary of torch (.pt, .pth). model: ``models:/name@alias``,
+    ``models:/name/3`` or ``runs:/<run id>/<name>``. What does not say its architecture is taken for ``train.arch``.
     """
 
     __pydantic_config__ = STRICT

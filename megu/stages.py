@@ -133,6 +133,9 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, JSON]]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for key, entry in dataclasses.asdict(value).items():
             yield from _parts(f"{name}.{key}" if name else key, entry)
+        # Parameters that name the user's own code say what it is.
+        for module, digest in value.code().items() if hasattr(value, "code") else ():
+            yield f"code {module}", digest
     elif isinstance(value, Mapping):
         for key, entry in value.items():
             yield from _parts(f"{name}.{key}", entry)

@@ -14,7 +14,7 @@ from megu.methods import code, lookup
 from megu.project import Project
 from megu.stages import Code
 from megu.store import Ref
-from megu.weights import load_weights
+from megu.weights import OTHER_KINDS, read_state
 
 
 def preflight(project: Project, config: Config) -> None:
@@ -59,11 +59,15 @@ def given_weights(project: Project, config: Config) -> Ref | None:
         path = project.root / named
         if not path.is_file():
             raise MeguError(f"original.weights: there is no file {named}", "name a safetensors file, relative to the project")
-        load_weights(path)  # says what is wrong with a file that is none
-        return project.store.put_file(path, "safetensors")
+        read_state(path)  # says what is wrong with a file that is none
+        return _kept(project, path)
     if registered:
         from megu import tracking
 
         with tempfile.TemporaryDirectory() as folder:
-            return project.store.put_file(tracking.fetch_model(registered, Path(folder), home=project.home), "safetensors")
+            return _kept(project, tracking.fetch_model(registered, Path(folder), home=project.home))
     return None
+
+
+def _kept(project: Project, path: Path) -> Ref:
+    return project.store.put_file(path, path.suffix.removeprefix(".") if path.suffix in OTHER_KINDS else "safetensors")

@@ -27,7 +27,6 @@ def reoptimise(
     device: Device,
 ) -> Outcome:
     """perturbing, noise, recipe: None where the method does not need them. code: the method's own, for the cache key."""
-    from megu.models import MODELS
     from megu.noise import NoiseBank
     from megu.perturbing import Perturbing
     from megu.weights import load_weights
@@ -44,7 +43,7 @@ def reoptimise(
         forgotten=positions.classes,
         perturbing=None if found is None else Perturbing(**found),
         noise=None if bank is None else NoiseBank.from_arrays(bank),
-        fresh=lambda: MODELS[info.arch](info.num_classes, info.channels),
+        fresh=info.fresh,
         recipe=recipe,
         checkpoint=kept.checkpoint(
             project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, sorted(code.items()), seed

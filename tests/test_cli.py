@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -31,7 +32,18 @@ def test_the_surface_is_what_the_readme_says() -> None:
     import typer.main
 
     command = typer.main.get_command(cli.app)
-    assert sorted(command.commands) == ["data", "doctor", "down", "explain", "methods", "params", "run", "status", "up"]
+    assert sorted(command.commands) == [
+        "data",
+        "doctor",
+        "down",
+        "explain",
+        "methods",
+        "models",
+        "params",
+        "run",
+        "status",
+        "up",
+    ]
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}
@@ -119,3 +131,53 @@ def test_the_program_answers_help_within_a_second() -> None:
         subprocess.run([sys.executable, "-m", "megu.cli", "--help"], check=True, cwd=REPOSITORY, capture_output=True)
         times.append(time.perf_counter() - started)
     assert min(times) < 1
+
+
+def test_the_models_are_listed_for_the_data_set(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+
+    from megu.data.arrays import save
+    from megu.models import MODELS, build
+
+    assert call("models", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["data"] is None
+    assert (listed["classes"], listed["channels"], listed["height"], listed["width"]) == (10, 3, 32, 32)
+    images = np.zeros((6, 12, 8, 1), dtype=np.uint8), np.arange(6) % 3
+    save(root / "data" / "own", name="own", classes="abc", train=images, test=images)
+    assert call("models", "--json", "--set", "data.name=own") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert (listed["data"], listed["classes"], listed["channels"], listed["height"], listed["width"]) == ("own", 3, 1, 12, 8)
+    assert [model["name"] for model in listed["models"]] == list(MODELS)
+    for model in listed["models"]:
+        if model["name"] != "vit-b-16":
+            built = build(model["name"], 3, 1, seed=0, image_size=(12, 8))
+            assert model["parameters"] == sum(p.numel() for p in built.parameters())
+        assert model["takes"]
+    assert call("models") == 0
+    assert "resnet18: 11,17" in capsys.readouterr().out
+
+
+def test_adding_images_says_what_came_of_it(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for label in ("cat", "dog", "oak"):
+            (tmp_path / "own" / split / label).mkdir(parents=True)
+            for n in range(4):
+                pixels = np.random.default_rng(n).integers(0, 256, (5 + n, 6, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "own" / split / label / f"{n}.png")
+    (tmp_path / "own" / "train" / "dog" / "1.png").write_bytes(b"no")
+    (tmp_path / "s.json").write_text(json.dumps({"animal": ["cat", "dog"], "tree": ["oak"]}))
+    arguments = ["data", "add", str(tmp_path / "own"), "--name", "own", "--superclasses", str(tmp_path / "s.json")]
+    arguments += ["--labels", "coarse", "--size", "4x8"]
+    assert call(*arguments) == 2
+    assert "1 of 24 files are not images that can be read" in capsys.readouterr().err
+    assert call(*arguments, "--max-corrupt", "0.05") == 0
+    streams = capsys.readouterr()
+    assert "own: 11 + 12 images of 4 x 8 pixels, colour, 2 classes (superclasses of 3)" in streams.out
+    assert f"left out: {tmp_path / 'own' / 'train' / 'dog' / '1.png'}: not an image" in streams.err
+    meta = json.loads((root / "data" / "own" / "meta.json").read_text())
+    assert len(meta["left_out"]) == 1
+    assert meta["resized"].startswith("to 4 x 8 pixels")

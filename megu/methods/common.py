@@ -37,12 +37,6 @@ def check_training(epochs: int, lr: float, batch_size: int) -> None:
     check("batch_size", batch_size, batch_size >= 2, "at least 2")
 
 
-def joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets as one: positions below ``len(first)`` are the first's."""
-    images, labels = torch.cat([first.images, second.images]), torch.cat([first.labels, second.labels])
-    return ImageSet(images, labels, first.mean, first.std)
-
-
 def drawn(images: ImageSet, count: int, seed: int) -> ImageSet:
     """``count`` of the images without repetition, all of them when there are no more, in their order."""
     return images.subset(torch.randperm(len(images), generator=generator(seed, "retain"))[:count].sort().values)

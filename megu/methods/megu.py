@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import adam, check_training, drawn, joined, teach
+from megu.methods.common import adam, check_training, drawn, teach
 from megu.methods.context import Context, Method, given
 from megu.noise import mixture
 from megu.params import STRICT, check
@@ -68,7 +68,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     noise = None if "noise" in spares(params) else Noise(context, forget, taught)
     return teach(
         model,
-        joined(forget, kept),
+        forget.joined(kept),
         lambda logits, index, step: F.cross_entropy(logits, targets[index]),
         adam(params.lr),
         context,

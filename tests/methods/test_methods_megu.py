@@ -24,7 +24,7 @@ PARAMS = MeguParams(epochs=6, batch_size=16, retain_samples=200, lr=0.005)
 @pytest.fixture(scope="module")
 def original() -> nn.Module:
     torch.set_num_threads(1)
-    return train(images(320), TrainParams(epochs=8, batch_size=16, flip=False), 4, seed=0)
+    return train(images(320), TrainParams(epochs=8, batch_size=16, augment="none"), 4, seed=0)
 
 
 def parts(
