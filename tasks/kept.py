@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from megu.data.tensors import ImageSet
+    from megu.perturbing import Perturbing
     from megu.weights import ModelInfo
 
 T = TypeVar("T")
@@ -57,6 +58,13 @@ def model(project: Project, result: Result, device: str) -> nn.Module:
 def arrays_of(project: Project, result: Result | None, name: str) -> dict[str, Any] | None:
     """The arrays that a stage stored under ``name``; None where the stage did not run."""
     return None if result is None else dict(project.store.arrays(result.files[name]))
+
+
+def perturbing(project: Project, result: Result) -> Perturbing:
+    from megu.perturbing import Perturbing
+
+    arrays = project.store.arrays(result.files["perturbing"])
+    return Perturbing(**arrays, sharpness=result.values["sharpness"], entropy=result.values["entropy"])
 
 
 def checkpoint(project: Project, stage: str, *depends: Any) -> Path:
