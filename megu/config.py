@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
-from megu.labeling import LabelingParams
+from megu.labeling.kinds import KINDS
 from megu.methods import METHODS
 from megu.noise import NoiseParams
 from megu.params import STRICT, check
@@ -96,22 +96,48 @@ class UnlearnParams:
     params: Any
 
 
-def _unlearn(value: Any) -> UnlearnParams:
-    if isinstance(value, UnlearnParams):
-        return value
-    if not isinstance(value, Mapping):
-        raise PydanticCustomError("section", "must be a section with the keys method, alpha, …")
-    method = value.get("method", "megu")
-    if method not in METHODS:
-        near = difflib.get_close_matches(str(method), METHODS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known methods: {', '.join(METHODS)}"
-        raise PydanticCustomError("method", "there is no such method, {hint}", {"hint": hint})
-    own = {name: entry for name, entry in value.items() if name != "method"}
-    return UnlearnParams(method, TypeAdapter(METHODS[method].params).validate_python(own))
+@dataclass(frozen=True)
+class LabelingParams:
+    """kind: one of `megu.labeling.kinds.KINDS`. params: that labeler's own; in the file both share the section."""
+
+    kind: str
+    params: Any
 
 
-def _flat(value: UnlearnParams) -> dict[str, Any]:
-    return {"method": value.method, **dataclasses.asdict(value.params)}
+#: Sections whose other keys depend on one of them: that key, its default, and the parameter class of each of its values.
+CHOICES: dict[str, tuple[str, str, Mapping[str, type[Any]]]] = {
+    "unlearn": ("method", "megu", {name: method.params for name, method in METHODS.items()}),
+    "labeling": ("kind", "prototype", KINDS),
+}
+
+
+def _chosen(section: str, made: Callable[[str, Any], Any]) -> Callable[[Any], Any]:
+    """A validator for such a section. made: builds its object from the choice and that choice's parameters."""
+    key, default, known = CHOICES[section]
+
+    def validate(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            if dataclasses.is_dataclass(value):
+                return value
+            raise PydanticCustomError("section", "must be a section with the key {key} and others", {"key": key})
+        choice = value.get(key, default)
+        if choice not in known:
+            near = difflib.get_close_matches(str(choice), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise PydanticCustomError("choice", "there is no such {key}, {hint}", {"key": key, "hint": hint})
+        own = {name: entry for name, entry in value.items() if name != key}
+        return made(choice, TypeAdapter(known[choice]).validate_python(own))
+
+    return validate
+
+
+def _flat(value: UnlearnParams | LabelingParams) -> dict[str, Any]:
+    choice, params = dataclasses.fields(value)
+    return {choice.name: getattr(value, choice.name), **dataclasses.asdict(getattr(value, params.name))}
+
+
+_Unlearn = Annotated[UnlearnParams, PlainValidator(_chosen("unlearn", UnlearnParams)), PlainSerializer(_flat)]
+_Labeling = Annotated[LabelingParams, PlainValidator(_chosen("labeling", LabelingParams)), PlainSerializer(_flat)]
 
 
 class Config(BaseModel):
@@ -125,10 +151,10 @@ class Config(BaseModel):
     forget: ForgetParams = ForgetParams()
     original: OriginalParams = OriginalParams()
     train: TrainParams = TrainParams()
-    labeling: LabelingParams = LabelingParams()
+    labeling: _Labeling = Field({}, validate_default=True)
     perturbing: PerturbParams = PerturbParams()
     noise: NoiseParams = NoiseParams()
-    unlearn: Annotated[UnlearnParams, PlainValidator(_unlearn), PlainSerializer(_flat)] = Field({}, validate_default=True)
+    unlearn: _Unlearn = Field({}, validate_default=True)
     reference: ReferenceParams = ReferenceParams()
     registry: RegistryParams = RegistryParams()
 
@@ -196,16 +222,16 @@ def parse(values: Mapping[str, Any], where: str = "configuration") -> Config:
         return Config.model_validate(given)
     except ValidationError as error:
         first, *others = error.errors()
-        what, fix = _in_words(dict(first))
+        what, fix = _in_words(dict(first), given)
         more = f" (and {len(others)} more)" if others else ""
         raise MeguError(f"{where}: {what}{more}", fix) from None
 
 
-def _in_words(error: Mapping[str, Any]) -> tuple[str, str]:
+def _in_words(error: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, str]:
     place = [str(part) for part in error["loc"]]
     key = ".".join(place)
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _known_keys(place[:-1], error.get("ctx", {}))
+        known = _known_keys(place[:-1], given)
         near = difflib.get_close_matches(place[-1], known, n=3, cutoff=0.5)
         return f"unknown key {key}", f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -217,10 +243,12 @@ def _in_words(error: Mapping[str, Any]) -> tuple[str, str]:
     return f"{key} = {value!r}: {message[:1].lower()}{message[1:]}", "change it there or with --set"
 
 
-def _known_keys(section: Sequence[str], context: Mapping[str, Any]) -> list[str]:
+def _known_keys(section: Sequence[str], given: Mapping[str, Any]) -> list[str]:
     if not section:
         return list(Config.model_fields)
-    if section[0] == "unlearn":
-        return ["method", *(entry.name for entry in dataclasses.fields(METHODS[context.get("method", "megu")].params))]
+    if section[0] in CHOICES:
+        key, default, known = CHOICES[section[0]]
+        chosen = known[given[section[0]].get(key, default)]
+        return [key, *(entry.name for entry in dataclasses.fields(chosen))]
     kind = Config.model_fields[section[0]].annotation
     return [entry.name for entry in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []

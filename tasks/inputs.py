@@ -16,11 +16,25 @@ from megu.weights import load_weights
 
 
 def preflight(project: Project, config: Config) -> None:
-    """Raise `MeguError` for what can be known to fail: the device, the given model, and the request, if the data set is here."""
+    """Raise `MeguError` for what can be known to fail: what is given, and a labeler that has to be asked and cannot be."""
+    given(project, config)
+    labeler_ready(project, config)
+
+
+def given(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a device, model or request that cannot be; the request is looked at if the data set is here."""
     resolve(config.device)
     given_weights(project, config)
     if (project.data(config.data.name) / "meta.json").is_file():
         splits.make_split(arrays.load(project.data(config.data.name)), config.forget, config.seed)
+
+
+def labeler_ready(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a labeler that has to be asked and cannot be."""
+    if config.labeling.kind == "ollama":
+        from tasks import labeler
+
+        labeler.ready(project, config)
 
 
 def pin(project: Project, config: Config) -> str | None:

@@ -88,7 +88,7 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
             "dvc.data": data.values["dvc_hash"],
             "split.sha256": split.files["positions"].sha256,
             "split.through_dvc": str(split.notes["through_dvc"]).lower(),
-            "labeler.digest": results["labeling"].values["labeler"]["digest"],
+            **labeler_tags(config, results["labeling"]),
             **origins,
             **({"origin_run_id": Counter(origins.values()).most_common(1)[0][0]} if origins else {}),
             "mlflow.note.content": f"{report.summary_markdown(summary)}\n\n[Prefect flow run]({prefect_url(project)})",
@@ -107,6 +107,17 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
         for name, ref in results[label].files.items():
             contents[f"{label}/{name}.{ref.kind}"] = project.store.checked(ref).read_bytes()
     run.artifacts(contents)
+
+
+def labeler_tags(config: Config, labeling: Result) -> dict[str, str]:
+    """Which labeler made the labels: a run and a model version say it alike."""
+    labeler = labeling.values["labeler"]
+    return {
+        "labeler.kind": config.labeling.kind,
+        "labeler.name": labeler["name"],
+        "labeler.digest": labeler["digest"],
+        "labeler.in_words": labeler["kind"],
+    }
 
 
 def reused_from(run: Run, executor: Executor) -> dict[str, str]:
@@ -155,7 +166,7 @@ def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mappi
 
 
 @task(name="register", description="Make the unlearned model a version of the registered model", persist_result=False)
-def register(project: Project, config: Config, run: Run, data: Result, unlearned: Result) -> str:
+def register(project: Project, config: Config, run: Run, data: Result, labeling: Result, unlearned: Result) -> str:
     import numpy as np
 
     from megu.tracking import registry
@@ -173,6 +184,7 @@ def register(project: Project, config: Config, run: Run, data: Result, unlearned
             "dataset": loaded.name,
             "dvc.data": data.values["dvc_hash"],
             "method": config.unlearn.method,
+            **labeler_tags(config, labeling),
         },
     )
     stages().note(f"{'registered' if version.new else 'already registered:'} {version} as {config.registry.alias}")
@@ -238,12 +250,26 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
     return summary
 
 
+def labeler_facts(labeling: Result) -> dict[str, str]:
+    """Who judged, and for one that was asked what came of it."""
+    labeler, record = labeling.values["labeler"], labeling.notes.get("record")
+    facts = {name: labeler[name] for name in ("kind", "name", "version", "digest")}
+    if not record:
+        return facts
+    sane = ", ".join(f"{name} {value:.2f}" for name, value in record["sanity"].items() if value is not None)
+    return facts | {
+        "questions": f"{record['asked']:,} asked, {record['answered']:,} answered, {record['abstained']:,} abstained, "
+        f"{record['retried']:,} retried; {record['seconds']:,.0f} s, {record['prompt_tokens'] + record['tokens']:,} tokens",
+        "sanity": sane + (f" (overridden: {', '.join(record['overridden'])})" if record["overridden"] else ""),
+    }
+
+
 def page(project: Project, config: Config, executor: Executor, summary: Summary, run: Run) -> str:
     """The self-contained report of this run."""
     results = {ran.decision.label: ran.result for ran in executor.ran}
     live = services.endpoints(project.home)
     facts = environment(project.root)
-    labeler, data, split = results["labeling"].values["labeler"], results["dataset"], results["split"]
+    data, split = results["dataset"], results["split"]
     content = ReportData(
         title=f"Forgetting {request_in_words(config)}",
         summary=summary,
@@ -260,7 +286,7 @@ def page(project: Project, config: Config, executor: Executor, summary: Summary,
                 "split": f"{split.files['positions'].sha256[:16]}…",
                 "split pinned": "in dvc.lock" if split.notes["through_dvc"] else "no: params.yaml asks for another",
             },
-            "Labeler": {"kind": labeler["kind"], "version": labeler["version"], "digest": labeler["digest"]},
+            "Labeler": labeler_facts(results["labeling"]),
             "Models": {
                 name: ran.result.values["weights_digest"]
                 for name, ran in ((r.decision.label, r) for r in executor.ran)
