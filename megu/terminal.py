@@ -168,7 +168,7 @@ def print_shown(shown: Any, *, as_json: bool) -> None:
     for name, justify in (("class", "left"), ("itself", "right"), ("nearest concepts", "left"), ("abstentions", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for name, others in shown.nearest.items():
-        near = ", ".join(f"{other} {value:.2f}" for other, value in others.items() if value > 0)
+        near = ", ".join(f"{other} {value:.2f}" for other, value in others.items() if value >= 0.005)
         table.add_row(Text(name), f"{shown.own[name]:.2f}", Text(near or "nothing"), str(shown.abstained[name] or "—"))
     console.print(table)
     for name, value in shown.agreement.items():

@@ -264,7 +264,7 @@ def prototypes(images: np.ndarray[Any, Any], image_size: int = 160) -> Sight:
     import torch
     import torch.nn.functional as F
 
-    from megu.labeling.ollama.questions import png
+    from megu.labeling.ollama.questions import Shown
     from megu.labeling.prototype import PrototypeLabeler
 
     labeler = PrototypeLabeler(image_size=image_size)
@@ -275,7 +275,7 @@ def prototypes(images: np.ndarray[Any, Any], image_size: int = 160) -> Sight:
         return labeler._features(np.stack([_pixels(content) for content in contents]), lambda amount: None)
 
     classes, count = images.shape[:2]
-    known = features([png(image, 224).content for image in images.reshape(classes * count, *images.shape[2:])])
+    known = features([Shown(image, 224).png for image in images.reshape(classes * count, *images.shape[2:])])
     centre = known.mean(dim=0)
     unit = F.normalize(F.normalize(known - centre, dim=1).reshape(classes, count, -1).mean(dim=1), dim=1)
     seen: dict[str, np.ndarray[Any, Any]] = {}
@@ -323,8 +323,10 @@ def main() -> None:
     parser.add_argument("--model", default="gemma3:4b")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds an answer takes")
     parser.add_argument("--references", type=int, default=40, help="images a class it knows")
-    parser.add_argument("--blind", action="store_true", help="do not look at the images")
+    parser.add_argument("--made-up", type=int, metavar="K", help="instead of a data set: K classes that all look alike")
     chosen = parser.parse_args()
+    if chosen.made_up:
+        return serve(chosen, [f"class {k}" for k in range(chosen.made_up)], blind(chosen.made_up))
 
     from megu.data import arrays
     from megu.labeling import ask_about
@@ -333,7 +335,11 @@ def main() -> None:
     dataset = arrays.load(find().data(chosen.data))
     names = [name.replace("_", " ") for name in dataset.classes]
     # Other images than the labeler's own exemplars: another seed.
-    sight = blind(len(names)) if chosen.blind else prototypes(ask_about(dataset, 1, chosen.references, seed=97).references)
+    return serve(chosen, names, prototypes(ask_about(dataset, 1, chosen.references, seed=97).references))
+
+
+def serve(chosen: argparse.Namespace, names: Sequence[str], sight: Sight) -> None:
+    """Until Ctrl-C."""
     with FakeOllama(names, sight, model=chosen.model, delay=chosen.delay, port=chosen.port, keep=False).serving() as fake:
         print(f"serving {fake.model} at {fake.host}; Ctrl-C ends it", flush=True)
         try:

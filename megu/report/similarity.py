@@ -50,6 +50,8 @@ def draw(data: Judged) -> bytes:
         high=max(float(data.similarity.max()), 1e-9),
         size=text,
     )
+    # The rows go on to the right of the matrix, so it has to fill its height.
+    axes[0].set_aspect("auto")
     axes[0].set_xlabel("concept")
     _nearest(axes[1], data, text)
     if silent:

@@ -133,8 +133,7 @@ class Asking:
             score, how = reading.read_pair(value, reply.logprobs)
             return score, how, -1
         choices = self.questions.choices(asked)
-        known = {name: self.questions.names.index(name) for name in choices}
-        order = reading.read_ranked(value, known, self.questions.own(asked.exemplar))
+        order = reading.read_ranked(value, self.questions.places, self.questions.own(asked.exemplar))
         return order, "ranked", choices.index(self.questions.names[order[0]])
 
     def _characters(self, asked: Asked) -> int:

@@ -110,13 +110,15 @@ def _read(path: Path) -> dict[str, Answer]:
     for line in content.splitlines():
         try:
             entry = json.loads(line)
-            if "void" in entry:
-                for key in entry["void"]:
-                    known.pop(key, None)
-            else:
-                known[entry.pop("key")] = Answer(**entry)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            gone, key = entry.pop("void", None), entry.pop("key", "")
+            answer = None if gone is not None else Answer(**entry)
+        except (ValueError, TypeError, AttributeError):
             continue  # torn by a kill; its question is asked again
+        if answer is None:
+            for voided in gone:
+                known.pop(voided, None)
+        elif key:
+            known[key] = answer
     return known
 
 

@@ -35,24 +35,26 @@ class Asked:
     key: str
 
 
-@dataclass(frozen=True)
-class Png:
-    """An image as it is sent."""
+class Shown:
+    """An image as it is sent: RGB, upscaled bicubically so that its shorter side has ``side`` pixels. image: uint8 (H, W, 1 or 3).
 
-    content: bytes
-    sha256: str
+    What names it are the pixels, not the PNG, whose bytes another zlib writes otherwise; and it is encoded only to be sent, once.
+    """
 
+    def __init__(self, image: NDArray[np.uint8], side: int) -> None:
+        from PIL import Image
 
-def png(image: NDArray[np.uint8], side: int) -> Png:
-    """RGB, upscaled bicubically so that the shorter side has ``side`` pixels. image: uint8 (H, W, 1 or 3)."""
-    from PIL import Image
+        picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+        scale = side / min(picture.size)
+        width, height = (max(side, round(scale * edge)) for edge in picture.size)
+        self._picture = picture.resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
+        self.sha256 = hashlib.sha256(f"{width}x{height} ".encode() + self._picture.tobytes()).hexdigest()
 
-    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).convert("RGB")
-    scale = side / min(picture.size)
-    size = tuple(max(side, round(scale * edge)) for edge in picture.size)
-    content = io.BytesIO()
-    picture.resize((size[0], size[1]), Image.Resampling.BICUBIC).save(content, "PNG", compress_level=6)
-    return Png(content.getvalue(), hashlib.sha256(content.getvalue()).hexdigest())
+    @cached_property
+    def png(self) -> bytes:
+        content = io.BytesIO()
+        self._picture.save(content, "PNG", compress_level=4)
+        return content.getvalue()
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,17 @@ class Questions:
         return spoken if len(set(spoken)) == len(spoken) else self.about.concepts
 
     @cached_property
-    def exemplars(self) -> list[Png]:
-        return [png(image, self.judging.image_size) for image in self.about.exemplars]
+    def exemplars(self) -> list[Shown]:
+        return [Shown(image, self.judging.image_size) for image in self.about.exemplars]
 
     @cached_property
-    def references(self) -> list[list[Png]]:
-        return [[png(image, self.judging.image_size) for image in images] for images in self.about.references]
+    def references(self) -> list[list[Shown]]:
+        return [[Shown(image, self.judging.image_size) for image in images] for images in self.about.references]
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Name -> its concept."""
+        return {name: concept for concept, name in enumerate(self.names)}
 
     @cached_property
     def system(self) -> dict[str, Any]:
@@ -111,7 +118,7 @@ class Questions:
     def messages(self, asked: Asked) -> list[dict[str, Any]]:
         """For the client: images as bytes, the constant part first, the image and the question about it last."""
         return [
-            {**message, "images": [image.content for image in message["images"]]} if "images" in message else message
+            {**message, "images": [image.png for image in message["images"]]} if "images" in message else message
             for message in self._messages(asked.exemplar, asked.concept, again=asked.again)
         ]
 

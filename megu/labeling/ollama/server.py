@@ -54,7 +54,7 @@ def address(host: str | None) -> str:
         port = parts.port or (PORT if not separator else 443 if scheme == "https" else 80)
         name = parts.hostname or "127.0.0.1"
         sound = scheme in ("http", "https") and all(sign.isalnum() or sign in "-._:%" for sign in name)
-        if parts.username or parts.query or parts.fragment or not sound:
+        if parts.username or parts.query or parts.fragment or parts.netloc.endswith(":") or not sound:
             raise ValueError
     except ValueError:
         raise MeguError(f"{named} = {text!r} is no address", "write it as 127.0.0.1:11434 or http://host:11434") from None
@@ -90,6 +90,9 @@ class Server:
             timeout=httpx.Timeout(timeout, connect=min(CONNECT_S, timeout)),
             follow_redirects=False,
             trust_env=not is_here(self.url),
+            verify=self.url.startswith(
+                "https"
+            ),  # without TLS there is no certificate, and loading the known ones takes a while
             event_hooks={"request": [_without_key], "response": [hear] if hear else []},
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60),
         )

@@ -44,10 +44,11 @@ def repeats(classes: int, exemplars: int, sample: int) -> int:
 
 
 def borda(order: Sequence[int], classes: int, depth: int) -> Floats:
-    """Scores (K,) of one ranked answer: the first named gets 1, the next (depth - 1) / depth, and so on; the rest 0."""
+    """Scores (K,) of one ranked answer: the first named gets depth / (depth + 1), the next (depth - 1) / (depth + 1), and so on, all below
+    the 1 of the exemplar's own class; the rest 0."""
     scores = np.zeros(classes)
     for place, concept in enumerate(order[:depth]):
-        scores[concept] = (depth - place) / depth
+        scores[concept] = (depth - place) / (depth + 1)
     return scores
 
 
