@@ -231,6 +231,9 @@ def _in_words(error: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, 
     place = [str(part) for part in error["loc"]]
     key = ".".join(place)
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        owners = _owners(place)
+        if owners:
+            return f"unknown key {key}", f"it is a key of {' and '.join(owners)}"
         known = _known_keys(place[:-1], given)
         near = difflib.get_close_matches(place[-1], known, n=3, cutoff=0.5)
         return f"unknown key {key}", f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
@@ -252,3 +255,13 @@ def _known_keys(section: Sequence[str], given: Mapping[str, Any]) -> list[str]:
         return [key, *(entry.name for entry in dataclasses.fields(chosen))]
     kind = Config.model_fields[section[0]].annotation
     return [entry.name for entry in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+
+
+def _owners(place: Sequence[str]) -> list[str]:
+    """The other choices of a section, as "section.key=choice", that have the key."""
+    if len(place) != 2 or place[0] not in CHOICES:
+        return []
+    key, _, known = CHOICES[place[0]]
+    return [
+        f"{place[0]}.{key}={choice}" for choice, kind in known.items() if place[1] in {f.name for f in dataclasses.fields(kind)}
+    ]
