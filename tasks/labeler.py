@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from megu.config import Config
+from megu.data import arrays
 from megu.errors import MeguError
 from megu.labeling.ollama import kept as answers
 from megu.labeling.ollama import strategies

@@ -34,9 +34,9 @@ class Judged:
 def draw(data: Judged) -> bytes:
     """PNG: the matrix, beside each row its nearest concepts, and the abstentions where there are any."""
     count = len(data.classes)
-    side, text = (5.6, 9.0) if count <= 12 else (7.5, 7.5) if count <= 30 else (0.14 * count, 6.0)
+    side, text = (5.6, 9.0) if count <= 12 else (7.5, 7.5) if count <= 30 else (0.14 * count, 7.5)
     silent = bool(data.abstained.any())
-    figure = Figure(figsize=(side + (5.4 if silent else 4.2), side + 1.3), layout="constrained")
+    figure = Figure(figsize=(side + (5.4 if silent else 4.2), side + 1.3), dpi=120, layout="constrained")
     figure.patch.set_facecolor("white")
     ratios = [side, 3.4, 1.2] if silent else [side, 3.4]
     axes = figure.subplots(1, len(ratios), width_ratios=ratios, sharey=True)
@@ -55,7 +55,7 @@ def draw(data: Judged) -> bytes:
     axes[0].set_xlabel("concept")
     _nearest(axes[1], data, text)
     if silent:
-        _abstentions(axes[2], data)
+        _abstentions(axes[2], data, text)
     figure.suptitle(_title(data), x=0.01, ha="left", fontsize=11, color=INK)
     content = io.BytesIO()
     FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})  # type: ignore[no-untyped-call]
@@ -72,12 +72,12 @@ def _nearest(axes: Axes, data: Judged, size: float) -> None:
     axes.set_axis_off()
 
 
-def _abstentions(axes: Axes, data: Judged) -> None:
-    axes.barh(range(len(data.classes)), data.abstained, color=COLOURS["unlearned"], height=0.7)
-    axes.set_title("abstentions", fontsize=11)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.tick_params(length=0, labelleft=False)
+def _abstentions(axes: Axes, data: Judged, size: float) -> None:
+    bars = axes.barh(range(len(data.classes)), data.abstained, color=COLOURS["unlearned"], height=0.7)
+    axes.bar_label(bars, [str(count) if count else "" for count in data.abstained], fontsize=size, padding=2, color=INK)
+    axes.set_title("abstentions", fontsize=11, loc="left")
+    axes.margins(x=0.3)
+    axes.set_axis_off()
 
 
 def _title(data: Judged) -> str:

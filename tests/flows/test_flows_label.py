@@ -167,6 +167,17 @@ def test_with_the_server_off_a_kept_matrix_serves_and_another_is_refused(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_kept_answers_make_the_matrix_again_with_the_server_off(project: Project, labeled: dict[str, Any]) -> None:
+    """As after an update of megu: the record is another's, the answers are as good as ever."""
+    from flows.label import label
+
+    for record in project.results.glob("ollama-*"):
+        record.unlink()
+    made = label(settings=["labeling.host=127.0.0.1:9"])
+    assert (made["cache"], made["asked"]) == ("miss", 0)
+    assert made["record"] == labeled["record"]
+
+
 def test_a_moved_tag_is_another_model(project: Project, server: FakeOllama, labeled: dict[str, Any]) -> None:
     server.digest = "c" * 64
     try:

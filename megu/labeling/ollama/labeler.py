@@ -23,10 +23,15 @@ from megu.labeling.protocol import Identity, Judgement, Question
 from megu.progress import stages, track
 
 
+class Unanswered(Exception):
+    """A question has no kept answer."""
+
+
 @dataclass
 class OllamaLabeler:
     """judging: what is asked. digest: of the model that is expected. folder: where answers are kept. connection: how the server is reached.
 
+    ask: False refuses to (`Unanswered`), to find out whether the kept answers are enough.
     new: how many questions were put to the server, counted as it is used.
     """
 
@@ -35,6 +40,7 @@ class OllamaLabeler:
     digest: str
     folder: Path
     connection: Connection = field(default_factory=Connection)
+    ask: bool = True
     new: int = 0
     _scoring: str = ""
     _model: Model | None = None
@@ -115,6 +121,8 @@ class OllamaLabeler:
         new = len({entry.key for entry in asked if entry.key not in answers})
         if not new:
             return
+        if not self.ask:
+            raise Unanswered
         if new < len(asked):
             stages().note(f"{len(asked) - new:,} of {len(asked):,} answers are kept already")
         server = Server(self.judging.model, self.connection)
