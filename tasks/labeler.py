@@ -63,12 +63,30 @@ def ready(project: Project, config: Config) -> None:
     planner = Planner(project)
     data = planner(DATASET, name=config.data.name, pin=inputs.pin(project, config))
     planner(OLLAMA, label="labeling", data=data, **arguments(project, params, model))
-    if not planner.decisions[-1].hit:
+    hit = planner.decisions[-1].hit
+    if model.problem and (hit or all_answered(project, config, model)):
+        what = "the judgement" if hit else "every answer"
+        stages().note(f"{model.problem.what}: {what} is kept ({params.model}, {model.digest[:12]}…, last seen {model.seen})")
+    elif not hit:
         Server(params.model, params.connection).ready()
-    elif model.problem:
-        stages().note(
-            f"{model.problem.what}: its judgement is kept ({params.model}, {model.digest[:12]}…, last seen {model.seen})"
-        )
+
+
+def all_answered(project: Project, config: Config, model: Known) -> bool:
+    """Whether the judgement can be made of kept answers alone, as after a change of the code that reads them."""
+    from megu.labeling import ask_about
+    from megu.labeling.ollama.labeler import OllamaLabeler, Unanswered
+
+    params: OllamaParams = config.labeling.params
+    folder = project.data(config.data.name)
+    if not model.digest or not (folder / "meta.json").is_file():
+        return False
+    prompts = load(own_prompts(project, params.connection))
+    labeler = OllamaLabeler(params.judging, prompts, model.digest, project.answers, ask=False)
+    try:
+        labeler.judge(ask_about(arrays.load(folder), params.exemplars, params.references, params.seed))
+    except Unanswered:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
