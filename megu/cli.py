@@ -98,6 +98,45 @@ def run(
 
 
 @app.command()
+def label(
+    params: ParamsOption = None,
+    settings: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how many questions at most, how long, and ask none.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Draw the kept judgement into results/, with what it agrees with, and print it.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Have a labeler judge the data set and keep it: once, resumable, for every later request."""
+    here = _project()
+    config = _config(here, params, settings)
+    if dry_run:
+        return _print_label_plan(here, config, as_json)
+    from megu.terminal import Watcher, print_labeling, print_shown
+
+    watcher = Watcher(_console(), show=not (quiet or as_json))
+    named, changes = str(params.resolve() if params else here.params), settings or []
+    if show:
+        from flows.label import look
+
+        with watcher:
+            shown = look(here, config, named, changes)
+        return print_shown(shown, as_json=as_json)
+    from tasks.inputs import labeler_ready
+
+    labeler_ready(here, config)
+    watcher.note("starting Prefect …")
+    from flows.label import label as flow
+
+    with watcher:
+        made = flow(params=named, settings=changes)
+    return print_labeling(made, as_json=as_json)
+
+
+@app.command()
 def explain(params: ParamsOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
     """Say for every stage whether its kept result would be used, and why (not)."""
     here = _project()
@@ -302,9 +341,22 @@ def _preflight(here: project.Project, config: Any) -> None:
 
 def _print_plan(here: project.Project, config: Any, as_json: bool) -> None:
     from flows.unlearn import plan
-    from megu.terminal import print_plan
 
-    print_plan(plan(here, config), as_json=as_json)
+    _print_with_cost(here, config, plan(here, config), as_json)
+
+
+def _print_label_plan(here: project.Project, config: Any, as_json: bool) -> None:
+    from flows.label import plan
+
+    _print_with_cost(here, config, plan(here, config), as_json)
+
+
+def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json: bool) -> None:
+    from megu.terminal import print_plan
+    from tasks.labeler import cost
+
+    kept = next(decision.hit for decision in decisions if decision.label == "labeling")
+    print_plan(decisions, cost(here, config, kept), as_json=as_json)
 
 
 def _watching() -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from megu import sources
+from megu.params import Means
 from megu.project import Project
 from megu.store import Ref, canonical_json
 
@@ -103,12 +104,12 @@ class Stage:
         return dict(bound.arguments)
 
     def parts(self, arguments: Mapping[str, Any]) -> dict[str, JSON]:
-        """What the result depends on, by name: code, every argument's value, every earlier result's digest."""
+        """What the result depends on, by name: code, every argument's value (but for `Means`), every earlier result's digest."""
         parts: dict[str, JSON] = {"format": FORMAT}
         for module, digest in sources.closure(self.compute.__module__).items():
             parts[f"code {module}"] = digest
         for name, value in arguments.items():
-            if not isinstance(value, Project):
+            if not isinstance(value, (Project, Means)):
                 parts.update(_parts(name, value))
         if any(isinstance(value, Device) for value in arguments.values()):
             from importlib.metadata import version

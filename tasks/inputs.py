@@ -18,7 +18,13 @@ from megu.weights import OTHER_KINDS, read_state
 
 
 def preflight(project: Project, config: Config) -> None:
-    """Raise `MeguError` for what can be known to fail: the device, the given model, and the request, if the data set is here."""
+    """Raise `MeguError` for what can be known to fail: what is given, and a labeler that has to be asked and cannot be."""
+    given(project, config)
+    labeler_ready(project, config)
+
+
+def given(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a device, model or request that cannot be; the request is looked at if the data set is here."""
     resolve(config.device)
     given_weights(project, config)
     if (project.data(config.data.name) / "meta.json").is_file():
@@ -33,6 +39,14 @@ def needs(config: Config) -> frozenset[str]:
 def method_code(config: Config) -> Code:
     """The code of the method, which the unlearning looks up by its name."""
     return Code(code(config.unlearn.method))
+
+
+def labeler_ready(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a labeler that has to be asked and cannot be."""
+    if config.labeling.kind == "ollama" and "perturbing" in needs(config):
+        from tasks import labeler
+
+        labeler.ready(project, config)
 
 
 def pin(project: Project, config: Config) -> str | None:

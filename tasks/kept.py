@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from megu.data.tensors import ImageSet
+    from megu.labeling import Labeling
     from megu.perturbing import Perturbing
     from megu.weights import ModelInfo
 
@@ -87,6 +88,14 @@ def model_outcome(project: Project, network: nn.Module, info: ModelInfo, seconds
         files={"weights": project.store.put_bytes("safetensors", to_bytes(network, info))},
         values={"weights_digest": digest(network)},
         notes={"compute_seconds": seconds},
+    )
+
+
+def labeling_outcome(project: Project, found: Labeling) -> Outcome:
+    """A labeler's judgement, as every labeler's stage stores it: the numbers, and in the file's own head how they came about."""
+    meta = {"labeler": canonical_json(found.identity.to_json()).decode(), "record": canonical_json(dict(found.record)).decode()}
+    return Outcome(
+        files={"labeling": project.store.put_arrays(found.to_arrays(), meta)}, values={"labeler": found.identity.to_json()}
     )
 
 

@@ -37,6 +37,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
         "doctor",
         "down",
         "explain",
+        "label",
         "methods",
         "models",
         "params",
@@ -47,6 +48,8 @@ def test_the_surface_is_what_the_readme_says() -> None:
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}
+    options = {option for parameter in command.commands["label"].params for option in parameter.opts}
+    assert options == {"--params", "--set", "--dry-run", "--show", "--json", "--quiet", "-q"}
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
@@ -69,6 +72,13 @@ WRONG = {
     "weights that are none": (["run", "--set", "original.weights=params.yaml"], "params.yaml"),
     "nothing to add": (["data", "add", "nowhere", "--name", "mine"], "nowhere"),
     "no such data set": (["data", "fetch", "fashion"], "fashion"),
+    "unknown labeler": (["label", "--set", "labeling.kind=olama"], "no such kind, did you mean ollama?"),
+    "another labeler's key": (["run", "--set", "labeling.host=gpu"], "unknown key labeling.host"),
+    "a labeler that is not there": (
+        ["run", "--set", "labeling.kind=ollama", "--set", "labeling.host=127.0.0.1:9"],
+        "there is no Ollama server at http://127.0.0.1:9: ollama serve",
+    ),
+    "nothing to show": (["label", "--show", "--quiet"], "no judgement of fashion-mnist by this labeler is kept: megu label"),
     "port out of range": (["up", "--prefect-port", "70000"], "65535"),
 }
 
@@ -114,12 +124,29 @@ def test_interrupt_is_exit_130_and_says_that_work_is_kept(capsys: pytest.Capture
 
 def test_a_fresh_project_has_everything_to_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("run", "--dry-run", "--json") == 0
-    import json
-
     stages = json.loads(capsys.readouterr().out)["stages"]
     assert [stage["cache"] for stage in stages] == ["miss"] * len(stages)
     assert stages[0]["why"] == "never run before"
     assert not (root / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "label"])
+@pytest.mark.parametrize(("strategy", "calls"), [("screened", 1_010), ("pairwise", 1_010), ("ranked", 130)])
+def test_what_asking_will_cost_is_said_before_and_without_a_server(
+    root: Path, capsys: pytest.CaptureFixture[str], command: str, strategy: str, calls: int
+) -> None:
+    settings = ["--set", "labeling.kind=ollama", "--set", f"labeling.strategy={strategy}", "--set", "labeling.host=127.0.0.1:9"]
+    assert call(command, "--dry-run", "--json", *settings) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["strategy"], plan["calls"]) == (strategy, calls)
+    assert plan["labeling"] == {"strategy": strategy, "calls": calls, "minutes": round(calls / 60, 2)}
+    assert call(command, "--dry-run", *settings) == 0
+    assert f"at most {calls:,} questions" in capsys.readouterr().out
+
+
+def test_a_labeler_that_asks_nobody_costs_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("label", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["labeling"] is None
 
 
 @pytest.mark.slow

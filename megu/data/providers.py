@@ -227,6 +227,15 @@ _FASHION_MNIST_FILES = (
 )
 
 
+#: What is known of a data set before it is here.
+CLASSES = {
+    "fashion-mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
+}
+
+
 def _write_fashion_mnist(folder: Path) -> Callable[[Path], Dataset]:
     """Read the four IDX files in ``folder``; the function returned writes the data set."""
     try:
@@ -237,10 +246,7 @@ def _write_fashion_mnist(folder: Path) -> Callable[[Path], Dataset]:
     return lambda path: arrays.save(
         path,
         name="fashion-mnist",
-        classes=(
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
+        classes=CLASSES["fashion-mnist"],
         train=(train_images[..., None], train_labels.astype("int64")),
         test=(test_images[..., None], test_labels.astype("int64")),
         source="https://github.com/zalandoresearch/fashion-mnist",
