@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -151,12 +151,13 @@ def test_a_labeler_that_asks_nobody_costs_nothing(root: Path, capsys: pytest.Cap
 
 @pytest.mark.slow
 def test_the_program_answers_help_within_a_second() -> None:
-    """Not a benchmark: that a heavy import has crept in is what it is for, so the best of three counts."""
+    """Not a benchmark: that a heavy import has crept in is what it is for, so processor time counts, and the best of three."""
     times = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, "-m", "megu.cli", "--help"], check=True, cwd=REPOSITORY, capture_output=True)
-        times.append(time.perf_counter() - started)
+        after = os.times()
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(times) < 1
 
 

@@ -52,7 +52,7 @@ def test_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @given(seed=st.integers(0, 2**16), n=st.integers(1, 20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ids_follow_the_image_not_its_position(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 3, (n, 2, 2, 1), dtype=np.uint8)
@@ -154,7 +154,7 @@ def test_a_really_full_device_has_its_error_number() -> None:
     channels=st.lists(st.sampled_from([1, 3]), min_size=5, max_size=5),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_images_written_in_parts_are_the_bytes_of_the_whole(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], channels: list[int], seed: int
 ) -> None:

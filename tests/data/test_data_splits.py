@@ -75,7 +75,7 @@ def requests(draw: st.DrawFn) -> tuple[Dataset, ForgetParams, int]:
 
 
 @given(request=requests())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_split_partitions_train_and_test_exactly(request: tuple[Dataset, ForgetParams, int]) -> None:
     data, params, seed = request
     split = make_split(data, params, seed)
@@ -95,7 +95,7 @@ def test_a_split_partitions_train_and_test_exactly(request: tuple[Dataset, Forge
 
 
 @given(request=requests(), shuffle=st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_request_means_the_same_images_in_any_order(request: tuple[Dataset, ForgetParams, int], shuffle: int) -> None:
     data, params, seed = request
     other = permuted(data, np.random.default_rng(shuffle).permutation(len(data.train)))
@@ -104,7 +104,7 @@ def test_a_request_means_the_same_images_in_any_order(request: tuple[Dataset, Fo
 
 
 @given(request=requests())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_save_and_load(tmp_path_factory: pytest.TempPathFactory, request: tuple[Dataset, ForgetParams, int]) -> None:
     folder = tmp_path_factory.mktemp("split") / "splits"
     split = make_split(*request)

@@ -36,7 +36,7 @@ def both(dataset: Dataset, index: object = None) -> tuple[ImageSet, ImageSet]:
 
 
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_subsets_and_batches_are_the_same_bits(dataset: Dataset, data: st.DataObject) -> None:
     index = data.draw(st.none() | st.lists(st.integers(0, 39), min_size=1, max_size=40))
     memory, disk = both(dataset, index)

@@ -639,7 +639,7 @@ OllamaLabeler(JUDGING, load(), {digest!r}, Path({folder!r}), Connection(host={ho
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_kill_loses_at_most_the_calls_in_flight(how: int, labeler: Labels, server: FakeOllama) -> None:
-    server.delay = 0.03
+    server.delay = 0.2  # long enough that a busy machine still kills it in the middle
     asked = labeler()
     here = Path(__file__).parent
     program = PROGRAM.format(tests=str(here.parent), here=str(here), digest=DIGEST, folder=str(asked.folder), host=server.host)
@@ -650,8 +650,8 @@ def test_a_kill_loses_at_most_the_calls_in_flight(how: int, labeler: Labels, ser
     while server.count < 20 and time.monotonic() < deadline:
         time.sleep(0.005)
     child.send_signal(how)
-    assert child.wait(timeout=10) != 0
-    time.sleep(0.1)
+    assert child.wait(timeout=60) != 0
+    time.sleep(0.5)
     given = server.count
     assert given >= 20
     assert kept(asked) >= given - 3

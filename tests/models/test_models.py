@@ -96,7 +96,7 @@ def test_resnet18s_layers_have_torchvisions_names() -> None:
 
 
 @given(height=st.integers(4, 13), width=st.integers(4, 13))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_the_vits_tokens_cover_the_image(height: int, width: int) -> None:
     model = build("vit-tiny", 2, 1, seed=0, image_size=(height, width))
     positions = model.get_parameter("positions")
