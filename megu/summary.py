@@ -20,7 +20,10 @@ METRICS = (
 
 @dataclass(frozen=True)
 class StageSummary:
-    """One stage of a run. seconds: what it took in this run. computed_seconds: what it took when it was computed."""
+    """One stage of a run. seconds: what it took in this run. computed_seconds: what it took when it was computed.
+
+    peak_memory_bytes: the most that was held then (`megu.device.Cost`); None where it is not measured.
+    """
 
     name: str
     hit: bool
@@ -28,6 +31,7 @@ class StageSummary:
     computed_seconds: float
     why: str
     says: str
+    peak_memory_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -35,6 +39,7 @@ class StageSummary:
             "cache": "hit" if self.hit else "miss",
             "seconds": round(self.seconds, 3),
             "computed_seconds": round(self.computed_seconds, 3),
+            "peak_memory_bytes": self.peak_memory_bytes,
             "why": self.why,
         }
 
