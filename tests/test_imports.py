@@ -39,6 +39,7 @@ METHOD = [
     "models",
     "data.tensors",
     "device",
+    "distributed",
 ]
 
 
