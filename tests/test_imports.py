@@ -43,6 +43,22 @@ METHOD = [
 ]
 
 
+#: What it must do without.
+REFUSED = [
+    "prefect",
+    "mlflow",
+    "dvc",
+    "pydantic",
+    "yaml",
+    "safetensors",
+    "matplotlib",
+    "rich",
+    "typer",
+    "torchvision",
+    "PIL",
+]
+
+
 def imported(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -66,19 +82,6 @@ def test_nothing_imports_the_command_line() -> None:
 
 
 def test_the_method_needs_only_torch_and_numpy() -> None:
-    refused = [
-        "prefect",
-        "mlflow",
-        "dvc",
-        "pydantic",
-        "yaml",
-        "safetensors",
-        "matplotlib",
-        "rich",
-        "typer",
-        "torchvision",
-        "PIL",
-    ]
     modules = ", ".join(f"megu.{name}" for name in METHOD)
-    program = f"import sys\nfor name in {refused}: sys.modules[name] = None\nimport {modules}\n"
+    program = f"import sys\nfor name in {REFUSED}: sys.modules[name] = None\nimport {modules}\n"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
