@@ -22,7 +22,7 @@ def dataset(run: Run, project: Project, config: Config) -> Any:
 
 def original(run: Run, project: Project, config: Config, data: Any) -> tuple[Any, Any]:
     """The model that is to forget, and what it answers."""
-    seed, device = config.seed, Device(config.device)
+    seed, device = config.seed, Device.of(config.device, config.deterministic)
     given = inputs.given_weights(project, config)
     if given is None:
         model = run(TRAINED, data=data, params=config.train, seed=seed, device=device)

@@ -59,7 +59,7 @@ class Outputs:
 
 def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) -> Outputs:
     """Every other stage in order. With a `Planner` as ``run`` nothing is computed."""
-    seed, device = config.seed, Device(config.device)
+    seed, device = config.seed, Device.of(config.device, config.deterministic)
     original, before = steps.original(run, project, config, data)
 
     entanglement = run(ENTANGLEMENT, data=data, split=split, predictions=before)

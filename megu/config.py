@@ -153,12 +153,16 @@ _Labeling = Annotated[LabelingParams, PlainValidator(CHOICES["labeling"].validat
 
 
 class Config(BaseModel):
-    """A whole run. ``seed`` decides everything random; ``device`` is "auto" (CUDA when there), "cpu", "cuda" or "cuda:1"."""
+    """A whole run. ``seed`` decides everything random; ``device`` is "auto" (CUDA when there), "cpu", "cuda" or "cuda:1".
+
+    deterministic: whether CUDA gives the same bits every time, as a CPU does anyway; slower.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(0, ge=0, lt=2**31)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    deterministic: bool = False
     data: DataParams = DataParams()
     forget: ForgetParams = ForgetParams()
     original: OriginalParams = OriginalParams()

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from megu.device import fused
 from megu.params import STRICT, check
 from megu.progress import track
 from megu.seeds import generator
@@ -105,7 +106,7 @@ def optimise_noise(
     device = next(model.parameters()).device
     labels, sign = labels.to(device), sign.to(device)
     noise = start.detach().to(device).clone(memory_format=torch.channels_last).requires_grad_(True)
-    optimiser = torch.optim.Adam([noise], lr=params.lr)
+    optimiser = torch.optim.Adam([noise], lr=params.lr, fused=fused(model))
     was_training = model.training
     model.eval()
     with track("noise", params.steps * len(noise), "images") as advance:

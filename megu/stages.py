@@ -74,7 +74,13 @@ class Result:
 
 
 class Device(str):
-    """A device setting in a stage's arguments ("cpu", "cuda:1"). Only its class ("cpu", "cuda") is in the cache key."""
+    """A device setting in a stage's arguments, as `megu.device.resolve` takes it. Only its class (`megu.device.device_class`) is in the
+    cache key."""
+
+    @classmethod
+    def of(cls, name: str, deterministic: bool) -> Device:
+        """From the configuration's two keys."""
+        return cls(f"{name} deterministic" if deterministic else name)
 
 
 class Code(dict[str, str]):
@@ -128,7 +134,9 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, JSON]]:
     elif isinstance(value, Ref):
         yield f"file {name}", value.sha256
     elif isinstance(value, Device):
-        yield "device class", value.split(":")[0]
+        from megu.device import device_class
+
+        yield "device class", device_class(value)
     elif isinstance(value, Code):
         yield from ((f"code {module}", digest) for module, digest in value.items())
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StageSummary:
-    """One stage of a run. seconds: what it took in this run. computed_seconds: what it took when it was computed."""
+    """One stage of a run. seconds: what it took in this run. computed_seconds: what it took when it was computed.
+
+    peak_memory_bytes: the most that was held then (`megu.device.Cost`); None where it is not measured.
+    """
 
     name: str
     hit: bool
@@ -17,6 +20,7 @@ class StageSummary:
     computed_seconds: float
     why: str
     says: str
+    peak_memory_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -24,6 +28,7 @@ class StageSummary:
             "cache": "hit" if self.hit else "miss",
             "seconds": round(self.seconds, 3),
             "computed_seconds": round(self.computed_seconds, 3),
+            "peak_memory_bytes": self.peak_memory_bytes,
             "why": self.why,
         }
 

@@ -2,11 +2,16 @@
 
 Everything random at step t is a function of (seed, t), and the learning rate of t alone. So a training that was killed goes on
 from its checkpoint to the very weights it would have had, and there is no random state to save.
+
+A step asks nothing of the device that it would have to wait for (`megu.device`): data, order and augmentation lie there before it begins.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +19,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +27,8 @@ from torch import Tensor, nn
 
 from megu import checkpoint as checkpoints
 from megu.data.tensors import CROP_PADDING, ImageSet
-from megu.device import fast_dtype
+from megu.device import CPU, fast, fused, sent
+from megu.distributed import replicated, whole_batch_norm, world
 from megu.errors import MeguError
 from megu.models import build, code, known, names
 from megu.params import STRICT, check
@@ -33,6 +39,12 @@ from megu.seeds import derive, generator
 CHECKPOINT_EVERY_S = 10.0
 #: Steps between looks at the losses: a look waits for the device, so there is none at every step.
 LOOK_EVERY = 50
+#: Steps whose augmentation is drawn and sent to the device at once.
+DRAWN_AT_ONCE = 64
+#: From so many steps on a training on CUDA is worth the minute or so of compiling its model.
+COMPILE_FROM = 20_000
+#: Images a batch that a model is asked about; on CUDA small batches leave the device idle.
+ASKED, ASKED_CUDA = 500, 2500
 
 
 Augment = Literal["none", "flip", "flip-crop"]
@@ -47,6 +59,7 @@ class TrainParams:
     schedule: "one-cycle" (from 0 up to lr in the share ``warmup`` of the steps, then down to 0) or "multistep" (lr, multiplied by
     ``drop`` at the start of each of the epochs in ``milestones``, counted from 0).
     augment: "none", "flip" (half of the images mirrored) or "flip-crop" (that, and a random crop of the image padded by 4 black pixels).
+    compile: whether torch compiles the model: "on", "off", or "auto", where it pays (`compiles`).
     """
 
     __pydantic_config__ = STRICT
@@ -63,6 +76,7 @@ class TrainParams:
     weight_decay: float = 0.05
     label_smoothing: float = 0.0
     augment: Augment = "flip"
+    compile: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
         if not known(self.arch):  # the names are looked up among the installed packages, so only then
@@ -105,9 +119,10 @@ def multistep(epoch: int, lr: float, milestones: Sequence[int], drop: float) -> 
 
 def optimiser_of(params: TrainParams, model: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of a recipe over all of a model's parameters."""
+    settings: dict[str, Any] = {"lr": params.lr, "weight_decay": params.weight_decay, "fused": fused(model)}
     if params.optimiser == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=params.lr, momentum=0.9, weight_decay=params.weight_decay)
-    return torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
+        return torch.optim.SGD(model.parameters(), momentum=0.9, **settings)
+    return torch.optim.AdamW(model.parameters(), **settings)
 
 
 @dataclass(frozen=True)
@@ -122,15 +137,17 @@ class Batches:
     def per_epoch(self) -> int:
         return max(self.n // self.size, 1)
 
-    def at(self, step: int) -> Tensor:
-        """int64 (B,), the positions of the batch at ``step``, counted over all epochs."""
+    def at(self, step: int, device: torch.device = CPU) -> Tensor:
+        """int64 (B,) on ``device``, the positions of the batch at ``step``, counted over all epochs. The device gets an epoch's at once."""
         epoch, within = divmod(step, self.per_epoch)
-        return _order(self.n, derive(self.seed, "order", epoch))[within * self.size : (within + 1) * self.size]
+        return _order(self.n, derive(self.seed, "order", epoch), device)[within * self.size : (within + 1) * self.size]
 
 
 @lru_cache(maxsize=4)
-def _order(n: int, seed: int) -> Tensor:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+def _order(n: int, seed: int, device: torch.device) -> Tensor:
+    if device.type == "cpu":
+        return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return sent(_order(n, seed, CPU), device)
 
 
 def optimise(
@@ -155,6 +172,7 @@ def optimise(
     Raises `MeguError` when a loss or a weight is no finite number: it names step, epoch and learning rate. Only finite states are
     ever saved, so the checkpoint that is left is the last good one.
     """
+    rank = world().rank
     model.train()
     done = kept = checkpoints.restore(checkpoint, model, optimiser, key) if checkpoint else 0
     saved = time.monotonic()
@@ -164,14 +182,15 @@ def optimise(
         for step in range(done, steps):
             for group in optimiser.param_groups:
                 group["lr"] = lr_at(step)
-            torch.manual_seed(derive(seed, "step", step))  # for layers that draw, dropout say
+            # For layers that draw, dropout say; each process draws for its own images.
+            torch.manual_seed(derive(seed, "step", step, *([rank] if rank else [])))
             optimiser.zero_grad(set_to_none=True)
             loss = loss_at(step)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             losses.append(loss.detach())
             advance(batch_size)
-            due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_EVERY_S
+            due = checkpoint is not None and not rank and time.monotonic() - saved > CHECKPOINT_EVERY_S
             last = step + 1 == steps
             if due or last or len(losses) == LOOK_EVERY:
                 fault = _not_finite(losses, model if due or last else None)
@@ -186,7 +205,7 @@ def optimise(
                 checkpoints.save(checkpoint, model, optimiser, step + 1, key)
                 kept, saved = step + 1, time.monotonic()
     model.eval()
-    if checkpoint:
+    if checkpoint and not rank:
         checkpoint.unlink(missing_ok=True)
 
 
@@ -240,7 +259,12 @@ def fit(
     """Train ``model`` in place by the recipe, whatever its architecture."""
     batches = Batches(len(images), params.batch_size, derive(seed, "train"))
     steps = params.epochs * batches.per_epoch
-    dtype = fast_dtype(images.device)
+    count = min(params.batch_size, len(images))
+    mine = world().share(count)
+    model = whole_batch_norm(model, images.device)
+    called = replicated(model)
+    if compiles(params.compile, steps, images.device):
+        called = torch.compile(called)  # type: ignore[assignment]
 
     def lr_at(step: int) -> float:
         if params.schedule == "multistep":
@@ -248,11 +272,11 @@ def fit(
         return one_cycle(step, steps, params.lr, params.warmup)
 
     def loss_at(step: int) -> Tensor:
-        index = batches.at(step).to(images.device)
-        inputs = images.batch(index, *augmentation(params.augment, len(index), seed, step, images.device))
-        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-            logits = model(inputs)
-        return F.cross_entropy(logits.float(), images.labels[index], label_smoothing=params.label_smoothing)
+        drawn = augmentation(params.augment, count, seed, step, images.device)
+        flip, crop = (None if entry is None else entry[mine] for entry in drawn)
+        inputs = images.batch(batches.at(step, images.home)[mine], flip, crop)
+        labels = images.labels[batches.at(step, images.device)[mine]]
+        return F.cross_entropy(forward(called, inputs), labels, label_smoothing=params.label_smoothing)
 
     optimise(
         model,
@@ -269,20 +293,47 @@ def fit(
     )
 
 
+def forward(model: nn.Module, inputs: Tensor) -> Tensor:
+    """float32 logits, computed in the number format that the hardware multiplies fastest."""
+    with fast(inputs.device):
+        logits: Tensor = model(inputs)
+    return logits.float()
+
+
+def compiles(setting: str, steps: int, device: torch.device) -> bool:
+    """Whether torch is to compile the model of a training: where asked to, and on its own for a long one on a CUDA device, where there is
+    what it takes (Triton and a C compiler)."""
+    if setting != "auto":
+        return setting == "on"
+    if device.type != "cuda" or steps < COMPILE_FROM:
+        return False
+    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
+    return importlib.util.find_spec("triton") is not None and any(name and shutil.which(name) for name in compilers)
+
+
 def augmentation(
     augment: Augment, count: int, seed: int, step: int, device: torch.device
 ) -> tuple[Tensor | None, Tensor | None]:
     """Which of ``count`` images are mirrored, bool (B,), and where each is cropped, int64 (B, 2); None for what is left out.
 
-    A function of the seed and the step, drawn on the CPU so that every device sees the same.
+    A function of the seed and the step, drawn on the CPU so that every device sees the same, for some steps at once.
     """
     if augment == "none":
         return None, None
-    flip = (torch.rand(count, generator=generator(seed, "flip", step)) < 0.5).to(device)
-    if augment == "flip":
-        return flip, None
-    crop = torch.randint(2 * CROP_PADDING + 1, (count, 2), generator=generator(seed, "crop", step))
-    return flip, crop.to(device)
+    block, within = divmod(step, DRAWN_AT_ONCE)
+    flips, crops = _augmentations(augment == "flip-crop", count, seed, block, device)
+    return flips[within], None if crops is None else crops[within]
+
+
+@lru_cache(maxsize=1)
+def _augmentations(cropping: bool, count: int, seed: int, block: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Of each step of a block: bool (S, B) and int64 (S, B, 2)."""
+    steps = range(block * DRAWN_AT_ONCE, (block + 1) * DRAWN_AT_ONCE)
+    flips = torch.stack([torch.rand(count, generator=generator(seed, "flip", step)) < 0.5 for step in steps])
+    if not cropping:
+        return sent(flips, device), None
+    crops = [torch.randint(2 * CROP_PADDING + 1, (count, 2), generator=generator(seed, "crop", step)) for step in steps]
+    return sent(flips, device), sent(torch.stack(crops), device)
 
 
 def fingerprint(images: ImageSet) -> str:
@@ -296,10 +347,14 @@ def fingerprint(images: ImageSet) -> str:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, images: ImageSet, *, features: bool = False, label: str = "predict", batch_size: int = 500
+    model: nn.Module, images: ImageSet, *, features: bool = False, label: str = "predict", batch_size: int = 0
 ) -> Predictions:
-    """What the model answers for every image, in evaluation mode and float32."""
+    """What the model answers for every image, in evaluation mode and float32.
+
+    batch_size: 0 for `ASKED`, on CUDA `ASKED_CUDA`; the device is waited for once a batch.
+    """
     model.eval()
+    batch_size = batch_size or (ASKED_CUDA if images.device.type == "cuda" else ASKED)
     logits, penultimate = [], []
     with track(label, len(images), "images") as advance:
         for number in range(math.ceil(len(images) / batch_size)):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,20 +73,22 @@ def checkpoint(project: Project, stage: str, *depends: Any) -> Path:
     return project.checkpoints / f"{stage}-{hashlib.sha256(canonical_json(named)).hexdigest()[:16]}.safetensors"
 
 
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What ``work`` returns, and the seconds it took."""
-    started = time.perf_counter()
-    return work(), time.perf_counter() - started
+def measured(work: Callable[[], T], device: str) -> tuple[T, dict[str, Any]]:
+    """What ``work`` returns, and the notes of what the computation alone cost, as every stage keeps them."""
+    from megu.device import measured, resolve
+
+    found, cost = measured(work, resolve(device))
+    return found, {"compute_seconds": cost.seconds, "peak_memory_bytes": cost.peak_memory_bytes}
 
 
-def model_outcome(project: Project, network: nn.Module, info: ModelInfo, seconds: float) -> Outcome:
-    """A trained model, as every training stage stores it: its weights, and the seconds of the computation alone."""
+def model_outcome(project: Project, network: nn.Module, info: ModelInfo, notes: Mapping[str, Any]) -> Outcome:
+    """A trained model, as every training stage stores it: its weights, and what the computation cost."""
     from megu.weights import digest, to_bytes
 
     return Outcome(
         files={"weights": project.store.put_bytes("safetensors", to_bytes(network, info))},
         values={"weights_digest": digest(network)},
-        notes={"compute_seconds": seconds},
+        notes=notes,
     )
 
 

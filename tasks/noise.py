@@ -21,11 +21,9 @@ def make_noise(
     height, width = images.image_size
     shape = (images.channels, height, width)
     model = kept.model(project, original, device)
-    bank, seconds = kept.timed(lambda: make_noise_bank(model, images.num_classes, shape, forgotten, params, seed))
+    bank, cost = kept.measured(lambda: make_noise_bank(model, images.num_classes, shape, forgotten, params, seed), device)
     counts = {name: int(np.prod(getattr(bank, name).shape[:2])) for name in ("positive", "negative")}
-    return Outcome(
-        files={"noise": project.store.put_arrays(bank.to_arrays())}, values=counts, notes={"compute_seconds": seconds}
-    )
+    return Outcome(files={"noise": project.store.put_arrays(bank.to_arrays())}, values=counts, notes=cost)
 
 
 def say_noise(result: Result) -> str:

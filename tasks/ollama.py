@@ -25,11 +25,11 @@ def ask(
     if templates.hashes != prompts:
         raise MeguError("the prompt templates changed while the run began", "run again")
     labeler = OllamaLabeler(judging, templates, digest, project.answers, connection)
-    found, seconds = kept.timed(
-        lambda: label(kept.dataset(project, data), labeler, judging.exemplars, judging.references, judging.seed)
+    found, cost = kept.measured(
+        lambda: label(kept.dataset(project, data), labeler, judging.exemplars, judging.references, judging.seed), "cpu"
     )
     outcome = kept.labeling_outcome(project, found)
-    return replace(outcome, notes={"compute_seconds": seconds, "asked_now": labeler.new, "record": dict(found.record)})
+    return replace(outcome, notes={**cost, "asked_now": labeler.new, "record": dict(found.record)})
 
 
 def own_prompts(project: Project, connection: Connection) -> Path | None:

@@ -22,10 +22,10 @@ def train(project: Project, data: Result, params: TrainParams, seed: int, device
     images = kept.train_images(project, data, device)
     classes = len(data.values["classes"])
     checkpoint = kept.checkpoint(project, "original", data, params, seed)
-    model, seconds = kept.timed(
-        lambda: train_model(images, params, classes, seed, checkpoint=checkpoint, label="train the original")
+    model, cost = kept.measured(
+        lambda: train_model(images, params, classes, seed, checkpoint=checkpoint, label="train the original"), device
     )
-    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, images.shape), seconds)
+    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, images.shape), cost)
 
 
 TRAINED = Stage("original", "Train the original model on all of the data", train, kept.say_trained)

@@ -22,7 +22,7 @@ from megu.methods import lookup
 from megu.progress import stages
 from megu.project import Project
 from megu.report.data import ReportData
-from megu.stages import Result
+from megu.stages import Device, Result
 from megu.store import canonical_json, writing
 from megu.summary import StageSummary, Summary
 from megu.tracking import Run
@@ -76,6 +76,11 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
     metrics = flat(evaluation.values)
     metrics |= {f"seconds/{stage.name}": stage.seconds for stage in summary.stages}
     metrics |= {f"seconds_computed/{stage.name}": stage.computed_seconds for stage in summary.stages}
+    metrics |= {
+        f"peak_memory_bytes/{stage.name}": float(stage.peak_memory_bytes)
+        for stage in summary.stages
+        if stage.peak_memory_bytes is not None
+    }
     metrics |= {f"cached/{stage.name}": float(stage.hit) for stage in summary.stages}
     if summary.time_share is not None:
         metrics["time_share"] = summary.time_share
@@ -220,7 +225,13 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
 def stage_summary(ran: Ran) -> StageSummary:
     decision = ran.decision
     return StageSummary(
-        decision.label, decision.hit, ran.seconds, ran.result.seconds, decision.why, decision.stage.says(ran.result)
+        decision.label,
+        decision.hit,
+        ran.seconds,
+        ran.result.seconds,
+        decision.why,
+        decision.stage.says(ran.result),
+        ran.result.notes.get("peak_memory_bytes"),
     )
 
 
@@ -294,7 +305,7 @@ def page(project: Project, config: Config, executor: Executor, summary: Summary,
                 if "weights_digest" in ran.result.values
             },
             "Machine": {
-                "device": config.device,
+                "device": Device.of(config.device, config.deterministic),
                 "seed": str(config.seed),
                 **{key: facts[key] for key in ("cpu", "cpus", "threads", "platform")},
             },

@@ -17,8 +17,8 @@ def retrain(project: Project, data: Result, split: Result, params: TrainParams, 
     retain = kept.train_images(project, data, device, positions.retain)
     classes = len(data.values["classes"])
     checkpoint = kept.checkpoint(project, "reference", data, split, params, seed)
-    model, seconds = kept.timed(lambda: train_again(retain, params, classes, seed, checkpoint=checkpoint))
-    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, retain.shape), seconds)
+    model, cost = kept.measured(lambda: train_again(retain, params, classes, seed, checkpoint=checkpoint), device)
+    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, retain.shape), cost)
 
 
 REFERENCE = Stage("reference", "Retrain from nothing without the forget set", retrain, kept.say_trained)

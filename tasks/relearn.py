@@ -25,10 +25,8 @@ def measure(
     shown = asked(forget, seed)
     target = accuracy(kept.model(project, original, device), shown) - params.tolerance
     network = kept.model(project, model, device)
-    steps, seconds = kept.timed(lambda: relearn(network, forget, target, params, seed))
-    return Outcome(
-        values={"steps": steps, "target": target, "before": accuracy(network, shown)}, notes={"compute_seconds": seconds}
-    )
+    steps, cost = kept.measured(lambda: relearn(network, forget, target, params, seed), device)
+    return Outcome(values={"steps": steps, "target": target, "before": accuracy(network, shown)}, notes=cost)
 
 
 def say(result: Result) -> str:

@@ -25,10 +25,11 @@ def train(project: Project, data: Result, params: TrainParams, seed: int, number
     seen = half(len(loaded.train), number, seed)
     images = kept.train_images(project, data, device, np.flatnonzero(seen))
     checkpoint = kept.checkpoint(project, "shadow", data, params, seed, number)
-    model, seconds = kept.timed(
+    model, cost = kept.measured(
         lambda: train_model(
             images, params, loaded.num_classes, derive(seed, "shadow", number), checkpoint=checkpoint, label="train the shadow"
-        )
+        ),
+        device,
     )
     arrays: dict[str, Any] = {"seen_train": seen, "seen_test": half(len(loaded.test), number, seed, "test")}
     for name, partition in (("train", loaded.train), ("test", loaded.test)):
@@ -39,7 +40,7 @@ def train(project: Project, data: Result, params: TrainParams, seed: int, number
     return Outcome(
         files={"shadow": project.store.put_arrays(arrays)},
         values={"test_accuracy": accuracy},
-        notes={"compute_seconds": seconds},
+        notes=cost,
     )
 
 

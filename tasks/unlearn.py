@@ -49,8 +49,8 @@ def reoptimise(
         ),
     )
     forget, retain = images.subset(positions.forget), images.subset(positions.retain)
-    unlearned, seconds = kept.timed(lambda: lookup(method).run(model, forget, retain, context))
-    return kept.model_outcome(project, unlearned, info, seconds)
+    unlearned, cost = kept.measured(lambda: lookup(method).run(model, forget, retain, context), device)
+    return kept.model_outcome(project, unlearned, info, cost)
 
 
 UNLEARN = Stage("unlearn", "Unlearn: forget the forget set, keep the rest", reoptimise, kept.say_trained)

@@ -11,10 +11,10 @@ import torch
 from tiny import images
 from torch import Tensor, nn
 
+import megu.device
 from megu import models
 from megu.data.tensors import ImageSet
 from megu.methods import METHODS, Context
-from megu.methods import common as shared
 from megu.noise import NoiseParams, make_noise_bank
 from megu.perturbing import PerturbParams, perturb
 from megu.training import TrainParams, predict, train
@@ -48,7 +48,7 @@ def context(params: Any, num_classes: int, forgotten: Sequence[int] = (), seed: 
 @pytest.fixture
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """No bfloat16, whatever the CPU has: for comparison with formulas."""
-    monkeypatch.setattr(shared, "fast_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(megu.device, "fast_dtype", lambda device: torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,25 @@ METHOD = [
     "models",
     "data.tensors",
     "device",
+    "distributed",
+]
+
+
+#: What it must do without.
+REFUSED = [
+    "prefect",
+    "mlflow",
+    "dvc",
+    "pydantic",
+    "yaml",
+    "safetensors",
+    "matplotlib",
+    "rich",
+    "typer",
+    "torchvision",
+    "PIL",
+    "sklearn",
+    "scipy",
 ]
 
 
@@ -68,21 +87,6 @@ def test_nothing_imports_the_command_line() -> None:
 
 
 def test_the_method_needs_only_torch_and_numpy() -> None:
-    refused = [
-        "prefect",
-        "mlflow",
-        "dvc",
-        "pydantic",
-        "yaml",
-        "safetensors",
-        "matplotlib",
-        "rich",
-        "typer",
-        "torchvision",
-        "PIL",
-        "sklearn",
-        "scipy",
-    ]
     modules = ", ".join(f"megu.{name}" for name in METHOD)
-    program = f"import sys\nfor name in {refused}: sys.modules[name] = None\nimport {modules}\n"
+    program = f"import sys\nfor name in {REFUSED}: sys.modules[name] = None\nimport {modules}\n"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,29 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import images
+from tiny import Crossings, images
 
-from megu import checkpoint, training
-from megu.data.tensors import CROP_PADDING, cropped
+from megu import checkpoint, device, training
+from megu.data.tensors import CROP_PADDING, ImageSet, cropped
+from megu.device import CPU, fast_dtype
 from megu.errors import MeguError
+from megu.models import build
 from megu.progress import listening
 from megu.retrain import retrain
-from megu.training import Batches, TrainParams, augmentation, multistep, one_cycle, optimise, optimiser_of, predict, train
+from megu.seeds import derive, generator
+from megu.training import (
+    Batches,
+    TrainParams,
+    augmentation,
+    compiles,
+    fit,
+    multistep,
+    one_cycle,
+    optimise,
+    optimiser_of,
+    predict,
+    train,
+)
 from megu.weights import digest
 
 PARAMS = TrainParams(epochs=4, batch_size=16)
@@ -174,7 +190,7 @@ import sys, torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from pathlib import Path
-from tiny import images
+from tiny import Crossings, images
 from megu import training
 from megu.weights import digest
 training.CHECKPOINT_EVERY_S = 0.0
@@ -299,6 +315,98 @@ def test_a_look_at_the_losses_is_not_taken_at_every_step(monkeypatch: pytest.Mon
     monkeypatch.setattr(training, "_not_finite", lambda losses, model: looks.append(len(losses)) or real(losses, model))
     Failing().run(120)
     assert looks == [50, 50, 20]
+
+
+def plainly(data: ImageSet, params: TrainParams, seed: int) -> torch.nn.Module:
+    """The default recipe as one would write it down: everything drawn in its step, torch's AdamW as it comes."""
+    model = build(params.arch, 4, 1, seed, (8, 8)).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
+    per_epoch = len(data) // params.batch_size
+    steps = params.epochs * per_epoch
+    for step in range(steps):
+        epoch, within = divmod(step, per_epoch)
+        order = torch.randperm(len(data), generator=generator(derive(seed, "train"), "order", epoch))
+        index = order[within * params.batch_size : (within + 1) * params.batch_size]
+        flip = torch.rand(len(index), generator=generator(seed, "flip", step)) < 0.5
+        pixels = data.images[index]
+        pixels = torch.where(flip[:, None, None, None], pixels.flip(3), pixels)
+        for group in optimiser.param_groups:
+            group["lr"] = one_cycle(step, steps, params.lr, params.warmup)
+        with torch.autocast("cpu", fast_dtype(CPU), enabled=fast_dtype(CPU) != torch.float32):
+            logits = model(data.normalise(pixels))
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(logits.float(), data.labels[index]).backward()
+        optimiser.step()
+    return model
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["as the hardware has it", "float32"])
+def test_the_default_recipe_is_the_plain_loop_to_the_bit(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More steps than are drawn at once, so that the blocks' edges are among them."""
+    if not fast:
+        monkeypatch.setattr(device, "fast_dtype", lambda where: torch.float32)
+        monkeypatch.setitem(globals(), "fast_dtype", lambda where: torch.float32)
+    params = TrainParams(epochs=12, batch_size=16)
+    assert params.epochs * (len(images()) // 16) > training.DRAWN_AT_ONCE
+    assert digest(train(images(), params, 4, seed=7)) == digest(plainly(images(), params, seed=7))
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_a_step_asks_nothing_of_the_device_and_takes_nothing_to_it(optimiser: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On torch's meta device there are no values: whatever would wait for one (item, cpu, nonzero, bool) raises."""
+    monkeypatch.setattr(training, "_not_finite", lambda losses, model: None)
+    monkeypatch.setattr(device, "fast_dtype", lambda where: torch.float32)
+    meta = torch.device("meta")
+    data = images()
+    there = ImageSet(*(tensor.to(meta) for tensor in (data.images, data.labels, data.mean, data.std)))
+    model = build("resnet-compact", 4, 1, 0).to(meta)
+    params = TrainParams(epochs=3, batch_size=16, augment="flip-crop", optimiser=optimiser)  # type: ignore[arg-type]
+    with Crossings() as crossings:
+        fit(model, there, params, seed=12345 + len(optimiser))
+    assert crossings.count == 3 + 2, "an order an epoch, flips and crops once; and 18 steps"
+
+
+def test_what_would_wait_for_the_device_is_seen_by_that_test() -> None:
+    model = torch.nn.Linear(1, 1, bias=False, device="meta")
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def reading(step: int) -> torch.Tensor:
+        loss = model.weight.square().sum()
+        return loss * float(loss.detach())
+
+    with pytest.raises((RuntimeError, NotImplementedError), match=r"(?i)meta"):
+        optimise(model, optimiser, reading, lambda step: 0.1, 1, seed=0)
+
+
+def test_a_set_on_disk_is_asked_for_by_the_positions_of_the_cpu() -> None:
+    data = images()
+    on_disk = ImageSet(data.images, data.labels, data.mean, data.std, torch.arange(len(data)))
+    there = ImageSet(data.images, data.labels.to("meta"), data.mean, data.std, torch.arange(len(data)))
+    assert data.home == on_disk.home == there.home == CPU
+    assert ImageSet(data.images.to("meta"), there.labels, data.mean, data.std).home == torch.device("meta")
+
+
+def test_compiling_is_for_long_trainings_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, long = torch.device("cuda"), training.COMPILE_FROM
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(training.shutil, "which", lambda name: name)
+    assert compiles("auto", long, cuda)
+    assert not compiles("auto", long - 1, cuda)
+    assert not compiles("auto", long, CPU)
+    assert not compiles("off", long, cuda)
+    assert compiles("on", 1, CPU)
+    monkeypatch.setattr(training.shutil, "which", lambda name: None)
+    assert not compiles("auto", long, cuda), "there is no C compiler"
+    monkeypatch.setattr(training.shutil, "which", lambda name: name)
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
+    assert not compiles("auto", long, cuda), "there is no Triton"
+
+
+def test_a_compiled_model_is_trained_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a compiler that changes nothing: the weights, their names and the checkpoint's are the model's own."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: real(model, backend="eager"))
+    assert digest(train(images(), replace(PARAMS, compile="on"), 4, seed=0)) == digest(train(images(), PARAMS, 4, seed=0))
 
 
 def test_predictions_have_features_on_request() -> None:

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from megu.device import CPU, sent
+
 if TYPE_CHECKING:
     from megu.data.arrays import Partition
 
@@ -63,6 +65,11 @@ class ImageSet:
     @property
     def device(self) -> torch.device:
         return self.labels.device
+
+    @property
+    def home(self) -> torch.device:
+        """Where positions of images are best given: where the images are, so that neither side waits for the other."""
+        return self.device if self.rows is None else CPU
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -112,7 +119,7 @@ class ImageSet:
         if self.rows is None:
             return self.pixels[index]
         rows = self.rows[index if isinstance(index, slice) else index.cpu()]
-        return self.pixels[rows].to(self.device)
+        return sent(self.pixels[rows], self.device)
 
     def batch(self, index: Tensor | slice, flip: Tensor | None = None, crop: Tensor | None = None) -> Tensor:
         """float32 (B, C, H, W), normalised; ``flip`` (bool (B,)) mirrors some left to right, ``crop`` is as in `cropped`."""

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import ASKED, allowed, check_training, evaluating, sgd, teach
+from megu.methods.common import allowed, check_training, evaluating, sgd, teach
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
+from megu.training import ASKED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,16 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.device import fast_dtype
+from megu.device import fused
 from megu.methods.context import Context, given
 from megu.models import seeded
 from megu.params import check
 from megu.progress import track
 from megu.seeds import derive, generator
-from megu.training import Batches, fingerprint, one_cycle, optimise
-
-#: Images that a frozen model is asked about at once.
-ASKED = 500
+from megu.training import ASKED, Batches, fingerprint, forward, one_cycle, optimise
 
 #: (logits, positions in the images, step) -> loss
 LossOf = Callable[[Tensor, Tensor, int], Tensor]
@@ -69,14 +66,6 @@ def kl(logits: Tensor, probabilities: Tensor, temperature: float = 1.0) -> Tenso
     return F.kl_div(F.log_softmax(logits / temperature, dim=1), probabilities, reduction="batchmean") * temperature**2
 
 
-def forward(model: nn.Module, inputs: Tensor) -> Tensor:
-    """float32 logits, computed in the number format that the hardware multiplies fastest."""
-    dtype = fast_dtype(inputs.device)
-    with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
-        logits: Tensor = model(inputs)
-    return logits.float()
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """``model`` in evaluation mode; afterwards in the mode it was in."""
@@ -122,11 +111,11 @@ def fresh_model(context: Context, stream: str, device: torch.device) -> nn.Modul
 
 def sgd(lr: float, weight_decay: float = 0.0) -> MakeOptimiser:
     """With momentum 0.9, as everyone's public code has it."""
-    return lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
+    return lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, fused=fused(model))
 
 
 def adam(lr: float) -> MakeOptimiser:
-    return lambda model: torch.optim.Adam(model.parameters(), lr=lr)
+    return lambda model: torch.optim.Adam(model.parameters(), lr=lr, fused=fused(model))
 
 
 def descend(
@@ -162,6 +151,11 @@ def descend(
     )
 
 
+def shuffled(images: ImageSet, context: Context, label: str = "unlearn") -> Batches:
+    """The batches that `teach` goes through, for what has to know them on the CPU: to ask the device would be to wait for it."""
+    return Batches(len(images), context.params.batch_size, derive(context.seed, label))
+
+
 def teach(
     model: nn.Module,
     images: ImageSet,
@@ -183,11 +177,11 @@ def teach(
     """
     copied = copy.deepcopy(model)
     size = context.params.batch_size
-    batches = Batches(len(images), size, derive(context.seed, label))
+    batches = shuffled(images, context, label)
 
     def loss_at(step: int) -> Tensor:
-        index = batches.at(step).to(images.device)
-        inputs = images.batch(index)
+        index = batches.at(step, images.device)
+        inputs = images.batch(batches.at(step, images.home))
         if disturb is not None:
             inputs = disturb(inputs, index, step)
         return loss_of(forward(copied, inputs), index, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import adam, check_training, drawn, teach
+from megu.device import sent
+from megu.methods.common import adam, check_training, drawn, shuffled, teach
 from megu.methods.context import Context, Method, given
 from megu.noise import mixture
 from megu.params import STRICT, check
@@ -75,13 +77,17 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     images = forget.joined(kept)
     true = F.one_hot(images.labels, context.num_classes).float()
     targets = SoftTargets(perturbing, params.entropy_gain).to(forget.device)
-    noise = None if "noise" in spares(params) else Noise(context, forget, torch.from_numpy(perturbing.targets))
+    noise = (
+        None
+        if "noise" in spares(params)
+        else Noise(context, forget, torch.from_numpy(perturbing.targets), shuffled(images, context).at)
+    )
 
     def loss_of(logits: Tensor, index: Tensor, step: int) -> Tensor:
         forgets = index < len(forget)
         rows = index.clamp(max=len(forget) - 1)
         loss = F.cross_entropy(logits, torch.where(forgets[:, None], targets.at(rows), true[index]))
-        clean = forgets if noise is None else forgets.index_fill(0, noise.carriers(index, step).to(index.device), False)
+        clean = forgets if noise is None else forgets.index_fill(0, sent(noise.carriers(step), index.device), False)
         targets.follow(logits.detach(), clean)
         return loss
 
@@ -146,9 +152,11 @@ class SoftTargets(nn.Module):
 class Noise:
     """Puts the mixed noise of each forget sample on it: positive of the label it is taught (drawn from its target), negative of its own."""
 
-    def __init__(self, context: Context, forget: ImageSet, targets: Tensor) -> None:
+    def __init__(self, context: Context, forget: ImageSet, targets: Tensor, positions: Callable[[int], Tensor]) -> None:
+        """positions: int64 (B,) on the CPU, of the images in the batch of a step."""
         self.params: MeguParams = context.params
         self.seed = context.seed
+        self.positions = positions
         self.targets = targets.cpu()
         bank = given(context.noise, "noise")
         self.positive = torch.from_numpy(bank.positive).to(forget.device)
@@ -159,23 +167,24 @@ class Noise:
         if (self.own < 0).any():
             raise ValueError("the noise bank has no negative noise for a class in the forget set")
 
-    def carriers(self, index: Tensor, step: int) -> Tensor:
-        """int64, on the CPU: the places in the batch ``index`` (B,) whose samples carry noise at ``step``."""
-        where = torch.nonzero(index.cpu() < len(self.own)).flatten()
+    def carriers(self, step: int) -> Tensor:
+        """int64, on the CPU: the places in the batch of ``step`` whose samples carry noise."""
+        where = torch.nonzero(self.positions(step) < len(self.own)).flatten()
         chosen = torch.rand(len(where), generator=generator(self.seed, "carriers", step)) < self.params.noise_share
         return where[chosen]
 
     def add(self, inputs: Tensor, index: Tensor, step: int) -> Tensor:
         """``inputs`` (B, C, H, W) with noise on a share of those that are forget samples (positions below the forget set's size)."""
-        where = self.carriers(index, step)
+        where = self.carriers(step)
         if not len(where):
             return inputs
         random = generator(self.seed, "noise", step)
-        samples = index.cpu()[where]
+        samples = self.positions(step)[where]
         label = torch.multinomial(self.targets[samples], 1, generator=random).flatten()
         which = torch.randint(self.positive.shape[1], (2, len(where)), generator=random)
-        mixed = mixture(self.positive[label, which[0]], self.negative[self.own[samples], which[1]], self.params.positive_share)
-        return inputs.index_add(0, where.to(inputs.device), self.params.noise_scale * mixed)
+        drawn = sent(torch.stack([where, label, which[0], self.own[samples], which[1]]), inputs.device)
+        mixed = mixture(self.positive[drawn[1], drawn[2]], self.negative[drawn[3], drawn[4]], self.params.positive_share)
+        return inputs.index_add(0, drawn[0], self.params.noise_scale * mixed)
 
 
 METHOD = Method(

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import check_training, descend, forward, sgd
+from megu.methods.common import check_training, descend, sgd
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 from megu.seeds import derive
-from megu.training import Batches
+from megu.training import Batches, forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,11 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     unlearned = copy.deepcopy(model)
 
     def loss_at(step: int) -> Tensor:
-        kept, lost = keeping.at(step).to(device), losing.at(step).to(device)
+        kept, lost = keeping.at(step, device), losing.at(step, device)
         return weighted(
-            forward(unlearned, retain.batch(kept)),
+            forward(unlearned, retain.batch(keeping.at(step, retain.home))),
             retain.labels[kept],
-            forward(unlearned, forget.batch(lost)),
+            forward(unlearned, forget.batch(losing.at(step, forget.home))),
             forget.labels[lost],
             params.alpha,
         )

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import answers, check_training, descend, forward, kl, sgd
+from megu.methods.common import answers, check_training, descend, kl, sgd
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 from megu.seeds import derive
-from megu.training import Batches
+from megu.training import Batches, forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +87,12 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     def loss_at(step: int) -> Tensor:
         turn = plan[step]
         if turn.maximise:
-            index = losing.at(turn.at).to(device)
-            return maximised(forward(student, forget.batch(index)), forget_answers[index], params)
-        index = keeping.at(turn.at).to(device)
-        return minimised(forward(student, retain.batch(index)), retain_answers[index], retain.labels[index], params)
+            index = losing.at(turn.at, device)
+            images = forget.batch(losing.at(turn.at, forget.home))
+            return maximised(forward(student, images), forget_answers[index], params)
+        index = keeping.at(turn.at, device)
+        images = retain.batch(keeping.at(turn.at, retain.home))
+        return minimised(forward(student, images), retain_answers[index], retain.labels[index], params)
 
     descend(
         student,

@@ -122,6 +122,9 @@ def test_the_mlflow_run_is_complete(project: Project, first: Summary) -> None:
     assert run.data.metrics["Af"] == first.metrics["Af"]
     assert run.data.metrics["reference/Ar"] == first.reference["Ar"]  # type: ignore[index]
     assert {f"seconds/{name}" for name in STAGES} <= set(run.data.metrics)
+    held = {name.partition("/")[2] for name in run.data.metrics if name.startswith("peak_memory_bytes/")}
+    assert held == {"original", "noise", "unlearn", "reference"}
+    assert all(run.data.metrics[f"peak_memory_bytes/{name}"] > 1e7 for name in held)
     for tag in ("git.commit", "git.dirty", "version.torch", "prefect.flow_run_url", "dvc.data", "labeler.digest", "cpu"):
         assert run.data.tags[tag], tag
     assert first.prefect_flow_run_id in run.data.tags["mlflow.note.content"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import images
+from tiny import Crossings, images
 from torch import nn
 
 from megu import training
@@ -169,9 +169,10 @@ def test_the_noise_on_a_sample_by_hand(alpha: float, scale: float, expected: flo
     targets = torch.eye(4)[[3, 3]]
     params = MeguParams(alpha=alpha, noise_scale=scale, noise_share=1.0)
     context = Context(params=params, seed=0, num_classes=4, forgotten=(2,), perturbing=None, noise=bank())  # type: ignore[arg-type]
-    noise = Noise(context, forget, targets)
+    index = torch.tensor([0, 5, 1])
+    noise = Noise(context, forget, targets, lambda step: index)
     inputs = torch.zeros(3, 1, 2, 2)
-    found = noise.add(inputs, torch.tensor([0, 5, 1]), step=0)
+    found = noise.add(inputs, index, step=0)
     torch.testing.assert_close(found[:, 0, 0, 0], torch.tensor([expected, 0.0, expected]))
     assert (inputs == 0).all(), "the inputs are not changed in place"
 
@@ -182,7 +183,8 @@ def test_the_share_of_noisy_samples_and_the_labels_they_are_drawn_for() -> None:
     targets = torch.tensor([[0.75, 0.25, 0.0, 0.0]]).repeat(len(forget), 1)
     params = MeguParams(alpha=1.0, noise_share=0.3, noise_scale=1.0)
     context = Context(params=params, seed=0, num_classes=4, forgotten=(2,), perturbing=None, noise=bank())  # type: ignore[arg-type]
-    found = Noise(context, forget, targets).add(torch.zeros(len(forget), 1, 2, 2), torch.arange(len(forget)), step=3)[
+    index = torch.arange(len(forget))
+    found = Noise(context, forget, targets, lambda step: index).add(torch.zeros(len(forget), 1, 2, 2), index, step=3)[
         :, 0, 0, 0
     ]
     assert float((found > 0).float().mean()) == pytest.approx(0.3, abs=0.05)
@@ -194,4 +196,18 @@ def test_a_bank_without_the_forgotten_class_is_refused() -> None:
     forget = images(8, size=2).subset([1])
     context = Context(params=PARAMS, seed=0, num_classes=4, forgotten=(1,), perturbing=None, noise=bank())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no negative noise"):
-        Noise(context, forget, torch.eye(4)[[0]])
+        Noise(context, forget, torch.eye(4)[[0]], lambda step: torch.tensor([0]))
+
+
+def test_noise_asks_nothing_of_the_device() -> None:
+    """On torch's meta device there are no values: to ask for one raises. What the step needs goes there in one copy."""
+    forget = images(8, size=2).subset([2, 6])
+    params = MeguParams(noise_share=1.0)
+    context = Context(params=params, seed=0, num_classes=4, forgotten=(2,), perturbing=None, noise=bank())
+    index = torch.tensor([0, 5, 1])
+    noise = Noise(context, forget, torch.eye(4)[[3, 3]], lambda step: index)
+    noise.positive, noise.negative = noise.positive.to("meta"), noise.negative.to("meta")
+    with Crossings() as crossings:
+        found = noise.add(torch.zeros(3, 1, 2, 2, device="meta"), index.to("meta"), step=0)
+    assert found.shape == (3, 1, 2, 2)
+    assert crossings.count == 2, "the index that the test itself moves, and what was drawn"

@@ -19,7 +19,7 @@ def summary(**changes: Any) -> Summary:
     made = Summary(
         headline="Bag: 97.0% → 0.0%",
         stages=[
-            StageSummary("noise", False, 1.5, 1.5, "never run before", "160 images"),
+            StageSummary("noise", False, 1.5, 1.5, "never run before", "160 images", 2_345_600_000),
             StageSummary("split", True, 0.02, 1.0, "", ""),
         ],
         metrics={**MARKS, "Af": 0.0},
@@ -170,3 +170,9 @@ def test_what_is_missing_is_left_out() -> None:
 def test_dollar_signs_in_names_are_no_formulas() -> None:
     data = replace(numbers(3), classes=("$x_1$", "100 $", "\\frac"))
     assert draw(data)["transition"].startswith(b"\x89PNG")
+
+
+def test_the_table_of_times_says_what_was_held_in_memory() -> None:
+    times = page().partition("<h2>Times</h2>")[2]
+    assert times.count("MB</td>") == 1, "of the stage that measured it"
+    assert "2,346 MB" in times
