@@ -38,7 +38,7 @@ from tasks.unlearn import UNLEARN
 
 def select(run: Run, project: Project, config: Config) -> tuple[Any, Any]:
     """The data set and the forget split."""
-    data = run(DATASET, name=config.data.name, pin=inputs.pin(project, config))
+    data = run(DATASET, name=config.data.name, per_class=config.data.per_class, pin=inputs.pin(project, config))
     through_dvc = inputs.through_dvc(project, config)
     return data, run(SPLIT, data=data, forget=config.forget, seed=config.seed, through_dvc=through_dvc)
 

@@ -21,6 +21,7 @@ from prefect.context import TaskRunContext
 from prefect.results import ResultRecord  # type: ignore[attr-defined]
 from prefect.runtime import flow_run
 
+from megu import memory
 from megu.progress import stages
 from megu.project import Project
 from megu.stages import FORMAT, Result, Stage, nearest
@@ -130,6 +131,14 @@ class Ran:
     seconds: float
 
 
+class Finished(Protocol):
+    """A run whose stages are done."""
+
+    ran: list[Ran]
+
+    def __getitem__(self, label: str) -> Ran: ...
+
+
 @dataclass
 class Executor:
     """Runs each stage as a Prefect task, tells `megu.progress.stages` of it, and keeps count. Must be called inside a flow run.
@@ -174,15 +183,22 @@ def _key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
 def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
     """The Prefect task of a stage, with our key and JSON results."""
 
-    def compute(decision: Decision, arguments: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
+    def compute(
+        decision: Decision, arguments: dict[str, Any], origin: dict[str, str], threads: int | None = None
+    ) -> dict[str, Any]:
         started = time.perf_counter()
-        outcome = stage.compute(**arguments)
+        if threads:  # of a worker beside others; it may be another process than the one that asked
+            import torch
+
+            torch.set_num_threads(threads)
+        with memory.watched() as used:
+            outcome = stage.compute(**arguments)
         return Result(
             stage=stage.name,
             parts=decision.parts,
             files=outcome.files,
             values=outcome.values,
-            notes=outcome.notes,
+            notes={**outcome.notes, "memory": used.to_json()},
             seconds=time.perf_counter() - started,
             origin={
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
