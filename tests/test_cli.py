@@ -31,10 +31,23 @@ def test_the_surface_is_what_the_readme_says() -> None:
     import typer.main
 
     command = typer.main.get_command(cli.app)
-    assert sorted(command.commands) == ["data", "doctor", "down", "explain", "methods", "params", "run", "status", "up"]
+    assert sorted(command.commands) == [
+        "bench",
+        "data",
+        "doctor",
+        "down",
+        "explain",
+        "methods",
+        "params",
+        "run",
+        "status",
+        "up",
+    ]
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}
+    options = {option for parameter in command.commands["bench"].params for option in parameter.opts}
+    assert options == {"file", "--set", "--dry-run", "--json", "--quiet", "-q", "--out", "--document"}
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
@@ -55,6 +68,7 @@ WRONG = {
     "no such command": (["fly"], "No such command 'fly'"),
     "missing weights": (["run", "--set", "original.weights=none.safetensors"], "there is no file none.safetensors"),
     "weights that are none": (["run", "--set", "original.weights=params.yaml"], "params.yaml"),
+    "no such benchmark": (["bench", "none.yaml"], "no configuration file"),
     "nothing to add": (["data", "add", "nowhere", "--name", "mine"], "nowhere"),
     "no such data set": (["data", "fetch", "fashion"], "fashion"),
     "port out of range": (["up", "--prefect-port", "70000"], "65535"),
