@@ -37,11 +37,16 @@ CLASSES = ("Sneaker", "Shirt", "Bag")
 VARIANTS: dict[str, list[str]] = {
     "default": [],
     "soft, no noise": ["unlearn.noise_share=0"],
+    "soft, full noise": ["unlearn.noise_scale=1"],
+    "soft, not followed": ["unlearn.entropy_gain=0"],
     "soft, sharpness 1": ["perturbing.label=soft", "perturbing.sharpness=1"],
-    "soft, sharpness 2": ["perturbing.label=soft", "perturbing.sharpness=2"],
-    "soft, sharpness 4": ["perturbing.label=soft", "perturbing.sharpness=4"],
-    "rank, all with noise": ["perturbing.label=rank", "unlearn.epochs=3", "unlearn.noise_share=1"],
-    "rank, half with noise": ["perturbing.label=rank", "unlearn.epochs=3", "unlearn.noise_share=0.5"],
+    "rank, all with full noise": [
+        "perturbing.label=rank",
+        "unlearn.epochs=3",
+        "unlearn.noise_share=1",
+        "unlearn.noise_scale=1",
+    ],
+    "rank, half with full noise": ["perturbing.label=rank", "unlearn.epochs=3", "unlearn.noise_scale=1"],
     "rank, no noise": ["perturbing.label=rank", "unlearn.epochs=3", "unlearn.noise_share=0"],
 }
 #: The stages whose times are compared.

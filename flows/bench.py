@@ -98,9 +98,12 @@ def wiring(project: Project, cell: Cell) -> Wiring:
 
 
 def preflight(project: Project, cells: Mapping[str, Cell]) -> None:
-    """Refuse a request that no cell could fulfil; each once, whatever the number of methods."""
+    """Refuse a request that could not be fulfilled and a labeler that could not be asked; each once, whatever the number of methods."""
     for config in {(cell.target, cell.seed): cell.config for cell in cells.values()}.values():
-        inputs.preflight(project, config)
+        inputs.given(project, config)
+    asking = {repr(cell.config.labeling): cell.config for cell in cells.values() if "perturbing" in inputs.needs(cell.config)}
+    for config in asking.values():
+        inputs.labeler_ready(project, config)
 
 
 def say(label: str, mark: Any) -> None:

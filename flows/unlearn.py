@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows import steps
 from megu import config as configuration
 from megu.config import Config
 from megu.project import Project, find
@@ -20,14 +21,11 @@ from megu.stages import Device
 from megu.summary import Summary
 from megu.tracking import closing
 from tasks import inputs, record
-from tasks.dataset import DATASET
 from tasks.engine import Decision, Executor, Planner, Run
 from tasks.entanglement import ENTANGLEMENT
 from tasks.evaluation import EVALUATION
 from tasks.figures import FIGURES
-from tasks.labeling import LABELING
 from tasks.noise import NOISE
-from tasks.original import GIVEN, TRAINED
 from tasks.perturbing import PERTURBING
 from tasks.predictions import PREDICTIONS
 from tasks.reference import REFERENCE
@@ -38,7 +36,7 @@ from tasks.unlearn import UNLEARN
 
 def select(run: Run, project: Project, config: Config) -> tuple[Any, Any]:
     """The data set and the forget split."""
-    data = run(DATASET, name=config.data.name, per_class=config.data.per_class, pin=inputs.pin(project, config))
+    data = steps.dataset(run, project, config)
     through_dvc = inputs.through_dvc(project, config)
     return data, run(SPLIT, data=data, forget=config.forget, seed=config.seed, through_dvc=through_dvc)
 
@@ -49,6 +47,7 @@ class Outputs:
 
     before: Any
     entanglement: Any
+    labeling: Any | None
     transition: Any | None
     perturbing: Any | None
     noise: Any | None
@@ -59,18 +58,14 @@ class Outputs:
 def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) -> Outputs:
     """Every other stage in order. With a `Planner` as ``run`` nothing is computed."""
     seed, device = config.seed, Device(config.device)
-    given = inputs.given_weights(project, config)
-    if given is None:
-        original = run(TRAINED, data=data, params=config.train, seed=seed, device=device)
-    else:
-        original = run(GIVEN, label="original", data=data, weights=given)
-    before = run(PREDICTIONS, label="predict original", data=data, model=original, device=device)
+    original, before = steps.original(run, project, config, data)
 
     entanglement = run(ENTANGLEMENT, data=data, split=split, predictions=before)
     needs = inputs.needs(config)
-    transition = perturbing = noise = None
+    labeling = transition = perturbing = noise = None
     if "perturbing" in needs:
-        transition = run(TRANSITION, labeling=run(LABELING, data=data, params=config.labeling))
+        labeling = steps.judge(run, project, config, data)
+        transition = run(TRANSITION, labeling=labeling)
         perturbing = run(
             PERTURBING,
             data=data,
@@ -107,7 +102,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         retrained.append(run(PREDICTIONS, label=f"predict reference{which}", data=data, model=again, device=device))
 
     evaluation = run(EVALUATION, data=data, split=split, before=before, after=after, retrained=retrained)
-    return Outputs(before, entanglement, transition, perturbing, noise, unlearned, evaluation)
+    return Outputs(before, entanglement, labeling, transition, perturbing, noise, unlearned, evaluation)
 
 
 def illustrate(run: Run, config: Config, data: Any, split: Any, outputs: Outputs) -> Any:
@@ -144,7 +139,11 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
         run.origin["mlflow_run_id"] = tracked.id
         outputs = pipeline(run, project, config, data, split)
         illustrate(run, config, data, split, outputs)
-        version = record.register(project, config, tracked, data, outputs.unlearned) if config.registry.enabled else None
+        version = (
+            record.register(project, config, tracked, data, outputs.labeling, outputs.unlearned)
+            if config.registry.enabled
+            else None
+        )
         summary = replace(record.summarise(config, run, tracked, project), model_version=version)
         summary = replace(summary, flow_seconds=time.perf_counter() - started)
         summary = record.publish(project, config, tracked, run, summary)
@@ -152,8 +151,8 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
 
 
 def plan(project: Project, config: Config) -> list[Decision]:
-    """What a run would do: hit or miss for every stage, and why. Computes nothing."""
-    inputs.preflight(project, config)
+    """What a run would do: hit or miss for every stage, and why. Computes nothing, and needs no labeler's server."""
+    inputs.given(project, config)
     planner = Planner(project)
     data, split = select(planner, project, config)
     illustrate(planner, config, data, split, pipeline(planner, project, config, data, split))

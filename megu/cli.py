@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,6 +98,45 @@ def run(
 
 
 @app.command()
+def label(
+    params: ParamsOption = None,
+    settings: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how many questions at most, how long, and ask none.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Draw the kept judgement into results/, with what it agrees with, and print it.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Have a labeler judge the data set and keep it: once, resumable, for every later request."""
+    here = _project()
+    config = _config(here, params, settings)
+    if dry_run:
+        return _print_label_plan(here, config, as_json)
+    from megu.terminal import Watcher, print_labeling, print_shown
+
+    watcher = Watcher(_console(), show=not (quiet or as_json))
+    named, changes = str(params.resolve() if params else here.params), settings or []
+    if show:
+        from flows.label import look
+
+        with watcher:
+            shown = look(here, config, named, changes)
+        return print_shown(shown, as_json=as_json)
+    from tasks.inputs import labeler_ready
+
+    labeler_ready(here, config)
+    watcher.note("starting Prefect …")
+    from flows.label import label as flow
+
+    with watcher:
+        made = flow(params=named, settings=changes)
+    return print_labeling(made, as_json=as_json)
+
+
+@app.command()
 def explain(params: ParamsOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
     """Say for every stage whether its kept result would be used, and why (not)."""
     here = _project()
@@ -168,29 +208,93 @@ def list_methods(as_json: JsonOption = False) -> None:
         print(f"megu: {' '.join(problem.split())}", file=sys.stderr)
 
 
+@app.command("models")
+def list_models(params: ParamsOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """List the architectures, with the number of weights that each has for the data set at hand."""
+    from megu.data import arrays
+    from megu.models import listing
+
+    here = _project()
+    name = _config(here, params, settings).data.name
+    classes, channels, size = 10, 3, (32, 32)
+    if (here.data(name) / "meta.json").is_file():
+        dataset = arrays.load(here.data(name))
+        classes, channels, size = dataset.num_classes, dataset.channels, dataset.image_size
+    else:
+        name = ""
+    rows = listing(classes, channels, size)
+    shape = {"classes": classes, "channels": channels, "height": size[0], "width": size[1]}
+    if as_json:
+        print(json.dumps({"data": name or None, **shape, "models": [asdict(row) for row in rows]}, indent=2))
+        return
+    said = f"for {name}" if name else "for images as CIFAR-10 has them (the data set is not here yet)"
+    print(f"{said}: {classes} classes, {channels} channels, {size[0]} x {size[1]} pixels")
+    for row in rows:
+        print(f"{row.name}: {row.why or f'{row.parameters:,} weights; takes {row.takes}'}")
+    print("package.module:function: your own, called with (num_classes, channels)")
+
+
 @data_app.command()
-def fetch(name: Annotated[str, typer.Argument(help="The data set.")] = "fashion-mnist") -> None:
+def fetch(
+    name: Annotated[
+        str, typer.Argument(help="The data set: fashion-mnist, cifar10, cifar100, cifar20, or one that a package brings.")
+    ] = "fashion-mnist",
+    local: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="PATH", help="A copy that you have, asked before all else. Repeatable."),
+    ] = None,
+) -> None:
     """Bring a data set under data/ by the first source that has it, and compare it with its pin."""
     from megu.data import providers
 
     with _watching():
-        fetched = providers.fetch(_project().root, name)
+        fetched = providers.fetch(_project().root, name, local or ())
     print(f"{name}: {fetched.provider}, DVC hash {fetched.dvc_hash} ({_pin_in_words(fetched.pin)})")
 
 
 @data_app.command()
 def add(
     source: Annotated[
-        list[Path], typer.Argument(help="A folder or archive (zip, tar) of train/<class>/<image> and test/<class>/<image>.")
+        list[Path], typer.Argument(help="Folders or archives (zip, tar) of train/<class>/<image> and test/<class>/<image>.")
     ],
     name: Annotated[str, typer.Option("--name", help="The data set's name, its folder under data/.")],
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS", help="Bring every image to this size: 32, or 24x32 (height x width). Else all must have one."
+        ),
+    ] = None,
+    superclasses: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A JSON file {superclass: [class, …]}, for sub-class requests.")
+    ] = None,
+    labels: Annotated[str, typer.Option(help="'fine' (the class folders) or 'coarse' (their superclasses).")] = "fine",
+    max_corrupt: Annotated[
+        float, typer.Option(min=0, max=1, help="The largest share of unreadable images that is left out rather than refused.")
+    ] = 0.01,
+    source_name: Annotated[str, typer.Option("--source", help="Where the images come from, for the record.")] = "",
+    licence: Annotated[str, typer.Option(help="Their licence, for the record.")] = "",
 ) -> None:
     """Bring your own images under data/ and pin them in data.dvc."""
-    from megu.data import providers
+    from megu.data import arrays, providers
+    from megu.data.images import parse_packing
 
+    packing = parse_packing(size, superclasses, labels, max_corrupt)
     with _watching():
-        added = providers.add(_project().root, source, name)
+        added = providers.add(_project().root, source, name, source_name=source_name, licence=licence, packing=packing)
+    found = arrays.load(added.dataset_path)
+    for line in found.left_out[:_SHOWN]:
+        print(f"left out: {line}", file=sys.stderr)
+    if found.left_out:
+        print(f"{name}: {len(found.left_out)} images could not be read; data/{name}/meta.json lists them", file=sys.stderr)
+    height, width = found.image_size
+    kinds = f"{found.num_classes} classes" + (f" (superclasses of {len(found.fine)})" if found.fine else "")
+    pixels = f"{height} x {width} pixels, {'grey' if found.channels == 1 else 'colour'}"
+    print(f"{name}: {len(found.train):,} + {len(found.test):,} images of {pixels}, {kinds}")
     print(f"{name}: DVC hash {added.dvc_hash}, pinned in data.dvc; use it with --set data.name={name}")
+
+
+#: Unreadable images named on the console.
+_SHOWN = 10
 
 
 @data_app.command("status")
@@ -281,9 +385,22 @@ def _preflight(here: project.Project, config: Any) -> None:
 
 def _print_plan(here: project.Project, config: Any, as_json: bool) -> None:
     from flows.unlearn import plan
-    from megu.terminal import print_plan
 
-    print_plan(plan(here, config), as_json=as_json)
+    _print_with_cost(here, config, plan(here, config), as_json)
+
+
+def _print_label_plan(here: project.Project, config: Any, as_json: bool) -> None:
+    from flows.label import plan
+
+    _print_with_cost(here, config, plan(here, config), as_json)
+
+
+def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json: bool) -> None:
+    from megu.terminal import print_plan
+    from tasks.labeler import cost
+
+    kept = next(decision.hit for decision in decisions if decision.label == "labeling")
+    print_plan(decisions, cost(here, config, kept), as_json=as_json)
 
 
 def _watching() -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
-from megu.labeling import LabelingParams
+from megu.labeling.kinds import KINDS
 from megu.methods import lookup, names
 from megu.noise import NoiseParams
 from megu.params import STRICT, check
@@ -49,7 +49,8 @@ class DataParams:
 class OriginalParams:
     """Where the model that is to forget comes from: trained here (neither is set), a weights file, or an MLflow model.
 
-    weights: a safetensors file of this project's architectures, relative to the project. model: ``models:/name@alias`` or ``models:/name/3``.
+    weights: a file, relative to the project: safetensors, or a state dictionary of torch (.pt, .pth). model: ``models:/name@alias``,
+    ``models:/name/3`` or ``runs:/<run id>/<name>``. What does not say its architecture is taken for ``train.arch``.
     """
 
     __pydantic_config__ = STRICT
@@ -101,23 +102,58 @@ class UnlearnParams:
     params: Any
 
 
-def _unlearn(value: Any) -> UnlearnParams:
-    if isinstance(value, UnlearnParams):
-        return value
-    if not isinstance(value, Mapping):
-        raise PydanticCustomError("section", "must be a section with the keys method, alpha, …")
-    method = value.get("method", "megu")
-    known = names()
-    if method not in known:
-        near = difflib.get_close_matches(str(method), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known methods: {', '.join(known)}"
-        raise PydanticCustomError("method", "there is no such method, {hint}", {"hint": hint})
-    own = {name: entry for name, entry in value.items() if name != "method"}
-    return UnlearnParams(method, TypeAdapter(lookup(method).params).validate_python(own, extra="forbid"))
+@dataclass(frozen=True)
+class LabelingParams:
+    """kind: one of `megu.labeling.kinds.KINDS`. params: that labeler's own; in the file both share the section."""
+
+    kind: str
+    params: Any
 
 
-def _flat(value: UnlearnParams) -> dict[str, Any]:
-    return {"method": value.method, **dataclasses.asdict(value.params)}
+@dataclass(frozen=True)
+class Choice:
+    """A section whose other keys depend on one of them. key, default: that one. names: its values. params: the parameter class of one.
+
+    made: builds the section's object from a value and its parameters.
+    """
+
+    key: str
+    default: str
+    names: Callable[[], Sequence[str]]
+    params: Callable[[str], type[Any]]
+    made: Callable[[str, Any], Any]
+
+    def keys(self, value: str) -> list[str]:
+        """The keys that go with a value."""
+        return [entry.name for entry in dataclasses.fields(self.params(value))]
+
+    def validate(self, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            if dataclasses.is_dataclass(value):
+                return value
+            raise PydanticCustomError("section", "must be a section with the key {key} and others", {"key": self.key})
+        chosen, known = value.get(self.key, self.default), self.names()
+        if chosen not in known:
+            near = difflib.get_close_matches(str(chosen), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise PydanticCustomError("choice", "there is no such {key}, {hint}", {"key": self.key, "hint": hint})
+        own = {name: entry for name, entry in value.items() if name != self.key}
+        return self.made(chosen, TypeAdapter(self.params(chosen)).validate_python(own, extra="forbid"))
+
+
+CHOICES = {
+    "unlearn": Choice("method", "megu", names, lambda name: lookup(name).params, UnlearnParams),
+    "labeling": Choice("kind", "prototype", lambda: list(KINDS), KINDS.__getitem__, LabelingParams),
+}
+
+
+def _flat(value: UnlearnParams | LabelingParams) -> dict[str, Any]:
+    choice, params = dataclasses.fields(value)
+    return {choice.name: getattr(value, choice.name), **dataclasses.asdict(getattr(value, params.name))}
+
+
+_Unlearn = Annotated[UnlearnParams, PlainValidator(CHOICES["unlearn"].validate), PlainSerializer(_flat)]
+_Labeling = Annotated[LabelingParams, PlainValidator(CHOICES["labeling"].validate), PlainSerializer(_flat)]
 
 
 class Config(BaseModel):
@@ -131,10 +167,10 @@ class Config(BaseModel):
     forget: ForgetParams = ForgetParams()
     original: OriginalParams = OriginalParams()
     train: TrainParams = TrainParams()
-    labeling: LabelingParams = LabelingParams()
+    labeling: _Labeling = Field({}, validate_default=True)
     perturbing: PerturbParams = PerturbParams()
     noise: NoiseParams = NoiseParams()
-    unlearn: Annotated[UnlearnParams, PlainValidator(_unlearn), PlainSerializer(_flat)] = Field({}, validate_default=True)
+    unlearn: _Unlearn = Field({}, validate_default=True)
     reference: ReferenceParams = ReferenceParams()
     registry: RegistryParams = RegistryParams()
 
@@ -202,9 +238,7 @@ def parse(values: Mapping[str, Any], where: str = "configuration") -> Config:
         return Config.model_validate(given)
     except ValidationError as error:
         first, *others = error.errors()
-        section = given.get("unlearn")
-        method = section.get("method", "megu") if isinstance(section, Mapping) else "megu"
-        what, fix = _in_words(dict(first), method)
+        what, fix = _in_words(dict(first), given)
         more = f" (and {len(others)} more)" if others else ""
         raise MeguError(f"{where}: {what}{more}", fix) from None
 
@@ -232,11 +266,14 @@ def validated(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         ) from None
 
 
-def _in_words(error: Mapping[str, Any], method: str) -> tuple[str, str]:
+def _in_words(error: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, str]:
     place = [str(part) for part in error["loc"]]
     key = ".".join(place)
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _known_keys(place[:-1], method)
+        owners = _owners(place)
+        if owners:
+            return f"unknown key {key}", f"it is a key of {' and '.join(owners)}"
+        known = _known_keys(place[:-1], given)
         near = difflib.get_close_matches(place[-1], known, n=3, cutoff=0.5)
         return f"unknown key {key}", f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -248,10 +285,20 @@ def _in_words(error: Mapping[str, Any], method: str) -> tuple[str, str]:
     return f"{key} = {value!r}: {message[:1].lower()}{message[1:]}", "change it there or with --set"
 
 
-def _known_keys(section: Sequence[str], method: str) -> list[str]:
+def _known_keys(section: Sequence[str], given: Mapping[str, Any]) -> list[str]:
     if not section:
         return list(Config.model_fields)
-    if section[0] == "unlearn":
-        return ["method", *(entry.name for entry in dataclasses.fields(lookup(method).params))]
+    if section[0] in CHOICES:
+        choice = CHOICES[section[0]]
+        own = given.get(section[0])
+        return [choice.key, *choice.keys(own.get(choice.key, choice.default) if isinstance(own, Mapping) else choice.default)]
     kind = Config.model_fields[section[0]].annotation
     return [entry.name for entry in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+
+
+def _owners(place: Sequence[str]) -> list[str]:
+    """The other choices of a section, as "section.key=choice", that have the key."""
+    if len(place) != 2 or place[0] not in CHOICES or place[0] == "unlearn":  # most methods have epochs, lr, …: no help
+        return []
+    choice = CHOICES[place[0]]
+    return [f"{place[0]}.{choice.key}={value}" for value in choice.names() if place[1] in choice.keys(value)]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -23,7 +24,7 @@ from megu.errors import MeguError
 
 _PYTHON = (3, 11)
 _FREE = 2 * 10**9
-_PROBE_S, _OLLAMA_S = 60.0, 1.0
+_PROBE_S = 60.0
 _INSTALL = "make env"
 #: Known to break Prefect 3.8; holds where megu's own metadata, which says the same, is not installed.
 _FASTAPI_BELOW = (0, 151)
@@ -57,15 +58,26 @@ def checks(root: Path, home: Path) -> list[Check]:
     ]
     with ThreadPoolExecutor(max_workers=2) as beside:
         torch = beside.submit(_probe, _TORCH)
-        ollama = beside.submit(_safely, "ollama server", _ollama_server)
+        ollama = beside.submit(_ollama_checks, root)
         found = {name: _safely(name, check) for name, check in here}
         found |= {check.name: check for check in _torch_checks(torch.result())}
-        found["ollama server"] = ollama.result()
+        found |= {check.name: check for check in ollama.result()}
     return [found[name] for name in _ORDER]
 
 
 _ORDER = (
-    *("python", "torch", "torchvision", "prefect", "mlflow", "dvc", "ollama", "ollama server", "labeler weights"),
+    *(
+        "python",
+        "torch",
+        "torchvision",
+        "prefect",
+        "mlflow",
+        "dvc",
+        "ollama",
+        "ollama server",
+        "ollama model",
+        "labeler weights",
+    ),
     *("git", "disk", "home", "params.yaml", "data set", "services"),
 )
 
@@ -77,6 +89,15 @@ def _safely(name: str, check: Callable[[], Check]) -> Check:
         return Check(name, False, error.what, error.fix)
     except Exception as error:
         return Check(name, False, f"could not be checked: {_words(error)}", _INSTALL)
+
+
+def _ollama_checks(root: Path) -> list[Check]:
+    try:
+        return _ollama(root)
+    except Exception as error:
+        return [
+            Check(name, None, f"could not be checked: {_words(error)}", _INSTALL) for name in ("ollama server", "ollama model")
+        ]
 
 
 def _words(error: BaseException) -> str:
@@ -230,26 +251,30 @@ def _torch_checks(said: dict[str, tuple[bool, str]]) -> Iterator[Check]:
 # --- what is around ----------------------------------------------------------------------------------------------------------
 
 
-def _ollama_server() -> Check:
-    """Whether a labeler of that kind could be used. The default labeler needs none."""
-    import urllib.request
+def _ollama(root: Path) -> list[Check]:
+    """The server and the model that the Ollama labeler would ask. Needed only where `labeling.kind` is ollama."""
+    from megu import config
+    from megu.labeling.ollama.params import OllamaParams
+    from megu.labeling.ollama.server import Server
 
-    address = os.environ.get("OLLAMA_HOST", "").strip() or "127.0.0.1:11434"
-    address = address if "://" in address else f"http://{address}"
-    host = address.partition("://")[2].partition("/")[0]
-    if ":" not in host.rpartition("]")[2]:
-        address = address.replace(host, f"{host}:11434", 1)
-    address = address.replace("://0.0.0.0", "://127.0.0.1")  # where a server listens, not where one finds it
-    local = (
-        urllib.request.ProxyHandler({}) if "127.0.0.1" in address or "localhost" in address else urllib.request.ProxyHandler()
-    )
+    params, needed = OllamaParams(), False
+    with suppress(MeguError):  # a broken params.yaml is another finding
+        labeling = config.load(root / "params.yaml").labeling
+        needed = labeling.kind == "ollama"
+        params = labeling.params if needed else params
+    bad, spare = (False, "") if needed else (None, "; the prototype labeler needs none")
     try:
-        with urllib.request.build_opener(local).open(f"{address}/api/version", timeout=_OLLAMA_S) as answer:
-            version = json.loads(answer.read()).get("version", "unknown version")
-    except Exception as error:
-        reason = _words(getattr(error, "reason", None) or error)
-        return Check("ollama server", None, f"none at {address} ({reason}); the prototype labeler needs none", "ollama serve")
-    return Check("ollama server", True, f"{version} at {address}")
+        server = Server(params.model, params.connection)
+        version = server.version()
+    except MeguError as error:
+        unknown = Check("ollama model", bad, f"{params.model}: no server to ask", f"ollama pull {params.model}")
+        return [Check("ollama server", bad, f"{error.what}{spare}", error.fix), unknown]
+    found = Check("ollama server", True, f"{version} at {server.url}")
+    try:
+        model = server.ready()
+    except MeguError as error:
+        return [found, Check("ollama model", bad, f"{error.what}{spare}", error.fix)]
+    return [found, Check("ollama model", True, f"{model.name} sees images (digest {model.digest[:12]}…)")]
 
 
 def _git(root: Path) -> Check:

@@ -25,3 +25,10 @@ def check(name: str, value: object, holds: bool, rule: str) -> None:
     """Raise ``ValueError`` naming the parameter, its value and the rule it breaks, unless ``holds``."""
     if not holds:
         raise ValueError(f"{name} = {value!r} is out of range: it must be {rule}")
+
+
+class Means:
+    """Marks an argument of a stage that says how something is reached, never what comes out: an address, a time-out.
+
+    It is the one kind of argument that is not part of a result's name.
+    """

@@ -51,12 +51,14 @@ class Perturbing:
 
     targets: float32 (N, K), what the re-optimisation teaches; rows sum to 1.
     reasoning: float64 (N, K), R with the forgotten classes at 0, rows summing to 1. sharpness: the exponent that was used.
+    entropy: what the soft targets' mean entropy was fitted to, in nats; None where nothing was fitted.
     """
 
     labels: NDArray[np.int64]
     targets: NDArray[np.float32]
     reasoning: Floats
     sharpness: float = 1.0
+    entropy: float | None = None
 
 
 def perturb(
@@ -86,7 +88,7 @@ def perturb(
     allowed = np.ones((len(logits), classes), dtype=bool)
     allowed[:, list(forgotten)] = False
     allowed[np.arange(len(logits)), true_labels] = False
-    sharpness = 1.0 if params.sharpness == "auto" else params.sharpness
+    sharpness, wanted = 1.0 if params.sharpness == "auto" else params.sharpness, None
     if not allowed.any(axis=1).all():
         raise ValueError(f"all {classes} classes are being forgotten: no perturbing label is left")
     reasoning = reason(transition, logits, true_labels, allowed)
@@ -101,9 +103,10 @@ def perturb(
         if params.sharpness == "auto":
             if entropy is None:
                 raise ValueError("sharpness 'auto' needs the entropy that the targets shall have")
-            sharpness = fitting_sharpness(reasoning, entropy(~allowed))
+            wanted = entropy(~allowed)
+            sharpness = fitting_sharpness(reasoning, wanted)
         targets = sharpened(reasoning, sharpness).astype(np.float32)
-    return Perturbing(labels, targets, reasoning, sharpness)
+    return Perturbing(labels, targets, reasoning, sharpness, wanted)
 
 
 def reason(transition: NDArray[Any], logits: NDArray[Any], true_labels: NDArray[Any], allowed: NDArray[np.bool_]) -> Floats:

@@ -42,6 +42,11 @@ class Project:
     def checkpoints(self) -> Path:
         return self.home / "checkpoints"
 
+    @property
+    def answers(self) -> Path:
+        """Every answer that a vision model gave, one file a model digest."""
+        return self.home / "answers"
+
     def data(self, name: str) -> Path:
         return self.root / "data" / name
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
+from megu import models
 from megu.data.tensors import ImageSet
-from megu.models import MODELS, seeded
 from megu.training import TrainParams, fit
 
 
@@ -26,6 +26,8 @@ def retrain(
     It is made anew and is given nothing of the original: no parameter, no buffer, no batch-norm statistic.
     fresh: makes a newly initialised network; without it, the recipe's architecture.
     """
-    model = seeded(fresh or (lambda: MODELS[params.arch](num_classes, retain.shape[0])), seed).to(retain.device)
+    channels, height, width = retain.shape
+    make = fresh or (lambda: models.fresh(params.arch, num_classes, channels, (height, width)))
+    model = models.seeded(make, seed).to(retain.device)
     fit(model, retain, params, seed, checkpoint=checkpoint, label="retrain")
     return model

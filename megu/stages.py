@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from megu import sources
+from megu.params import Means
 from megu.project import Project
 from megu.store import Ref, canonical_json
 
@@ -103,12 +104,12 @@ class Stage:
         return dict(bound.arguments)
 
     def parts(self, arguments: Mapping[str, Any]) -> dict[str, JSON]:
-        """What the result depends on, by name: code, every argument's value, every earlier result's digest."""
+        """What the result depends on, by name: code, every argument's value (but for `Means`), every earlier result's digest."""
         parts: dict[str, JSON] = {"format": FORMAT}
         for module, digest in sources.closure(self.compute.__module__).items():
             parts[f"code {module}"] = digest
         for name, value in arguments.items():
-            if not isinstance(value, Project):
+            if not isinstance(value, (Project, Means)):
                 parts.update(_parts(name, value))
         if any(isinstance(value, Device) for value in arguments.values()):
             from importlib.metadata import version
@@ -133,6 +134,9 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, JSON]]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for key, entry in dataclasses.asdict(value).items():
             yield from _parts(f"{name}.{key}" if name else key, entry)
+        # Parameters that name the user's own code say what it is.
+        for module, digest in value.code().items() if hasattr(value, "code") else ():
+            yield f"code {module}", digest
     elif isinstance(value, Mapping):
         for key, entry in value.items():
             yield from _parts(f"{name}.{key}", entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -47,11 +48,20 @@ def _done(bar: Bar) -> str:
 
 
 def _rate(bar: Bar) -> str:
-    return f"{bar.speed:,.0f}/s" if bar.total and bar.speed else ""
+    if not bar.total or not bar.speed:
+        return ""
+    return f"{bar.speed:,.0f}/s" if bar.speed >= 1 else f"{60 * bar.speed:,.0f}/min"
 
 
 def _left(bar: Bar) -> str:
-    return f"{bar.time_remaining:.0f} s left" if bar.total and bar.time_remaining else ""
+    return f"{duration(bar.time_remaining)} left" if bar.total and bar.time_remaining else ""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class Watcher:
@@ -121,11 +131,12 @@ class Watcher:
             self.console.print(f"{mark} {name:<19} [dim]{took:>8}[/]  {says}", highlight=False, soft_wrap=True)
 
 
-def print_plan(decisions: Sequence[Any], *, as_json: bool) -> None:
-    """Hit or miss, and why, for each stage of a plan (`tasks.engine.Decision`)."""
+def print_plan(decisions: Sequence[Any], cost: Any | None = None, *, as_json: bool) -> None:
+    """Hit or miss, and why, for each stage of a plan (`tasks.engine.Decision`). cost: what a labeler will be asked (`tasks.labeler.Cost`)."""
     if as_json:
         rows = [{"name": entry.label, "cache": "hit" if entry.hit else "miss", "why": entry.why} for entry in decisions]
-        print(json.dumps({"stages": rows}, indent=2))
+        asked = cost.to_json() if cost else None
+        print(json.dumps({"stages": rows, "labeling": asked, **(asked or {})}, indent=2))
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("stage")
@@ -137,6 +148,43 @@ def print_plan(decisions: Sequence[Any], *, as_json: bool) -> None:
     console.print(table)
     misses = sum(not entry.hit for entry in decisions)
     console.print(f"{len(decisions) - misses} kept, {misses} to run", style="bold", highlight=False)
+    if cost:
+        console.print(Text(cost.in_words()), soft_wrap=True)
+
+
+def print_labeling(made: Mapping[str, Any], *, as_json: bool) -> None:
+    """What `flows.label.label` returns."""
+    if as_json:
+        print(json.dumps(made, indent=2))
+        return
+    console = Console()
+    what = "found" if made["cache"] == "hit" else f"made in {duration(made['seconds'])}, {made['asked']:,} questions asked"
+    console.print(Text(f"{made['data']}: judged by {made['labeler']['kind']}; {what}"), soft_wrap=True)
+    console.print(Text("see it with megu label --show"), style="dim", soft_wrap=True)
+
+
+def print_shown(shown: Any, *, as_json: bool) -> None:
+    """A kept judgement (`tasks.show.Shown`)."""
+    if as_json:
+        print(json.dumps(dataclasses.asdict(shown), indent=2))
+        return
+    console = Console()
+    table = Table(title=Text(shown.labeler), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name, justify in (("class", "left"), ("itself", "right"), ("nearest concepts", "left"), ("abstentions", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name, others in shown.nearest.items():
+        near = ", ".join(f"{other} {value:.2f}" for other, value in others.items() if value >= 0.005)
+        table.add_row(Text(name), f"{shown.own[name]:.2f}", Text(near or "nothing"), str(shown.abstained[name] or "—"))
+    console.print(table)
+    for name, value in shown.agreement.items():
+        said = "not defined" if value is None else f"{value:.2f}"
+        console.print(Text(f"rank correlation with {name}: {said}"), soft_wrap=True)
+    for name, why in shown.missing.items():
+        console.print(Text(f"not compared with {name}: {why}"), soft_wrap=True)
+    if shown.sanity:
+        numbers = ", ".join(f"{name} {value:.2f}" for name, value in shown.sanity.items() if value is not None)
+        console.print(Text(f"sanity: {numbers}"), soft_wrap=True)
+    console.print(Text(f"figure       {shown.picture}"), soft_wrap=True)
 
 
 def print_summary(summary: Summary) -> None:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu import checkpoint as checkpoints
-from megu.data.tensors import ImageSet
+from megu.data.tensors import CROP_PADDING, ImageSet
 from megu.device import fast_dtype
 from megu.errors import MeguError
-from megu.models import MODELS, build
+from megu.models import build, code, known, names
 from megu.params import STRICT, check
 from megu.progress import track
 from megu.seeds import derive, generator
@@ -33,11 +35,18 @@ CHECKPOINT_EVERY_S = 10.0
 LOOK_EVERY = 50
 
 
+Augment = Literal["none", "flip", "flip-crop"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainParams:
-    """The recipe of the original and of its true retrain: AdamW, one-cycle learning rate, random mirroring.
+    """The recipe of the original and of its true retrain.
 
-    arch: one of `megu.models.MODELS`. lr: the peak. warmup: the share of the steps in which the rate rises from 0.
+    arch: one of `megu.models.names`, or the user's own as ``package.module:function``. lr: the peak.
+    optimiser: "adamw", or "sgd" (momentum 0.9, without Nesterov's step; weight decay is then part of the gradient).
+    schedule: "one-cycle" (from 0 up to lr in the share ``warmup`` of the steps, then down to 0) or "multistep" (lr, multiplied by
+    ``drop`` at the start of each of the epochs in ``milestones``, counted from 0).
+    augment: "none", "flip" (half of the images mirrored) or "flip-crop" (that, and a random crop of the image padded by 4 black pixels).
     """
 
     __pydantic_config__ = STRICT
@@ -45,20 +54,34 @@ class TrainParams:
     arch: str = "resnet-compact"
     epochs: int = 3
     batch_size: int = 256
+    optimiser: Literal["adamw", "sgd"] = "adamw"
     lr: float = 0.01
+    schedule: Literal["one-cycle", "multistep"] = "one-cycle"
     warmup: float = 0.2
+    milestones: tuple[int, ...] = ()
+    drop: float = 0.2
     weight_decay: float = 0.05
     label_smoothing: float = 0.0
-    flip: bool = True
+    augment: Augment = "flip"
 
     def __post_init__(self) -> None:
-        check("arch", self.arch, self.arch in MODELS, f"one of {', '.join(MODELS)}")
+        if not known(self.arch):  # the names are looked up among the installed packages, so only then
+            check("arch", self.arch, False, f"one of {', '.join(names())}, or package.module:function")
         check("epochs", self.epochs, self.epochs >= 1, "at least 1")
         check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
         check("lr", self.lr, 0 < self.lr < 100, "above 0 and below 100")
         check("warmup", self.warmup, 0 <= self.warmup < 1, "at least 0 and below 1")
         check("weight_decay", self.weight_decay, 0 <= self.weight_decay < 10, "at least 0 and below 10")
         check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "at least 0 and below 1")
+        check("augment", self.augment, self.augment in get_args(Augment), f"one of {', '.join(get_args(Augment))}")
+        check("drop", self.drop, 0 < self.drop <= 1, "above 0 and at most 1")
+        rising = all(a < b for a, b in pairwise((0, *self.milestones, self.epochs)))
+        check("milestones", self.milestones, rising, f"rising epochs between 1 and the last of the {self.epochs}")
+        check("milestones", self.milestones, self.schedule == "multistep" or not self.milestones, "left out but for multistep")
+
+    def code(self) -> Mapping[str, str]:
+        """Digests of the user's own source that the recipe runs (`megu.stages` puts them into the cache key)."""
+        return code(self.arch)
 
 
 @dataclass(frozen=True)
@@ -73,6 +96,18 @@ def one_cycle(step: int, steps: int, peak: float, warmup: float) -> float:
     """The learning rate at ``step`` of ``steps``: from 0 linearly up to ``peak``, then linearly down to 0."""
     at = (step + 0.5) / steps
     return peak * (at / warmup if at < warmup else (1 - at) / (1 - warmup))
+
+
+def multistep(epoch: int, lr: float, milestones: Sequence[int], drop: float) -> float:
+    """The learning rate in ``epoch`` (from 0): multiplied by ``drop`` for every milestone reached."""
+    return lr * drop ** sum(epoch >= milestone for milestone in milestones)
+
+
+def optimiser_of(params: TrainParams, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over all of a model's parameters."""
+    if params.optimiser == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=params.lr, momentum=0.9, weight_decay=params.weight_decay)
+    return torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -187,7 +222,8 @@ def train(
 
     checkpoint: where to leave the state every few seconds and to go on from; one of other images, parameters or seed is ignored.
     """
-    model = build(params.arch, num_classes, images.shape[0], seed).to(images.device)
+    channels, *size = images.shape
+    model = build(params.arch, num_classes, channels, seed, (size[0], size[1])).to(images.device)
     fit(model, images, params, seed, checkpoint=checkpoint, label=label)
     return model
 
@@ -206,19 +242,23 @@ def fit(
     steps = params.epochs * batches.per_epoch
     dtype = fast_dtype(images.device)
 
+    def lr_at(step: int) -> float:
+        if params.schedule == "multistep":
+            return multistep(step // batches.per_epoch, params.lr, params.milestones, params.drop)
+        return one_cycle(step, steps, params.lr, params.warmup)
+
     def loss_at(step: int) -> Tensor:
         index = batches.at(step).to(images.device)
-        flip = torch.rand(len(index), generator=generator(seed, "flip", step)) < 0.5 if params.flip else None
-        inputs = images.batch(index, flip.to(images.device) if flip is not None else None)
+        inputs = images.batch(index, *augmentation(params.augment, len(index), seed, step, images.device))
         with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
             logits = model(inputs)
         return F.cross_entropy(logits.float(), images.labels[index], label_smoothing=params.label_smoothing)
 
     optimise(
         model,
-        torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=params.weight_decay),
+        optimiser_of(params, model),
         loss_at,
-        lambda step: one_cycle(step, steps, params.lr, params.warmup),
+        lr_at,
         steps,
         seed=seed,
         key=f"{asdict(params)} {seed} {fingerprint(images)}" if checkpoint else "",
@@ -229,9 +269,27 @@ def fit(
     )
 
 
+def augmentation(
+    augment: Augment, count: int, seed: int, step: int, device: torch.device
+) -> tuple[Tensor | None, Tensor | None]:
+    """Which of ``count`` images are mirrored, bool (B,), and where each is cropped, int64 (B, 2); None for what is left out.
+
+    A function of the seed and the step, drawn on the CPU so that every device sees the same.
+    """
+    if augment == "none":
+        return None, None
+    flip = (torch.rand(count, generator=generator(seed, "flip", step)) < 0.5).to(device)
+    if augment == "flip":
+        return flip, None
+    crop = torch.randint(2 * CROP_PADDING + 1, (count, 2), generator=generator(seed, "crop", step))
+    return flip, crop.to(device)
+
+
 def fingerprint(images: ImageSet) -> str:
     """A hash of the images and labels, in their order."""
-    hashed = blake2b(images.images.permute(0, 2, 3, 1).contiguous().cpu().numpy().data, digest_size=16)
+    hashed = blake2b(digest_size=16)
+    for start in range(0, len(images), 4096):  # a set on disk need not fit in memory
+        hashed.update(images.raw(slice(start, start + 4096)).permute(0, 2, 3, 1).contiguous().cpu().numpy().data)
     hashed.update(images.labels.cpu().numpy().data)
     return hashed.hexdigest()
 

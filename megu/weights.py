@@ -3,26 +3,54 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from megu.errors import MeguError
-from megu.models import MODELS, build
+from megu.models import Size, architecture, fresh, seeded
 
 _KEY = "megu"
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What it takes to build the model that a weights file belongs to."""
+    """What it takes to build the model that a weights file belongs to.
+
+    image_size: height and width, of an architecture that is built for one; None for the others.
+    """
 
     arch: str
     num_classes: int
     channels: int
+    image_size: Size | None = None
+
+    @classmethod
+    def of(cls, arch: str, num_classes: int, shape: tuple[int, int, int]) -> ModelInfo:
+        """Of a model for images of ``shape`` (C, H, W)."""
+        return cls(arch, num_classes, shape[0], shape[1:] if architecture(arch).sized else None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ModelInfo:
+        size = value.get("image_size")
+        return cls(**{**value, "image_size": None if size is None else (int(size[0]), int(size[1]))})
+
+    def fresh(self) -> nn.Module:
+        """A newly initialised model of this description, drawn from torch's global generator."""
+        return fresh(self.arch, self.num_classes, self.channels, self.image_size or (32, 32))
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """A newly initialised model of this description, the same for the same seed."""
+        return seeded(self.fresh, seed)
 
 
 def digest(model: nn.Module) -> str:
@@ -39,7 +67,7 @@ def to_bytes(model: nn.Module, info: ModelInfo) -> bytes:
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
-    return save(state, metadata={_KEY: json.dumps(asdict(info), sort_keys=True)})
+    return save(state, metadata={_KEY: json.dumps(info.to_json(), sort_keys=True)})
 
 
 def save_weights(path: Path, model: nn.Module, info: ModelInfo) -> None:
@@ -55,31 +83,109 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
 
     Raises `MeguError` when the file is not one of ours.
     """
+    state, info = read_state(path)
+    if info is None:
+        raise MeguError(
+            f"{path} says nothing of its architecture",
+            "write it with megu.weights.save_weights, which adds it to the file, or name its architecture with train.arch",
+        )
+    return state, info
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], ModelInfo | None]:
+    """The state in a weights file, and what the file says of itself.
+
+    It may be safetensors, a state dictionary written by ``torch.save`` (.pt, .pth; in an entry "state_dict" or "model" too, as
+    training scripts leave it) or an exported program (.pt2, MLflow's form). None of the readers runs code of the file.
+
+    Raises `MeguError` when it is none of these.
+    """
     from safetensors import SafetensorError, safe_open
 
+    if path.suffix in (".pt", ".pth"):
+        return _torch_state(path), None
+    if path.suffix == ".pt2":
+        return _exported_state(path), None
     try:
         with safe_open(str(path), framework="pt") as file:
             meta = file.metadata() or {}
-            if _KEY not in meta:
-                raise MeguError(
-                    f"{path} says nothing of its architecture",
-                    "write it with megu.weights.save_weights, which adds it to the file",
-                )
-            info = ModelInfo(**json.loads(meta[_KEY]))
+            info = ModelInfo.from_json(json.loads(meta[_KEY])) if _KEY in meta else None
             return {name: file.get_tensor(name) for name in file.keys()}, info  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise MeguError(f"{path} is not a safetensors weights file ({error})", "give a file written by megu.weights") from None
 
 
-def load_model(path: Path) -> tuple[nn.Module, ModelInfo]:
-    """The model in a weights file, on the CPU, in evaluation mode.
+def _torch_state(path: Path) -> dict[str, Tensor]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, for the many ways in which a file can be wrong
+        refused = "Weights only load failed" in str(error) or "weights_only" in str(error)
+        why = "it holds pickled objects, which are never loaded" if refused else str(error).strip().splitlines()[0]
+        raise MeguError(
+            f"{path} is not a state dictionary ({why})", "save model.state_dict() with safetensors.torch.save_file"
+        ) from None
+    for entry in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(entry), dict):
+            found = found[entry]
+    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise MeguError(f"{path} holds no state dictionary", "save model.state_dict() with safetensors.torch.save_file")
+    return {str(name): tensor for name, tensor in found.items()}
+
+
+#: Kinds of file that `read_state` takes beside safetensors.
+OTHER_KINDS = (".pt", ".pth", ".pt2")
+
+#: The numbers that an exported program has for the types of tensors (torch's ``_export.serde.schema.ScalarType``).
+_EXPORTED_TYPES = {
+    1: torch.uint8,
+    2: torch.int8,
+    3: torch.int16,
+    4: torch.int32,
+    5: torch.int64,
+    6: torch.float16,
+    7: torch.float32,
+    8: torch.float64,
+    12: torch.bool,
+    13: torch.bfloat16,
+}
+
+
+def _exported_state(path: Path) -> dict[str, Tensor]:
+    """The weights of an exported program: plain bytes beside a JSON description of their types and shapes, in a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (listing,) = (name for name in archive.namelist() if name.endswith("/model_weights_config.json"))
+            entries: dict[str, Any] = json.loads(archive.read(listing))["config"]
+            if any(entry["use_pickle"] for entry in entries.values()):
+                raise ValueError("it holds pickled objects, which are never loaded")
+            folder = listing.rpartition("/")[0]
+            return {name: _exported(entry, archive.read(f"{folder}/{entry['path_name']}")) for name, entry in entries.items()}
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise MeguError(
+            f"{path} is not an exported model whose weights can be read ({error})",
+            "save model.state_dict() with safetensors.torch.save_file",
+        ) from None
+
+
+def _exported(entry: Mapping[str, Any], content: bytes) -> Tensor:
+    meta = entry["tensor_meta"]
+    sizes, strides = ([int(each["as_int"]) for each in meta[key]] for key in ("sizes", "strides"))
+    flat = torch.frombuffer(bytearray(content), dtype=_EXPORTED_TYPES[meta["dtype"]])
+    return flat.as_strided(sizes, strides, int(meta["storage_offset"]["as_int"])).clone()
+
+
+def load_model(path: Path, given: ModelInfo | None = None) -> tuple[nn.Module, ModelInfo]:
+    """The model in a weights file, on the CPU, in evaluation mode. ``given`` describes a file that does not describe itself.
 
     Raises `MeguError` when the file is damaged, of an unknown architecture, or does not fit the one it names.
     """
-    state, info = load_weights(path)
-    if info.arch not in MODELS:
-        raise MeguError(f"{path} is a {info.arch!r} model", f"the architectures here are {', '.join(MODELS)}")
-    model = build(info.arch, info.num_classes, info.channels, seed=0)
+    state, info = read_state(path)
+    if info is None:
+        if given is None:
+            load_weights(path)  # says so
+        info = given
+    assert info is not None
+    model = info.build()
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

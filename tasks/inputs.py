@@ -14,11 +14,17 @@ from megu.methods import code, lookup
 from megu.project import Project
 from megu.stages import Code
 from megu.store import Ref
-from megu.weights import load_weights
+from megu.weights import OTHER_KINDS, read_state
 
 
 def preflight(project: Project, config: Config) -> None:
-    """Raise `MeguError` for what can be known to fail: the device, the given model, and the request, if the data set is here."""
+    """Raise `MeguError` for what can be known to fail: what is given, and a labeler that has to be asked and cannot be."""
+    given(project, config)
+    labeler_ready(project, config)
+
+
+def given(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a device, model or request that cannot be; the request is looked at if the data set is here."""
     resolve(config.device)
     given_weights(project, config)
     if (project.data(config.data.name) / "meta.json").is_file():
@@ -34,6 +40,14 @@ def needs(config: Config) -> frozenset[str]:
 def method_code(config: Config) -> Code:
     """The code of the method, which the unlearning looks up by its name."""
     return Code(code(config.unlearn.method))
+
+
+def labeler_ready(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a labeler that has to be asked and cannot be."""
+    if config.labeling.kind == "ollama" and "perturbing" in needs(config):
+        from tasks import labeler
+
+        labeler.ready(project, config)
 
 
 def pin(project: Project, config: Config) -> str | None:
@@ -60,11 +74,15 @@ def given_weights(project: Project, config: Config) -> Ref | None:
         path = project.root / named
         if not path.is_file():
             raise MeguError(f"original.weights: there is no file {named}", "name a safetensors file, relative to the project")
-        load_weights(path)  # says what is wrong with a file that is none
-        return project.store.put_file(path, "safetensors")
+        read_state(path)  # says what is wrong with a file that is none
+        return _kept(project, path)
     if registered:
         from megu import tracking
 
         with tempfile.TemporaryDirectory() as folder:
-            return project.store.put_file(tracking.fetch_model(registered, Path(folder), home=project.home), "safetensors")
+            return _kept(project, tracking.fetch_model(registered, Path(folder), home=project.home))
     return None
+
+
+def _kept(project: Project, path: Path) -> Ref:
+    return project.store.put_file(path, path.suffix.removeprefix(".") if path.suffix in OTHER_KINDS else "safetensors")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from megu.data.tensors import ImageSet
+    from megu.labeling import Labeling
+    from megu.perturbing import Perturbing
     from megu.weights import ModelInfo
 
 T = TypeVar("T")
@@ -60,6 +62,13 @@ def arrays_of(project: Project, result: Result | None, name: str) -> dict[str, A
     return None if result is None else dict(project.store.arrays(result.files[name]))
 
 
+def perturbing(project: Project, result: Result) -> Perturbing:
+    from megu.perturbing import Perturbing
+
+    arrays = project.store.arrays(result.files["perturbing"])
+    return Perturbing(**arrays, sharpness=result.values["sharpness"], entropy=result.values["entropy"])
+
+
 def checkpoint(project: Project, stage: str, *depends: Any) -> Path:
     """Where a long stage leaves its checkpoint: one place for the same inputs, so that the next run finds it."""
     named = [entry.digest if isinstance(entry, Result) else str(entry) for entry in depends]
@@ -80,6 +89,14 @@ def model_outcome(project: Project, network: nn.Module, info: ModelInfo, seconds
         files={"weights": project.store.put_bytes("safetensors", to_bytes(network, info))},
         values={"weights_digest": digest(network)},
         notes={"compute_seconds": seconds},
+    )
+
+
+def labeling_outcome(project: Project, found: Labeling) -> Outcome:
+    """A labeler's judgement, as every labeler's stage stores it: the numbers, and in the file's own head how they came about."""
+    meta = {"labeler": canonical_json(found.identity.to_json()).decode(), "record": canonical_json(dict(found.record)).decode()}
+    return Outcome(
+        files={"labeling": project.store.put_arrays(found.to_arrays(), meta)}, values={"labeler": found.identity.to_json()}
     )
 
 

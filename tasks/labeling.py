@@ -1,20 +1,21 @@
-"""The labeler's judgement of how similar the concepts look."""
+"""The prototype labeler's judgement of how similar the concepts look. The one of a vision model is in `tasks.ollama`."""
 
 from __future__ import annotations
 
-from megu.labeling import LabelingParams
+from megu.labeling.prototype import PrototypeParams
 from megu.project import Project
 from megu.stages import Outcome, Result, Stage
 from tasks import kept
 
 
-def judge(project: Project, data: Result, params: LabelingParams) -> Outcome:
+def judge(project: Project, data: Result, params: PrototypeParams) -> Outcome:
     """Knows nothing of the forget set: computed once for a data set and a labeler, reused by every later request."""
     from megu.labeling import label
+    from megu.labeling.prototype import PrototypeLabeler
 
-    found = label(kept.dataset(project, data), params)
-    return Outcome(
-        files={"labeling": project.store.put_arrays(found.to_arrays())}, values={"labeler": found.identity.to_json()}
+    labeler = PrototypeLabeler(params.temperature, params.image_size)
+    return kept.labeling_outcome(
+        project, label(kept.dataset(project, data), labeler, params.exemplars, params.references, params.seed)
     )
 
 

@@ -42,7 +42,7 @@ def perturb(
     }
     return Outcome(
         files={"perturbing": project.store.put_arrays(arrays)},
-        values={"label": params.label, "sharpness": chosen.sharpness, "shares": shares},
+        values={"label": params.label, "sharpness": chosen.sharpness, "entropy": chosen.entropy, "shares": shares},
     )
 
 

@@ -66,7 +66,7 @@ def request_in_words(config: Config) -> str:
     forget = config.forget
     if forget.scenario in ("class", "subclass"):
         return ", ".join(forget.classes)
-    return f"{forget.count} random images" if forget.scenario == "random" else f"{len(forget.ids)} images"
+    return f"{forget.count} random images" if forget.scenario == "random" else f"{len(forget.ids) + len(forget.files)} images"
 
 
 @task(name="record-mlflow", description="Log parameters, metrics and artifacts to the MLflow run", persist_result=False)
@@ -90,7 +90,7 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
             "dvc.data": data.values["dvc_hash"],
             "split.sha256": split.files["positions"].sha256,
             "split.through_dvc": str(split.notes["through_dvc"]).lower(),
-            **({"labeler.digest": labeler["digest"]} if labeler else {}),
+            **labeler_tags(config, results.get("labeling")),
             **origins,
             **({"origin_run_id": Counter(origins.values()).most_common(1)[0][0]} if origins else {}),
             "mlflow.note.content": f"{report.summary_markdown(summary)}\n\n[Prefect flow run]({prefect_url(project)})",
@@ -109,6 +109,19 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
         for name, ref in results[label].files.items():
             contents[f"{label}/{name}.{ref.kind}"] = project.store.checked(ref).read_bytes()
     run.artifacts(contents)
+
+
+def labeler_tags(config: Config, labeling: Result | None) -> dict[str, str]:
+    """Which labeler made the labels: a run and a model version say it alike. Nothing where the method needed none."""
+    if labeling is None:
+        return {}
+    labeler = labeling.values["labeler"]
+    return {
+        "labeler.kind": config.labeling.kind,
+        "labeler.name": labeler["name"],
+        "labeler.digest": labeler["digest"],
+        "labeler.in_words": labeler["kind"],
+    }
 
 
 def reused_from(run: Run, executor: Finished) -> dict[str, str]:
@@ -157,7 +170,7 @@ def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mappi
 
 
 @task(name="register", description="Make the unlearned model a version of the registered model", persist_result=False)
-def register(project: Project, config: Config, run: Run, data: Result, unlearned: Result) -> str:
+def register(project: Project, config: Config, run: Run, data: Result, labeling: Result | None, unlearned: Result) -> str:
     import numpy as np
 
     from megu.tracking import registry
@@ -175,6 +188,7 @@ def register(project: Project, config: Config, run: Run, data: Result, unlearned
             "dataset": loaded.name,
             "dvc.data": data.values["dvc_hash"],
             "method": config.unlearn.method,
+            **labeler_tags(config, labeling),
         },
     )
     stages().note(f"{'registered' if version.new else 'already registered:'} {version} as {config.registry.alias}")
@@ -241,12 +255,25 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
     return summary
 
 
+def labeler_facts(labeling: Result) -> dict[str, str]:
+    """Who judged, and for one that was asked what came of it."""
+    labeler, record = labeling.values["labeler"], labeling.notes.get("record")
+    facts = {name: labeler[name] for name in ("kind", "name", "version", "digest")}
+    if not record:
+        return facts
+    sane = ", ".join(f"{name} {value:.2f}" for name, value in record["sanity"].items() if value is not None)
+    return facts | {
+        "questions": f"{record['asked']:,} asked, {record['answered']:,} answered, {record['abstained']:,} abstained, "
+        f"{record['retried']:,} retried; {record['seconds']:,.0f} s, {record['prompt_tokens'] + record['tokens']:,} tokens",
+        "sanity": sane + (f" (overridden: {', '.join(record['overridden'])})" if record["overridden"] else ""),
+    }
+
+
 def page(project: Project, config: Config, executor: Executor, summary: Summary, run: Run) -> str:
     """The self-contained report of this run."""
     results = {ran.decision.label: ran.result for ran in executor.ran}
     live = services.endpoints(project.home)
     facts = environment(project.root)
-    labeler = results["labeling"].values["labeler"] if "labeling" in results else None
     data, split, method = results["dataset"], results["split"], lookup(config.unlearn.method)
     content = ReportData(
         title=f"Forgetting {request_in_words(config)}",
@@ -265,7 +292,7 @@ def page(project: Project, config: Config, executor: Executor, summary: Summary,
                 "split pinned": "in dvc.lock" if split.notes["through_dvc"] else "no: params.yaml asks for another",
             },
             "Method": {"name": config.unlearn.method, "what it does": method.title, "paper": method.paper},
-            **({"Labeler": {name: labeler[name] for name in ("kind", "version", "digest")}} if labeler else {}),
+            **({"Labeler": labeler_facts(results["labeling"])} if "labeling" in results else {}),
             "Models": {
                 name: ran.result.values["weights_digest"]
                 for name, ran in ((r.decision.label, r) for r in executor.ran)

@@ -18,7 +18,7 @@ def retrain(project: Project, data: Result, split: Result, params: TrainParams, 
     classes = len(data.values["classes"])
     checkpoint = kept.checkpoint(project, "reference", data, split, params, seed)
     model, seconds = kept.timed(lambda: train_again(retain, params, classes, seed, checkpoint=checkpoint))
-    return kept.model_outcome(project, model, ModelInfo(params.arch, classes, retain.shape[0]), seconds)
+    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, retain.shape), seconds)
 
 
 REFERENCE = Stage("reference", "Retrain from nothing without the forget set", retrain, kept.say_trained)

@@ -27,24 +27,22 @@ def reoptimise(
     device: Device,
 ) -> Outcome:
     """perturbing, noise, recipe: None where the method does not need them. code: the method's own, for the cache key."""
-    from megu.models import MODELS
     from megu.noise import NoiseBank
-    from megu.perturbing import Perturbing
     from megu.weights import load_weights
 
     positions = kept.forget_split(project, split)
     images = kept.train_images(project, data, device)
     model = kept.model(project, original, device)
     _, info = load_weights(project.store.checked(original.files["weights"]))
-    found, bank = kept.arrays_of(project, perturbing, "perturbing"), kept.arrays_of(project, noise, "noise")
+    bank = kept.arrays_of(project, noise, "noise")
     context = Context(
         params=params,
         seed=seed,
         num_classes=len(data.values["classes"]),
         forgotten=positions.classes,
-        perturbing=None if found is None else Perturbing(**found),
+        perturbing=None if perturbing is None else kept.perturbing(project, perturbing),
         noise=None if bank is None else NoiseBank.from_arrays(bank),
-        fresh=lambda: MODELS[info.arch](info.num_classes, info.channels),
+        fresh=info.fresh,
         recipe=recipe,
         checkpoint=kept.checkpoint(
             project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, sorted(code.items()), seed

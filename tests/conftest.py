@@ -18,6 +18,11 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
 from data_fixtures import fashion_mnist, fashion_mnist_project  # noqa: E402 - the environment comes first
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# Examples may take their time on a busy machine; pytest-timeout stops what hangs.
+settings.register_profile("megu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("megu")
 
 __all__ = ["fashion_mnist", "fashion_mnist_project"]
 

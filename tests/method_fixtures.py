@@ -11,17 +11,17 @@ import torch
 from tiny import images
 from torch import Tensor, nn
 
+from megu import models
 from megu.data.tensors import ImageSet
 from megu.methods import METHODS, Context
 from megu.methods import common as shared
-from megu.models import MODELS
 from megu.noise import NoiseParams, make_noise_bank
 from megu.perturbing import PerturbParams, perturb
 from megu.training import TrainParams, predict, train
 
 #: Images, a quarter of each class.
 COUNT = 200
-RECIPE = TrainParams(epochs=8, batch_size=16, flip=False)
+RECIPE = TrainParams(epochs=8, batch_size=16, augment="none")
 
 
 class Linear(nn.Module):
@@ -89,7 +89,7 @@ def request(original: nn.Module, name: str, scenario: str = "class", **more: Any
         "noise": make_noise_bank(
             original, 4, (1, 8, 8), sorted(set(labels.tolist())), NoiseParams(per_label=2, steps=5), seed=0
         ),
-        "fresh": lambda: MODELS["resnet-compact"](4, 1),
+        "fresh": lambda: models.fresh("resnet-compact", 4, 1),
         "recipe": RECIPE,
     }
     return forget, retain, context(METHODS[name].params(**TINY[name]), 4, forgotten, **{**given, **more})

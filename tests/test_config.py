@@ -23,6 +23,13 @@ def test_what_is_printed_can_be_read_again() -> None:
     assert config.parse(yaml.safe_load(yaml.safe_dump(everything))) == Config()
 
 
+def test_a_labelers_section_is_its_own() -> None:
+    loaded = config.parse({"labeling": {"kind": "ollama", "exemplars": 4, "descriptions": {"sea": "a seascape"}}})
+    assert loaded.labeling.kind == "ollama"
+    assert loaded.labeling.params.exemplars == 4
+    assert config.parse(yaml.safe_load(yaml.safe_dump(loaded.to_json()))) == loaded
+
+
 def test_an_empty_section_means_its_defaults() -> None:
     assert config.parse({"noise": None, "unlearn": None}) == Config()
 
@@ -33,6 +40,24 @@ INVALID = {
     "unknown method key": ({"unlearn": {"alhpa": 0.3}}, "unknown key unlearn.alhpa", "did you mean alpha?"),
     "unknown key of another method": ({"unlearn": {"method": "scrub", "mstep": 1}}, "unknown key unlearn.mstep", "msteps?"),
     "another method's key": ({"unlearn": {"method": "ssd", "epochs": 1}}, "unknown key unlearn.epochs", "alpha, lam"),
+    "unknown labeler": ({"labeling": {"kind": "olama"}}, "no such kind", "did you mean ollama?"),
+    "labeling is not a section": ({"labeling": 3}, "labeling", "section"),
+    "unknown labeler key": (
+        {"labeling": {"kind": "ollama", "strateg": 1}},
+        "unknown key labeling.strateg",
+        "did you mean strategy?",
+    ),
+    "another labeler's key": (
+        {"labeling": {"strategy": "ranked"}},
+        "unknown key labeling.strategy",
+        "it is a key of labeling.kind=ollama",
+    ),
+    "strategy": ({"labeling": {"kind": "ollama", "strategy": "all"}}, "labeling.strategy", "'pairwise'"),
+    "small images": ({"labeling": {"kind": "ollama", "image_size": 28}}, "labeling.image_size = 28", "224"),
+    "concurrency": ({"labeling": {"kind": "ollama", "concurrency": 0}}, "labeling.concurrency = 0", "between 1 and 64"),
+    "time-out": ({"labeling": {"kind": "ollama", "call_timeout": 0}}, "labeling.call_timeout = 0", "above 0"),
+    "override": ({"labeling": {"kind": "ollama", "override": ["all"]}}, "labeling.override", "symmetry"),
+    "model": ({"labeling": {"kind": "ollama", "model": ""}}, "labeling.model", "gemma3:4b"),
     "unknown method": ({"unlearn": {"method": "megus"}}, "no such method", "did you mean megu?"),
     "out of range": ({"noise": {"steps": 0}}, "noise.steps = 0", "between 1 and"),
     "out of range in the method": ({"unlearn": {"alpha": 1.5}}, "unlearn.alpha = 1.5", "between 0 and 1"),

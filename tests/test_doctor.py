@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ollama_server import FakeOllama, blind
 
 from megu import doctor
 from megu.doctor import Check
@@ -188,32 +186,43 @@ def test_a_check_that_raises_is_a_finding(root: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def ollama() -> Iterator[int]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"version": "0.12.3"}).encode())
-
-        def log_message(self, format: str, *args: Any) -> None: ...
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
+def ollama() -> Iterator[FakeOllama]:
+    with FakeOllama(["a", "b"], blind(2)).serving() as fake:
+        yield fake
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "http://127.0.0.1:{}", "0.0.0.0:{}", "localhost:{}"])
-def test_an_ollama_server(monkeypatch: pytest.MonkeyPatch, ollama: int, address: str) -> None:
-    monkeypatch.setenv("OLLAMA_HOST", address.format(ollama))
+def test_an_ollama_server_with_its_model(root: Path, monkeypatch: pytest.MonkeyPatch, ollama: FakeOllama, address: str) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", address.format(ollama.port))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    check = doctor._ollama_server()
-    assert check.ok, check
-    assert "0.12.3" in check.detail
+    checks = found(root)
+    assert checks["ollama server"].ok, checks["ollama server"]
+    assert "0.0.0" in checks["ollama server"].detail
+    assert checks["ollama model"] == Check("ollama model", True, "gemma3:4b sees images (digest a2af6cc3eb7f…)")
 
 
+@pytest.mark.parametrize(("kind", "ok"), [("prototype", None), ("ollama", False)])
+def test_a_missing_model_has_its_fix_and_is_a_fault_only_where_it_is_asked_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch, ollama: FakeOllama, kind: str, ok: bool | None
+) -> None:
+    (root / "params.yaml").write_text(f"labeling: {{kind: {kind}}}\n")
+    monkeypatch.setenv("OLLAMA_HOST", ollama.host)
+    ollama.model = "other:1b"
+    checks = found(root)
+    assert checks["ollama server"].ok
+    assert (checks["ollama model"].ok, checks["ollama model"].fix) == (ok, "ollama pull gemma3:4b")
+
+
+@pytest.mark.parametrize(("kind", "ok"), [("prototype", None), ("ollama", False)])
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "http://[", "nonsense://x", "127.0.0.1:notaport"])
-def test_no_ollama_server_is_no_fault(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_no_ollama_server_is_a_fault_only_where_it_is_asked_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch, address: str, kind: str, ok: bool | None
+) -> None:
+    (root / "params.yaml").write_text(f"labeling: {{kind: {kind}}}\n")
     monkeypatch.setenv("OLLAMA_HOST", address)
-    assert doctor._ollama_server().ok is None
+    checks = found(root)
+    assert checks["ollama server"].ok is ok
+    assert checks["ollama model"].ok is ok
+    assert checks["ollama server"].fix == ("ollama serve" if address == "127.0.0.1:9" else checks["ollama server"].fix)
+    assert checks["ollama server"].fix
+    assert checks["params.yaml"].ok

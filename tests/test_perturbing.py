@@ -123,7 +123,7 @@ def test_no_class_left_is_said() -> None:
         perturb(T, np.zeros((1, 4)), np.array([0]), (0, 1, 2, 3), SOFT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(np.float64, (5, 6), elements=st.floats(-40, 40)),
     hnp.arrays(np.float64, (6, 6), elements=st.floats(0.001, 1)),

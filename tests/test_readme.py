@@ -4,23 +4,60 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from megu.config import Config
+from megu.config import Config, parse
+from megu.labeling.ollama import strategies
 from megu.methods import METHODS
 from megu.tracking import flat
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def table(head: str) -> dict[str, str]:
+    """Key and default of the table under a heading row."""
+    rows = README.partition(head)[2].partition("\n\n")[0]
+    return dict(re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", rows, flags=re.MULTILINE))
+
+
+def defaults(values: dict[str, object]) -> dict[str, str]:
+    return {key: json.dumps(value) if not isinstance(value, str) else value for key, value in values.items()}
 
 
 def test_the_configuration_table_has_every_key_with_its_default() -> None:
-    table = dict(re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", README, flags=re.MULTILINE))
-    defaults = {
-        key: json.dumps(value) if not isinstance(value, str) else value for key, value in flat(Config().to_json()).items()
-    }
-    assert table == defaults
+    assert table("| key | default | meaning |") == defaults(flat(Config().to_json()))
+
+
+def test_so_has_the_table_of_the_ollama_labeler() -> None:
+    own = parse({"labeling": {"kind": "ollama"}}).to_json()["labeling"]
+    assert table("| key | default of ollama | meaning |") == defaults(
+        {f"labeling.{key}": value for key, value in own.items() if key != "kind"}
+    )
+
+
+def test_the_numbers_of_questions_are_what_the_code_counts() -> None:
+    asked = {name: strategies.calls(name, 100, 10, 10, 20) for name in ("pairwise", "ranked", "screened")}
+    for number in asked.values():
+        assert f"{number:,}" in README
+    assert asked["screened"] == 11_000
+
+
+def test_it_says_what_has_met_a_real_vision_model_and_the_four_commands() -> None:
+    assert "**What has met a real vision model: nothing yet.**" in README
+    for command in ("ollama serve", "ollama pull gemma3:4b", "megu doctor", "megu run --set labeling.kind=ollama"):
+        assert f"$ {command}\n" in README
+
+
+def test_the_page_about_labeling_is_written_from_the_functions() -> None:
+    made = subprocess.run(
+        [sys.executable, "benchmarks/labeling_numbers.py"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    assert made.strip() in (ROOT / "docs" / "labeling.md").read_text()
 
 
 def test_the_table_of_methods_has_each_with_what_it_needs() -> None:
@@ -39,4 +76,4 @@ def test_the_first_forty_lines_say_what_it_is() -> None:
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
 def test_what_it_links_to_exists(path: str) -> None:
-    assert (Path(__file__).resolve().parents[1] / path).exists()
+    assert (ROOT / path).exists()

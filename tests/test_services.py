@@ -218,13 +218,13 @@ services.up(Path(sys.argv[1]), prefect_port=int(sys.argv[2]), mlflow_port=int(sy
     ports = [str(port) for port in free_ports().values()]
     code = Path(services.__file__).parent.parent
     starting = subprocess.Popen([sys.executable, "-c", program, str(home), *ports], cwd=code, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 100
     while not all(service.running for service in services.status(home)) and time.monotonic() < end:
         time.sleep(0.05)
     pids = [service.pid or 0 for service in services.status(home)]
     assert all(pids)
     starting.send_signal(signal.SIGINT)
-    starting.wait(timeout=30)
+    starting.wait(timeout=100)
     assert [session(pid) for pid in pids] == [[], []]
     assert remembered(home) == {}
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from megu.params import Means
 from megu.project import Project
 from megu.stages import Device, Outcome, Result, Stage, differences, nearest
 from megu.store import Ref
@@ -99,3 +100,19 @@ def test_differences_are_empty_exactly_for_equal_parts(before: dict[str, int], n
 def test_the_nearest_kept_result_explains_a_miss() -> None:
     assert nearest({"a": 1, "b": 2}, [{"a": 0, "b": 0}, {"a": 1, "b": 3}]) == ["b was 3, is 2"]
     assert nearest({"a": 1}, []) is None
+
+
+def test_how_something_is_reached_is_no_part_of_the_name() -> None:
+    @dataclass(frozen=True)
+    class Connection(Means):
+        host: str
+
+    def ask(project: Project, question: str, connection: Connection) -> Outcome:
+        return Outcome()
+
+    def name(host: str, question: str = "why") -> str:
+        stage = Stage("ask", "Ask", ask)
+        return stage.key(stage.parts(stage.bind(PROJECT, {"question": question, "connection": Connection(host)})))
+
+    assert name("here") == name("there")
+    assert name("here") != name("here", "how")

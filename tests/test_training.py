@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from tiny import images
 
 from megu import checkpoint, training
+from megu.data.tensors import CROP_PADDING, cropped
 from megu.errors import MeguError
 from megu.progress import listening
 from megu.retrain import retrain
-from megu.training import Batches, TrainParams, one_cycle, optimise, predict, train
+from megu.training import Batches, TrainParams, augmentation, multistep, one_cycle, optimise, optimiser_of, predict, train
 from megu.weights import digest
 
 PARAMS = TrainParams(epochs=4, batch_size=16)
@@ -30,7 +31,7 @@ def one_thread() -> None:
 
 
 def test_it_learns() -> None:
-    model = train(images(320), TrainParams(epochs=8, batch_size=16, flip=False), 4, seed=0)
+    model = train(images(320), TrainParams(epochs=8, batch_size=16, augment="none"), 4, seed=0)
     other = images(seed=5)
     assert float((predict(model, other).logits.argmax(1) == other.labels).float().mean()) > 0.95
 
@@ -61,6 +62,113 @@ def test_the_one_cycle_rate_by_hand() -> None:
     assert one_cycle(0, 1, 1.0, 0.0) == 0.5
 
 
+def test_the_multistep_rate_by_hand() -> None:
+    """METHOD: CIFAR-20 trains 40 epochs with drops at 15, 30 and 35."""
+    rates = [multistep(epoch, 0.1, (15, 30, 35), drop=0.2) for epoch in (0, 14, 15, 29, 30, 34, 35, 39)]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008])
+    assert multistep(7, 0.1, (), drop=0.2) == 0.1
+
+
+def test_sgd_takes_the_step_of_its_formula() -> None:
+    """v <- 0.9 v + (g + decay w); w <- w - lr v."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(2.0)
+    optimiser = optimiser_of(TrainParams(optimiser="sgd", lr=0.1, weight_decay=0.5), model)
+    weight, velocity = 2.0, 0.0
+    for gradient in (1.0, 3.0):
+        model.weight.grad = torch.full_like(model.weight, gradient)
+        optimiser.step()
+        velocity = 0.9 * velocity + gradient + 0.5 * weight
+        weight -= 0.1 * velocity
+        assert model.weight.item() == pytest.approx(weight)
+
+
+@given(st.integers(0, 2 * CROP_PADDING), st.integers(0, 2 * CROP_PADDING))
+def test_a_crop_shifts_the_image_and_shows_black_at_the_edge(row: int, column: int) -> None:
+    pixels = torch.arange(1, 61, dtype=torch.uint8).reshape(1, 1, 6, 10)
+    found = cropped(pixels, torch.tensor([[row, column]]))[0, 0]
+    for r in range(6):
+        for c in range(10):
+            y, x = r + row - CROP_PADDING, c + column - CROP_PADDING
+            assert found[r, c] == (pixels[0, 0, y, x] if 0 <= y < 6 and 0 <= x < 10 else 0)
+
+
+def test_each_image_of_a_batch_is_cropped_on_its_own() -> None:
+    data = images(6, channels=3)
+    crop = torch.tensor([[0, 8], [4, 4], [8, 0], [3, 5], [4, 0], [7, 7]])
+    together = cropped(data.images, crop)
+    assert torch.equal(together, torch.cat([cropped(data.images[i : i + 1], crop[i : i + 1]) for i in range(6)]))
+    assert torch.equal(together[1], data.images[1])
+
+
+def test_augmentation_is_a_function_of_seed_and_step() -> None:
+    cpu = torch.device("cpu")
+    first, again, other = (augmentation("flip-crop", 64, 0, step, cpu) for step in (3, 3, 4))
+    for one, two, three in zip(first, again, other, strict=True):
+        assert one is not None
+        assert two is not None
+        assert three is not None
+        assert torch.equal(one, two)
+        assert not torch.equal(one, three)
+    assert augmentation("none", 64, 0, 3, cpu) == (None, None)
+    flip, crop = augmentation("flip", 64, 0, 3, cpu)
+    assert crop is None
+    assert flip is not None
+    assert first[0] is not None
+    assert torch.equal(flip, first[0])
+
+
+PAPER = TrainParams(
+    epochs=6, batch_size=16, optimiser="sgd", lr=0.05, schedule="multistep", milestones=(3, 5), augment="flip-crop"
+)
+
+
+def test_the_papers_recipe_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SGD's momentum is in the checkpoint: the training is stopped half way and started again."""
+    from megu import training
+
+    expected = digest(train(images(), PAPER, 4, seed=0))
+    assert expected != digest(train(images(), PARAMS, 4, seed=0))
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    seen: list[int] = []
+
+    class Stop(Exception):
+        pass
+
+    class Listener:
+        def start(self, label: str, total: int | None, unit: str):  # type: ignore[no-untyped-def]
+            def advance(amount: int) -> None:
+                seen.append(amount)
+                if len(seen) == 20:
+                    raise Stop
+
+            return advance
+
+        def stop(self, label: str) -> None: ...
+
+    path = tmp_path / "checkpoint.safetensors"
+    with listening(Listener()), pytest.raises(Stop):
+        train(images(), PAPER, 4, seed=0, checkpoint=path)
+    assert path.exists()
+    assert digest(train(images(), PAPER, 4, seed=0, checkpoint=path)) == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"milestones": (2,)},
+        {"schedule": "multistep", "milestones": (2, 1)},
+        {"schedule": "multistep", "milestones": (0,)},
+        {"schedule": "multistep", "milestones": (3,), "epochs": 3},
+        {"drop": 0.0},
+        {"augment": "crop"},
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        TrainParams(**values)  # type: ignore[arg-type]
+
+
 KILLED = """
 import sys, torch
 sys.path.insert(0, {tests!r})
@@ -79,7 +187,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     program = KILLED.format(tests=str(Path(__file__).parent), path=str(path))
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 200
     while not path.exists() and time.monotonic() < end:
         time.sleep(0.002)
     time.sleep(0.05)

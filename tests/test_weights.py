@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from megu.errors import MeguError
-from megu.models import MODELS, build
+from megu.models import build
 from megu.weights import ModelInfo, digest, load_model, save_weights, to_bytes
 
 INFO = ModelInfo("resnet-compact", 4, 1)
@@ -30,25 +31,49 @@ def test_the_digest_sees_one_bit() -> None:
     assert digest(model) != before
 
 
-@pytest.mark.parametrize("arch", MODELS)
-@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])
-def test_every_architecture_takes_grey_and_colour(arch: str, channels: int, size: int) -> None:
-    model = build(arch, 7, channels, seed=0).eval()
-    images = torch.randn(2, channels, size, size)
-    features = model.features(images)  # type: ignore[operator]
-    assert features.shape[0] == 2
-    assert features.ndim == 2
-    assert (features >= 0).all()
-    torch.testing.assert_close(model(images), model.classify(features))  # type: ignore[operator]
-    assert model(images).shape == (2, 7)
-
-
 def test_building_does_not_disturb_other_draws() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
     assert digest(build("resnet-compact", 4, 1, seed=1)) != digest(build("resnet-compact", 4, 1, seed=2))
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}])
+def test_a_state_dictionary_of_torch_is_read_without_running_code(tmp_path: Path, wrap: Any) -> None:
+    model = build("resnet-compact", 4, 1, seed=0)
+    path = tmp_path / "a.pth"
+    torch.save(wrap(model.state_dict()), path)
+    with pytest.raises(MeguError, match="nothing of its architecture"):
+        load_model(path)
+    loaded, info = load_model(path, INFO)
+    assert info == INFO
+    assert digest(loaded) == digest(model)
+
+
+@pytest.mark.parametrize("content", ["model", "number", "nothing"])
+def test_a_pickled_model_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.pt"
+    if content == "nothing":
+        path.write_bytes(b"nothing")
+    else:
+        torch.save({"model": torch.nn.Linear(1, 1)} if content == "model" else 3, path)
+    with pytest.raises(MeguError) as raised:
+        load_model(path, INFO)
+    assert "state dictionary" in raised.value.what
+    assert "\n" not in str(raised.value)
+    if content == "model":
+        assert "pickled objects, which are never loaded" in raised.value.what
+
+
+def test_an_architecture_of_one_size_says_which(tmp_path: Path) -> None:
+    info = ModelInfo.of("vit-tiny", 3, (1, 12, 10))
+    assert info == ModelInfo("vit-tiny", 3, 1, (12, 10))
+    assert ModelInfo.of("resnet18", 3, (1, 12, 10)) == ModelInfo("resnet18", 3, 1)
+    save_weights(tmp_path / "a.safetensors", info.build(), info)
+    loaded, found = load_model(tmp_path / "a.safetensors")
+    assert found == info
+    assert loaded(torch.zeros(2, 1, 12, 10)).shape == (2, 3)
 
 
 def test_a_file_that_is_none_or_does_not_fit_is_said(tmp_path: Path) -> None:

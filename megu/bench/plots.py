@@ -84,7 +84,7 @@ def _panel(axes: Axes, marks: Sequence[Mark], style: Mapping[str, Style]) -> Non
     if not beside:
         axes.axvline(x, color=COLOURS["reference"], linewidth=0.8, alpha=0.6, zorder=1)
     axes.axhline(reference["Ar"]["mean"], color=COLOURS["reference"], linewidth=0.8, alpha=0.6, zorder=1)
-    star = {"s": 260, "marker": "*", "color": COLOURS["reference"], "edgecolors": "white", "linewidths": 0.8}
+    star: dict[str, Any] = {"s": 260, "marker": "*", "color": COLOURS["reference"], "edgecolors": "white", "linewidths": 0.8}
     axes.scatter(x, reference["Ar"]["mean"], zorder=5, **star)
     axes.scatter(original["Af"]["mean"], original["Ar"]["mean"], s=60, color=COLOURS["original"], edgecolors="white", zorder=3)
     for method, (colour, marker) in style.items():
@@ -94,7 +94,7 @@ def _panel(axes: Axes, marks: Sequence[Mark], style: Mapping[str, Style]) -> Non
         mean = {name: entry["mean"] for name, entry in spread(own).items()}
         for points, size, alpha in ((own if len(own) > 1 else [], 12, 0.5), ([mean], 62, 1.0)):
             xs = [places[method] if beside and point["Af"] < ZERO else point["Af"] for point in points]
-            edge = {"edgecolors": "white", "linewidths": 0.7} if alpha == 1 else {"linewidths": 0}
+            edge: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.7} if alpha == 1 else {"linewidths": 0}
             ys = [point["Ar"] for point in points]
             axes.scatter(xs, ys, s=size, marker=marker, color=colour, alpha=alpha, zorder=3 + alpha, **edge)
     axes.grid(color=GRID, zorder=0)

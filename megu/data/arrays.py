@@ -1,8 +1,11 @@
 """A data set as a folder of plain arrays, loaded by memory map.
 
 ``data/<name>/`` holds, for each split ("train", "test"), ``<split>_images.npy`` (uint8, N x H x W x C), ``<split>_labels.npy``
-(int64, N) and ``<split>_ids.npy`` (32 ASCII characters, N), and one ``meta.json``. The same samples in the same order give the
-same bytes wherever and whenever they are written, so one hash pins the folder.
+(int64, N) and ``<split>_ids.npy`` (32 ASCII characters, N), and one ``meta.json``. A set that came as files has their names in
+``<split>_names.npy`` (UTF-8, N), a set labelled by superclass the finer labels in ``<split>_fine.npy`` (int64, N). The same samples
+in the same order give the same bytes wherever and whenever they are written, so one hash pins the folder.
+
+Nothing here holds a whole set in memory: images are written as they come (`ImageWriter`) and read through the map.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -32,6 +35,10 @@ Ids = NDArray[np.bytes_]
 SPLITS = ("train", "test")
 _FORMAT = 1
 _META_KEYS = {"format", "name", "classes", "coarse", "mean", "std", "source", "licence", "splits"}
+#: Only there when it says something, so that a set without it has the bytes it always had.
+_META_MORE = {"fine", "resized", "left_out"}
+#: Pixels that are looked at together; bounds the memory.
+_CHUNK_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,16 @@ class Partition:
     labels: int64 (N,), indices into ``Dataset.classes``.
     ids: bytes "S32" (N,), the hex BLAKE2b-128 of each image's bytes: the content only, so an id survives any reordering or
         growth of the data set, and equal images share one id.
+    fine: int64 (N,), indices into ``Dataset.fine``, of a set labelled by superclass; else None.
+    names: bytes (N,), "class/file" in UTF-8 without the file's ending, of a set that came as files; else None. Two files of a class
+        that differ in their endings only keep them.
     """
 
     images: Images
     labels: Labels
     ids: Ids
+    fine: Labels | None = None
+    names: Ids | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,6 +74,8 @@ class Dataset:
     ----------
     classes: the name of each label.
     coarse: the superclass name of each class, or None when the data set has none.
+    fine: the names of the finer classes that ``Partition.fine`` counts, where ``classes`` are superclasses; else None.
+    resized, left_out: see `Facts`.
     mean, std: per channel, of the train images scaled to [0, 1], rounded to 4 digits.
     """
 
@@ -75,6 +89,9 @@ class Dataset:
     licence: str
     train: Partition
     test: Partition
+    fine: tuple[str, ...] | None = None
+    resized: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -101,15 +118,104 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
     Summed in integers over the histogram, so the result does not depend on the order of a floating-point sum.
     """
+    counts = np.zeros((images.shape[3], 256), dtype=np.int64)
+    for rows in chunks(images):
+        for channel in range(images.shape[3]):
+            counts[channel] += np.bincount(rows[..., channel].ravel(), minlength=256)
     mean, std = [], []
-    for channel in range(images.shape[3]):
-        counts = [int(n) for n in np.bincount(images[..., channel].ravel(), minlength=256)]
-        total = sum(counts)
-        first = sum(value * n for value, n in enumerate(counts))
-        second = sum(value * value * n for value, n in enumerate(counts))
+    for values in counts.tolist():
+        total = sum(values)
+        first = sum(value * n for value, n in enumerate(values))
+        second = sum(value * value * n for value, n in enumerate(values))
         mean.append(round(first / total / 255, 4))
         std.append(round((total * second - first * first) ** 0.5 / total / 255, 4))
     return tuple(mean), tuple(std)
+
+
+def chunks(images: Images) -> Iterator[Images]:
+    """(N, H, W, C) in runs of rows, each of a bounded size."""
+    size = max(_CHUNK_PIXELS // max(int(np.prod(images.shape[1:])), 1), 1)
+    return (images[start : start + size] for start in range(0, len(images), size))
+
+
+class ImageWriter:
+    """Appends images to a ``.npy`` file, so that no more of them than one batch is ever in memory.
+
+    Grey images are kept with one channel until the first colour image comes; then all have three. The file has the bytes that
+    `write_array` would give the whole array.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shape = (0, 0, 0, 0)
+        self._file = path.open("wb")
+
+    def append(self, images: Images) -> None:
+        """Add (B, H, W, C) images of the size of the first."""
+        if not len(images):
+            return
+        if not self.shape[0]:
+            self.shape = (0, *images.shape[1:])
+            self._header()
+        if images.shape[3] > self.shape[3]:
+            self.widen()
+        elif images.shape[3] < self.shape[3]:
+            images = np.repeat(images, self.shape[3], axis=3)
+        self._file.write(np.ascontiguousarray(images).view(np.uint8).data)
+        self.shape = (self.shape[0] + len(images), *self.shape[1:])
+
+    def widen(self) -> None:
+        """Repeat the one channel three times."""
+        self.close()
+        narrow = self.path.with_suffix(".narrow")
+        self.path.rename(narrow)
+        before: Images = np.load(narrow, mmap_mode="r", allow_pickle=False)
+        self._file = self.path.open("wb")
+        self.shape = (len(before), *before.shape[1:3], 3)
+        self._header()
+        for rows in chunks(before):
+            self._file.write(np.repeat(rows, 3, axis=3).data)
+        narrow.unlink()
+
+    def _header(self) -> None:
+        # NumPy leaves room for the count to grow, so that the header can be written again over the first.
+        header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def close(self) -> None:
+        if self._file.closed:
+            return
+        self._file.seek(0)
+        self._header()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `meta.json` says beside the shapes. fine: see `Dataset`. resized: what was done to images of another size, in words.
+
+    left_out: the files that could not be read and why, for each "file: reason".
+    """
+
+    name: str
+    classes: Sequence[str]
+    coarse: Sequence[str] | None = None
+    source: str = ""
+    licence: str = ""
+    fine: Sequence[str] | None = None
+    resized: str = ""
+    left_out: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What belongs to each image of a split, see `Partition`."""
+
+    labels: Labels
+    fine: Labels | None = None
+    names: Sequence[str] | None = None
 
 
 def save(
@@ -123,7 +229,14 @@ def save(
     source: str = "",
     licence: str = "",
 ) -> Dataset:
-    """Write a data set folder and load it back; ids, mean and std are computed here.
+    """Write a data set folder from arrays and load it back; see `save_columns`."""
+    facts = Facts(name, classes, coarse, source, licence)
+    columns = {split: Columns(labels) for split, (_, labels) in zip(SPLITS, (train, test), strict=True)}
+    return save_columns(path, facts, dict(zip(SPLITS, (train[0], test[0]), strict=True)), columns)
+
+
+def save_columns(path: Path, facts: Facts, images: Mapping[str, Images], columns: Mapping[str, Columns]) -> Dataset:
+    """Write a data set folder and load it back; ids, mean and std are computed here. Images may be memory maps of any size.
 
     The folder appears complete or not at all. An existing folder at ``path`` is replaced.
 
@@ -131,27 +244,46 @@ def save(
     ------
     MeguError: arrays that do not fit together, or a full disk.
     """
-    mean, std = channel_statistics(train[0])
+    with atomic_folder(path) as folder:
+        for split in SPLITS:
+            write_array(folder / f"{split}_images.npy", np.asarray(images[split], dtype=np.uint8))
+        complete(folder, facts, columns)
+    return load(path)
+
+
+def complete(folder: Path, facts: Facts, columns: Mapping[str, Columns]) -> None:
+    """Make a folder that has the images of both splits a data set."""
+    images: dict[str, Images] = {
+        split: np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS
+    }
+    mean, std = channel_statistics(images["train"])
+    more = {"fine": facts.fine and list(facts.fine), "resized": facts.resized, "left_out": list(facts.left_out)}
     meta: dict[str, Any] = {
         "format": _FORMAT,
-        "name": name,
-        "classes": list(classes),
-        "coarse": None if coarse is None else list(coarse),
+        "name": facts.name,
+        "classes": list(facts.classes),
+        "coarse": None if facts.coarse is None else list(facts.coarse),
         "mean": list(mean),
         "std": list(std),
-        "source": source,
-        "licence": licence,
-        "splits": {split: list(images.shape) for split, (images, _) in zip(SPLITS, (train, test), strict=True)},
+        "source": facts.source,
+        "licence": facts.licence,
+        "splits": {split: list(images[split].shape) for split in SPLITS},
+        **{key: value for key, value in more.items() if value},
     }
-    with atomic_folder(path) as folder, track(f"write {name}", total=len(SPLITS), unit="splits") as advance:
-        for split, (images, labels) in zip(SPLITS, (train, test), strict=True):
-            write_array(folder / f"{split}_images.npy", np.asarray(images, dtype=np.uint8))
-            write_array(folder / f"{split}_labels.npy", np.asarray(labels, dtype=np.int64))
-            write_array(folder / f"{split}_ids.npy", image_ids(images))
-            advance(1)
-        write_json(folder / "meta.json", meta)
-        load(folder)
-    return load(path)
+    with track(f"write {facts.name}", total=sum(map(len, images.values())), unit="images") as advance:
+        for split, column in columns.items():
+            write_array(folder / f"{split}_labels.npy", np.asarray(column.labels, dtype=np.int64))
+            if column.fine is not None:
+                write_array(folder / f"{split}_fine.npy", np.asarray(column.fine, dtype=np.int64))
+            if column.names is not None:
+                write_array(folder / f"{split}_names.npy", np.array([name.encode() for name in column.names]))
+            ids = []
+            for rows in chunks(images[split]):
+                ids.append(image_ids(rows))
+                advance(len(rows))
+            write_array(folder / f"{split}_ids.npy", np.concatenate(ids) if ids else np.empty(0, dtype="S32"))
+    write_json(folder / "meta.json", meta)
+    load(folder)
 
 
 def load(path: Path) -> Dataset:
@@ -166,9 +298,13 @@ def load(path: Path) -> Dataset:
         raise MeguError(f"no data set in {path}", "run `megu data fetch`")
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-        if not isinstance(meta, dict) or set(meta) != _META_KEYS or meta["format"] != _FORMAT:
+        if not isinstance(meta, dict) or set(meta) - _META_MORE != _META_KEYS or meta["format"] != _FORMAT:
             raise ValueError("meta.json does not describe a data set of this version")
-        train, test = (_load_partition(path, split, tuple(meta["splits"][split]), len(meta["classes"])) for split in SPLITS)
+        fine = None if meta.get("fine") is None else tuple(meta["fine"])
+        train, test = (
+            _load_partition(path, split, tuple(meta["splits"][split]), len(meta["classes"]), len(fine or ()))
+            for split in SPLITS
+        )
         if train.images.shape[1:] != test.images.shape[1:] or len(meta["mean"]) != train.images.shape[3]:
             raise ValueError("train, test and meta.json differ in image shape")
         if meta["coarse"] is not None and len(meta["coarse"]) != len(meta["classes"]):
@@ -184,6 +320,9 @@ def load(path: Path) -> Dataset:
             licence=meta["licence"],
             train=train,
             test=test,
+            fine=fine,
+            resized=meta.get("resized", ""),
+            left_out=tuple(meta.get("left_out", ())),
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise MeguError(
@@ -191,39 +330,68 @@ def load(path: Path) -> Dataset:
         ) from error
 
 
-def _load_partition(path: Path, split: str, shape: tuple[int, ...], num_classes: int) -> Partition:
+def _load_partition(path: Path, split: str, shape: tuple[int, ...], num_classes: int, num_fine: int) -> Partition:
     images = _map(path / f"{split}_images.npy", np.dtype(np.uint8), shape)
     labels = _map(path / f"{split}_labels.npy", np.dtype(np.int64), shape[:1])
     ids = _map(path / f"{split}_ids.npy", np.dtype("S32"), shape[:1])
     if len(shape) != 4 or shape[0] == 0:
         raise ValueError(f"{split} has no images of shape (N, H, W, C)")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"{split}_labels.npy names a class beyond the {num_classes} of meta.json")
-    return Partition(images, labels, ids)
+    _within(labels, num_classes, f"{split}_labels.npy")
+    fine = _map(path / f"{split}_fine.npy", np.dtype(np.int64), shape[:1]) if num_fine else None
+    if fine is not None:
+        _within(fine, num_fine, f"{split}_fine.npy")
+    named = path / f"{split}_names.npy"
+    return Partition(images, labels, ids, fine, _map(named, None, shape[:1]) if named.exists() else None)
 
 
-def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+def _within(labels: Labels, count: int, file: str) -> None:
+    if labels.min() < 0 or labels.max() >= count:
+        raise ValueError(f"{file} names a class beyond the {count} of meta.json")
+
+
+def _map(path: Path, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> Any:
+    """The array in a file, of this type (None: bytes of any length) and shape."""
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.dtype != dtype or array.shape != shape:
-        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, not {dtype} {shape}")
+    if (array.dtype != dtype if dtype else array.dtype.kind != "S") or array.shape != shape:
+        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, not {dtype or 'names'} {shape}")
     return array
 
 
 def coarse_view(dataset: Dataset) -> Dataset:
-    """The same images labelled by superclass (CIFAR-100 -> CIFAR-20); positions and ids stay.
+    """The same images labelled by superclass (CIFAR-100 -> CIFAR-20), the labels there were kept as ``fine``; positions and ids stay.
 
-    Superclasses are numbered in alphabetical order. A sub-class request is split on the fine data set and trained on this one.
+    Superclasses are numbered in alphabetical order.
 
     Raises
     ------
     MeguError: the data set has no coarse names.
     """
     if dataset.coarse is None:
-        raise MeguError(f"data set {dataset.name!r} has no superclasses", "choose another scenario or data set")
-    names = tuple(sorted(set(dataset.coarse)))
-    to_coarse = np.array([names.index(name) for name in dataset.coarse], dtype=np.int64)
-    train, test = (replace(part, labels=to_coarse[part.labels]) for part in (dataset.train, dataset.test))
-    return replace(dataset, classes=names, coarse=None, train=train, test=test)
+        raise MeguError(
+            f"data set {dataset.name!r} has no superclasses", "add it with --superclasses FILE, or choose another data set"
+        )
+    names, to_coarse = superclass_labels(dataset.coarse)
+    train, test = (replace(part, labels=to_coarse[part.labels], fine=part.labels) for part in (dataset.train, dataset.test))
+    return replace(dataset, classes=names, coarse=None, fine=dataset.classes, train=train, test=test)
+
+
+def superclass_labels(coarse: Sequence[str]) -> tuple[tuple[str, ...], Labels]:
+    """The superclasses in alphabetical order, and the number of the superclass of each class, from its name."""
+    names = tuple(sorted(set(coarse)))
+    return names, np.array([names.index(name) for name in coarse], dtype=np.int64)
+
+
+def save_view(path: Path, view: Dataset, name: str) -> Dataset:
+    """Write a data set that is made of another, under a name of its own."""
+    parts = {"train": view.train, "test": view.test}
+    columns = {
+        split: Columns(part.labels, part.fine, None if part.names is None else [n.decode() for n in part.names])
+        for split, part in parts.items()
+    }
+    facts = Facts(
+        name, view.classes, view.coarse, view.source, view.licence, view.fine, resized=view.resized, left_out=view.left_out
+    )
+    return save_columns(path, facts, {split: part.images for split, part in parts.items()}, columns)
 
 
 def limited(dataset: Dataset, per_class: int | None) -> Dataset:

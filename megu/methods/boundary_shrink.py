@@ -36,7 +36,7 @@ def moved(model: nn.Module, images: ImageSet, index: slice, bound: float) -> Ten
     loss = F.cross_entropy(model(inputs), images.labels[index], reduction="sum")
     (gradient,) = torch.autograd.grad(loss, inputs)
     # The normalisation is increasing in each pixel, so the sign is the pixel's own.
-    return images.normalise((images.images[index].float() + 255 * bound * gradient.sign()).clamp(0, 255).round())
+    return images.normalise((images.raw(index).float() + 255 * bound * gradient.sign()).clamp(0, 255).round())
 
 
 def nearest_wrong(model: nn.Module, forget: ImageSet, mask: Tensor, bound: float) -> Tensor:

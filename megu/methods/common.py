@@ -37,12 +37,6 @@ def check_training(epochs: int, lr: float, batch_size: int) -> None:
     check("batch_size", batch_size, batch_size >= 2, "at least 2")
 
 
-def joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets as one: positions below ``len(first)`` are the first's."""
-    images, labels = torch.cat([first.images, second.images]), torch.cat([first.labels, second.labels])
-    return ImageSet(images, labels, first.mean, first.std)
-
-
 def drawn(images: ImageSet, count: int, seed: int) -> ImageSet:
     """``count`` of the images without repetition, all of them when there are no more, in their order."""
     return images.subset(torch.randperm(len(images), generator=generator(seed, "retain"))[:count].sort().values)
@@ -178,12 +172,14 @@ def teach(
     epochs: int | None = None,
     warmup: float | None = None,
     disturb: Disturb | None = None,
+    beside: nn.Module | None = None,
     label: str = "unlearn",
 ) -> nn.Module:
     """A copy of ``model`` that has minimised ``loss_of(logits, index, step)`` over shuffled batches of ``images``, in training mode.
 
     The method's parameters say the ``batch_size`` and, unless they are given, the ``epochs``. warmup: see `descend`.
-    disturb: changes the normalised inputs of a batch before the model sees them.
+    disturb: changes the normalised inputs of a batch before the model sees them. beside: a module whose state ``loss_of`` changes
+    from step to step; it is in the checkpoint with the model's.
     """
     copied = copy.deepcopy(model)
     size = context.params.batch_size
@@ -197,7 +193,7 @@ def teach(
         return loss_of(forward(copied, inputs), index, step)
 
     descend(
-        copied,
+        copied if beside is None else nn.ModuleList([copied, beside]),
         loss_at,
         optimiser(copied),
         context,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import adam, check_training, drawn, joined, teach
+from megu.methods.common import adam, check_training, drawn, teach
 from megu.methods.context import Context, Method, given
 from megu.noise import mixture
 from megu.params import STRICT, check
+from megu.perturbing import MOST, Perturbing
 from megu.seeds import generator
 
 
@@ -25,6 +28,9 @@ class MeguParams:
     noise_share: share of the forget samples in a batch that carry noise, drawn anew each step; noise_scale: the mixture is
     multiplied by it. With all of them at full scale (the paper, read literally) a network can learn the noise and still know
     the clean class. noise_sides: "positive" or "negative" alone is the ablation of the other side (alpha 1 or 0).
+
+    entropy_gain: how fast the sharpness of soft targets follows the model that is being taught (`SoftTargets`); 0 leaves it as
+    it was fitted beforehand. Ours, not the paper's; without effect on rank labels and on a sharpness that was given.
     """
 
     __pydantic_config__ = STRICT
@@ -35,8 +41,9 @@ class MeguParams:
     batch_size: int = 256
     retain_samples: int = 10_000
     noise_share: float = 0.5
-    noise_scale: float = 1.0
+    noise_scale: float = 0.1
     noise_sides: Literal["both", "positive", "negative"] = "both"
+    entropy_gain: float = 0.2
 
     def __post_init__(self) -> None:
         check("alpha", self.alpha, 0 <= self.alpha <= 1, "between 0 and 1")
@@ -44,6 +51,7 @@ class MeguParams:
         check("retain_samples", self.retain_samples, self.retain_samples >= 1, "at least 1")
         check("noise_share", self.noise_share, 0 <= self.noise_share <= 1, "between 0 and 1")
         check("noise_scale", self.noise_scale, 0 <= self.noise_scale <= 10, "between 0 and 10")
+        check("entropy_gain", self.entropy_gain, 0 <= self.entropy_gain <= 10, "between 0 and 10")
 
     @property
     def positive_share(self) -> float:
@@ -62,19 +70,77 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     Returns a new model on the device of the images; ``model`` stays as it is.
     """
     params: MeguParams = context.params
+    perturbing = given(context.perturbing, "perturbing")
     kept = drawn(retain, params.retain_samples, context.seed)
-    taught = torch.from_numpy(given(context.perturbing, "perturbing").targets).to(forget.device)
-    targets = torch.cat([taught, F.one_hot(kept.labels, context.num_classes).float()])
-    noise = None if "noise" in spares(params) else Noise(context, forget, taught)
+    images = forget.joined(kept)
+    true = F.one_hot(images.labels, context.num_classes).float()
+    targets = SoftTargets(perturbing, params.entropy_gain).to(forget.device)
+    noise = None if "noise" in spares(params) else Noise(context, forget, torch.from_numpy(perturbing.targets))
+
+    def loss_of(logits: Tensor, index: Tensor, step: int) -> Tensor:
+        forgets = index < len(forget)
+        rows = index.clamp(max=len(forget) - 1)
+        loss = F.cross_entropy(logits, torch.where(forgets[:, None], targets.at(rows), true[index]))
+        clean = forgets if noise is None else forgets.index_fill(0, noise.carriers(index, step).to(index.device), False)
+        targets.follow(logits.detach(), clean)
+        return loss
+
     return teach(
         model,
-        joined(forget, kept),
-        lambda logits, index, step: F.cross_entropy(logits, targets[index]),
+        images,
+        loss_of,
         adam(params.lr),
         context,
         warmup=0.0,
         disturb=noise.add if noise else None,
+        beside=targets,
     )
+
+
+class SoftTargets(nn.Module):
+    """What the forget samples are taught: the perturbing targets, their sharpness following the model that learns them.
+
+    A network taught distributions of a certain entropy ends less sure than they are: it learns their mean where it cannot tell the
+    samples apart, and noise on the samples blurs it further. So the exponent on R is steered: after each step its logarithm grows by
+    gain times the difference between the mean entropy of the model's answers for the clean forget samples of the batch and the
+    entropy that a model which never saw the forget set is expected to have (`megu.head`). Beyond `megu.perturbing.MOST` it stays.
+
+    Targets that are not to be fitted (rank labels, a given sharpness; ``perturbing.entropy`` is None) are taught as they are.
+    """
+
+    log_sharpness: Tensor
+    log_reasoning: Tensor
+    fixed: Tensor
+
+    def __init__(self, perturbing: Perturbing, gain: float) -> None:
+        super().__init__()
+        self.gain, self.entropy = gain, perturbing.entropy
+        with np.errstate(divide="ignore"):
+            logs = torch.from_numpy(np.log(perturbing.reasoning).astype(np.float32))
+        # The state that a checkpoint must have; the rest is given anew.
+        self.register_buffer("log_sharpness", torch.tensor(math.log(perturbing.sharpness)))
+        self.register_buffer("log_reasoning", logs, persistent=False)
+        self.register_buffer("fixed", torch.from_numpy(perturbing.targets), persistent=False)
+
+    @property
+    def follows(self) -> bool:
+        return bool(self.gain) and self.entropy is not None
+
+    def at(self, rows: Tensor) -> Tensor:
+        """float32 (B, K), the present targets of the forget samples at ``rows``; rows sum to 1."""
+        if not self.follows:
+            return self.fixed[rows]
+        return torch.softmax(self.log_sharpness.exp() * self.log_reasoning[rows], dim=1)
+
+    def follow(self, logits: Tensor, clean: Tensor) -> None:
+        """Take in a batch's answers. logits: (B, K); clean: bool (B,), the forget samples without noise; none of them changes nothing."""
+        if self.entropy is None or not self.gain:
+            return
+        logs = torch.log_softmax(logits, dim=1)
+        entropies = -(logs.exp() * logs).sum(dim=1)
+        # No branch on the number of clean samples: it would wait for the device.
+        excess = torch.where(clean, entropies - self.entropy, 0).sum() / clean.sum().clamp(min=1)
+        self.log_sharpness.add_(self.gain * excess).clamp_(-math.log(MOST), math.log(MOST))
 
 
 class Noise:
@@ -93,13 +159,18 @@ class Noise:
         if (self.own < 0).any():
             raise ValueError("the noise bank has no negative noise for a class in the forget set")
 
+    def carriers(self, index: Tensor, step: int) -> Tensor:
+        """int64, on the CPU: the places in the batch ``index`` (B,) whose samples carry noise at ``step``."""
+        where = torch.nonzero(index.cpu() < len(self.own)).flatten()
+        chosen = torch.rand(len(where), generator=generator(self.seed, "carriers", step)) < self.params.noise_share
+        return where[chosen]
+
     def add(self, inputs: Tensor, index: Tensor, step: int) -> Tensor:
         """``inputs`` (B, C, H, W) with noise on a share of those that are forget samples (positions below the forget set's size)."""
-        random = generator(self.seed, "noise", step)
-        where = torch.nonzero(index.cpu() < len(self.own)).flatten()
-        where = where[torch.rand(len(where), generator=random) < self.params.noise_share]
+        where = self.carriers(index, step)
         if not len(where):
             return inputs
+        random = generator(self.seed, "noise", step)
         samples = index.cpu()[where]
         label = torch.multinomial(self.targets[samples], 1, generator=random).flatten()
         which = torch.randint(self.positive.shape[1], (2, len(where)), generator=random)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import check_training, descend, forward, joined, sgd
+from megu.methods.common import check_training, descend, forward, sgd
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 from megu.seeds import derive
@@ -65,7 +65,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
         epochs=params.epochs,
         per_epoch=keeping.per_epoch,
         batch_size=params.batch_size,
-        seen=joined(forget, retain),
+        seen=forget.joined(retain),
     )
     return unlearned
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import adam, allowed, check_training, joined, teach, wrong_labels
+from megu.methods.common import adam, allowed, check_training, teach, wrong_labels
 from megu.methods.context import Context, Method
 from megu.params import STRICT
 from megu.seeds import generator
@@ -36,7 +36,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     labels = torch.cat([wrong_labels(mask, generator(context.seed, "labels")), retain.labels])
     return teach(
         model,
-        joined(forget, retain),
+        forget.joined(retain),
         lambda logits, index, step: F.cross_entropy(logits, labels[index]),
         adam(params.lr),
         context,

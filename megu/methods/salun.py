@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import MakeOptimiser, allowed, check_training, gradients, joined, sgd, teach, wrong_labels
+from megu.methods.common import MakeOptimiser, allowed, check_training, gradients, sgd, teach, wrong_labels
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 from megu.seeds import generator
@@ -86,7 +86,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     """
     params: SalunParams = context.params
     masks = salient(summed(model, forget, params.batch_size, context.seed), params.share)
-    mask, images = allowed(forget.labels, context.forgotten, context.num_classes), joined(forget, retain)
+    mask, images = allowed(forget.labels, context.forgotten, context.num_classes), forget.joined(retain)
     per_epoch = max(len(images) // params.batch_size, 1)
     drawn: dict[int, Tensor] = {}
 

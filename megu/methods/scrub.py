@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import answers, check_training, descend, forward, joined, kl, sgd
+from megu.methods.common import answers, check_training, descend, forward, kl, sgd
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 from megu.seeds import derive
@@ -100,7 +100,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
         epochs=1,
         per_epoch=len(plan),
         batch_size=params.batch_size,
-        seen=joined(forget, retain),
+        seen=forget.joined(retain),
     )
     return student
 

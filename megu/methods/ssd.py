@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
 from megu.errors import MeguError
-from megu.methods.common import gradients, joined
+from megu.methods.common import gradients
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 
@@ -61,7 +61,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     """
     params: SsdParams = context.params
     lost = importance(model, forget, params.batch_size, context.seed, "importance to the forget set")
-    every = importance(model, joined(forget, retain), params.batch_size, context.seed, "importance to all")
+    every = importance(model, forget.joined(retain), params.batch_size, context.seed, "importance to all")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in (*lost, *every)):
         raise MeguError("ssd: the importance of a weight is no finite number", "the original's loss is: look at its training")
     unlearned = copy.deepcopy(model)

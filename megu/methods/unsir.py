@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.methods.common import Disturb, adam, joined, teach
+from megu.methods.common import Disturb, adam, teach
 from megu.methods.context import Context, Method
 from megu.noise import NoiseParams, optimise_noise
 from megu.params import STRICT, check
@@ -84,7 +84,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     # Stand-ins for the noise among the images: `put_noise` replaces them in the batch.
     count = len(noise) * params.copies
     blank = torch.zeros(1, *forget.shape, dtype=torch.uint8, device=forget.device).expand(count, -1, -1, -1)
-    mixed = joined(ImageSet(blank, labels.to(forget.device).repeat(params.copies), forget.mean, forget.std), kept)
+    mixed = ImageSet(blank, labels.to(forget.device).repeat(params.copies), forget.mean, forget.std).joined(kept)
 
     def put_noise(inputs: Tensor, index: Tensor, step: int) -> Tensor:
         return torch.where((index < count)[:, None, None, None], noise[index % len(noise)], inputs)

@@ -1,18 +1,30 @@
 """The architectures. A model takes normalised images (B, C, H, W) and returns logits (B, K); ``features`` gives the penultimate (B, F).
 
-Adding one is: write its file, add its entry to `MODELS`.
+Adding one is: write its file, add its entry to `ARCHITECTURES`. A user's own needs nothing here: it is named by its import path,
+``package.module:function``, or is an entry point of the group "megu.models" (`megu.plugins`); both are called with
+(num_classes, channels).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from megu.errors import MeguError
+from megu.models import foreign
 from megu.models.compact import compact_resnet
+from megu.models.resnet import ResNet18
+from megu.models.vit import TinyViT
+from megu.models.vit_b_16 import vit_b_16
+from megu.plugins import plugins
 from megu.seeds import derive
+
+Size = tuple[int, int]
 
 
 class Classifier(Protocol):
@@ -23,16 +35,102 @@ class Classifier(Protocol):
     def classify(self, features: Tensor) -> Tensor: ...
 
 
-#: name -> (num_classes, channels) -> model
-MODELS: dict[str, Callable[[int, int], nn.Module]] = {"resnet-compact": compact_resnet}
+@dataclass(frozen=True)
+class Architecture:
+    """build: ``(num_classes, channels) -> model``, or with the images' (height, width) as a third when ``sized``.
+
+    takes: which images, in words.
+    """
+
+    build: Callable[..., nn.Module]
+    takes: str
+    sized: bool = False
 
 
-def build(arch: str, num_classes: int, channels: int, seed: int) -> nn.Module:
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnet-compact": Architecture(compact_resnet, "any size of at least 8 x 8; sized for two CPU cores"),
+    "resnet18": Architecture(ResNet18, "any size of at least 8 x 8; made for 32 x 32"),
+    "vit-tiny": Architecture(TinyViT, "the size it was built for, in patches of 4 x 4; made for 32 x 32", sized=True),
+    "vit-b-16": Architecture(vit_b_16, "any size, brought to 224 x 224 inside; needs torchvision"),
+}
+
+#: Our own names.
+MODELS: tuple[str, ...] = tuple(ARCHITECTURES)
+#: The group of entry points by which other packages bring theirs.
+GROUP = "megu.models"
+
+
+def names() -> list[str]:
+    """Every architecture that has a name: ours, then those that other packages bring."""
+    return [*ARCHITECTURES, *plugins(GROUP, ARCHITECTURES)]
+
+
+def known(arch: str) -> bool:
+    """Whether ``arch`` names an architecture, or could be an import path."""
+    return arch in ARCHITECTURES or foreign.is_path(arch) or arch in names()
+
+
+def architecture(arch: str) -> Architecture:
+    """The architecture of that name, or the one that an import path leads to.
+
+    Raises `MeguError` for a name that is neither, and for a plugin or a path that cannot be used.
+    """
+    if arch in ARCHITECTURES:
+        return ARCHITECTURES[arch]
+    if foreign.is_path(arch):
+        return _foreign(arch, foreign.find(arch))
+    if plugin := plugins(GROUP, ARCHITECTURES).get(arch):
+        return _foreign(arch, plugin.load(lambda found: "" if callable(found) else "not a function of (num_classes, channels)"))
+    raise MeguError(
+        f"there is no architecture {arch!r}", f"the ones here are {', '.join(names())}; your own is package.module:function"
+    )
+
+
+def _foreign(arch: str, function: Callable[..., object]) -> Architecture:
+    """The user's own: it is called without the image's size, but is tried with an image of it."""
+
+    def fresh(num_classes: int, channels: int, image_size: Size) -> nn.Module:
+        model = foreign.adopt(foreign.call(function, arch, num_classes, channels), arch)
+        foreign.check_output(model, arch, num_classes, (channels, *image_size))
+        return model
+
+    return Architecture(fresh, "as its author says", sized=True)
+
+
+def brought_by(arch: str) -> tuple[Path | None, str | None]:
+    """Where a model of this architecture comes from when it is not ours: the folder or file of the user's package, or the requirement
+    (name==version) of an installed plugin."""
+    if arch in ARCHITECTURES:
+        return None, None
+    if foreign.is_path(arch):
+        return foreign.package(arch), None
+    plugin = plugins(GROUP, ARCHITECTURES).get(arch)
+    return None, f"{plugin.distribution}=={plugin.version}" if plugin else None
+
+
+def code(arch: str) -> Mapping[str, str]:
+    """Digests of the source of an architecture that is not ours (`megu.sources` sees to ours)."""
+    if arch in ARCHITECTURES:
+        return {}
+    if foreign.is_path(arch):
+        return foreign.code(arch)
+    plugin = plugins(GROUP, ARCHITECTURES).get(arch)
+    return plugin.sources() if plugin else {}
+
+
+def build(arch: str, num_classes: int, channels: int, seed: int, image_size: Size = (32, 32)) -> nn.Module:
     """A freshly initialised model, the same for the same seed whatever was drawn before.
 
-    Raises ``KeyError`` for an architecture that `MODELS` does not have.
+    Raises `MeguError` for an unknown architecture, and for one of the user's that does not take such images or answers another
+    number of classes.
     """
-    return seeded(lambda: MODELS[arch](num_classes, channels), seed)
+    return seeded(lambda: fresh(arch, num_classes, channels, image_size), seed)
+
+
+def fresh(arch: str, num_classes: int, channels: int, image_size: Size = (32, 32)) -> nn.Module:
+    """A newly initialised model, drawn from torch's global generator; raises as `build` does."""
+    chosen = architecture(arch)
+    return chosen.build(num_classes, channels, *([image_size] if chosen.sized else []))
 
 
 def seeded(fresh: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -41,3 +139,31 @@ def seeded(fresh: Callable[[], nn.Module], seed: int) -> nn.Module:
         torch.manual_seed(derive(seed, "weights"))
         model = fresh()
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def parameters(arch: str, num_classes: int, channels: int, image_size: Size) -> int:
+    """How many weights a model has, without giving it any."""
+    with torch.device("meta"):
+        model = fresh(arch, num_classes, channels, image_size)
+    return sum(weight.numel() for weight in model.parameters())
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of `listing`. parameters: of a model for that data set, None when it cannot be built here; why: then the reason."""
+
+    name: str
+    parameters: int | None
+    takes: str
+    why: str = ""
+
+
+def listing(num_classes: int, channels: int, image_size: Size) -> list[Listed]:
+    """Every architecture that has a name, as it would be for a data set of that shape."""
+    found = []
+    for name in names():
+        try:
+            found.append(Listed(name, parameters(name, num_classes, channels, image_size), architecture(name).takes))
+        except MeguError as error:
+            found.append(Listed(name, None, "", str(error)))
+    return found

@@ -113,7 +113,7 @@ def per_class_accuracy(data: FigureData) -> Figure:
             zorder=3,
             linewidths=2.4 if name == "reference" else 0.5,
         )
-    axes.set_yticks(rows, [_short(name) for name in data.classes], fontsize=9 if count <= 30 else 6)
+    axes.set_yticks(rows, [short(name) for name in data.classes], fontsize=9 if count <= 30 else 6)
     for k in data.forgotten:
         axes.get_yticklabels()[k].set_fontweight("bold")
     axes.set_ylim(count - 0.5, -0.5)
@@ -133,9 +133,9 @@ def entanglement(data: FigureData) -> Figure | None:
     side = 4.6 if count <= 20 else 7.5
     figure = Figure(figsize=(2 * side + 3.4, side + 0.9), layout="constrained")
     first, second = figure.subplots(1, 2)
-    _heat(figure, first, data.soft, data, "soft overlap (cosine)", low=-1, high=1, palette="RdBu_r")
-    own = [f"{_short(name)}, {100 * share:.0f}% own" for name, share in zip(data.classes, data.unique, strict=True)]
-    _heat(figure, second, data.hard, data, "hard overlap (Jaccard)", low=0, high=1, names=own)
+    heat(figure, first, data.soft, data, "soft overlap (cosine)", low=-1, high=1, palette="RdBu_r")
+    own = [f"{short(name)}, {100 * share:.0f}% own" for name, share in zip(data.classes, data.unique, strict=True)]
+    heat(figure, second, data.hard, data, "hard overlap (Jaccard)", low=0, high=1, names=own)
     return figure
 
 
@@ -147,13 +147,13 @@ def transition(data: FigureData) -> Figure | None:
     side = 6.6 if count <= 20 else 10.5
     figure = Figure(figsize=(side + 1.6, side + 0.6), layout="constrained")
     axes = figure.subplots()
-    _heat(figure, axes, data.transition, data, "", low=0, high=float(data.transition.max()))
+    heat(figure, axes, data.transition, data, "", low=0, high=float(data.transition.max()))
     axes.set_xlabel("class k (each column sums to 1)")
     axes.set_ylabel("looks like")
     return figure
 
 
-def _heat(
+def heat(
     figure: Figure,
     axes: Axes,
     matrix: NDArray[Any],
@@ -164,12 +164,13 @@ def _heat(
     high: float,
     palette: str = HEAT,
     names: Sequence[str] | None = None,
+    size: float | None = None,
 ) -> None:
-    """A matrix of classes, with the numbers in it up to 20 classes. names: of the rows, where not the classes'."""
+    """A matrix of classes, with the numbers in it up to 20 classes. names: of the rows, where not the classes'. size: of their letters."""
     count = len(data.classes)
     picture = axes.imshow(matrix, vmin=low, vmax=high, cmap=palette, interpolation="nearest")
-    size = 9 if count <= 12 else 7 if count <= 30 else 4.2
-    labels = [_short(name) for name in data.classes]
+    size = size or (9 if count <= 12 else 7 if count <= 30 else 4.2)
+    labels = [short(name) for name in data.classes]
     axes.set_xticks(
         range(count),
         labels,
@@ -218,13 +219,13 @@ def samples(data: FigureData) -> Figure | None:
     for number, axes in enumerate(grid[: len(found.images)]):
         _picture(axes, found.images[number] / 255.0)
         axes.set_title(
-            f"{_short(data.classes[int(found.predicted[number])])} {100 * found.confidence[number]:.0f}%",
+            f"{short(data.classes[int(found.predicted[number])])} {100 * found.confidence[number]:.0f}%",
             fontsize=9,
             color=SOFT,
         )
         best = [int(k) for k in np.argsort(-found.targets[number], kind="stable")[:3] if found.targets[number][k] > 0.005]
         axes.set_xlabel(
-            "\n".join(f"{_short(data.classes[k])} {100 * found.targets[number][k]:.0f}%" for k in best),
+            "\n".join(f"{short(data.classes[k])} {100 * found.targets[number][k]:.0f}%" for k in best),
             fontsize=9,
             color=COLOURS["unlearned"],
         )
@@ -246,7 +247,7 @@ def noise(data: FigureData) -> Figure | None:
             axes = grid[row, column]
             _picture(axes, np.clip(images[column].transpose(1, 2, 0) / (2 * reach) + 0.5, 0, 1))
             if not row:
-                axes.set_title(_short(found.labels[column]), fontsize=9)
+                axes.set_title(short(found.labels[column]), fontsize=9)
         grid[row, 0].set_ylabel(kind, fontsize=10)
     return figure
 
@@ -312,7 +313,7 @@ def _bare(axes: Axes) -> None:
     axes.tick_params(length=0)
 
 
-def _short(name: str, most: int = 16) -> str:
+def short(name: str, most: int = 16) -> str:
     """A class name for a label; dollar signs would start mathematics."""
     plain = name if len(name) <= most else name[: most - 1] + "…"
     return plain.replace("$", r"\$")

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megu.errors import MeguError
+from megu.models import brought_by
 from megu.store import sha256_file
 from megu.tracking import Run, answered, client, use
 from megu.tracking.environment import package_version
+from megu.weights import load_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +108,10 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
         facts = Path(folder) / "serving.json"
         facts.write_text(json.dumps(asdict(serving)), encoding="utf-8")
         answer = served.answer(*served.load(copied, facts), example)
-        package = Path(__file__).resolve().parent.parent
+        info = load_weights(weights)[1]
+        place, plugin = brought_by(info.arch)
+        packages = [Path(__file__).resolve().parent.parent, *([place] if place else [])]
+        requirements = [f"{name}=={package_version(name).split('+')[0]}" for name in (*REQUIREMENTS, *_more(info.arch))]
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             # Made first, by id: Model.log alone would put it into whatever experiment is the thread's active one.
@@ -119,10 +124,10 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
                 model_id=made.model_id,
                 python_model=str(Path(served.__file__)),
                 artifacts={"weights": str(copied), "serving": str(facts)},
-                code_paths=[_without_caches(package, Path(folder))],
+                code_paths=[_without_caches(package, Path(folder)) for package in packages],
                 signature=infer_signature(example, answer),
                 input_example=example,
-                pip_requirements=[f"{package}=={package_version(package).split('+')[0]}" for package in REQUIREMENTS],
+                pip_requirements=[*requirements, *([plugin] if plugin else [])],
             )
     with contextlib.suppress(mlflow.exceptions.MlflowException):
         run.client.create_registered_model(name, description="Unlearned models made by megu.")
@@ -130,36 +135,70 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
     return str(version.version)
 
 
+def _more(arch: str) -> tuple[str, ...]:
+    return ("torchvision",) if arch == "vit-b-16" else ()
+
+
 def _without_caches(package: Path, folder: Path) -> str:
+    """A copy of a package's folder, or of a module's file."""
+    if package.is_file():
+        return str(shutil.copy2(package, folder / package.name))
     return str(shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__")))
 
 
 @answered
 def fetch_weights(uri: str, folder: Path, *, home: Path) -> Path:
-    """Copy the safetensors weights of a registered version (``models:/name/3``, ``models:/name@alias``) into ``folder``.
+    """Copy the weights of a model into ``folder``: a registered version (``models:/name/3``, ``models:/name@alias``) or a model that
+    a run logged (``runs:/<run id>/<name>``).
 
-    Raises `MeguError` when there is no such version, it was not registered by megu, or its weights are not those registered.
+    Of a model that megu registered these are its safetensors. Of another program's they are whatever `megu.weights.read_state`
+    takes: safetensors, an exported program (how ``mlflow.pytorch.log_model`` writes today) or a state dictionary.
+
+    Raises `MeguError` when there is no such model, it holds a pickle and nothing else, or its weights are not those registered.
     """
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
     connected = client(home)
-    entry = _version(connected, uri)
-    wanted = f"models:/{entry.name}/{entry.version}/{_WEIGHTS}"
-    try:
-        path = mlflow.artifacts.download_artifacts(wanted, dst_path=str(folder), tracking_uri=connected.tracking_uri)
-    except (MlflowException, OSError):
-        raise MeguError(
-            f"original.model: {uri} holds no safetensors weights of megu (another program registered it, or its files are gone)",
-            "give its weights as a file with original.weights",
-        ) from None
-    weights = Path(path)
-    digest = entry.tags.get(DIGEST_TAG)
+    digest = None
+    if re.fullmatch(r"runs:/[^/]+/.+", uri):
+        place = uri
+    else:
+        entry = _version(connected, uri)
+        place, digest = f"models:/{entry.name}/{entry.version}", entry.tags.get(DIGEST_TAG)
+    weights = _download(f"{place}/{_WEIGHTS}", folder, connected) or _find_weights(_download(place, folder, connected), uri)
     if digest and sha256_file(weights) != digest:
         raise MeguError(
             f"original.model: the weights of {uri} are damaged", "register the model again, or name another version"
         )
     return weights
+
+
+def _download(place: str, folder: Path, connected: MlflowClient) -> Path | None:
+    """The file or folder at an artifact address, copied; None when there is none."""
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(mlflow.artifacts.download_artifacts(place, dst_path=str(folder), tracking_uri=connected.tracking_uri))
+    except (MlflowException, OSError):
+        return None
+
+
+def _find_weights(model: Path | None, uri: str) -> Path:
+    """The one file of weights in a logged model that can be read without running code of it."""
+    files = [] if model is None else [model] if model.is_file() else sorted(path for path in model.rglob("*") if path.is_file())
+    fix = "give its weights as a file with original.weights"
+    for pattern in ("*.safetensors", "*.pt2", "state_dict.pth"):
+        if len(found := [path for path in files if path.match(pattern)]) == 1:
+            return found[0]
+        if found:
+            raise MeguError(f"original.model: {uri} holds several weights ({', '.join(p.name for p in found[:3])})", fix)
+    if any(path.suffix in (".pth", ".pt", ".pkl") for path in files):
+        raise MeguError(
+            f"original.model: {uri} is kept as a pickle, which can run any code when it is loaded, so it is not",
+            "log it with serialization_format='pt2', or save model.state_dict() as safetensors for original.weights",
+        )
+    raise MeguError(
+        f"original.model: {uri} holds no weights that can be read (another program registered it, or its files are gone)", fix
+    )
 
 
 def _version(connected: MlflowClient, uri: str) -> ModelVersion:
@@ -168,7 +207,8 @@ def _version(connected: MlflowClient, uri: str) -> ModelVersion:
     parts = re.fullmatch(r"models:/([^/:@]+)(?:/(\d+)|@([^/:@]+))", uri)
     if parts is None:
         raise MeguError(
-            f"original.model: {uri!r} is not a registered model", "write models:/name/version or models:/name@alias"
+            f"original.model: {uri!r} is not a registered model",
+            "write models:/name/version, models:/name@alias or runs:/id/name",
         )
     name, version, alias = parts.groups()
     try:

@@ -52,7 +52,7 @@ def test_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @given(seed=st.integers(0, 2**16), n=st.integers(1, 20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ids_follow_the_image_not_its_position(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 3, (n, 2, 2, 1), dtype=np.uint8)
@@ -147,6 +147,37 @@ def test_arrays_are_written_as_numpy_would(tmp_path: Path, array: np.ndarray) ->
 def test_a_really_full_device_has_its_error_number() -> None:
     with pytest.raises(MeguError, match="disk is full"), arrays.write_errors_answered(Path("x")):
         arrays.write_array(Path("/dev/full"), np.zeros(1 << 20, dtype=np.uint8))
+
+
+@given(
+    sizes=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    channels=st.lists(st.sampled_from([1, 3]), min_size=5, max_size=5),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40)
+def test_images_written_in_parts_are_the_bytes_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], channels: list[int], seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("writer")
+    rng = np.random.default_rng(seed)
+    parts = [rng.integers(0, 256, (n, 3, 4, c), dtype=np.uint8) for n, c in zip(sizes, channels, strict=False) if n]
+    if not parts:
+        return
+    writer = arrays.ImageWriter(folder / "a.npy")
+    for part in parts:
+        writer.append(part)
+    writer.close()
+    most = max(part.shape[3] for part in parts)
+    whole = np.concatenate([np.repeat(p, most, axis=3) if p.shape[3] < most else p for p in parts])
+    arrays.write_array(folder / "b.npy", whole)
+    assert (folder / "a.npy").read_bytes() == (folder / "b.npy").read_bytes()
+
+
+def test_statistics_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (17, 5, 3, 3), dtype=np.uint8)
+    expected = channel_statistics(images)
+    monkeypatch.setattr(arrays, "_CHUNK_PIXELS", 100)
+    assert channel_statistics(images) == expected
 
 
 def test_coarse_view_relabels_and_keeps_ids(tmp_path: Path) -> None:

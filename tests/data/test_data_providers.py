@@ -5,13 +5,16 @@ import functools
 import gzip
 import http.server
 import os
+import pickle
 import shutil
 import struct
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from hashlib import md5
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from megu.data import arrays, dvc, pins, providers
+from megu import plugins
+from megu.data import arrays, cifar, dvc, pins, providers
 from megu.data.arrays import Dataset
+from megu.data.images import Packing
 from megu.data.providers import Unavailable, add, fetch, status
 from megu.errors import MeguError
+from megu.vision import import_torchvision
 
 IDX = {"train-images-idx3": (20, 4, 4), "train-labels-idx1": (20,), "t10k-images-idx3": (10, 4, 4), "t10k-labels-idx1": (10,)}
 
@@ -210,7 +216,7 @@ def mirror(idx_files: Path) -> Iterator[str]:
 def test_torchvisions_download(
     root: Path, mirror: str, idx_files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    torchvision = providers._import_torchvision()
+    torchvision = import_torchvision()
     kind = torchvision.datasets.FashionMNIST
     sums = [(f"{name}-ubyte.gz", md5((idx_files / f"{name}-ubyte.gz").read_bytes()).hexdigest()) for name in IDX]
     monkeypatch.setattr(kind, "mirrors", [mirror])
@@ -319,3 +325,116 @@ def test_add_leaves_nothing_of_images_that_cannot_be_used(root: Path, tmp_path: 
         add(root, source, "my pets")
     assert entries(root) == []
     assert pins.read(root) == {}
+
+
+def test_a_known_name_is_for_its_own_classes(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeguError, match="not of the classes of cifar10: choose another --name"):
+        add(root, own_images(tmp_path / "own"), "cifar10")
+    assert entries(root) == []
+
+
+def cifar_pixels(seed: int, n: int) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """The same 200 + 100 images as the authors' archive, in an order of their own, and as class folders."""
+    kind = cifar.KINDS["cifar100"]
+    folders, raw = tmp_path / "folders", tmp_path / "cifar-100-python"
+    raw.mkdir()
+    sums = {}
+    for split, n in (("train", 200), ("test", 100)):
+        pixels, order = cifar_pixels(n, n), np.random.default_rng(9).permutation(n)
+        files = [f"{kind.classes[i % 100]}_s_{i:06d}" for i in range(n)]
+        for i, name in enumerate(files):
+            folder = folders / split / kind.classes[i % 100]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[i]).save(folder / f"{name}.webp", lossless=True, exact=True)
+        content = {
+            "filenames": [f"{files[i]}.png" for i in order],
+            "batch_label": f"{split}ing batch 1 of 1",
+            "fine_labels": [int(i) % 100 for i in order],
+            "coarse_labels": [0] * n,
+            "data": pixels[order].transpose(0, 3, 1, 2).reshape(n, -1),
+        }
+        sums[split] = md5(save_pickle(raw / split, content)).hexdigest()
+    sums["meta"] = md5(save_pickle(raw / "meta", {"fine_label_names": list(kind.classes)})).hexdigest()
+    archive = tmp_path / "cifar-100-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(raw, arcname="cifar-100-python")
+    theirs = import_torchvision().datasets.CIFAR100
+    monkeypatch.setattr(theirs, "tgz_md5", md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(theirs, "train_list", [["train", sums["train"]]])
+    monkeypatch.setattr(theirs, "test_list", [["test", sums["test"]]])
+    monkeypatch.setattr(theirs, "meta", {"filename": "meta", "key": "fine_label_names", "md5": sums["meta"]})
+    return {"archive": archive, "folders": folders}
+
+
+def save_pickle(path: Path, content: Any) -> bytes:
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    return path.read_bytes()
+
+
+def test_cifar_has_the_same_bytes_from_its_authors_and_as_class_folders(
+    root: Path, cifar100: dict[str, Path], tmp_path: Path
+) -> None:
+    fetched = fetch(root, "cifar100", [cifar100["archive"]])
+    assert fetched.provider == "file"
+    other = tmp_path / "other"
+    added = add(other, cifar100["folders"], "cifar100")
+    assert added.dvc_hash == fetched.dvc_hash
+    shutil.rmtree(added.dataset_path)
+    (other / "data.dvc").unlink()
+    assert fetch(other, "cifar100", [cifar100["folders"]]).dvc_hash == fetched.dvc_hash
+    loaded = arrays.load(fetched.dataset_path)
+    assert (loaded.num_classes, loaded.image_size, loaded.source) == (100, (32, 32), cifar.SOURCE)
+    assert loaded.coarse is not None
+    assert loaded.coarse[loaded.classes.index("rocket")] == "vehicles_2"
+
+
+def test_torchvisions_download_of_cifar(
+    root: Path, cifar100: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(cifar100["archive"].parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setattr(providers, "_CIFAR_MIRROR", address)
+        monkeypatch.setattr(import_torchvision().datasets.CIFAR100, "url", f"{address}cifar-100-python.tar.gz")
+        assert fetch(root, "cifar100").provider == "torchvision"
+        server.shutdown()
+    assert capfd.readouterr().out == ""
+
+
+def test_cifar20_is_cifar100_by_superclass(root: Path, cifar100: dict[str, Path], tmp_path: Path) -> None:
+    fetched = fetch(root, "cifar20", [cifar100["folders"]])
+    assert entries(root) == ["cifar100", "cifar20"]
+    coarse, fine = (arrays.load(root / "data" / name) for name in ("cifar20", "cifar100"))
+    assert (coarse.num_classes, coarse.fine) == (20, fine.classes)
+    assert fine.coarse is not None
+    assert [coarse.classes[k] for k in coarse.train.labels] == [fine.coarse[k] for k in fine.train.labels]
+    assert np.array_equal(coarse.train.fine, fine.train.labels)
+    assert np.array_equal(coarse.train.ids, fine.train.ids)
+    added = add(tmp_path / "other", cifar100["folders"], "cifar20", packing=Packing(coarse_labels=True))
+    assert added.dvc_hash == fetched.dvc_hash, "the same bytes as made of the class folders at once"
+
+
+def test_a_file_that_is_not_cifar_is_said(root: Path, cifar100: dict[str, Path]) -> None:
+    cifar100["archive"].write_bytes(b"not it")
+    with pytest.raises(MeguError, match="file: the download failed"):
+        fetch(root, "cifar100", [cifar100["archive"]])
+    assert entries(root) == []
+
+
+def test_an_installed_package_brings_a_data_set(root: Path, idx_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "theirs.py").write_text(
+        "from megu.data import providers\nfrom pathlib import Path\n"
+        f"def source(scratch): return providers._write_fashion_mnist(Path({str(idx_files)!r}))\n"
+    )
+    monkeypatch.syspath_prepend(str(root))
+    entry = EntryPoints([EntryPoint("photos", "theirs:source", "megu.datasets")])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: entry.select(group=group))
+    assert "photos" in providers.names()
+    assert fetch(root, "photos").pin == "unpinned"
+    assert entries(root) == ["photos"]

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from megu.data.arrays import Dataset, Partition, image_ids, save
+from megu.data.arrays import Dataset, Partition, coarse_view, image_ids, save
 from megu.data.splits import ForgetParams, ForgetSplit, load_split, make_split, read_params, save_split
 from megu.errors import MeguError
 
@@ -41,7 +41,8 @@ def dataset(seed: int = 0, n: int = 30, copies: int = 0, coarse: Any = ("shoes",
 
 
 def permuted(data: Dataset, order: np.ndarray) -> Dataset:
-    train = Partition(data.train.images[order], data.train.labels[order], data.train.ids[order])
+    fine = None if data.train.fine is None else data.train.fine[order]
+    train = Partition(data.train.images[order], data.train.labels[order], data.train.ids[order], fine)
     return replace(data, train=train)
 
 
@@ -64,11 +65,17 @@ def requests(draw: st.DrawFn) -> tuple[Dataset, ForgetParams, int]:
         count=draw(st.integers(1, 2)),
         ids=tuple(data.train.ids[i].decode() for i in picked),
     )
+    if scenario == "subclass":
+        assume(set(names) != {"Sandal", "Sneaker"} and "Shirt" not in names)
+        data = coarse_view(data)
+    if scenario in ("ids", "random"):
+        left = data.train.labels[~np.isin(data.train.ids, np.array(params.ids, dtype="S32"))]
+        assume(len(data.train) >= 12 and len(np.unique(left)) == 3)
     return data, params, draw(st.integers(0, 2**31))
 
 
 @given(request=requests())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_split_partitions_train_and_test_exactly(request: tuple[Dataset, ForgetParams, int]) -> None:
     data, params, seed = request
     split = make_split(data, params, seed)
@@ -88,7 +95,7 @@ def test_a_split_partitions_train_and_test_exactly(request: tuple[Dataset, Forge
 
 
 @given(request=requests(), shuffle=st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_request_means_the_same_images_in_any_order(request: tuple[Dataset, ForgetParams, int], shuffle: int) -> None:
     data, params, seed = request
     other = permuted(data, np.random.default_rng(shuffle).permutation(len(data.train)))
@@ -97,7 +104,7 @@ def test_a_request_means_the_same_images_in_any_order(request: tuple[Dataset, Fo
 
 
 @given(request=requests())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_save_and_load(tmp_path_factory: pytest.TempPathFactory, request: tuple[Dataset, ForgetParams, int]) -> None:
     folder = tmp_path_factory.mktemp("split") / "splits"
     split = make_split(*request)
@@ -118,8 +125,13 @@ def test_class() -> None:
 
 
 def test_subclass_masks_no_class() -> None:
-    split = make_split(dataset(), ForgetParams(scenario="subclass", classes=("Sandal",)), seed=0)
+    data = coarse_view(dataset())
+    assert data.classes == ("shoes", "tops")
+    split = make_split(data, ForgetParams(scenario="subclass", classes=("Sandal",)), seed=0)
     assert split.classes == ()
+    assert split.forget.tolist() == list(range(0, 30, 3))
+    assert (data.train.labels[split.forget] == 0).all()
+    assert 0 in data.train.labels[split.retain], "the other shoes stay"
     assert split.test_forget.tolist() == [0, 3, 6]
 
 
@@ -157,6 +169,65 @@ def test_wrong_requests(params: ForgetParams, message: str) -> None:
     with pytest.raises(MeguError) as raised:
         make_split(dataset(), params, seed=0)
     assert message in str(raised.value)
+
+
+def named(data: Dataset) -> Dataset:
+    def with_names(part: Partition) -> Partition:
+        return replace(part, names=np.array([f"{CLASSES[k]}/é{i}".encode() for i, k in enumerate(part.labels)]))
+
+    return replace(data, train=with_names(data.train), test=with_names(replace(data.test, images=data.test.images)))
+
+
+@pytest.mark.parametrize("file", ["Sneaker/é11", "Sneaker/é11.png", "train/Sneaker/é11.webp", "photos/train/Sneaker/é11.JPG"])
+def test_an_image_is_named_by_its_file(file: str) -> None:
+    split = make_split(named(dataset()), ForgetParams(scenario="ids", files=(file, "Shirt/é1")), seed=0)
+    assert split.forget.tolist() == [1, 11]
+
+
+def test_files_and_ids_add_up_and_every_copy_goes() -> None:
+    data = named(dataset(copies=1))
+    params = ForgetParams(scenario="ids", files=("Sandal/é0",), ids=(data.train.ids[4].decode(),))
+    assert make_split(data, params, seed=0).forget.tolist() == [0, 4, 29]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("Shirt/é1", "Shirt/é99"), "1 of 2 are not training images of 'toy'; 'Shirt/é99' is not in it"),
+        (("test/Shirt/é1.png",), "'test/Shirt/é1.png' is in its test split"),
+        (("Shirt",), "'Shirt' is not in it"),
+    ],
+)
+def test_a_file_that_is_not_there(files: tuple[str, ...], message: str) -> None:
+    with pytest.raises(MeguError) as raised:
+        make_split(named(dataset()), ForgetParams(scenario="ids", files=files), seed=0)
+    assert message in raised.value.what
+    assert raised.value.fix
+
+
+def test_a_set_without_names_says_so() -> None:
+    with pytest.raises(MeguError, match="did not come as files"):
+        make_split(dataset(), ForgetParams(scenario="ids", files=("Shirt/1",)), seed=0)
+
+
+def test_a_request_that_empties_a_class_must_ask_for_the_class() -> None:
+    data = dataset()
+    ids = tuple(identifier.decode() for identifier in data.train.ids[data.train.labels == 1])
+    with pytest.raises(MeguError, match="leaves no training image of 'Shirt': ask for the whole class"):
+        make_split(data, ForgetParams(scenario="ids", ids=ids), seed=0)
+    assert len(make_split(data, ForgetParams(scenario="ids", ids=ids[1:]), seed=0).forget) == 9
+    with pytest.raises(MeguError, match="leaves no training image of 'shoes'"):
+        make_split(coarse_view(data), ForgetParams(scenario="subclass", classes=("Sandal", "Sneaker")), seed=0)
+
+
+def test_a_fine_class_that_is_not_there_is_said() -> None:
+    with pytest.raises(MeguError, match="no class 'Sneeker': did you mean 'Sneaker'"):
+        make_split(coarse_view(dataset()), ForgetParams(scenario="subclass", classes=("Sneeker",)), seed=0)
+
+
+def test_subclass_needs_labels_by_superclass() -> None:
+    with pytest.raises(MeguError, match="is labelled by its finer classes: fetch cifar20"):
+        make_split(dataset(), ForgetParams(scenario="subclass"), seed=0)
 
 
 def test_subclass_needs_superclasses() -> None:

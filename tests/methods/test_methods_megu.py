@@ -12,9 +12,9 @@ from torch import nn
 from megu import training
 from megu.data.tensors import ImageSet
 from megu.methods import METHODS, Context
-from megu.methods.megu import MeguParams, Noise
+from megu.methods.megu import MeguParams, Noise, SoftTargets
 from megu.noise import NoiseBank, NoiseParams, make_noise_bank
-from megu.perturbing import PerturbParams, perturb
+from megu.perturbing import MOST, Perturbing, PerturbParams, perturb, sharpened
 from megu.training import TrainParams, predict, train
 from megu.weights import digest
 
@@ -24,7 +24,7 @@ PARAMS = MeguParams(epochs=6, batch_size=16, retain_samples=200, lr=0.005)
 @pytest.fixture(scope="module")
 def original() -> nn.Module:
     torch.set_num_threads(1)
-    return train(images(320), TrainParams(epochs=8, batch_size=16, flip=False), 4, seed=0)
+    return train(images(320), TrainParams(epochs=8, batch_size=16, augment="none"), 4, seed=0)
 
 
 def parts(
@@ -44,6 +44,17 @@ def parts(
         checkpoint=checkpoint,
     )
     return forget, retain, context
+
+
+def followed(
+    original: nn.Module, params: MeguParams = PARAMS, checkpoint: Path | None = None
+) -> tuple[ImageSet, ImageSet, Context]:
+    """A fit that is off: R = (.6, .3, 0, .1) for every sample, .9 nats, where half a nat is wanted."""
+    forget, retain, context = parts(original, params, checkpoint)
+    reasoning = np.tile([0.6, 0.3, 0.0, 0.1], (len(forget), 1))
+    labels = np.zeros(len(forget), dtype=np.int64)
+    perturbing = Perturbing(labels, reasoning.astype(np.float32), reasoning, sharpness=1.0, entropy=0.5)
+    return forget, retain, replace(context, perturbing=perturbing)
 
 
 def accuracy(model: nn.Module, data: ImageSet) -> float:
@@ -71,7 +82,9 @@ def test_the_same_seed_gives_the_same_bits(original: nn.Module) -> None:
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(original: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = digest(METHODS["megu"].run(original, *parts(original)))
+    whole = digest(METHODS["megu"].run(original, *followed(original)))
+    still = digest(METHODS["megu"].run(original, *followed(original, replace(PARAMS, entropy_gain=0.0))))
+    assert whole != still, "the loop has an effect, so its state matters"
     path = tmp_path / "checkpoint.safetensors"
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
     real = training.checkpoints.save
@@ -84,10 +97,63 @@ def test_a_stopped_run_goes_on_to_the_same_bits(original: nn.Module, tmp_path: P
     with monkeypatch.context() as patch:
         patch.setattr(training.checkpoints, "save", save_then_stop)
         with pytest.raises(KeyboardInterrupt):
-            METHODS["megu"].run(original, *parts(original, checkpoint=path))
+            METHODS["megu"].run(original, *followed(original, checkpoint=path))
     assert path.exists()
-    assert digest(METHODS["megu"].run(original, *parts(original, checkpoint=path))) == whole
+    assert digest(METHODS["megu"].run(original, *followed(original, checkpoint=path))) == whole
     assert not path.exists()
+
+
+def soft(entropy: float | None = 0.3, sharpness: float = 1.0) -> Perturbing:
+    """Two samples of class 2, R = (.5, .3, 0, .2) and (.2, .2, 0, .6)."""
+    reasoning = np.array([[0.5, 0.3, 0.0, 0.2], [0.2, 0.2, 0.0, 0.6]])
+    return Perturbing(np.array([0, 3]), sharpened(reasoning, sharpness).astype(np.float32), reasoning, sharpness, entropy)
+
+
+def test_the_soft_targets_before_any_step_are_those_that_were_fitted() -> None:
+    perturbing = soft(sharpness=2.0)
+    found = SoftTargets(perturbing, gain=0.5).at(torch.tensor([1, 0]))
+    torch.testing.assert_close(found, torch.from_numpy(perturbing.targets[[1, 0]]))
+    assert found[0, 2] == 0, "a forgotten class is never taught"
+
+
+def test_the_sharpness_follows_the_model_by_hand() -> None:
+    """Two clean samples with entropies log 4 and log 2, wanted 0.3: log s grows by gain * ((log 4 + log 2) / 2 - 0.3)."""
+    logits = torch.tensor([[0.0, 0, 0, 0], [0, 0, -1e9, -1e9], [9.0, 0, 0, 0]])
+    targets = SoftTargets(soft(entropy=0.3), gain=0.5)
+    targets.follow(logits, torch.tensor([True, True, False]))
+    grown = 0.5 * ((np.log(4) + np.log(2)) / 2 - 0.3)
+    assert float(targets.log_sharpness) == pytest.approx(grown, rel=1e-5)
+    expected = torch.tensor([0.5, 0.3, 0.0, 0.2]) ** float(np.exp(grown))
+    torch.testing.assert_close(targets.at(torch.tensor([0]))[0], expected / expected.sum())
+
+
+@pytest.mark.parametrize(("gain", "entropy"), [(0.0, 0.3), (0.5, None)])
+def test_without_gain_or_without_a_wanted_entropy_the_targets_stay(gain: float, entropy: float | None) -> None:
+    perturbing = soft(entropy=entropy, sharpness=2.0)
+    targets = SoftTargets(perturbing, gain)
+    targets.follow(torch.zeros(2, 4), torch.tensor([True, True]))
+    torch.testing.assert_close(targets.at(torch.tensor([0, 1])), torch.from_numpy(perturbing.targets))
+
+
+def test_a_batch_without_clean_samples_changes_nothing_and_the_sharpness_stays_in_bounds() -> None:
+    targets = SoftTargets(soft(entropy=0.3), gain=5.0)
+    targets.follow(torch.zeros(2, 4), torch.tensor([False, False]))
+    assert float(targets.log_sharpness) == 0
+    for _ in range(20):
+        targets.follow(torch.zeros(2, 4), torch.tensor([True, True]))
+    assert float(targets.log_sharpness) == pytest.approx(np.log(MOST))
+    assert torch.isfinite(targets.at(torch.tensor([0, 1]))).all()
+
+
+def test_the_loop_brings_the_model_nearer_to_the_wanted_entropy(original: nn.Module) -> None:
+    """R of .9 nats where half a nat is wanted: open, the model ends as unsure as R; followed, much nearer."""
+
+    def off(gain: float) -> float:
+        forget, retain, context = followed(original, replace(PARAMS, entropy_gain=gain, noise_share=0.0))
+        logits = predict(METHODS["megu"].run(original, forget, retain, context), forget).logits
+        return abs(float(torch.distributions.Categorical(logits=logits).entropy().mean()) - 0.5)
+
+    assert off(0.2) < 0.5 * off(0.0)
 
 
 def bank() -> NoiseBank:
@@ -114,7 +180,7 @@ def test_the_share_of_noisy_samples_and_the_labels_they_are_drawn_for() -> None:
     forget = images(4000, size=2)
     forget = forget.subset(np.flatnonzero(forget.labels == 2))
     targets = torch.tensor([[0.75, 0.25, 0.0, 0.0]]).repeat(len(forget), 1)
-    params = MeguParams(alpha=1.0, noise_share=0.3)
+    params = MeguParams(alpha=1.0, noise_share=0.3, noise_scale=1.0)
     context = Context(params=params, seed=0, num_classes=4, forgotten=(2,), perturbing=None, noise=bank())  # type: ignore[arg-type]
     found = Noise(context, forget, targets).add(torch.zeros(len(forget), 1, 2, 2), torch.arange(len(forget)), step=3)[
         :, 0, 0, 0

@@ -196,8 +196,82 @@ def test_a_model_of_another_program(run: Run, home: Path, tmp_path: Path) -> Non
     run.artifacts({"other/MLmodel": b"flavors: {}\n"})
     run.client.create_registered_model("foreign")
     run.client.create_model_version("foreign", f"{run.client.get_run(run.id).info.artifact_uri}/other", run.id)
-    with pytest.raises(MeguError, match="no safetensors weights of megu"):
+    with pytest.raises(MeguError, match="holds no weights that can be read"):
         fetch_model("models:/foreign/1", tmp_path / "to", home=home)
+
+
+USERS = """
+from torch import nn
+def build(num_classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * 144, num_classes))
+"""
+
+
+@pytest.mark.slow
+def test_a_users_architecture_is_served_with_its_code(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loaded in another process, where the user's package is not installed."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "users_own.py").write_text(USERS)
+    monkeypatch.chdir(tmp_path / "here")
+    info = ModelInfo.of("users_own:build", 4, (1, 12, 12))
+    save_weights(tmp_path / "w.safetensors", info.build(seed=3), info)
+    version = put(run, tmp_path / "w.safetensors", "users")
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "images.npy", IMAGES)
+    program = (
+        "import sys, mlflow, numpy as np\n"
+        f"mlflow.set_tracking_uri({run.client.tracking_uri!r})\n"
+        f"answer = mlflow.pyfunc.load_model({str(version)!r}).predict(np.load('images.npy'))\n"
+        "np.save('answer.npy', answer)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, capture_output=True)
+    monkeypatch.chdir(tmp_path / "here")
+    np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), expected(tmp_path / "w.safetensors"), atol=1e-6)
+
+
+def log_plainly(run: Run, kind: str) -> str:
+    """A model as another program logs it with plain `mlflow.pytorch`; its address. Under the run's own store."""
+    import mlflow
+    import mlflow.pytorch
+
+    model = build("resnet-compact", 4, 1, seed=12).eval()
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(run.client.tracking_uri)
+    try:
+        with mlflow.start_run(run_id=run.id):
+            if kind == "state":
+                mlflow.pytorch.log_state_dict(model.state_dict(), artifact_path=kind)
+            else:
+                example = np.zeros((2, 1, 12, 12), dtype=np.float32) if kind == "pt2" else None
+                mlflow.pytorch.log_model(
+                    model, name=kind, input_example=example, serialization_format=kind, pip_requirements=["torch"]
+                )
+    finally:
+        mlflow.set_tracking_uri(before)
+    return f"runs:/{run.id}/{kind}"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["pt2", "state"])
+def test_a_model_that_another_program_logged_gives_its_weights(run: Run, home: Path, tmp_path: Path, kind: str) -> None:
+    fetched = fetch_model(log_plainly(run, kind), tmp_path, home=home)
+    model, _ = load_model(fetched, ModelInfo("resnet-compact", 4, 1))
+    expected = build("resnet-compact", 4, 1, seed=12).state_dict()
+    assert model.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_pickled_model_is_not_loaded(run: Run, home: Path, tmp_path: Path) -> None:
+    with pytest.raises(MeguError, match="is kept as a pickle, which can run any code") as raised:
+        fetch_model(log_plainly(run, "pickle"), tmp_path, home=home)
+    assert "pt2" in raised.value.fix
+    with pytest.raises(MeguError, match="holds no weights"):
+        fetch_model(f"runs:/{run.id}/nothing", tmp_path / "none", home=home)
 
 
 @pytest.mark.parametrize("name", ["a/b", "a:b"])

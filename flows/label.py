@@ -1,0 +1,77 @@
+"""The labeling flow: a labeler's judgement of a data set, made and kept apart from any request.
+
+Every later run finds it by what it was made of and asks nothing. Run it as ``megu label``, as ``python -m flows.label [params.yaml
+[section.key=value …]]``, or as a Prefect deployment.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from prefect import flow
+
+from flows import steps
+from megu import config as configuration
+from megu.config import Config, LabelingParams
+from megu.labeling.prototype import PrototypeParams
+from megu.project import Project, find
+from tasks import inputs, show
+from tasks.engine import Decision, Executor, Planner
+
+
+@flow(name="label", description="Judge how similar the concepts of a data set look, once for every later request.")
+def label(params: str = "params.yaml", settings: list[str] | None = None, prototype: bool = False) -> dict[str, Any]:
+    """Make the judgement, or find it.
+
+    params: the configuration file, relative to the project. settings: changes to it, each "section.key=value". prototype: let
+    the prototype labeler judge, with its defaults, whatever the configuration says: to compare with.
+    """
+    project = find()
+    config = configuration.load(project.root / params, settings or ())
+    config = by_prototype(config) if prototype else config
+    inputs.labeler_ready(project, config)
+    run = Executor(project)
+    steps.judge(run, project, config, steps.dataset(run, project, config))
+    made = run["labeling"]
+    return {
+        "data": config.data.name,
+        "kind": config.labeling.kind,
+        "labeler": dict(made.result.values["labeler"]),
+        "cache": "hit" if made.decision.hit else "miss",
+        "asked": 0 if made.decision.hit else made.result.notes.get("asked_now", 0),
+        "seconds": round(made.seconds, 3),
+        "record": made.result.notes.get("record", {}),
+    }
+
+
+def plan(project: Project, config: Config) -> list[Decision]:
+    """What `label` would do. Computes and asks nothing."""
+    planner = Planner(project)
+    steps.judge(planner, project, config, steps.dataset(planner, project, config))
+    return planner.decisions
+
+
+def look(project: Project, config: Config, params: str, settings: list[str]) -> show.Shown:
+    """The kept judgement beside what it should agree with. The prototype labeler judges now if it never has; nothing is asked."""
+    planner = Planner(project)
+    data = steps.dataset(planner, project, config)
+    judged = show.kept_or_refused(steps.judge(planner, project, config, data), config)
+    _, before = steps.original(planner, project, config, data)
+    compared = None
+    if config.labeling.kind != "prototype":
+        other = by_prototype(config)
+        compared = steps.judge(planner, project, other, data)
+        if not planner.decisions[-1].hit:
+            label(params=params, settings=settings, prototype=True)
+            compared = steps.judge(planner, project, other, data)
+    return show.shown(project, data, judged, before, compared)
+
+
+def by_prototype(config: Config) -> Config:
+    """The same configuration with the prototype labeler and its defaults."""
+    return config.model_copy(update={"labeling": LabelingParams("prototype", PrototypeParams())})
+
+
+if __name__ == "__main__":
+    label(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:])

@@ -1,0 +1,39 @@
+"""Steps that more than one flow takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from megu.config import Config
+from megu.project import Project
+from megu.stages import Device
+from tasks import inputs, labeler
+from tasks.dataset import DATASET
+from tasks.engine import Run
+from tasks.labeling import LABELING
+from tasks.ollama import OLLAMA
+from tasks.original import GIVEN, TRAINED
+from tasks.predictions import PREDICTIONS
+
+
+def dataset(run: Run, project: Project, config: Config) -> Any:
+    return run(DATASET, name=config.data.name, per_class=config.data.per_class, pin=inputs.pin(project, config))
+
+
+def original(run: Run, project: Project, config: Config, data: Any) -> tuple[Any, Any]:
+    """The model that is to forget, and what it answers."""
+    seed, device = config.seed, Device(config.device)
+    given = inputs.given_weights(project, config)
+    if given is None:
+        model = run(TRAINED, data=data, params=config.train, seed=seed, device=device)
+    else:
+        model = run(GIVEN, label="original", data=data, weights=given, params=config.train)
+    return model, run(PREDICTIONS, label="predict original", data=data, model=model, device=device)
+
+
+def judge(run: Run, project: Project, config: Config, data: Any) -> Any:
+    """The judgement by the labeler that is asked for, never by another."""
+    if config.labeling.kind == "ollama":
+        params = config.labeling.params
+        return run(OLLAMA, label="labeling", data=data, **labeler.arguments(project, params, labeler.known(project, params)))
+    return run(LABELING, data=data, params=config.labeling.params)

@@ -1,0 +1,222 @@
+"""Puts the questions of a strategy to the model, and makes its answers a judgement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megu.errors import MeguError
+from megu.labeling.ollama import sanity, strategies
+from megu.labeling.ollama.asking import Asking
+from megu.labeling.ollama.kept import Answers
+from megu.labeling.ollama.params import Connection, Judging
+from megu.labeling.ollama.prompts import Prompts
+from megu.labeling.ollama.questions import PROTOCOL, Asked, Questions
+from megu.labeling.ollama.server import Model, Server
+from megu.labeling.protocol import Identity, Judgement, Question
+from megu.progress import stages, track
+
+
+class Unanswered(Exception):
+    """A question has no kept answer."""
+
+
+@dataclass
+class OllamaLabeler:
+    """judging: what is asked. digest: of the model that is expected. folder: where answers are kept. connection: how the server is reached.
+
+    ask: False refuses to (`Unanswered`), to find out whether the kept answers are enough.
+    new: how many questions were put to the server, counted as it is used.
+    """
+
+    judging: Judging
+    prompts: Prompts
+    digest: str
+    folder: Path
+    connection: Connection = field(default_factory=Connection)
+    ask: bool = True
+    new: int = 0
+    _scoring: str = ""
+    _model: Model | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """How the answers were scored is known only after they were given."""
+        return Identity(
+            name=self.judging.model,
+            kind=f"multi-modal LLM through Ollama: {self.judging.model}, {self.judging.strategy}{self._scoring}",
+            version=f"protocol {PROTOCOL}",
+            digest=self.digest,
+        )
+
+    def judge(self, question: Question) -> Judgement:
+        """Ask whatever has no answer yet.
+
+        Raises `MeguError` when the server, the model or an answer is not there in the end, or when the answers make no sense.
+        """
+        questions = Questions(question, self.judging, self.prompts, self.digest)
+        with Answers(self.folder, self.digest) as answers:
+            strategy = {"pairwise": self._pairwise, "ranked": self._ranked, "screened": self._screened}[self.judging.strategy]
+            return strategy(questions, answers)
+
+    # --- the three strategies ------------------------------------------------------------------------------------------------
+
+    def _pairwise(self, questions: Questions, answers: Answers) -> Judgement:
+        classes, n = len(questions.names), self.judging.exemplars
+        pairs = [questions.pair(*pair) for pair in strategies.every_pair(classes, n)]
+        again = self._again(questions, pairs)
+        self._ask(questions, answers, [*pairs, *again], "ask: True or False")
+        q = _q(pairs, answers, classes, n)
+        return self._judged(questions, answers, q, pairs, again, [])
+
+    def _ranked(self, questions: Questions, answers: Answers) -> Judgement:
+        classes, n, depth = len(questions.names), self.judging.exemplars, self.judging.depth
+        ranked = [questions.ranked(exemplar) for exemplar in range(classes * n)]
+        self._ask(questions, answers, ranked, "ask: most similar")
+        scores = _ranked_scores(ranked, answers, classes, n, depth)
+        # Whether it knows what it sees: of some exemplars, is it their own class, and is it the least similar one?
+        far = strategies.class_means(scores, n)
+        np.fill_diagonal(far, np.inf)
+        count = strategies.repeats(classes, n, self.judging.sample)
+        some = strategies.spread(range(classes * n), count)
+        pairs = [questions.pair(x, concept) for x in some for concept in (x // n, int(far[x // n].argmin()))]
+        again = [questions.ranked(asked.exemplar, again=True) for asked in strategies.spread(ranked, count)]
+        self._ask(questions, answers, [*pairs, *again], "ask: sanity")
+        return self._judged(questions, answers, strategies.ranked_q(scores, n), pairs, again, ranked)
+
+    def _screened(self, questions: Questions, answers: Answers) -> Judgement:
+        classes, n, m = len(questions.names), self.judging.exemplars, self.judging.candidates
+        if not strategies.screens(classes, m):
+            return self._pairwise(questions, answers)
+        ranked = [questions.ranked(exemplar) for exemplar in range(classes * n)]
+        self._ask(questions, answers, ranked, "ask: most similar")
+        scores = _ranked_scores(ranked, answers, classes, n, self.judging.depth)
+        candidates = strategies.chosen_candidates(strategies.class_means(scores, n), m)
+        budget = classes * n * m - strategies.repeats(classes, n, self.judging.sample)
+        plausible = strategies.screened_pairs(candidates, n, budget)
+        # By concept: what the questions about one have in common is what the server keeps.
+        pairs = [questions.pair(*pair) for pair in sorted(plausible, key=lambda pair: (pair[1], pair[0]))]
+        again = self._again(questions, pairs)
+        self._ask(questions, answers, [*pairs, *again], "ask: True or False")
+        q = strategies.with_tail(_q(pairs, answers, classes, n), scores, candidates, n)
+        return self._judged(questions, answers, q, pairs, again, ranked)
+
+    def _again(self, questions: Questions, pairs: Sequence[Asked]) -> list[Asked]:
+        """Some of the pairs with other examples in the other order: half of them about the exemplar's own class."""
+        n = self.judging.exemplars
+        count = strategies.repeats(len(questions.names), n, self.judging.sample)
+        own = strategies.spread([asked for asked in pairs if asked.concept == asked.exemplar // n], (count + 1) // 2)
+        others = strategies.spread([asked for asked in pairs if asked.concept != asked.exemplar // n], count // 2)
+        return [questions.pair(asked.exemplar, asked.concept or 0, again=True) for asked in [*own, *others]]
+
+    # --- what they share -----------------------------------------------------------------------------------------------------
+
+    def _ask(self, questions: Questions, answers: Answers, asked: Sequence[Asked], label: str) -> None:
+        new = len({entry.key for entry in asked if entry.key not in answers})
+        if not new:
+            return
+        if not self.ask:
+            raise Unanswered
+        if new < len(asked):
+            stages().note(f"{len(asked) - new:,} of {len(asked):,} answers are kept already")
+        server = Server(self.judging.model, self.connection)
+        if self._model is None:
+            self._model = server.ready()
+            if self._model.digest != self.digest:
+                raise MeguError(
+                    f"{self.judging.model} is {self._model.digest[:12]}… now, and was {self.digest[:12]}… a moment ago",
+                    "run again",
+                )
+            stages().note(f"loading {self.judging.model} …")
+            server.warm_up(self.judging.num_ctx)
+        with track(label, new, "questions") as advance:
+            Asking(server, self._model, questions, answers).all(asked, advance)
+        self.new += new
+
+    def _judged(
+        self,
+        questions: Questions,
+        answers: Answers,
+        q: NDArray[np.float64],
+        pairs: Sequence[Asked],
+        again: Sequence[Asked],
+        ranked: Sequence[Asked],
+    ) -> Judgement:
+        """The judgement with its record, once its sanity is established."""
+        classes = np.asarray(questions.about.exemplar_class)
+        told = [(asked, answers[asked.key]) for asked in [*ranked, *pairs, *again]]
+        reasons = dict(Counter(answer.reason for _, answer in told if answer.value is None).most_common())
+        own: dict[int, float | None] = {}
+        others: dict[int, list[float]] = {}
+        for asked in pairs:
+            value = answers[asked.key].value
+            if asked.concept == classes[asked.exemplar]:
+                own[asked.exemplar] = value if isinstance(value, float) else None
+            elif isinstance(value, float):
+                others.setdefault(asked.exemplar, []).append(value)
+        first = {(asked.exemplar, asked.concept): answers[asked.key] for asked in [*ranked, *pairs]}
+        twice = [(first[asked.exemplar, asked.concept], answers[asked.key]) for asked in again]
+        S = strategies.class_means(q, self.judging.exemplars)
+        every = [answer for _, answer in told]
+        measured = sanity.measure(every, own, others, S, twice, [answers[asked.key] for asked in ranked])
+        overridden = sanity.demand(measured, self.judging, reasons)
+        how = Counter(answer.how for answer in every if answer.how)
+        self._scoring = scoring_in_words(how)
+        abstained = np.zeros(q.shape, dtype=bool)
+        for asked, answer in told:
+            if answer.value is None and not asked.again:
+                abstained[asked.exemplar, slice(None) if asked.concept is None else asked.concept] |= True
+        record = {
+            **_as_json(self.judging),
+            "digest": self.digest,
+            "protocol": PROTOCOL,
+            "prompts": {name: {"sha256": self.prompts.hashes[name], "text": text} for name, text in self.prompts.texts.items()},
+            "options": {kind: questions.options(some[0]) for kind, some in (("ranked", ranked), ("pair", pairs)) if some},
+            "scoring": {name: how[name] for name in ("soft", "hard", "ranked") if how[name]},
+            "asked": len(every),
+            "answered": len(every) - sum(reasons.values()),
+            "abstained": sum(reasons.values()),
+            "reasons": reasons,
+            "asked_again": sum(answer.again for answer in every),
+            "retried": sum(answer.retried for answer in every),
+            "seconds": round(sum(answer.seconds for answer in every), 3),
+            "prompt_tokens": sum(answer.prompt_tokens for answer in every),
+            "tokens": sum(answer.tokens for answer in every),
+            "sanity": measured,
+            "overridden": overridden,
+        }
+        return Judgement(q, abstained, record)
+
+
+def _as_json(judging: Judging) -> dict[str, Any]:
+    values = asdict(judging)
+    return {**values, "descriptions": dict(judging.descriptions), "override": list(judging.override)}
+
+
+def _q(pairs: Sequence[Asked], answers: Answers, classes: int, exemplars: int) -> NDArray[np.float64]:
+    told: dict[tuple[int, int], float | None] = {}
+    for asked in pairs:
+        value = answers[asked.key].value
+        told[asked.exemplar, asked.concept or 0] = value if isinstance(value, float) else None
+    return strategies.pair_scores(told, classes, exemplars)
+
+
+def _ranked_scores(ranked: Sequence[Asked], answers: Answers, classes: int, n: int, depth: int) -> NDArray[np.float64]:
+    told: dict[int, list[int] | None] = {}
+    for asked in ranked:
+        value = answers[asked.key].value
+        told[asked.exemplar] = value if isinstance(value, list) else None
+    return strategies.ranked_scores(told, classes, n, depth)
+
+
+def scoring_in_words(how: Counter[str]) -> str:
+    """How True and False became numbers, said where the model gave no log-probabilities."""
+    if not how["hard"]:
+        return ", soft scores" if how["soft"] else ""
+    return f", hard 0/1 scores for {how['hard']} of {how['hard'] + how['soft']} answers (no log-probabilities)"

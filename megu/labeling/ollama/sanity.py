@@ -1,0 +1,123 @@
+"""Whether the answers make sense, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megu.errors import MeguError
+from megu.labeling.agreement import symmetry
+from megu.labeling.ollama.kept import Answer
+from megu.labeling.ollama.params import Judging
+
+#: Measure -> (its limit's parameter, what it is, whether more is better).
+MEANING = {
+    "answered": ("min_answered", "share of questions with a usable answer", True),
+    "own": ("min_own", "share of exemplars whose own class the model confirms", True),
+    "symmetry": ("min_symmetry", "rank correlation of the matrix and its transpose", True),
+    "repeat": ("min_repeat", "share of answers that hold when asked again otherwise", True),
+    "position": ("max_position", "excess of answers that go by the place of a choice or an example", False),
+}
+
+
+def confirmed(own: Mapping[int, float | None], others: Mapping[int, Sequence[float]]) -> float | None:
+    """Share of exemplars whose own class was answered True, and more surely than the mean of the other classes asked about.
+
+    The second half is there for a model that says True to everything. Abstentions are left out; None when nothing is left.
+    """
+    told = {exemplar: value for exemplar, value in own.items() if value is not None}
+    if not told:
+        return None
+    held = [
+        value >= 0.5 and (not others.get(exemplar) or value > float(np.mean(others[exemplar])))
+        for exemplar, value in told.items()
+    ]
+    return sum(held) / len(held)
+
+
+def same(one: Answer, other: Answer) -> bool | None:
+    """Whether two answers to one question agree: the same side of one half, or the same first choice. None with an abstention."""
+    if one.value is None or other.value is None:
+        return None
+    if isinstance(one.value, list) and isinstance(other.value, list):
+        return one.value[0] == other.value[0]
+    return (one.value >= 0.5) == (other.value >= 0.5)  # type: ignore[operator]
+
+
+def repeated(pairs: Sequence[tuple[Answer, Answer]]) -> float | None:
+    """Share of the questions asked again whose answer held."""
+    held = [agree for one, other in pairs if (agree := same(one, other)) is not None]
+    return float(np.mean(held)) if held else None
+
+
+def place_bias(ranked: Sequence[Answer], choices: int) -> float | None:
+    """How much more often than by chance the first or the last of the listed choices was taken first; 0 when less often."""
+    places = [answer.first for answer in ranked if answer.first >= 0]
+    if not places or choices < 2:
+        return None
+    share = max(places.count(0), places.count(choices - 1)) / len(places)
+    return max(share - 1 / choices, 0.0)
+
+
+def order_bias(pairs: Sequence[tuple[Answer, Answer]]) -> float | None:
+    """How far the mean score moves when the two examples change places."""
+    both = [(one.value, other.value) for one, other in pairs if isinstance(one.value, float) and isinstance(other.value, float)]
+    return float(abs(np.mean([one - other for one, other in both]))) if both else None
+
+
+def measure(
+    every: Sequence[Answer],
+    own: Mapping[int, float | None],
+    others: Mapping[int, Sequence[float]],
+    similarity: NDArray[np.float64],
+    again: Sequence[tuple[Answer, Answer]],
+    ranked: Sequence[Answer],
+) -> dict[str, float | None]:
+    """All five measures; None where one cannot be taken (the symmetry of two classes)."""
+    biases = [place_bias(ranked, len(similarity) - 1), order_bias(again)]
+    found = [bias for bias in biases if bias is not None]
+    measured = {
+        "answered": float(np.mean([answer.value is not None for answer in every])) if every else None,
+        "own": confirmed(own, others),
+        "symmetry": symmetry(similarity),
+        "repeat": repeated(again),
+        "position": max(found) if found else None,
+    }
+    return {name: None if value is None else round(value, 4) for name, value in measured.items()}
+
+
+def demand(measured: Mapping[str, float | None], judging: Judging, reasons: Mapping[str, int]) -> list[str]:
+    """The measures that miss their limit but are overridden. Raises `MeguError` with the numbers for any that are not."""
+    missed = [name for name, value in measured.items() if value is not None and not _holds(name, value, judging)]
+    failed = [name for name in missed if name not in judging.override]
+    if failed:
+        numbers = "; ".join(f"{name} {measured[name]:.2f} ({_limit(name, judging)})" for name in failed)
+        why = (
+            f" (abstained: {', '.join(f'{reason} {count}' for reason, count in reasons.items())})"
+            if "answered" in failed and reasons
+            else ""
+        )
+        raise MeguError(
+            f"the answers of {judging.model} do not make sense: {numbers}{why}",
+            f"try another model, or accept them with --set 'labeling.override=[{', '.join([*judging.override, *failed])}]'",
+        )
+    return missed
+
+
+def _holds(name: str, value: float, judging: Judging) -> bool:
+    limit: float = getattr(judging, MEANING[name][0])
+    return value >= limit if MEANING[name][2] else value <= limit
+
+
+def _limit(name: str, judging: Judging) -> str:
+    parameter, meaning, more = MEANING[name]
+    return f"{meaning}; {'at least' if more else 'at most'} {getattr(judging, parameter):g} is asked for"
+
+
+def summary(measured: Mapping[str, Any]) -> str:
+    """In a few words."""
+    words = {"own": "own class", "repeat": "repeat", "symmetry": "symmetry", "position": "position bias"}
+    return ", ".join(f"{word} {measured[name]:.2f}" for name, word in words.items() if measured.get(name) is not None)

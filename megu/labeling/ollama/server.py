@@ -1,0 +1,234 @@
+"""An Ollama server through its official client: where it is, which model answers, and every way it can fail in one line.
+
+What the client does by itself and must not: wait for ever, follow a redirect with the images, send ``OLLAMA_API_KEY`` to
+whatever host is set, ask a proxy for an address on this machine, drop ``remote_host`` from what a model says of itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import ollama
+
+from megu.errors import MeguError
+from megu.labeling.ollama.params import Connection
+
+PORT = 11434
+#: Seconds for a connection, and for questions that a server answers from memory.
+CONNECT_S, QUICK_S = 5.0, 10.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on a server. digest: what its tag points to. capabilities: what it can do ("vision", "thinking", …).
+
+    remote_host: where it really runs, empty when that is here.
+    """
+
+    name: str
+    digest: str
+    capabilities: tuple[str, ...] = ()
+    remote_host: str = ""
+
+
+def address(host: str | None) -> str:
+    """The URL that a host setting names, as Ollama reads it: no scheme means port 11434, ``http://`` 80, ``https://`` 443.
+
+    None or empty means ``$OLLAMA_HOST``. 0.0.0.0 and [::] are where a server listens, not where one finds it: this machine is meant.
+    Raises `MeguError` for what is no address.
+    """
+    named = "OLLAMA_HOST" if not (host or "").strip() else "labeling.host"
+    text = ((host or "").strip() or os.environ.get("OLLAMA_HOST", "")).strip().strip("'\"")
+    scheme, separator, rest = text.partition("://")
+    scheme, rest = (scheme.lower(), rest) if separator else ("http", text)
+    try:
+        parts = urlsplit(f"//{rest}")
+        port = parts.port or (PORT if not separator else 443 if scheme == "https" else 80)
+        name = parts.hostname or "127.0.0.1"
+        sound = scheme in ("http", "https") and all(sign.isalnum() or sign in "-._:%" for sign in name)
+        if parts.username or parts.query or parts.fragment or parts.netloc.endswith(":") or not sound:
+            raise ValueError
+    except ValueError:
+        raise MeguError(f"{named} = {text!r} is no address", "write it as 127.0.0.1:11434 or http://host:11434") from None
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
+    name = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{name}:{port}{parts.path.rstrip('/')}"
+
+
+def is_here(url: str) -> bool:
+    """Whether an address is this machine."""
+    name = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server, and the model asked of it. Nothing is contacted until something is asked."""
+
+    model: str
+    connection: Connection
+
+    @cached_property
+    def url(self) -> str:
+        return address(self.connection.host)
+
+    def client(self, timeout: float, hear: Callable[[httpx.Response], None] | None = None) -> ollama.Client:
+        """The official client. hear: is called with every response as it came."""
+        return ollama.Client(
+            self.url,
+            timeout=httpx.Timeout(timeout, connect=min(CONNECT_S, timeout)),
+            follow_redirects=False,
+            trust_env=not is_here(self.url),
+            verify=self.url.startswith(
+                "https"
+            ),  # without TLS there is no certificate, and loading the known ones takes a while
+            event_hooks={"request": [_without_key], "response": [hear] if hear else []},
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60),
+        )
+
+    def version(self) -> str:
+        """What the server calls itself. Raises `MeguError` when there is none."""
+
+        def ask(client: ollama.Client) -> None:
+            client._client.get("/api/version").raise_for_status()  # the one question the client has no method for
+
+        return one_line(self._told(ask).get("version") or "unknown version", 40)
+
+    def find(self) -> Model | None:
+        """The model as the server lists it, with its digest; None when it is not there."""
+        wanted = self.model if ":" in self.model.rpartition("/")[2] else f"{self.model}:latest"
+        for entry in self._told(lambda client: client.list()).get("models") or []:
+            if wanted in (entry.get("model"), entry.get("name")) and entry.get("digest"):
+                told = tuple(str(word) for word in entry.get("capabilities") or [])
+                return Model(self.model, str(entry["digest"]), told, str(entry.get("remote_host") or ""))
+        return None
+
+    def refuse_remote(self, remote_host: str = "") -> None:
+        """Images stay on this machine unless that was allowed."""
+        if self.connection.allow_remote:
+            return
+        allow = "choose a local one, or allow it with --set labeling.allow_remote=true"
+        if self.model.endswith(("-cloud", ":cloud")) or remote_host:
+            where = f"runs on {one_line(remote_host, 100)}" if remote_host else "is a cloud model"
+            raise MeguError(f"{self.model} {where}: the images would leave this machine", allow)
+        if not is_here(self.url):
+            raise MeguError(f"{self.url} is another machine: the images would leave this one", allow)
+
+    def ready(self) -> Model:
+        """The model, after making sure that the server is there, has it, and that it sees and runs here.
+
+        Raises `MeguError` with the command that mends it.
+        """
+        self.refuse_remote()
+        self.version()
+        found = self.find()
+        pull = f"ollama pull {self.model}"
+        if found is None:
+            raise MeguError(f"the Ollama server at {self.url} has no model {self.model}", pull)
+        told = self._told(lambda client: client.show(self.model))
+        self.refuse_remote(str(told.get("remote_host") or found.remote_host))
+        capabilities = tuple(str(word) for word in told.get("capabilities") or found.capabilities)
+        if "vision" not in capabilities:
+            raise MeguError(f"{self.model} cannot see images", "choose a vision model: ollama pull gemma3:4b")
+        return Model(self.model, found.digest, capabilities, found.remote_host)
+
+    def warm_up(self, num_ctx: int) -> None:
+        """Load the model and keep it loaded. A client that gives up cancels the load, so this waits long."""
+        limit = self.connection.load_timeout
+        try:
+            with self.client(limit) as client:
+                client.chat(self.model, messages=[], options={"num_ctx": num_ctx}, keep_alive=self.connection.keep_alive)
+        except httpx.TimeoutException:
+            raise MeguError(
+                f"{self.model} was not loaded within {limit:.0f} s", "raise labeling.load_timeout, or choose a smaller model"
+            ) from None
+        except Exception as error:
+            raise explained(error, self.url, self.model) from error
+
+    def _told(self, ask: Callable[[ollama.Client], object]) -> dict[str, Any]:
+        """The whole answer to a quick question: the client's own types leave some of it out."""
+        told: list[bytes] = []
+        try:
+            with self.client(QUICK_S, lambda response: told.append(response.read())) as client:
+                ask(client)
+            answer = json.loads(told[-1])
+        except Exception as error:
+            raise explained(error, self.url, self.model) from error
+        if not isinstance(answer, dict):
+            raise explained(ValueError(), self.url, self.model)
+        return answer
+
+
+def _without_key(request: httpx.Request) -> None:
+    if request.url.host not in ("ollama.com", "www.ollama.com"):
+        request.headers.pop("authorization", None)
+
+
+def explained(error: BaseException, url: str, model: str) -> MeguError:
+    """What went wrong with a call, in one line with its fix."""
+    if isinstance(error, MeguError):
+        return error
+    if isinstance(error, (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout)):
+        # A scheme without a port means 80, which is hardly ever meant.
+        fix = f"ollama serve (or name its port: {url.rpartition(':')[0]}:{PORT})" if url.endswith(":80") else "ollama serve"
+        return MeguError(f"there is no Ollama server at {url}", fix)
+    if isinstance(error, httpx.TimeoutException):
+        fix = "raise labeling.call_timeout, or lower labeling.concurrency"
+        return MeguError(f"the Ollama server at {url} did not answer in time", fix)
+    if isinstance(error, ollama.ResponseError):
+        return MeguError(*_refusal(error.status_code, complaint(error), url, model))
+    if isinstance(error, httpx.TransportError):
+        return MeguError(f"the connection to {url} broke ({one_line(error, 120)})", "see the server's log, run again")
+    if isinstance(error, ValueError):  # not JSON, or not what the client takes for an answer
+        return MeguError(f"what answers at {url} is no Ollama server: its answer is not JSON", _WHERE)
+    return MeguError(f"asking {url} failed ({type(error).__name__})", "run again; what was answered is kept")
+
+
+_WHERE = "check labeling.host and OLLAMA_HOST"
+
+
+def _refusal(code: int, said: str, url: str, model: str) -> tuple[str, str]:
+    """What an error status means, and its fix."""
+    at = f"the Ollama server at {url}"
+    if code == 404 and "not found" in said and "page" not in said:
+        return f"{at} has no model {model}", f"ollama pull {model}"
+    if code in (400, 500) and any(word in said.lower() for word in ("multimodal", "vision", "image")):
+        return f"{model} does not take these images: {said}", "choose a vision model: ollama pull gemma3:4b"
+    known = {
+        403: (f"{at} refused the call (403)", "set OLLAMA_ORIGINS there, or use 127.0.0.1"),
+        404: (f"what answers at {url} is no Ollama server", _WHERE),
+        503: (f"{at} stayed busy (503)", "lower labeling.concurrency, or wait"),
+    }
+    return known.get(code, (f"{at} answered {code}: {said}", "see its log: ollama serve prints it"))
+
+
+def complaint(error: ollama.ResponseError) -> str:
+    """What the server said: its message, which is sometimes JSON again inside a string."""
+    said: Any = error.error
+    for _ in range(3):
+        if isinstance(said, str) and said.lstrip().startswith("{"):
+            try:
+                said = json.loads(said)
+            except ValueError:
+                break
+        if isinstance(said, Mapping):
+            said = said.get("error") or said.get("message") or ""
+    return one_line(str(said), 200) or "nothing"
+
+
+def one_line(text: object, most: int) -> str:
+    """Foreign text made fit to print: no line breaks, no control characters, not too long."""
+    plain = "".join(sign if sign.isprintable() else " " for sign in str(text))
+    words = " ".join(plain.split())
+    return words if len(words) <= most else f"{words[: most - 1]}…"

@@ -1,0 +1,142 @@
+"""A labeler that has to be asked: what is known of its model, whether it can be asked, and what asking will cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from megu.config import Config
+from megu.data import arrays
+from megu.errors import MeguError
+from megu.labeling.ollama import kept as answers
+from megu.labeling.ollama import strategies
+from megu.labeling.ollama.params import OllamaParams
+from megu.labeling.ollama.prompts import load
+from megu.labeling.ollama.server import Server
+from megu.progress import stages
+from megu.project import Project
+from tasks import inputs
+from tasks.dataset import DATASET
+from tasks.engine import Planner
+from tasks.ollama import OLLAMA, own_prompts
+
+#: Seconds a call until one was measured: a GPU takes 0.5 to 1.5, two CPU cores over a minute.
+ASSUMED_S = 1.0
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a model's tag points to. digest: empty when nobody knows. problem: why the server could not say it; it is then what the
+    server said last, at ``seen``."""
+
+    digest: str
+    problem: MeguError | None = None
+    seen: str = ""
+
+
+def known(project: Project, params: OllamaParams) -> Known:
+    """Ask the server, or remember what it said: a tag moves, and a kept judgement is that of a digest."""
+    try:
+        found = Server(params.model, params.connection).find()
+        problem = None if found else MeguError(f"the Ollama server has no model {params.model}", f"ollama pull {params.model}")
+    except MeguError as error:
+        found, problem = None, error
+    if found:
+        answers.remember(project.answers, params.model, found.digest, datetime.now(UTC).isoformat(timespec="minutes"))
+        return Known(found.digest)
+    last = answers.last_seen(project.answers, params.model) or {"digest": "", "seen": ""}
+    return Known(last["digest"], problem, last["seen"])
+
+
+def arguments(project: Project, params: OllamaParams, model: Known) -> dict[str, Any]:
+    """Those of `tasks.ollama.OLLAMA` but for the data set."""
+    prompts = load(own_prompts(project, params.connection)).hashes
+    return {"judging": params.judging, "digest": model.digest, "prompts": prompts, "connection": params.connection}
+
+
+def ready(project: Project, config: Config) -> None:
+    """Raise `MeguError` when the judgement is not kept and the model cannot be asked. No other labeler takes its place."""
+    params = config.labeling.params
+    model = known(project, params)
+    planner = Planner(project)
+    data = planner(DATASET, name=config.data.name, per_class=config.data.per_class, pin=inputs.pin(project, config))
+    planner(OLLAMA, label="labeling", data=data, **arguments(project, params, model))
+    hit = planner.decisions[-1].hit
+    if model.problem and (hit or all_answered(project, config, model)):
+        what = "the judgement" if hit else "every answer"
+        stages().note(f"{model.problem.what}: {what} is kept ({params.model}, {model.digest[:12]}…, last seen {model.seen})")
+    elif not hit:
+        Server(params.model, params.connection).ready()
+
+
+def all_answered(project: Project, config: Config, model: Known) -> bool:
+    """Whether the judgement can be made of kept answers alone, as after a change of the code that reads them."""
+    from megu.labeling import ask_about
+    from megu.labeling.ollama.labeler import OllamaLabeler, Unanswered
+
+    params: OllamaParams = config.labeling.params
+    folder = project.data(config.data.name)
+    if not model.digest or not (folder / "meta.json").is_file():
+        return False
+    prompts = load(own_prompts(project, params.connection))
+    labeler = OllamaLabeler(params.judging, prompts, model.digest, project.answers, ask=False)
+    try:
+        loaded = arrays.limited(arrays.load(folder), config.data.per_class)
+        labeler.judge(ask_about(loaded, params.exemplars, params.references, params.seed))
+    except Unanswered:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What asking will take. calls, minutes: at most; None when the data set is not here to count its classes. seconds_a_call:
+    measured on kept answers of this model, or assumed."""
+
+    strategy: str
+    calls: int | None
+    minutes: float | None
+    seconds_a_call: float
+    measured: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {"strategy": self.strategy, "calls": self.calls, "minutes": self.minutes}
+
+    def in_words(self) -> str:
+        if self.calls is None:
+            return f"labeling: {self.strategy}; how many questions is known when the data set is here: megu data fetch"
+        if not self.calls:
+            return f"labeling: {self.strategy}, kept: nothing is asked"
+        source = "as measured" if self.measured else "assumed; two CPU cores take over a minute"
+        return (
+            f"labeling: {self.strategy}, at most {self.calls:,} questions, about {self.minutes:,.1f} minutes "
+            f"({self.seconds_a_call:.2g} s a question, {source})"
+        )
+
+
+def cost(project: Project, config: Config, hit: bool) -> Cost | None:
+    """What the labeler of a configuration will be asked; None for one that asks nobody. hit: its judgement is kept."""
+    if config.labeling.kind != "ollama":
+        return None
+    params: OllamaParams = config.labeling.params
+    last = answers.last_seen(project.answers, params.model)
+    measured = answers.Answers(project.answers, last["digest"]).seconds_a_call() if last else None
+    seconds = ASSUMED_S if measured is None else measured
+    calls: int | None = 0
+    if not hit:
+        classes = number_of_classes(project, config.data.name)
+        calls = classes and strategies.calls(params.strategy, classes, params.exemplars, params.candidates, params.sample)
+    minutes = None if calls is None else round(calls * seconds / params.concurrency / 60, 2)
+    return Cost(params.strategy, calls, minutes, seconds, measured is not None)
+
+
+def number_of_classes(project: Project, name: str) -> int | None:
+    """Of a data set that is here, or of one whose makers are known."""
+    from megu.data.providers import CLASSES
+
+    try:
+        return len(json.loads((project.data(name) / "meta.json").read_text(encoding="utf-8"))["classes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return len(CLASSES[name]) if name in CLASSES else None

@@ -1,0 +1,51 @@
+"""The judgement of a vision model behind the user's own Ollama."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from megu.errors import MeguError
+from megu.labeling.ollama.params import Connection, Judging
+from megu.project import Project
+from megu.stages import Outcome, Result, Stage
+from tasks import kept
+
+
+def ask(
+    project: Project, data: Result, judging: Judging, digest: str, prompts: Mapping[str, str], connection: Connection
+) -> Outcome:
+    """digest: of the model. prompts: template -> its hash. Answers are kept one by one as well: a stopped run goes on from them."""
+    from megu.labeling import label
+    from megu.labeling.ollama.labeler import OllamaLabeler
+    from megu.labeling.ollama.prompts import load
+
+    templates = load(own_prompts(project, connection))
+    if templates.hashes != prompts:
+        raise MeguError("the prompt templates changed while the run began", "run again")
+    labeler = OllamaLabeler(judging, templates, digest, project.answers, connection)
+    found, seconds = kept.timed(
+        lambda: label(kept.dataset(project, data), labeler, judging.exemplars, judging.references, judging.seed)
+    )
+    outcome = kept.labeling_outcome(project, found)
+    return replace(outcome, notes={"compute_seconds": seconds, "asked_now": labeler.new, "record": dict(found.record)})
+
+
+def own_prompts(project: Project, connection: Connection) -> Path | None:
+    """The user's templates, relative to the project."""
+    return project.root / connection.prompts if connection.prompts else None
+
+
+def say(result: Result) -> str:
+    from megu.labeling.ollama.sanity import summary
+
+    record = result.notes["record"]
+    abstained = f", {record['abstained']} abstentions" if record["abstained"] else ""
+    return (
+        f"{result.values['labeler']['kind']}: {record['asked']:,} answers, {result.notes['asked_now']:,} of them new{abstained}; "
+        f"{summary(record['sanity'])}"
+    )
+
+
+OLLAMA = Stage("ollama", "Ask the vision model how similar the concepts look", ask, say)

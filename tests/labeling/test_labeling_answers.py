@@ -1,0 +1,201 @@
+"""Reading answers: the soft score, and everything that is no answer. Keeping them: torn lines, answers taken back."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from ollama_server import RECORDED, recorded
+
+from megu.errors import MeguError
+from megu.labeling.ollama import sanity
+from megu.labeling.ollama.answers import Reply, Unusable, checked, read_pair, read_ranked, soft_score
+from megu.labeling.ollama.kept import Answer, Answers, last_seen, remember
+from megu.labeling.ollama.params import Judging
+
+
+def reply(content: str = '"True"', **changes: object) -> Reply:
+    values = {"content": content, "thinking": False, "done_reason": "stop", "logprobs": [], "prompt_tokens": 100, "tokens": 3}
+    return Reply(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_the_soft_score_is_true_over_true_and_false() -> None:
+    position = [("True", math.log(0.3)), ("False", math.log(0.1)), ("The", math.log(0.5))]
+    assert soft_score([position]) == pytest.approx(0.75)
+
+
+def test_writings_of_one_word_are_summed() -> None:
+    position = [(" True", math.log(0.2)), ('"true', math.log(0.1)), ("False", math.log(0.3))]
+    assert soft_score([position]) == pytest.approx(0.5)
+
+
+def test_the_first_position_that_knows_either_word_counts() -> None:
+    quote = [('"', 0.0), ("The", -1.0)]
+    assert soft_score([quote, [("False", -0.1)], [("True", -0.1)]]) == 0
+    assert soft_score([quote]) is None
+    assert soft_score([]) is None
+
+
+def test_a_recorded_answer_about_something_else_has_no_score() -> None:
+    positions = [
+        [(entry["token"], entry["logprob"]) for entry in at["top_logprobs"]] for at in recorded("chat_logprobs")["logprobs"]
+    ]
+    assert soft_score(positions) is None
+
+
+def test_without_log_probabilities_the_score_is_hard_and_says_so() -> None:
+    assert read_pair("True", []) == (1.0, "hard")
+    assert read_pair("False", []) == (0.0, "hard")
+    assert read_pair("False", [[("True", math.log(0.4)), ("False", math.log(0.4))]])[1] == "soft"
+
+
+UNUSABLE = {
+    "cut": ({"done_reason": "length", "content": '{"labels": ['}, "cut"),
+    "white space until length": ({"done_reason": "length", "content": " \n" * 50}, "cut"),
+    "empty": ({"content": "  "}, "empty"),
+    "in its thinking": ({"content": "", "thinking": True}, "thinking"),
+    "broken JSON": ({"content": '{"labels": ["a"'}, "not JSON"),
+    "an empty enum's answer": ({"content": recorded("chat_emptyenum")["message"]["content"]}, "not JSON"),
+    "a cut prompt": ({"prompt_tokens": 50}, "num_ctx"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_what_is_no_answer_gives_its_reason(case: str) -> None:
+    changes, reason = UNUSABLE[case]
+    with pytest.raises(Unusable, match=reason):
+        checked(reply(**changes), 1000)
+
+
+def test_the_recorded_overflow_is_seen() -> None:
+    told = recorded("chat_ctxoverflow")
+    assert "6800 characters" in json.dumps(RECORDED["chat_ctxoverflow"]["request"])
+    with pytest.raises(Unusable, match="num_ctx"):
+        checked(reply('"x"', prompt_tokens=told["prompt_eval_count"]), 6800)
+
+
+RANKED = {
+    "outside": ({"labels": ["hat"]}, "outside"),
+    "the true class": ({"labels": ["cat", "dog"]}, "true class"),
+    "no list": ({"labels": "cat"}, "no list"),
+    "empty": ({"labels": []}, "no list"),
+    "not words": ({"labels": [1]}, "no list"),
+    "something else": (["cat"], "no list"),
+    "markup": ({"labels": ["<script>alert(1)</script>"]}, "outside"),
+}
+
+
+@pytest.mark.parametrize("case", RANKED)
+def test_a_ranked_answer_that_may_not_be(case: str) -> None:
+    value, reason = RANKED[case]
+    with pytest.raises(Unusable, match=reason) as caught:
+        read_ranked(value, {"cat": 0, "dog": 1, "horse": 2}, own="cat")
+    assert "script" not in str(caught.value)
+
+
+def test_a_ranked_answer_names_each_once() -> None:
+    assert read_ranked({"labels": ["horse", "dog", "horse"]}, {"cat": 0, "dog": 1, "horse": 2}, own="cat") == [2, 1]
+
+
+# --- keeping ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_found_again(tmp_path: Path) -> None:
+    one, two = Answer(0.25, "soft", seconds=0.1), Answer([3, 1], "ranked", first=2)
+    with Answers(tmp_path, "abc") as answers:
+        answers.put("one", one)
+        answers.put("two", two)
+        answers.put("none", Answer(None, reason="empty"))
+    again = Answers(tmp_path, "abc")
+    assert (again["one"], again["two"], again["none"].value) == (one, two, None)
+    assert "one" not in Answers(tmp_path, "abd"), "another digest is another model"
+
+
+@pytest.mark.parametrize("cut", [1, 10, 60])
+def test_a_torn_last_line_costs_its_answer_alone(tmp_path: Path, cut: int) -> None:
+    with Answers(tmp_path, "abc") as answers:
+        for name in ("one", "two"):
+            answers.put(name, Answer(0.5, "soft"))
+    path = answers.path
+    path.write_bytes(path.read_bytes()[:-cut])
+    with Answers(tmp_path, "abc") as answers:
+        assert "one" in answers
+        assert ("two" in answers) == (cut == 1), "only the line's end is missing"
+        answers.put("three", Answer(1.0, "soft"))
+    assert {name for name in ("one", "two", "three") if name in Answers(tmp_path, "abc")} >= {"one", "three"}
+
+
+def test_an_answer_taken_back_stays_away(tmp_path: Path) -> None:
+    with Answers(tmp_path, "abc") as answers:
+        answers.put("one", Answer(0.5))
+        answers.put("two", Answer(0.5))
+        answers.void(["two"])
+    assert "one" in Answers(tmp_path, "abc")
+    assert "two" not in Answers(tmp_path, "abc")
+
+
+def test_two_processes_may_append_to_one_file(tmp_path: Path) -> None:
+    with Answers(tmp_path, "abc") as one, Answers(tmp_path, "abc") as other:
+        one.put("one", Answer(0.1))
+        other.put("two", Answer(0.2))
+        one.put("three", Answer(0.3))
+    assert len(Answers(tmp_path, "abc")) == 3
+
+
+def test_what_a_tag_pointed_to_is_remembered(tmp_path: Path) -> None:
+    assert last_seen(tmp_path, "gemma3:4b") is None
+    remember(tmp_path, "gemma3:4b", "abc", "then")
+    remember(tmp_path, "other", "xyz", "then")
+    remember(tmp_path, "gemma3:4b", "def", "now")
+    assert last_seen(tmp_path, "gemma3:4b") == {"digest": "def", "seen": "now"}
+    (tmp_path / "models.json").write_text("{broken")
+    assert last_seen(tmp_path, "gemma3:4b") is None
+    remember(tmp_path, "gemma3:4b", "abc", "then")
+    assert last_seen(tmp_path, "gemma3:4b") == {"digest": "abc", "seen": "then"}
+
+
+# --- sanity ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_says_true_to_everything_confirms_nothing() -> None:
+    assert sanity.confirmed({0: 1.0, 1: 1.0}, {0: [1.0, 1.0], 1: [1.0]}) == 0
+    assert sanity.confirmed({0: 0.9, 1: 0.4, 2: None}, {0: [0.1], 1: [0.0]}) == 0.5
+    assert sanity.confirmed({0: None}, {}) is None
+
+
+def test_repeat_agreement_is_of_sides_and_first_choices() -> None:
+    pairs = [
+        (Answer(0.6), Answer(0.9)),
+        (Answer(0.6), Answer(0.4)),
+        (Answer([1, 2]), Answer([1, 3])),
+        (Answer([1, 2]), Answer([2, 1])),
+        (Answer(None), Answer(0.4)),
+    ]
+    assert sanity.repeated(pairs) == 0.5
+    assert sanity.repeated([]) is None
+
+
+def test_position_bias_is_the_excess_over_chance() -> None:
+    always_first = [Answer([1], first=0)] * 10
+    assert sanity.place_bias(always_first, 5) == pytest.approx(0.8)
+    assert sanity.place_bias([Answer([1], first=place) for place in range(5)], 5) == 0
+    assert sanity.place_bias([], 5) is None
+    assert sanity.order_bias([(Answer(0.9), Answer(0.3)), (Answer(0.5), Answer(0.1))]) == pytest.approx(0.5)
+
+
+def test_a_measure_below_its_floor_fails_with_its_number_unless_it_is_named() -> None:
+    measured = {"answered": 0.9, "own": 0.2, "symmetry": 0.5, "repeat": None, "position": 0.6}
+    with pytest.raises(MeguError) as caught:
+        sanity.demand(measured, Judging(), {})
+    said = str(caught.value)
+    assert "own 0.20" in said
+    assert "at least 0.5" in said
+    assert "position 0.60" in said
+    assert "at most 0.3" in said
+    assert "labeling.override=[own, position]" in said
+    with pytest.raises(MeguError, match=r"position 0\.60"):
+        sanity.demand(measured, Judging(override=("own",)), {})
+    assert sanity.demand(measured, Judging(override=("own", "position")), {}) == ["own", "position"]
+    assert sanity.demand({"own": 0.2}, Judging(min_own=0.1), {}) == []
