@@ -17,7 +17,7 @@ from tasks.predictions import PREDICTIONS
 
 
 def dataset(run: Run, project: Project, config: Config) -> Any:
-    return run(DATASET, name=config.data.name, pin=inputs.pin(project, config))
+    return run(DATASET, name=config.data.name, per_class=config.data.per_class, pin=inputs.pin(project, config))
 
 
 def original(run: Run, project: Project, config: Config, data: Any) -> tuple[Any, Any]:

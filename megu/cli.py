@@ -143,6 +143,50 @@ def explain(params: ParamsOption = None, settings: SetOption = None, as_json: Js
     _print_plan(here, _config(here, params, settings), as_json)
 
 
+@app.command()
+def bench(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The benchmark, e.g. bench/smoke.yaml.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one value: the benchmark's own (seeds=[0], runner.kind=dask) or, of every run, one as in params.yaml "
+            "(train.epochs=3). Repeatable.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the number of runs and of stages to run and kept, and do nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the results (default: results/bench/<name>).")
+    ] = None,
+    document: Annotated[
+        Path | None, typer.Option("--document", metavar="FILE.md", help="Write the page there too, its figures beside it.")
+    ] = None,
+) -> None:
+    """Compare methods on targets over seeds with the true retrain, in one table; exit code 1 when a run failed."""
+    _project()
+    from megu.bench import config
+    from megu.terminal import Watcher, print_bench, print_bench_plan
+
+    loaded = config.load(file, settings or ())
+    watcher = Watcher(_console(), show=not (quiet or as_json))
+    watcher.note("starting Prefect and MLflow …" if not dry_run else "looking into the cache …")
+    from flows import bench as flow
+
+    if dry_run:
+        return print_bench_plan(*flow.plan(project.find(), loaded), as_json=as_json)
+    with watcher:
+        outcome = flow.run(file, settings or [], str(out) if out else None, str(document) if document else None)
+    print_bench(outcome, as_json=as_json)
+    if outcome.failed:
+        raise typer.Exit(1)
+    return None
+
+
 @app.command("params")
 def show_params(params: ParamsOption = None, settings: SetOption = None) -> None:
     """Print the whole configuration, every default included, as YAML."""

@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
@@ -30,15 +30,20 @@ from megu.training import TrainParams
 
 @dataclass(frozen=True, kw_only=True)
 class DataParams:
-    """name: the data set, a folder under ``data/``; "fashion-mnist" is fetched, others come by ``megu data add``."""
+    """name: the data set, a folder under ``data/``; "fashion-mnist" is fetched, others come by ``megu data add``.
+
+    per_class: of each class the training images that count, the same ones every time; None for all. Test images always all count.
+    """
 
     __pydantic_config__ = STRICT
 
     name: str = "fashion-mnist"
+    per_class: int | None = None
 
     def __post_init__(self) -> None:
         holds = bool(self.name) and self.name == Path(self.name).name and not self.name.startswith(".")
         check("name", self.name, holds, "the name of a folder under data/")
+        check("per_class", self.per_class, self.per_class is None or self.per_class >= 1, "at least 1, or null for all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +247,29 @@ def parse(values: Mapping[str, Any], where: str = "configuration") -> Config:
         what, fix = _in_words(dict(first), given)
         more = f" (and {len(others)} more)" if others else ""
         raise MeguError(f"{where}: {what}{more}", fix) from None
+
+
+T = TypeVar("T")
+
+
+def validated(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Another strict dataclass (of `megu.params`) from a file's values; raises `MeguError` in one line, as `parse` does."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first, *others = error.errors()
+        place = [str(part) for part in first["loc"]]
+        message = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = [entry.name for entry in dataclasses.fields(kind)] if len(place) == 1 else []  # type: ignore[arg-type]
+            near = difflib.get_close_matches(place[-1], known, n=1)
+            fix = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}" if known else "leave it out"
+            raise MeguError(f"{where}: unknown key {'.'.join(place)}", fix) from None
+        said = message if first["type"] == "value_error" else f"{first.get('input')!r}: {message[:1].lower()}{message[1:]}"
+        more = f" (and {len(others)} more)" if others else ""
+        raise MeguError(
+            f"{where}: {'.'.join(place)}{': ' if place else ''}{said}{more}", "change it there or with --set"
+        ) from None
 
 
 def _in_words(error: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, str]:

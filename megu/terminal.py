@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -22,8 +23,12 @@ from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
 
+from megu.bench.outcome import Outcome
+from megu.bench.table import ACROSS, COLUMNS
+from megu.bench.table import text as bench_text
 from megu.progress import Advance, listening, watching
 from megu.report.words import conclusions, summary_rows
+from megu.store import without_nan
 from megu.summary import Summary
 
 
@@ -202,6 +207,56 @@ def print_summary(summary: Summary) -> None:
     lines.append(f"report       {summary.report}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_bench(outcome: Outcome, *, as_json: bool) -> None:
+    """The table of a benchmark: each target, then all of them."""
+    if as_json:
+        print(json.dumps(without_nan(outcome.to_json()), indent=2))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for title, rows, columns in (
+        ("By target (means over the seeds)", outcome.rows, COLUMNS),
+        ("Over all targets and seeds, the smallest gap first", outcome.summary, ACROSS),
+    ):
+        head, body = bench_text(rows, columns, spreads=("gap",))
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for name in head:
+            table.add_column(name, justify="left" if name in ("target", "method", "value") else "right", no_wrap=True)
+        for row, following, cells in zip(rows, [*rows[1:], None], body, strict=True):
+            last = following is not None and following.target != row.target
+            table.add_row(*(Text(cell) for cell in cells), end_section=last)
+        console.print(table)
+    for mark in outcome.failed:
+        console.print(
+            f"FAILED  {mark.target}, {mark.method} {mark.point}, seed {mark.seed}: {mark.error}", markup=False, soft_wrap=True
+        )
+    stages = f"{outcome.computed + outcome.kept} stages, {outcome.kept} kept"
+    console.print(
+        f"{len(outcome.marks)} runs, {len(outcome.failed)} failed; {stages}, {outcome.seconds:.1f} s", highlight=False
+    )
+    console.print(f"MLflow run   {outcome.mlflow_url or outcome.mlflow_run_id}", highlight=False, soft_wrap=True)
+    console.print(f"files        {outcome.folder}", highlight=False, soft_wrap=True)
+
+
+def print_bench_plan(cells: Sequence[Any], kept: Mapping[str, Any], missing: Mapping[str, Any], *, as_json: bool) -> None:
+    """What a benchmark would do: its runs, and the distinct stages that are kept and that would run, by kind."""
+    names = dict.fromkeys(decision.stage.name for decision in [*kept.values(), *missing.values()])
+    counts = {
+        name: [sum(decision.stage.name == name for decision in group.values()) for group in (kept, missing)] for name in names
+    }
+    if as_json:
+        stages = {name: {"kept": here, "run": to_run} for name, (here, to_run) in counts.items()}
+        print(json.dumps({"cells": len(cells), "kept": len(kept), "run": len(missing), "stages": stages}, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("stage", "kept", "to run"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for name, (here, to_run) in counts.items():
+        table.add_row(name, str(here), str(to_run))
+    console = Console()
+    console.print(table)
+    console.print(f"{len(cells)} runs; {len(kept)} stages kept, at most {len(missing)} to run", style="bold", highlight=False)
 
 
 def print_methods(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

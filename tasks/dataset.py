@@ -7,9 +7,10 @@ from megu.project import Project
 from megu.stages import Outcome, Result, Stage
 
 
-def fetch(project: Project, name: str, pin: str | None) -> Outcome:
+def fetch(project: Project, name: str, per_class: int | None, pin: str | None) -> Outcome:
+    """per_class: what later stages see of the training images of each class (`megu.data.arrays.limited`)."""
     fetched = providers.fetch(project.root, name)
-    loaded = arrays.load(fetched.dataset_path)
+    loaded = arrays.limited(arrays.load(fetched.dataset_path), per_class)
     return Outcome(
         values={
             "name": name,
@@ -17,6 +18,7 @@ def fetch(project: Project, name: str, pin: str | None) -> Outcome:
             "classes": list(loaded.classes),
             "source": loaded.source,
             "licence": loaded.licence,
+            **({} if per_class is None else {"per_class": per_class}),
         },
         notes={
             "provider": fetched.provider,
@@ -34,7 +36,8 @@ def still_there(project: Project, result: Result) -> bool:
 
 def say_dataset(result: Result) -> str:
     pin = "as pinned" if result.notes["pin"] == "match" else "not pinned"
-    return f"{result.values['name']}: {result.notes['train_images']:,} + {result.notes['test_images']:,} images, {pin}"
+    limit = f" (at most {result.values['per_class']:,} a class)" if "per_class" in result.values else ""
+    return f"{result.values['name']}: {result.notes['train_images']:,}{limit} + {result.notes['test_images']:,} images, {pin}"
 
 
 DATASET = Stage("dataset", "Fetch the data set and compare it with its pin", fetch, say_dataset, still_there)

@@ -130,6 +130,14 @@ class Ran:
     seconds: float
 
 
+class Finished(Protocol):
+    """A run whose stages are done."""
+
+    ran: list[Ran]
+
+    def __getitem__(self, label: str) -> Ran: ...
+
+
 @dataclass
 class Executor:
     """Runs each stage as a Prefect task, tells `megu.progress.stages` of it, and keeps count. Must be called inside a flow run.
@@ -174,8 +182,14 @@ def _key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
 def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
     """The Prefect task of a stage, with our key and JSON results."""
 
-    def compute(decision: Decision, arguments: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
+    def compute(
+        decision: Decision, arguments: dict[str, Any], origin: dict[str, str], threads: int | None = None
+    ) -> dict[str, Any]:
         started = time.perf_counter()
+        if threads:  # of a worker beside others; it may be another process than the one that asked
+            import torch
+
+            torch.set_num_threads(threads)
         outcome = stage.compute(**arguments)
         return Result(
             stage=stage.name,

@@ -28,7 +28,8 @@ def given(project: Project, config: Config) -> None:
     resolve(config.device)
     given_weights(project, config)
     if (project.data(config.data.name) / "meta.json").is_file():
-        splits.make_split(arrays.load(project.data(config.data.name)), config.forget, config.seed)
+        loaded = arrays.limited(arrays.load(project.data(config.data.name)), config.data.per_class)
+        splits.make_split(loaded, config.forget, config.seed)
 
 
 def needs(config: Config) -> frozenset[str]:

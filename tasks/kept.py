@@ -26,7 +26,8 @@ T = TypeVar("T")
 
 
 def dataset(project: Project, data: Result) -> Dataset:
-    return arrays.load(project.data(data.values["name"]))
+    """The data set as the run sees it, limited where ``data.per_class`` says so."""
+    return arrays.limited(arrays.load(project.data(data.values["name"])), data.values.get("per_class"))
 
 
 def forget_split(project: Project, split: Result) -> ForgetSplit:

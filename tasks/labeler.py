@@ -61,7 +61,7 @@ def ready(project: Project, config: Config) -> None:
     params = config.labeling.params
     model = known(project, params)
     planner = Planner(project)
-    data = planner(DATASET, name=config.data.name, pin=inputs.pin(project, config))
+    data = planner(DATASET, name=config.data.name, per_class=config.data.per_class, pin=inputs.pin(project, config))
     planner(OLLAMA, label="labeling", data=data, **arguments(project, params, model))
     hit = planner.decisions[-1].hit
     if model.problem and (hit or all_answered(project, config, model)):
@@ -83,7 +83,8 @@ def all_answered(project: Project, config: Config, model: Known) -> bool:
     prompts = load(own_prompts(project, params.connection))
     labeler = OllamaLabeler(params.judging, prompts, model.digest, project.answers, ask=False)
     try:
-        labeler.judge(ask_about(arrays.load(folder), params.exemplars, params.references, params.seed))
+        loaded = arrays.limited(arrays.load(folder), config.data.per_class)
+        labeler.judge(ask_about(loaded, params.exemplars, params.references, params.seed))
     except Unanswered:
         return False
     return True

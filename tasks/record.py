@@ -28,7 +28,7 @@ from megu.summary import StageSummary, Summary
 from megu.tracking import Run
 from megu.tracking.environment import environment
 from tasks import kept
-from tasks.engine import Executor, Ran
+from tasks.engine import Executor, Finished, Ran
 
 #: Where `megu up` serves by default: the address of a link when no server runs at the moment.
 PREFECT_UI = "http://127.0.0.1:4200"
@@ -127,7 +127,7 @@ def labeler_tags(config: Config, labeling: Result | None) -> dict[str, str]:
     }
 
 
-def reused_from(run: Run, executor: Executor) -> dict[str, str]:
+def reused_from(run: Run, executor: Finished) -> dict[str, str]:
     """The MLflow run that each kept result was computed in, by stage.
 
     Data set and split are made before their run has an MLflow run, so theirs is found by its Prefect flow run.
@@ -235,7 +235,7 @@ def stage_summary(ran: Ran) -> StageSummary:
     )
 
 
-def time_share(executor: Executor) -> float | None:
+def time_share(executor: Finished) -> float | None:
     """What the unlearning spent (its noise, where it has any, and itself) in percent of the first retrain's time, each when it was
     computed; None without a retrain."""
     references = [ran for ran in executor.ran if ran.decision.stage.name == "reference"]

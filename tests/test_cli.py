@@ -33,6 +33,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
 
     command = typer.main.get_command(cli.app)
     assert sorted(command.commands) == [
+        "bench",
         "data",
         "doctor",
         "down",
@@ -48,6 +49,8 @@ def test_the_surface_is_what_the_readme_says() -> None:
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}
+    options = {option for parameter in command.commands["bench"].params for option in parameter.opts}
+    assert options == {"file", "--set", "--dry-run", "--json", "--quiet", "-q", "--out", "--document"}
     options = {option for parameter in command.commands["label"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--show", "--json", "--quiet", "-q"}
 
@@ -70,6 +73,7 @@ WRONG = {
     "no such command": (["fly"], "No such command 'fly'"),
     "missing weights": (["run", "--set", "original.weights=none.safetensors"], "there is no file none.safetensors"),
     "weights that are none": (["run", "--set", "original.weights=params.yaml"], "params.yaml"),
+    "no such benchmark": (["bench", "none.yaml"], "no configuration file"),
     "nothing to add": (["data", "add", "nowhere", "--name", "mine"], "nowhere"),
     "no such data set": (["data", "fetch", "fashion"], "fashion"),
     "unknown labeler": (["label", "--set", "labeling.kind=olama"], "no such kind, did you mean ollama?"),

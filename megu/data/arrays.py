@@ -394,6 +394,23 @@ def save_view(path: Path, view: Dataset, name: str) -> Dataset:
     return save_columns(path, facts, {split: part.images for split, part in parts.items()}, columns)
 
 
+def limited(dataset: Dataset, per_class: int | None) -> Dataset:
+    """At most ``per_class`` training images of each class, in their old order; None leaves the data set as it is.
+
+    Those whose ids come first are kept: an id is a hash of the image, so the choice looks random, and neither the order nor the growth of
+    the data set changes it but for what is new and sorts earlier. Test images, mean and standard deviation stay those of the whole set.
+    """
+    if per_class is None:
+        return dataset
+    train = dataset.train
+    order = np.lexsort((train.ids, train.labels))  # by class, then by id; equal ids stay in their order
+    classes, starts = np.unique(train.labels[order], return_index=True)
+    rank = np.arange(len(order)) - starts[np.searchsorted(classes, train.labels[order])]
+    chosen = np.sort(order[rank < per_class])
+    kept = {name: entry[chosen] for name, entry in vars(train).items() if isinstance(entry, np.ndarray)}
+    return replace(dataset, train=replace(train, **kept))
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path`` that replaces it when the block succeeds and vanishes when it fails.

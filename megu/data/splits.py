@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from megu.data.arrays import Dataset, atomic_folder, load, write_array, write_json
+from megu.data.arrays import Dataset, atomic_folder, limited, load, write_array, write_json
 from megu.data.images import IMAGES, SPLIT_FOLDERS
 from megu.errors import MeguError
 from megu.params import STRICT, check
@@ -274,10 +274,22 @@ def read_params(root: Path) -> tuple[str, ForgetParams, int]:
         raise MeguError(f"{path} cannot be used: {error}", "correct it and run again") from error
 
 
+def read_limit(root: Path) -> int | None:
+    """``data.per_class`` of ``<root>/params.yaml``, None where it says nothing."""
+    import yaml
+
+    data = (yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")) or {}).get("data") or {}
+    limit = data.get("per_class")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise MeguError(f"data.per_class = {limit!r} is no number of images", "give at least 1, or null for all")
+    return limit
+
+
 def main(root: Path) -> None:
     """Make ``<root>/splits`` from ``<root>/data`` and ``<root>/params.yaml``."""
     name, params, seed = read_params(root)
-    save_split(root / "splits", make_split(load(root / "data" / name), params, seed))
+    dataset = limited(load(root / "data" / name), read_limit(root))
+    save_split(root / "splits", make_split(dataset, params, seed))
 
 
 if __name__ == "__main__":

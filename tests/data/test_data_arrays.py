@@ -197,3 +197,30 @@ def test_fashion_mnist_is_what_it_should_be(fashion_mnist: Dataset) -> None:
     assert fashion_mnist.classes[7] == "Sneaker"
     assert (fashion_mnist.mean, fashion_mnist.std) == ((0.286,), (0.353,))
     assert len(np.unique(fashion_mnist.train.ids)) == 60_000
+
+
+def test_a_limit_keeps_so_many_of_each_class_whatever_their_order(tmp_path: Path) -> None:
+    dataset = tiny(tmp_path / "tiny", n=31)
+    limited = arrays.limited(dataset, 4)
+    assert np.bincount(limited.train.labels).tolist() == [4, 4, 4]
+    for k in range(3):  # by hand: the first ids of each class
+        own = sorted(dataset.train.ids[dataset.train.labels == k])[:4]
+        assert sorted(limited.train.ids[limited.train.labels == k]) == own
+    shuffled = np.random.default_rng(5).permutation(31)
+    turned = save(
+        tmp_path / "turned",
+        name="tiny",
+        classes=dataset.classes,
+        train=(np.asarray(dataset.train.images[shuffled]), np.asarray(dataset.train.labels[shuffled])),
+        test=(np.asarray(dataset.test.images), np.asarray(dataset.test.labels)),
+    )
+    assert set(arrays.limited(turned, 4).train.ids) == set(limited.train.ids)
+    np.testing.assert_array_equal(limited.train.ids, image_ids(limited.train.images))
+    assert len(limited.test) == len(dataset.test)
+    assert (limited.mean, limited.std) == (dataset.mean, dataset.std)
+
+
+def test_a_limit_above_the_size_of_a_class_or_none_keeps_all(tmp_path: Path) -> None:
+    dataset = tiny(tmp_path / "tiny")
+    assert arrays.limited(dataset, None) is dataset
+    np.testing.assert_array_equal(arrays.limited(dataset, 100).train.ids, dataset.train.ids)

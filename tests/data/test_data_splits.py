@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from megu.data import arrays, splits
 from megu.data.arrays import Dataset, Partition, coarse_view, image_ids, save
 from megu.data.splits import ForgetParams, ForgetSplit, load_split, make_split, read_params, save_split
 from megu.errors import MeguError
@@ -293,3 +294,19 @@ def test_as_a_command(tmp_path: Path, name: str, code: int) -> None:
         assert not (root / "splits").exists()
     else:
         assert load_split(root / "splits").classes == (1,)
+
+
+def test_the_limit_of_params_yaml_holds_for_the_split_that_dvc_makes(tmp_path: Path) -> None:
+    root = project(tmp_path, "seed: 3\ndata: {name: toy, per_class: 2}\nforget: {scenario: class, classes: [Shirt]}\n")
+    splits.main(root)
+    made = load_split(root / "splits")
+    limited = arrays.limited(arrays.load(root / "data" / "toy"), 2)
+    assert (len(made.forget), len(made.retain)) == (2, 4)
+    assert limited.train.labels[made.forget].tolist() == [CLASSES.index("Shirt")] * 2
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many", "1.5"])
+def test_a_limit_that_is_none(tmp_path: Path, limit: str) -> None:
+    (tmp_path / "params.yaml").write_text(f"data: {{name: toy, per_class: {limit}}}\n")
+    with pytest.raises(MeguError, match=r"data\.per_class"):
+        splits.read_limit(tmp_path)

@@ -1,0 +1,123 @@
+"""The benchmark flow: methods x targets x seeds through the stages and the cache of `flows.unlearn`; one table and its figures out.
+
+Wiring only: the expansion, the table and the figures are in `megu.bench`, the running in `tasks.schedule`. Run it as ``megu bench FILE``.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.unlearn import pipeline, select
+from megu.bench import config as files
+from megu.bench.config import Bench
+from megu.bench.expansion import Cell, expand
+from megu.bench.outcome import Outcome
+from megu.progress import stages, track
+from megu.project import Project, find
+from megu.tracking import closing
+from tasks import bench as record
+from tasks import inputs
+from tasks.engine import Decision
+from tasks.runners import task_runner
+from tasks.schedule import Scheduler, Wiring, outstanding
+
+
+def run(file: str | Path, settings: list[str] | None = None, out: str | None = None, document: str | None = None) -> Outcome:
+    """Run a benchmark file on the runner that it names.
+
+    file, out, document: relative to the current folder. settings: changes, each "key=value" (`megu.bench.config.load`).
+    out: folder of the results (default: results/bench/<name> in the project). document: a Markdown page to write as well.
+    """
+    loaded = files.load(Path(file), settings or ())
+    chosen = bench.with_options(task_runner=task_runner(loaded.runner))
+    command = shlex.join(["megu", "bench", os.path.relpath(file, find().root), *(f"--set={entry}" for entry in settings or ())])
+    absolute = [str(Path(path).resolve()) if path else None for path in (out, document)]
+    outcome: Outcome = chosen(str(Path(file).resolve()), settings, absolute[0], absolute[1], command)
+    return outcome
+
+
+@flow(name="bench", description="Unlearning methods x targets x seeds, each compared with its true retrain, in one table.")
+def bench(
+    file: str, settings: list[str] | None = None, out: str | None = None, document: str | None = None, command: str = ""
+) -> Outcome:
+    """See `run`, which also chooses the task runner. A cell that fails is recorded and stops no other."""
+    started = time.perf_counter()
+    project, loaded = find(), files.load(Path(file), settings or ())
+    cells = {cell.label: cell for cell in expand(loaded)}
+    preflight(project, cells)
+    experiment = next(iter(cells.values())).config.registry.name
+    with closing(record.begin(project, loaded, experiment, len(cells))) as parent:
+        runner = loaded.runner
+        scheduler = Scheduler(project, runner.slots, runner.threads, runner.kind != "serial", {"mlflow_run_id": parent.id})
+        marks, seen = {}, frozenset[str]()
+        with track("bench", len(cells), "cells") as advance:
+            for label, look in scheduler.run({label: wiring(project, cell) for label, cell in cells.items()}):
+                ran = frozenset(entry.decision.key for entry in scheduler.computed)
+                own = frozenset(entry.decision.key for entry in look.ran) & (ran - seen)
+                seen |= own
+                found = record.mark(cells[label], look, own)
+                marks[label] = record.record_cell(project, parent, experiment, cells[label], look, found)
+                say(label, marks[label])
+                advance(1)
+        ordered = [marks[label] for label in cells]
+        rows, summary = record.tables(ordered, list(cells.values()))
+        folder = Path(out) if out else project.root / "results" / "bench" / loaded.name
+        outcome = Outcome(
+            name=loaded.name,
+            marks=ordered,
+            rows=rows,
+            summary=summary,
+            computed=len(scheduler.computed),
+            kept=len(scheduler.known.results) - len(scheduler.computed),
+            seconds=time.perf_counter() - started,
+            folder=project.relative(folder),
+            mlflow_run_id=parent.id,
+            prefect_flow_run_id=flow_run.get_id() or "",
+        )
+        written = record.write(project, loaded, outcome, command, folder, Path(document) if document else None)
+        record.publish(project, loaded, parent, outcome, written)
+    return outcome
+
+
+def wiring(project: Project, cell: Cell) -> Wiring:
+    """A cell's stages, for whatever carries them out."""
+
+    def wired(step: Any) -> None:
+        data, split = select(step, project, cell.config)
+        pipeline(step, project, cell.config, data, split)
+
+    return wired
+
+
+def preflight(project: Project, cells: Mapping[str, Cell]) -> None:
+    """Refuse a request that could not be fulfilled and a labeler that could not be asked; each once, whatever the number of methods."""
+    for config in {(cell.target, cell.seed): cell.config for cell in cells.values()}.values():
+        inputs.given(project, config)
+    asking = {repr(cell.config.labeling): cell.config for cell in cells.values() if "perturbing" in inputs.needs(cell.config)}
+    for config in asking.values():
+        inputs.labeler_ready(project, config)
+
+
+def say(label: str, mark: Any) -> None:
+    """One line on a finished cell."""
+    gap = mark.comparison.get("gap")
+    stages().note(f"{label}: {f'FAILED: {mark.error}' if mark.error else f'gap {gap:.2f}' if gap is not None else 'done'}")
+
+
+def plan(project: Project, loaded: Bench) -> tuple[list[Cell], dict[str, Decision], dict[str, Decision]]:
+    """The cells, and the distinct stages that are kept and that would run. Computes nothing."""
+    cells = {cell.label: cell for cell in expand(loaded)}
+    preflight(project, cells)
+    kept, missing = outstanding(project, {label: wiring(project, cell) for label, cell in cells.items()})
+    return list(cells.values()), kept, missing
+
+
+__all__ = ["bench", "plan", "run"]

@@ -1,0 +1,127 @@
+"""A benchmark as a file: ``bench/*.yaml`` as a frozen, strict model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from megu import config as configuration
+from megu.errors import MeguError
+from megu.params import STRICT, check
+
+#: A method that goes by its own name with its own defaults, or {name, method, set}: a variant under a name of its own.
+Entry = str | dict[str, Any]
+
+
+#: What a variant or a sweep may change: what makes the method. Original, data and retrain are the same for all that are compared.
+SECTIONS = ("labeling", "perturbing", "noise", "unlearn")
+OF_METHOD = f"a section.key of {', '.join(SECTIONS)}, so that all are compared with the same retrain"
+
+
+def of_method(key: str) -> bool:
+    """Whether a ``section.key`` belongs to the method."""
+    section, dot, inner = key.partition(".")
+    return section in SECTIONS and bool(dot and inner) and "." not in inner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Who computes.
+
+    kind: "serial" (one stage after the other, in this process), "threads" (in this process) or "dask" (Prefect's Dask task runner;
+    ``pip install 'megu[dask]'``). workers: how many at once; of "dask" without an address, processes of a local cluster.
+    address: of a Dask scheduler that runs already; its workers must see the project's folder under the same path.
+    threads_per_worker: of PyTorch in each worker. None: PyTorch's own choice in a serial run, 1 in the others, since two trainings with
+    all threads each are many times slower than one after the other. The same number gives the same bits, however many workers.
+    """
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["serial", "threads", "dask"] = "serial"
+    address: str | None = None
+    workers: int = 2
+    threads_per_worker: int | None = None
+
+    def __post_init__(self) -> None:
+        check("workers", self.workers, 1 <= self.workers <= 1024, "between 1 and 1024")
+        threads = self.threads_per_worker
+        check("threads_per_worker", threads, threads is None or threads >= 1, "at least 1, or null")
+        check("address", self.address, self.address is None or self.kind == "dask", "left out but for kind: dask")
+
+    @property
+    def slots(self) -> int:
+        """How many stages may be under way at once."""
+        return 1 if self.kind == "serial" else self.workers
+
+    @property
+    def threads(self) -> int | None:
+        """PyTorch's threads in each worker; None leaves them as they are."""
+        return self.threads_per_worker or (None if self.kind == "serial" else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What is compared on what.
+
+    name: of the benchmark and its folder of results; the file's when left out. title: one line for a person.
+    base: a configuration as params.yaml has it; what a method, target or sweep does not change holds for every cell.
+    methods: "all", or a list of names and variants ``{name: label, method: name, set: {section.key: value}}``. Every method has its own
+    defaults; keys of ``base.unlearn`` belong to the method that ``base.unlearn.method`` names.
+    targets: what is forgotten, each a (part of a) ``forget`` section. seeds: of original, split, method and retrain alike.
+    sweep: section.key -> values; one key is changed at a time, the others as they are.
+    """
+
+    __pydantic_config__ = STRICT
+
+    name: str = ""
+    title: str = ""
+    base: dict[str, Any] = field(default_factory=dict)
+    methods: Literal["all"] | tuple[Entry, ...] = "all"
+    targets: tuple[dict[str, Any], ...] = ({},)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    sweep: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    runner: Runner = Runner()
+
+    def __post_init__(self) -> None:
+        check("name", self.name, re.fullmatch(r"[\w.-]*", self.name) is not None, "letters, digits, '.', '_' and '-' only")
+        check("methods", self.methods, len(self.methods) > 0, "at least one method")
+        check("targets", self.targets, len(self.targets) > 0, "at least one target")
+        check(
+            "seeds",
+            self.seeds,
+            len(self.seeds) > 0 and len(set(self.seeds)) == len(self.seeds),
+            "different seeds, at least one",
+        )
+        check("seeds", self.seeds, all(0 <= seed < 2**31 for seed in self.seeds), "at least 0 and below 2**31")
+        for key, values in self.sweep.items():
+            check(f"sweep.{key}", values, len(values) > 0, "a list of at least one value")
+            check("sweep", key, of_method(key), OF_METHOD)
+        for entry in () if self.methods == "all" else self.methods:
+            for key in (entry.get("set") or {}) if isinstance(entry, dict) else ():
+                check("methods: set", key, of_method(key), OF_METHOD)
+        check("base.seed", self.base.get("seed"), "seed" not in self.base, "left out: a benchmark has seeds")
+
+
+def load(path: Path, settings: Sequence[str] = ()) -> Bench:
+    """Read a benchmark file and apply ``key=value`` settings.
+
+    A setting of one of the benchmark's own keys (``seeds=[0]``, ``runner.kind=dask``) changes the benchmark; any other one
+    (``train.epochs=3``) changes ``base``, as it would a run.
+
+    Raises
+    ------
+    MeguError: the file is missing or no YAML; an unknown key or a value out of range, also in ``base``.
+    """
+    values = configuration.read(path)
+    own = [entry for entry in settings if entry.partition("=")[0].strip().partition(".")[0] in Bench.__dataclass_fields__]
+    rest = [entry for entry in settings if entry not in own]
+    values = configuration.merged(values, own)
+    base = values.get("base") or {}
+    if not isinstance(base, Mapping):
+        raise MeguError(f"{path.name}: base holds no sections", "write it as params.yaml is written")
+    values["base"] = configuration.merged(base, rest)
+    bench: Bench = configuration.validated(Bench, {"name": path.stem, **values}, path.name)
+    return bench

@@ -1,0 +1,124 @@
+"""From a benchmark file to its cells: one configuration for each method, target, seed and swept value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from megu import config as configuration
+from megu.bench.config import Bench
+from megu.config import Config
+from megu.errors import MeguError
+from megu.methods import names
+
+#: The method whose result is the reference's by construction: it has a row, but no cell that would train it a second time.
+RETRAIN = "retrain"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row's method. label: its name in the table. method: which of `megu.methods`. settings: section.key -> value."""
+
+    label: str
+    method: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the benchmark. swept: the swept key and its value, None outside a sweep."""
+
+    variant: Variant
+    target: str
+    seed: int
+    config: Config
+    swept: tuple[str, Any] | None = None
+
+    @property
+    def label(self) -> str:
+        point = f", {self.swept[0]}={self.swept[1]}" if self.swept else ""
+        return f"{self.target}, {self.variant.label}{point}, seed {self.seed}"
+
+
+def variants(bench: Bench) -> list[Variant]:
+    """The rows' methods in order.
+
+    Raises `MeguError` for an unknown method or key of a variant, and for two variants of one name.
+    """
+    entries = names() if bench.methods == "all" else bench.methods
+    found = [_variant(entry) for entry in entries]
+    labels = [variant.label for variant in found]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise MeguError(f"methods: two are called {twice[0]!r}", "give each a name of its own")
+    return found
+
+
+def _variant(entry: str | Mapping[str, Any]) -> Variant:
+    if isinstance(entry, str):
+        entry = {"name": entry}
+    if unknown := sorted(set(entry) - {"name", "method", "set"}):
+        raise MeguError(f"methods: a variant has no key {unknown[0]!r}", "it has name, method and set")
+    label = str(entry.get("name", entry.get("method", "")))
+    settings = dict(entry.get("set") or {})
+    method = str(entry.get("method", settings.pop("unlearn.method", label)))
+    if method not in names():
+        raise MeguError(
+            f"methods: there is no method {method!r}",
+            f"name one of {', '.join(names())}, or write a variant as {{name: …, method: …, set: {{section.key: value}}}}",
+        )
+    return Variant(label or method, method, settings)
+
+
+def expand(bench: Bench) -> list[Cell]:
+    """Every cell, those that share an original and a retrain beside each other (seed by seed, target by target).
+
+    The plain retrain has no cell: the reference, which every cell is compared with, is that training.
+
+    Raises
+    ------
+    MeguError: a configuration that is not valid, with the cell that it is of.
+    """
+    points: list[tuple[str, Any] | None] = [(key, value) for key, values in bench.sweep.items() for value in values]
+    found = variants(bench)
+    cells = []
+    for seed in bench.seeds:
+        for target in bench.targets:
+            for variant in found:
+                if variant.method == RETRAIN and not variant.settings and len(found) > 1:
+                    continue
+                for point in points or [None]:
+                    cells.append(_cell(bench, variant, target, seed, point))
+    if len({cell.target for cell in cells}) < len(bench.targets):
+        raise MeguError(f"{bench.name}: two targets have one name", "put each in a benchmark of its own, or leave one out")
+    return cells
+
+
+def _cell(bench: Bench, variant: Variant, target: Mapping[str, Any], seed: int, point: tuple[str, Any] | None) -> Cell:
+    values = {name: dict(entry) if isinstance(entry, Mapping) else entry for name, entry in bench.base.items()}
+    own = values.get("unlearn") or {}
+    same = own.get("method", "megu") == variant.method
+    values["unlearn"] = {**(own if same else {}), "method": variant.method}
+    values["forget"] = {**(values.get("forget") or {}), **target}
+    values["seed"] = seed
+    for key, value in [*variant.settings.items(), *([point] if point else [])]:
+        section, dot, inner = str(key).partition(".")
+        if not dot:
+            values[section] = value
+            continue
+        values[section] = {**(values.get(section) or {}), inner: value}
+    where = f"{bench.name}: {variant.label}" + (f" at {point[0]}={point[1]}" if point else "")
+    config = configuration.parse(values, where)
+    if not config.reference.enabled:
+        raise MeguError(f"{bench.name}: reference.enabled is false", "a benchmark compares with the retrain: leave it out")
+    return Cell(variant, target_name(config), seed, config, point)
+
+
+def target_name(config: Config) -> str:
+    """What a cell forgets, in a few words."""
+    forget = config.forget
+    if forget.scenario in ("class", "subclass"):
+        return " + ".join(forget.classes)
+    if forget.scenario == "random":
+        return f"{forget.count} random"
+    return f"{len(forget.ids) + len(getattr(forget, 'files', ()))} images"

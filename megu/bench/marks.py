@@ -1,0 +1,79 @@
+"""What a finished cell came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Numbers = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """One cell's numbers, or its error.
+
+    original, unlearned, reference: metrics by name, in percent, entropies in nats; whatever the evaluation gives. comparison: of the
+    unlearned model with the retrain (gap, ToW, JS_forget, …). swept: the swept key and value. seconds: by stage, each when it was
+    computed, the computation alone where the stage timed it. time_share: of noise and unlearning in percent of the retrain's time.
+    peak_mib: the most memory that a training stage held (`megu.device.Cost`).
+    computed, kept: stages that ran in this benchmark's run, and that did not.
+    weights: digests by model.
+    """
+
+    method: str
+    algorithm: str
+    target: str
+    seed: int
+    swept: tuple[str, Any] | None = None
+    original: Numbers = field(default_factory=dict)
+    unlearned: Numbers = field(default_factory=dict)
+    reference: Numbers = field(default_factory=dict)
+    comparison: Numbers = field(default_factory=dict)
+    seconds: Numbers = field(default_factory=dict)
+    time_share: float | None = None
+    peak_mib: float | None = None
+    computed: int = 0
+    kept: int = 0
+    weights: Mapping[str, str] = field(default_factory=dict)
+    error: str | None = None
+    mlflow_run_id: str = ""
+
+    @property
+    def point(self) -> str:
+        """The swept value for a table; "" outside a sweep."""
+        return f"{self.swept[0]}={self.swept[1]}" if self.swept else ""
+
+    @property
+    def own_seconds(self) -> float | None:
+        """What the unlearning spent: its noise, where it has any, and itself."""
+        return sum(self.seconds.get(name, 0.0) for name in ("noise", "unlearn")) if "unlearn" in self.seconds else None
+
+    def numbers(self) -> dict[str, float]:
+        """All that is averaged over seeds, by name."""
+        own = {"seconds": self.own_seconds, "time_share": self.time_share, "peak_mib": self.peak_mib}
+        return {**self.unlearned, **self.comparison, **{name: value for name, value in own.items() if value is not None}}
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Mark:
+        swept = value.get("swept")
+        return cls(**{**value, "swept": tuple(swept) if swept else None})
+
+
+def numeric(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of an evaluation by name, those of a section inside it joined by a dot; what is no number (None, say) is left out."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found.update(numeric(value, f"{prefix}{name}."))
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[f"{prefix}{name}"] = float(value)
+    return found
+
+
+def finished(marks: Sequence[Mark]) -> list[Mark]:
+    """Those without an error."""
+    return [mark for mark in marks if mark.error is None]

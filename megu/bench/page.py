@@ -1,0 +1,92 @@
+"""A benchmark as one Markdown page: the command, the machine, the tables, the figures, what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from megu.bench import published, table
+from megu.bench.marks import Mark
+
+CAPTIONS = {
+    "retain-forget": "Accuracy on the retained against accuracy on the forgotten images. Large: mean over the seeds; small: each seed. "
+    "The star is the true retrain, where a method should be; in the grey band are those with an Af of 0, side by side.",
+    "gap-time": "Mean gap to the true retrain over Ar, Af and MIA, with its 95% interval, against the time of the unlearning. The band is "
+    "the gap between retrains of different seeds.",
+    "sweep": "One parameter changed at a time: means over targets and seeds with 95% intervals. Dashed: the true retrain.",
+}
+
+NOTES = """\
+- `Ar`, `Af`: accuracy on test images of the retained and of the forgotten classes (random and id requests: whole test set, forgotten
+  training images). `MIA`: share of the forgotten training images that the entropy attack calls members. The right value of each is the
+  retrain's; a low MIA is not success in itself.
+- `gap`: mean absolute difference to the retrain of the same seed over Ar, Af and MIA, in points. `ToW` (1 is best) and `JS` (nats, on the
+  forgotten training images) compare with that retrain too.
+- ± is half of the 95% t interval over the n runs. The gap of the row *true retrain* is that between retrains of different seeds (all pairs,
+  so its interval is a little too narrow): a method below it cannot be told from a retrain by these metrics. A `retrain` among the methods is
+  this row: with the same seed it is the same training.
+- `time`: noise and unlearning, the computation alone; a labeler's judgements are made once for a data set and counted apart (`cells.json`
+  has every stage's seconds)."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """title: the first line. command: that made it. environment: facts of the machine. config: the benchmark file with all settings.
+
+    figures: name -> address as the page links it.
+    """
+
+    title: str
+    command: str
+    environment: Mapping[str, str]
+    config: Mapping[str, Any]
+    marks: Sequence[Mark]
+    rows: Sequence[table.Row]
+    summary: Sequence[table.Row]
+    figures: Mapping[str, str]
+
+
+def render(content: Content) -> str:
+    """The page. Every number in it comes from the marks."""
+    failed = [mark for mark in content.marks if mark.error]
+    parts = [
+        f"# {content.title}",
+        "",
+        f"Made by the command; {len(content.marks)} runs, {len(failed) or 'none'} failed.",
+        "",
+        f"```console\n$ {content.command}\n```",
+        "",
+        "## Over all targets and seeds",
+        "",
+        table.markdown(content.summary, table.ACROSS),
+        "",
+        NOTES,
+        "",
+    ]
+    for name, address in content.figures.items():
+        parts += [f"![{CAPTIONS[name]}]({address})", "", f"*{CAPTIONS[name]}*", ""]
+    parts += ["## By target", "", table.markdown(content.rows), ""]
+    if columns := [(name, name, 2) for name in table.more(content.rows)]:
+        parts += [
+            "<details><summary>All other numbers</summary>",
+            "",
+            table.markdown(content.rows, columns),
+            "",
+            "</details>",
+            "",
+        ]
+    if found := table.beside(content.rows):
+        parts += ["## Beside the published numbers", "", f"From {published.SOURCE}.", "", table.lines_of(*found), ""]
+    parts += ["## What failed", ""]
+    parts += [
+        f"- {mark.target}, {mark.method}{f' {mark.point}' if mark.point else ''}, seed {mark.seed}: {mark.error}"
+        for mark in failed
+    ]
+    parts += [] if failed else ["Nothing."]
+    facts = [f"- {name}: {value}" for name, value in content.environment.items()]
+    parts += ["", "## Machine", "", *facts, "", "## Configuration", ""]
+    parts += [f"```yaml\n{yaml.safe_dump(dict(content.config), sort_keys=False, allow_unicode=True).rstrip()}\n```", ""]
+    return "\n".join(parts)

@@ -1,0 +1,220 @@
+"""The real benchmark on a small real slice: real Prefect, real MLflow, a real Dask cluster."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_flows_unlearn import slice_of
+
+from megu.bench.outcome import Outcome
+from megu.data.arrays import Dataset
+from megu.progress import watching
+from megu.project import Project
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
+
+BENCH = """
+title: A small one
+base:
+  device: cpu
+  data: {name: slice, per_class: 60}
+  train: {epochs: 1, batch_size: 64}
+  labeling: {exemplars: 3, references: 5, image_size: 64}
+  noise: {per_label: 2, steps: 3}
+  unlearn: {epochs: 1, batch_size: 64, retain_samples: 400}
+methods:
+  - megu
+  - retrain
+  - {name: quick finetune, method: finetune, set: {unlearn.epochs: 1}}
+  - {name: too many, method: megu, set: {labeling.exemplars: 500}}
+targets: [{classes: [Bag]}]
+seeds: [0, 1]
+"""
+#: Distinct stages: data, labeling, transition; by seed split, original, reference, their predictions, entanglement, perturbing, noise,
+#: and for each of two methods that work unlearning, predictions and evaluation. The third fails when it is to be labelled.
+STAGES = 3 + 2 * (8 + 2 * 3)
+
+
+class Interrupting:
+    """A listener that is Ctrl-C after so many stages."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def stage_starts(self, name: str, title: str) -> None: ...
+
+    def stage_ends(self, name: str, *, hit: bool, seconds: float, says: str) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+    def note(self, text: str) -> None: ...
+
+
+def made(root: Path, dataset: Dataset) -> Project:
+    slice_of(dataset, root)
+    (root / "params.yaml").write_text("seed: 0\n")
+    (root / "small.yaml").write_text(BENCH)
+    return Project(root)
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield patch
+
+
+def go(project: Project, environment: pytest.MonkeyPatch, *settings: str, **where: Any) -> Outcome:
+    from flows.bench import run
+
+    environment.setenv("MEGU_PROJECT", str(project.root))
+    return run(project.root / "small.yaml", list(settings), **where)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset) -> Project:
+    return made(tmp_path_factory.mktemp("bench"), fashion_mnist)
+
+
+@pytest.fixture(scope="module")
+def first(project: Project, environment: pytest.MonkeyPatch) -> Outcome:
+    """The benchmark after it has been interrupted once, when seven stages were done."""
+    with pytest.raises(KeyboardInterrupt), watching(Interrupting(7)):
+        go(project, environment)
+    return go(project, environment, document=str(project.root / "docs" / "small.md"))
+
+
+def test_it_goes_on_where_it_was_interrupted(first: Outcome) -> None:
+    assert (first.computed, first.kept) == (STAGES - 7, 7)
+
+
+def test_every_cell_is_there_and_the_one_that_fails_says_why(first: Outcome) -> None:
+    assert [(mark.method, mark.seed) for mark in first.marks] == [
+        (method, seed) for seed in (0, 1) for method in ("megu", "quick finetune", "too many")
+    ]
+    assert [mark.method for mark in first.failed] == ["too many", "too many"]
+    for mark in first.failed:
+        assert mark.error is not None
+        assert mark.error.startswith("labeling: ")
+        assert "\n" not in mark.error
+    for mark in first.marks:
+        if not mark.error:
+            assert {"Ar", "Af", "MIA"} <= set(mark.unlearned)
+            assert mark.peak_mib is not None
+            assert mark.peak_mib > 50
+
+
+def test_originals_and_retrains_are_shared_between_the_methods(first: Outcome) -> None:
+    for seed in (0, 1):
+        own = [mark for mark in first.marks if mark.seed == seed and not mark.error]
+        assert len({mark.weights["original"] for mark in own}) == len({mark.weights["reference"] for mark in own}) == 1
+        assert len({mark.weights["unlearned"] for mark in own}) == len(own)
+    assert first.marks[0].weights["reference"] != first.marks[3].weights["reference"]
+
+
+def test_the_limit_of_images_a_class_reaches_every_stage(project: Project, first: Outcome) -> None:
+    from tasks.engine import kept_results
+    from tasks.perturbing import PERTURBING
+    from tasks.predictions import PREDICTIONS
+    from tasks.split import SPLIT
+
+    for split in kept_results(project, SPLIT):
+        assert (split.notes["forget"], split.notes["retain"]) == (60, 540)
+    for answers in kept_results(project, PREDICTIONS):
+        assert len(project.store.arrays(answers.files["predictions"])["train_logits"]) == 600
+    assert len(kept_results(project, PERTURBING)) == 2
+
+
+def test_the_table_has_the_floor_and_no_second_retrain(project: Project, first: Outcome) -> None:
+    from tasks.engine import kept_results
+    from tasks.unlearn import UNLEARN
+
+    assert [row.method for row in first.rows] == ["original", "true retrain", "megu", "quick finetune", "too many"]
+    one, other = (mark.reference for mark in first.marks if mark.method == "megu")
+    floor = sum(abs(one[name] - other[name]) for name in ("Ar", "Af", "MIA")) / 3
+    assert first.rows[1].values["gap"]["mean"] == pytest.approx(floor)
+    assert {result.parts["method"] for result in kept_results(project, UNLEARN)} == {"megu", "finetune"}
+
+
+def test_the_files_are_written(project: Project, first: Outcome) -> None:
+    folder = project.root / "results" / "bench" / "small"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "cells.json", "gap-time.png", "retain-forget.png", "summary.csv", "table.csv", "table.md",
+    ]  # fmt: skip
+    assert len(json.loads((folder / "cells.json").read_text())) == 6
+    with (folder / "table.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert float(rows["megu"]["gap"]) == pytest.approx(first.rows[2].values["gap"]["mean"])
+    assert rows["too many"]["failed"] == "2"
+    page = (project.root / "docs" / "small.md").read_text()
+    assert "$ megu bench small.yaml" in page
+    assert "(small-gap-time.png)" in page
+    assert (project.root / "docs" / "small-gap-time.png").read_bytes() == (folder / "gap-time.png").read_bytes()
+    assert "too many, seed 1: labeling: " in page
+
+
+def test_mlflow_has_a_child_for_each_cell_under_one_parent(project: Project, first: Outcome) -> None:
+    from megu.tracking import client
+
+    connected = client(project.home)
+    parent = connected.get_run(first.mlflow_run_id)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["failed"] == 2
+    assert {"table.md", "table.csv", "cells.json", "gap-time.png"} <= {
+        entry.path for entry in connected.list_artifacts(first.mlflow_run_id)
+    }
+    found = connected.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{first.mlflow_run_id}'")
+    assert {run.info.run_id for run in found} == {mark.mlflow_run_id for mark in first.marks}
+    for mark in first.marks:
+        child = connected.get_run(mark.mlflow_run_id)
+        assert child.info.status == ("FAILED" if mark.error else "FINISHED")
+        assert child.data.params["seed"] == str(mark.seed)
+        if mark.error:
+            assert child.data.tags["error"] == mark.error
+        else:
+            assert child.data.metrics["comparison/gap"] == mark.comparison["gap"]
+            assert child.data.metrics["peak_mib"] == mark.peak_mib
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(
+    project: Project, first: Outcome, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.bench import plan
+    from megu import cli
+    from megu.bench.config import load
+
+    _, kept, missing = plan(project, load(project.root / "small.yaml"))
+    assert len(kept) == STAGES
+    failing = {"labeling", "transition", "perturbing", "unlearn", "predictions", "evaluation"}
+    assert {decision.stage.name for decision in missing.values()} == failing, "what failed and what waits for it"
+    environment.setenv("MEGU_PROJECT", str(project.root))
+    capsys.readouterr()
+    # By the command line: a failed cell is exit code 1, and only JSON is on standard output.
+    command = ["bench", str(project.root / "small.yaml"), "--json", "--out", str(project.root / "elsewhere")]
+    assert cli.guarded(lambda: cli.app(command, standalone_mode=False)) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["stages"] == {"computed": 0, "kept": STAGES}
+    assert said["failed"] == 2
+    assert (project.root / "elsewhere" / "table.csv").read_bytes() == (
+        project.root / "results" / "bench" / "small" / "table.csv"
+    ).read_bytes()
+
+
+def test_a_dask_cluster_gives_the_same_weights_and_the_same_table(
+    first: Outcome, environment: pytest.MonkeyPatch, tmp_path: Path, fashion_mnist: Dataset
+) -> None:
+    other = made(tmp_path, fashion_mnist)
+    found = go(other, environment, "runner.kind=dask", "runner.workers=2")
+    assert (found.computed, found.kept) == (STAGES, 0)
+    assert [mark.weights for mark in found.marks] == [mark.weights for mark in first.marks]
+    assert [mark.error for mark in found.marks] == [mark.error for mark in first.marks]
+    timed = {"seconds", "time_share", "peak_mib"}
+    for here, there in zip(found.rows, first.rows, strict=True):
+        for name in set(there.values) - timed:
+            assert here.values[name] == pytest.approx(there.values[name], rel=0, abs=0, nan_ok=True), (there.method, name)
