@@ -19,7 +19,7 @@ from megu.config import Config
 from megu.project import Project, find
 from megu.stages import Device
 from megu.summary import Summary
-from megu.tracking import closing
+from megu.tracking import closing, warm_up
 from tasks import inputs, record
 from tasks.engine import Decision, Executor, Planner, Run
 from tasks.entanglement import ENTANGLEMENT
@@ -203,4 +203,5 @@ def plan(project: Project, config: Config) -> list[Decision]:
 
 
 if __name__ == "__main__":
+    warm_up()
     unlearn(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:])

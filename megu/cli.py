@@ -87,7 +87,9 @@ def run(
     watcher = Watcher(_console(), show=not (quiet or as_json))
     watcher.note("starting Prefect and MLflow …")
     from flows.unlearn import unlearn
+    from megu.tracking import warm_up
 
+    warm_up()
     with watcher:
         summary = unlearn(params=str(params.resolve() if params else here.params), settings=settings or [])
     if as_json:

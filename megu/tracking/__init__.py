@@ -105,6 +105,11 @@ def _refuse_unusable(database: Path) -> None:
         ) from None
 
 
+def warm_up() -> None:
+    """Import MLflow now: seconds that would otherwise be part of the first run that is tracked."""
+    import mlflow  # noqa: F401
+
+
 @answered
 def client(home: Path) -> MlflowClient:
     """A client of the project's tracking store, which is created when it is not there (some seconds, once).
