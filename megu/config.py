@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.labeling.kinds import KINDS
+from megu.lineage.keys import LineageParams
 from megu.methods import lookup, names
 from megu.noise import NoiseParams
 from megu.params import STRICT, check
@@ -168,6 +169,7 @@ class Config(BaseModel):
     unlearn: _Unlearn = Field({}, validate_default=True)
     reference: ReferenceParams = ReferenceParams()
     registry: RegistryParams = RegistryParams()
+    lineage: LineageParams = LineageParams()
 
     def to_json(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as the file would have it."""

@@ -59,6 +59,7 @@ class Summary:
     prefect_url: str | None = None
     model_version: str | None = None
     report: str = ""
+    dossier: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -75,4 +76,5 @@ class Summary:
             "prefect_flow_run_id": self.prefect_flow_run_id,
             "model_version": self.model_version,
             "report": self.report,
+            "dossier": self.dossier,
         }

@@ -18,8 +18,9 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
 from data_fixtures import fashion_mnist, fashion_mnist_project  # noqa: E402 - the environment comes first
+from lineage_fixtures import finished  # noqa: E402
 
-__all__ = ["fashion_mnist", "fashion_mnist_project"]
+__all__ = ["fashion_mnist", "fashion_mnist_project", "finished"]
 
 
 @pytest.fixture(scope="session")
