@@ -89,9 +89,7 @@ def run_in(project: Project) -> Callable[..., Summary]:
 
 
 @pytest.fixture(scope="session")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset, prefect_server: None
-) -> Iterator[Finished]:
+def finished(tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset, prefect_server: None) -> Iterator[Finished]:
     project = make_project(tmp_path_factory.mktemp("finished"), fashion_mnist)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEGU_PROJECT", str(project.root))
