@@ -53,12 +53,14 @@ def finish(root: Path) -> None:
 def tamper(root: Path, every: int) -> int:
     import tampering
 
-    from megu.lineage.reading import newest
     from megu.lineage.verify import verify
     from megu.project import Project
+    from megu.tracking import lineage
 
     project = Project(root)
-    run_id = Path(newest(project)).name
+    newest = lineage.head(lineage.reach(project.home), "megu")
+    assert newest is not None
+    run_id = newest[0]
     before = verify(run_id, project)
     assert before.exit_code == 0, json.dumps(before.to_json(), indent=1)
     changes = tampering.surfaces(project, run_id)[::every]

@@ -18,9 +18,8 @@ from megu.lineage import indexing, versioned
 from megu.lineage import record as records_of
 from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint, hidden
 from megu.lineage.dossier import Dossier, sha256
-from megu.lineage.keys import Keys, signer
-from megu.lineage.record import PRIVATE, Record
-from megu.lineage.verify import hide_params
+from megu.lineage.keys import Keys
+from megu.lineage.record import PRIVATE, Record, hide_params
 from megu.methods import lookup
 from megu.progress import stages
 from megu.project import Project
@@ -30,7 +29,7 @@ from megu.store import sha256_file, without_nan
 from megu.tracking import Run
 from megu.tracking import lineage as tracked
 from megu.tracking.environment import environment
-from tasks import kept
+from tasks import inputs, kept
 from tasks.engine import Executor, Ran
 
 
@@ -53,10 +52,12 @@ def records(project: Project, executor: Executor, origins: Mapping[str, str]) ->
 
 
 def circumstances(ran: Ran, origin_run: str | None) -> dict[str, Any]:
-    """What varies from run to run. origin: where and when it was computed, on what code and machine."""
+    """What varies from run to run. origin: where and when it was computed, on what code and machine.
+
+    Why it was computed is not among it: that may name samples.
+    """
     return {
         "cached": ran.decision.hit,
-        "why": ran.decision.why,
         "seconds": ran.seconds,
         "seconds_computed": ran.result.seconds,
         "notes": without_nan(ran.result.notes),
@@ -78,7 +79,7 @@ def seal(
 ) -> Path:
     """version: what was registered (``models:/name/3``). artifacts: SHA-256 of each artifact of the MLflow run."""
     keys = Keys(project.keys)
-    signing = signer(keys, project.root / config.lineage.key if config.lineage.key else None)
+    signing = inputs.signing_key(project, config)
     key = keys.commitment_key(create=True)
     assert key is not None
     results = {ran.decision.label: ran.result for ran in executor.ran}

@@ -235,7 +235,7 @@ def surfaces(project: Project, run_id: str, seed: int = 0) -> list[Change]:
 
     for place, where in (("dossier", folder), ("dossier in MLflow", twin)):
         for path in sorted(where.iterdir()):
-            found += flips(place, path, (f"{place}: ",), rng, 6)
+            found += flips(place, path, (f"{place}: ", f"{path.name} is not as in the"), rng, 6)
         found += [Change(place, "one more file", lambda w=where: _added(w / "more.txt"), (f"{place}: more.txt",))]
         found += fields(f"{place} fields", where / MAIN, (f"{place}: ",))
         found += fields(f"{place} fields", where / SEAL, (f"{place}: ", "signature"))
@@ -301,7 +301,7 @@ def _in_database(database: Path, run_id: str, version: dict[str, Any]) -> Iterat
     yield from cells("MLflow params", database, "params", run, own, "key", ("value",), "param")
     yield from cells("MLflow tags", database, "tags", tags, own, "key", ("value",), "tag")
     yield from cells(
-        "MLflow seal", database, "tags", "run_uuid = ? AND key LIKE 'lineage.%'", own, "key", ("value",), "seal in MLflow: "
+        "MLflow seal", database, "tags", "run_uuid = ? AND key LIKE 'lineage.%'", own, "key", ("value",), "seal in MLflow:"
     )
     for column, named in (("name", "name was"), ("start_time", "started was"), ("status", "status is")):
         with contextlib.closing(sqlite3.connect(database, timeout=30)) as opened:

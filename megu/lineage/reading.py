@@ -38,7 +38,7 @@ def dossier_of(target: str | None, project: Project | None) -> Found:
 
 def newest(project: Project | None) -> str:
     """The folder of the dossier written last."""
-    folders = list(project.dossiers.glob(f"*/{MAIN}")) if project else []
+    folders = [path.parent for path in project.dossiers.glob(f"*/{MAIN}")] if project else []
     if not folders:
         raise MeguError("there is no dossier here", "`megu run` leaves one, or name a dossier's folder")
-    return str(max(folders, key=lambda path: path.stat().st_mtime_ns).parent)
+    return str(max(folders, key=lambda folder: folder.stat().st_mtime_ns))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from megu.errors import MeguError
+from megu.lineage.commitments import commit
 from megu.stages import Result
 from megu.store import Ref, canonical_json
 
@@ -164,3 +165,13 @@ def faults(records: Sequence[Record]) -> list[str]:
 
 def _key(record: Record) -> str:
     return f"{record.stage}-{hashlib.sha256(canonical_json(dict(record.parts))).hexdigest()[:40]}"
+
+
+def hide_params(params: Mapping[str, str], key: bytes | None) -> dict[str, str]:
+    """MLflow's parameters with commitments in the place of sample ids; without the key, something that equals no commitment."""
+    return {
+        name: (f"hmac:{commit(key, value.encode()).hex()}" if key else "hmac: no key here")
+        if name in PRIVATE and value != "[]"
+        else value
+        for name, value in params.items()
+    }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from megu.errors import MeguError
-from megu.lineage.verify import Case, Check, files, summed
+from megu.lineage.case import Case, Check, summed
+from megu.lineage.checks import files
 from megu.store import Ref, without_nan
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 POINTS, NATS = 0.5, 0.02
 
 
-def metrics(case: Case) -> Check:
+def metrics_again(case: Case) -> Check:
     """Predict and evaluate afresh: original, unlearned model, and the retrain where there was one only."""
-    name = "replay"
+    name = "metrics again"
     if (case.project is None) or files(case).holds is not True:
         return Check(name, None, "the weights or the split are not here as they were")
     dataset = _dataset(case)
@@ -97,7 +98,7 @@ def _answers(case: Case, weights: Ref, dataset: Dataset) -> tuple[NDArray[Any], 
     return train, test
 
 
-def served(case: Case) -> Check:
+def served_form(case: Case) -> Check:
     """The registered version answers what the recorded weights do, on some test images."""
     import numpy as np
 
@@ -108,7 +109,7 @@ def served(case: Case) -> Check:
         return Check(name, None, "MLflow or the data set is not here")
     from megu.data.tensors import ImageSet
     from megu.device import resolve
-    from megu.lineage.verify import model_version
+    from megu.lineage.tracked import model_version
     from megu.tracking.registry import serve
     from megu.training import predict
     from megu.weights import load_model

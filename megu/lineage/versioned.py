@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from megu import sources
 from megu.data import dvc
 from megu.data import pins as dvc_pins
 from megu.errors import MeguError
+from megu.lineage.case import Case, Check, summed
 from megu.lineage.commitments import commit
 from megu.lineage.dossier import sha256
 from megu.lineage.keys import Keys
 from megu.store import canonical_json
-
-if TYPE_CHECKING:
-    from megu.lineage.verify import Case, Check
 
 #: The files of the project that say which data and which split; a dossier has their hashes.
 FILES = ("data.dvc", "dvc.lock")
@@ -26,6 +25,8 @@ FILES = ("data.dvc", "dvc.lock")
 
 def at_commit(root: Path, commit: str, names: Sequence[str]) -> dict[str, bytes] | None:
     """Files of the folder ``root`` as they are in a commit, those that it has; None when git or the commit is not there."""
+    if not re.fullmatch(r"[0-9a-f]{40,64}", commit):  # from a dossier that anyone may have written
+        return None
     asked = "".join(f"{commit}:./{name}\n" for name in names)
     try:
         subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=root, capture_output=True, timeout=20, check=True)
@@ -62,8 +63,6 @@ def _outs(root: Path) -> list[dict[str, Any]]:
 
 
 def check_pins(case: Case) -> Check:
-    from megu.lineage.verify import Check, summed
-
     name, recorded = "dvc", case.dossier.data.files
     if case.project is None:
         return Check(name, None, "data.dvc and dvc.lock are not here")
@@ -104,9 +103,9 @@ def _data_now(case: Case, digest: str) -> str:
     if now == case.dossier.data.pin:
         return "" if len(outs) != 1 else "data.dvc has changed, though it pins the same"
     folder = case.project.data(name)
-    found = dvc_pins.hash_dir(folder) if folder.is_dir() else None
-    wanted = {"md5", "size", "nfiles"}
-    if now is None or found is None or {key: now.get(key) for key in wanted} != {key: getattr(found, key) for key in wanted}:
+    found = vars(dvc_pins.hash_dir(folder)) if folder.is_dir() else {}
+    recorded = {key: getattr(case.dossier.data, "dvc_hash" if key == "md5" else key) for key in found}
+    if not found or found == recorded or now != {**(case.dossier.data.pin or {}), **found}:
         return f"data.dvc does not pin {name} as this run had it, nor as it is on disk"
     return ""
 
@@ -147,8 +146,6 @@ def locked_request(path: Path, key: bytes) -> str | None:
 
 
 def check_code(case: Case) -> Check:
-    from megu.lineage.verify import Check, summed
-
     name = "code"
     recorded = {
         part.removeprefix("code "): str(value)

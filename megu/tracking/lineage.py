@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import py_compile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +96,7 @@ def aliases(connected: MlflowClient, name: str) -> dict[str, str]:
 @answered
 def resolve(connected: MlflowClient, name: str) -> str:
     """The id of the run that made a version: ``models:/name/3`` or ``models:/name@alias``. Raises `MeguError` when there is none."""
-    from megu.tracking.registry import find_version
+    from megu.tracking.versions import find_version
 
     return str(find_version(connected, name, "lineage").run_id)
 
@@ -159,3 +161,26 @@ def _local(connected: MlflowClient, place: str) -> Iterator[Path | None]:
 def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder, by relative path."""
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def compiled(folder: Path, files: Collection[str]) -> tuple[set[str], list[str]]:
+    """The files that Python left beside sources it has run, and those among them that are not what the source compiles to.
+
+    Loading a version from a local store leaves them. They are run in the source's place, so one that somebody else put there counts.
+    """
+    left = {path for path in files if Path(path).parent.name == "__pycache__" and path.endswith(".pyc")}
+    return left, sorted(path for path in left if not _as_its_source(folder / path))
+
+
+def _as_its_source(path: Path) -> bool:
+    source = path.parent.parent / f"{path.name.split('.')[0]}.py"
+    if path != Path(importlib.util.cache_from_source(str(source))):
+        return False  # of another Python: this one cannot tell
+    content = path.read_bytes()
+    with tempfile.TemporaryDirectory() as temporary:
+        again = Path(temporary) / "again.pyc"
+        try:
+            py_compile.compile(str(source), cfile=str(again), doraise=True)
+        except (OSError, py_compile.PyCompileError):
+            return False
+        return content[16:] == again.read_bytes()[16:]

@@ -18,6 +18,7 @@ from megu.models import brought_by
 from megu.store import sha256_file
 from megu.tracking import Run, answered, client, use
 from megu.tracking.environment import package_version
+from megu.tracking.versions import DIGEST_TAG, WEIGHTS, find_version
 from megu.weights import load_weights
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
 #: What the served form needs to run.
 REQUIREMENTS = ("torch", "numpy", "safetensors")
-DIGEST_TAG = "weights_sha256"
-#: Where the weights lie in a version.
-WEIGHTS = "artifacts/weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -148,11 +146,16 @@ def _without_caches(package: Path, folder: Path) -> str:
 
 @answered
 def serve(connected: MlflowClient, uri: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What a registered version answers: probabilities (N, K) for images (N, H, W, C). Runs the code that was registered."""
+    """What a registered version answers: probabilities (N, K) for images (N, H, W, C).
+
+    Runs the code that was registered, in a copy: Python leaves files beside what it runs.
+    """
     import mlflow.pyfunc
 
     use(connected.tracking_uri)
-    answers: NDArray[np.float32] = mlflow.pyfunc.load_model(uri).predict(images)
+    with tempfile.TemporaryDirectory() as folder:
+        copied = _download(uri, Path(folder), connected)
+        answers: NDArray[np.float32] = mlflow.pyfunc.load_model(str(copied)).predict(images)
     return answers
 
 
@@ -209,25 +212,3 @@ def _find_weights(model: Path | None, uri: str) -> Path:
     raise MeguError(
         f"original.model: {uri} holds no weights that can be read (another program registered it, or its files are gone)", fix
     )
-
-
-def find_version(connected: MlflowClient, uri: str, asked: str = "original.model") -> ModelVersion:
-    """The version that ``uri`` names. asked: what named it, for the error. Raises `MeguError` when there is none."""
-    from mlflow.exceptions import MlflowException
-
-    parts = re.fullmatch(r"models:/([^/:@]+)(?:/(\d+)|@([^/:@]+))", uri)
-    if parts is None:
-        raise MeguError(
-            f"{asked}: {uri!r} is not a registered model",
-            "write models:/name/version, models:/name@alias or runs:/id/name",
-        )
-    name, version, alias = parts.groups()
-    try:
-        return connected.get_model_version_by_alias(name, alias) if alias else connected.get_model_version(name, version)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        reason = str(error.message).strip().splitlines()[0]
-        raise MeguError(
-            f"{asked}: there is no {uri} ({reason})", "look in the MLflow registry for the name and version"
-        ) from None
