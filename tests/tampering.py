@@ -56,7 +56,7 @@ def flips(surface: str, path: Path, named: tuple[str, ...], rng: random.Random, 
         yield Change(surface, f"{path.name} byte {place}", lambda p=place, b=bit: _written(path, _flipped(path, p, b)), named)
     if size:
         yield Change(surface, f"{path.name} cut", lambda: _written(path, path.read_bytes()[:-1]), named)
-    yield Change(surface, f"{path.name} gone", lambda: _gone(path), named)
+    yield Change(surface, f"{path.name} gone", lambda: _written(path, None), named)
 
 
 def _flipped(path: Path, place: int, bit: int) -> bytes:
@@ -66,19 +66,13 @@ def _flipped(path: Path, place: int, bit: int) -> bytes:
 
 
 @contextmanager
-def _written(path: Path, content: bytes) -> Iterator[None]:
+def _written(path: Path, content: bytes | None) -> Iterator[None]:
+    """Another content for a while; None: no file."""
     before = path.read_bytes()
-    path.write_bytes(content)
-    try:
-        yield
-    finally:
-        path.write_bytes(before)
-
-
-@contextmanager
-def _gone(path: Path) -> Iterator[None]:
-    before = path.read_bytes()
-    path.unlink()
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
     try:
         yield
     finally:

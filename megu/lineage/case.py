@@ -11,7 +11,7 @@ from megu.lineage.record import Record
 from megu.project import Project
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from megu.tracking.lineage import MlflowClient
 
 JSON = Any
 

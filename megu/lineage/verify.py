@@ -25,7 +25,7 @@ from megu.project import Project
 from megu.store import Missing
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from megu.tracking.lineage import MlflowClient
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from megu.store import sha256_file, without_nan
 from megu.tracking import answered, client, uri, use
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient as MlflowClient  # noqa: PLC0414 - the type, for who may not import MLflow
 
 ROOT_TAG, SEAL_TAG, HEAD_TAG = "lineage.root", "lineage.seal", "lineage.head"
 #: Where a run keeps its dossier among its artifacts.
