@@ -20,6 +20,7 @@ from megu.project import Project, find
 from megu.stages import Device
 from megu.summary import Summary
 from megu.tracking import closing, warm_up
+from megu.tracking.environment import environment
 from tasks import inputs, record
 from tasks.engine import Decision, Executor, Planner, Run
 from tasks.entanglement import ENTANGLEMENT
@@ -175,7 +176,7 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
     project = find()
     config = configuration.load(project.root / params, settings or ())
     inputs.preflight(project, config)
-    run = Executor(project)
+    run = Executor(project, origin=environment(project.root))
     data, split = select(run, project, config)
     # Only now: a request for a class that the data set does not have leaves no MLflow run behind.
     with closing(record.begin(project, config)) as tracked:

@@ -30,6 +30,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets under data/ and their pins in data.dvc.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+lineage_app = typer.Typer(help="What a model came from, which models saw a sample, why two runs differ.", no_args_is_help=True)
+app.add_typer(lineage_app, name="lineage")
+keys_app = typer.Typer(help="Keys to sign dossiers with.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 
 ParamsOption = Annotated[
     Path | None, typer.Option("--params", metavar="FILE", help="Configuration file (default: the project's params.yaml).")
@@ -317,6 +321,128 @@ def _pin_in_words(pin: str) -> str:
 
 
 @app.command()
+def verify(
+    target: Annotated[str, typer.Argument(help="An MLflow run id, models:/name/version or @alias, or a dossier's folder.")],
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Predict and evaluate again from the weights, and ask the served form.")
+    ] = False,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--key", metavar="FILE", help="A public key (PEM) that may have signed. Repeatable; else the project's own."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute all that a dossier says; exit code 0: all holds, 1: something differs, 2: something cannot be checked here."""
+    from megu.lineage import verify as lineage
+    from megu.lineage.keys import read_public
+
+    here = _project_if_any()
+    report = lineage.verify(target, here, replay=replay, trusted=[read_public(path) for path in key or ()])
+    if as_json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        for check in report.checks:
+            print(f"{ {True: '✓', False: '✗', None: '?'}[check.holds] } {check.name}: {check.says}")
+        print({0: "all holds", 1: "NOT as recorded", 2: "nothing differs, but not all can be checked here"}[report.exit_code])
+    raise typer.Exit(report.exit_code)
+
+
+@lineage_app.command("show")
+def lineage_show(
+    target: Annotated[str | None, typer.Argument(help="As for `megu verify`; the newest dossier when left out.")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="As a Mermaid flowchart.")] = False,
+) -> None:
+    """Show what a model came from, back to the data."""
+    from megu.lineage import graph, reading
+
+    found = reading.dossier_of(target, _project_if_any())
+    version = found.dossier.tracked.version
+    model = f"models:/{version['name']}/{version['version']}" if version else None
+    print((graph.mermaid if mermaid else graph.text)(found.records, model))
+
+
+@lineage_app.command("which")
+def lineage_which(
+    sample: Annotated[str, typer.Option("--sample", help="A sample id, an image file, or an image's name in its data set.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say of every recorded model version whether it was trained on a sample, forgot it or never saw it."""
+    from megu.lineage import indexing
+
+    ids, answers = indexing.which(_project(), sample)
+    rows: list[dict[str, Any]] = [
+        {
+            "model": answer.row.model or None,
+            "mlflow_run_id": answer.row.run_id,
+            "history": answer.unlearned,
+            "original": answer.original,
+            "original_weights": answer.row.original,
+            "request": answer.row.request,
+            "created": answer.row.created,
+        }
+        for answer in answers
+    ]
+    if as_json:
+        print(json.dumps({"ids": ids, "models": rows}, indent=2))
+        return
+    words = {"trained": "trained on it", "never saw": "never saw it", "unknown": "was given, so nobody here knows"}
+    for row in rows:
+        print(
+            f"{row['model'] or 'not registered'}: {words.get(row['history'], 'forgot it')}; its original: {words[row['original']]}"
+            f" (run {row['mlflow_run_id']}, {row['created'][:10]}, forget {row['request']})"
+        )
+
+
+@lineage_app.command("diff")
+def lineage_diff(
+    before: Annotated[str, typer.Argument(help="As for `megu verify`.")],
+    after: Annotated[str, typer.Argument(help="As for `megu verify`.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say why two runs differ: data, request, code, parameters, labeler, seeds, environment, and what came of it."""
+    from megu.lineage import compare, reading
+
+    here = _project_if_any()
+    one, two = reading.dossier_of(before, here), reading.dossier_of(after, here)
+    found = compare.diff(one.dossier, two.dossier, one.records, two.records)
+    if as_json:
+        print(json.dumps({"roots": [one.dossier.root, two.dossier.root], "differences": found}, indent=2))
+        return
+    same = one.dossier.root == two.dossier.root
+    print(f"root: {'the same' if same else 'another'} ({one.dossier.root[:16]}…, {two.dossier.root[:16]}…)")
+    for group, lines in found.items():
+        print(f"{group}: {'the same' if not lines else ''}")
+        for line in lines:
+            print(f"  {line}")
+
+
+@lineage_app.command("index")
+def lineage_index() -> None:
+    """Make the index that `which` asks from the project's dossiers; exit code 1 when one could not be read."""
+    from megu.lineage import indexing
+
+    done, problems = indexing.rebuild(_project())
+    print(f"{done} runs")
+    for problem in problems:
+        print(f"megu: {problem}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
+
+
+@keys_app.command("create")
+def keys_create() -> None:
+    """Make an Ed25519 key in .megu/keys that dossiers are signed with from now on (passphrase: MEGU_KEY_PASSPHRASE)."""
+    from megu.lineage.keys import Keys
+
+    here = _project()
+    public = Keys(here.keys).create()
+    print(f"signing key: {here.relative(Keys(here.keys).private)} (keep it; back it up)")
+    print(f"public key:  {here.relative(public)} (give it to whoever is to verify: megu verify FOLDER --key FILE)")
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Check what is installed, reachable and missing, each with the fix; exit code 1 when something needed is missing."""
     from megu.doctor import checks
@@ -370,6 +496,14 @@ def _project() -> project.Project:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     project.prepare_environment(here)
     return here
+
+
+def _project_if_any() -> project.Project | None:
+    """A dossier can be looked at outside of any project."""
+    try:
+        return _project()
+    except MeguError:
+        return None
 
 
 def _config(here: project.Project, params: Path | None, settings: list[str] | None) -> Any:

@@ -21,6 +21,7 @@ from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.evaluation.params import EvaluationParams
 from megu.labeling.kinds import KINDS
+from megu.lineage.keys import LineageParams
 from megu.methods import lookup, names
 from megu.noise import NoiseParams
 from megu.params import STRICT, check
@@ -179,6 +180,7 @@ class Config(BaseModel):
     reference: ReferenceParams = ReferenceParams()
     evaluation: EvaluationParams = EvaluationParams()
     registry: RegistryParams = RegistryParams()
+    lineage: LineageParams = LineageParams()
 
     def to_json(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as the file would have it."""

@@ -22,7 +22,7 @@ class Project:
 
     @property
     def home(self) -> Path:
-        """Everything computed here: store, results, Prefect's and MLflow's databases. Safe to delete; nothing else is."""
+        """Everything computed here: store, results, Prefect's and MLflow's databases. Safe to delete but for `keys`; nothing else is."""
         return self.root / ".megu"
 
     @property
@@ -46,6 +46,21 @@ class Project:
     def answers(self) -> Path:
         """Every answer that a vision model gave, one file a model digest."""
         return self.home / "answers"
+
+    @property
+    def keys(self) -> Path:
+        """Secrets that cannot be made again: without them no commitment can be opened."""
+        return self.home / "keys"
+
+    @property
+    def dossiers(self) -> Path:
+        """One folder a finished run, by its MLflow id."""
+        return self.root / "results" / "dossiers"
+
+    @property
+    def index(self) -> Path:
+        """Which recorded run saw which sample."""
+        return self.home / "lineage"
 
     def data(self, name: str) -> Path:
         return self.root / "data" / name

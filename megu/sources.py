@@ -86,6 +86,12 @@ def _read(path: Path, stamp: tuple[int, int], module: str, packages: tuple[str, 
     return digest, frozenset(found)
 
 
+def file_digest(module: str, path: Path) -> str:
+    """The digest of one module's meaning, as the cache keys have it."""
+    status = path.stat()
+    return _read(path, (status.st_mtime_ns, status.st_size), module, PACKAGES)[0]
+
+
 def closure(module: str, root: Path | None = None, others: Mapping[str, Path] | None = None) -> dict[str, str]:
     """Digest by module, of ``module`` and all it imports from our packages, `SURROUNDINGS` left out.
 

@@ -101,6 +101,18 @@ def _explained(error: OSError, target: Path) -> Exception:
     return error
 
 
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with the entries of its metadata in order: the library writes them in another one each time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    head = json.loads(content[8:end])
+    if len(head.get("__metadata__", ())) < 2:
+        return content
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
 @dataclass(frozen=True)
 class Store:
     """The files under ``root``, each at ``<first two digits>/<sha256>.<kind>``."""
@@ -134,7 +146,7 @@ class Store:
         from safetensors.numpy import save
 
         contiguous = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
-        return self.put_bytes("safetensors", save(contiguous, metadata=dict(sorted(meta.items())) if meta else None))
+        return self.put_bytes("safetensors", _in_order(save(contiguous, metadata=dict(meta) if meta else None)))
 
     def holds(self, ref: Ref) -> bool:
         """Whether the file is there and its content is what the reference says."""

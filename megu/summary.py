@@ -55,6 +55,7 @@ class Summary:
     prefect_url: str | None = None
     model_version: str | None = None
     report: str = ""
+    dossier: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -72,4 +73,5 @@ class Summary:
             "prefect_flow_run_id": self.prefect_flow_run_id,
             "model_version": self.model_version,
             "report": self.report,
+            "dossier": self.dossier,
         }

@@ -205,6 +205,7 @@ def print_summary(summary: Summary) -> None:
     if summary.model_version:
         lines.append(f"registered   {summary.model_version}")
     lines.append(f"report       {summary.report}")
+    lines.append(f"dossier      {summary.dossier}; check it with megu verify {summary.mlflow_run_id}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -104,7 +104,8 @@ class Planner:
 
     def __call__(self, stage: Stage, /, *, label: str = "", **arguments: Any) -> Result | Pending:
         label = label or stage.name
-        waits = sorted({pending.label for pending in _pending(list(arguments.values()))})
+        entries = _entries(list(arguments.values()))
+        waits = sorted({entry.label for entry in entries if isinstance(entry, Pending)})
         if waits:
             decision = Decision(stage, label, "", {}, None, f"waits for {', '.join(waits)}")
         else:
@@ -113,21 +114,24 @@ class Planner:
         return decision.kept if decision.kept else Pending(label)
 
 
-def _pending(values: list[Any]) -> Iterator[Pending]:
+def _entries(values: list[Any]) -> Iterator[Any]:
+    """The values, and those inside lists among them."""
     for value in values:
-        if isinstance(value, Pending):
+        if isinstance(value, (list, tuple)):
+            yield from _entries(list(value))
+        else:
             yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _pending(list(value))
 
 
 @dataclass(frozen=True)
 class Ran:
-    """One finished step of a run: ``seconds`` is what it took now, which for a hit is the time of looking it up."""
+    """One finished step of a run: ``seconds`` is what it took now, which for a hit is the time of looking it up. ``parents``: the labels
+    of the steps whose results it was given."""
 
     decision: Decision
     result: Result
     seconds: float
+    parents: tuple[str, ...] = ()
 
 
 class Finished(Protocol):
@@ -165,7 +169,9 @@ class Executor:
         result = Result.from_json(step(decision, stage.bind(self.project, arguments), self.origin))
         # A kept result may have been made under another label (a retrain that is now the second of three).
         seconds = time.perf_counter() - started
-        self.ran.append(Ran(decision, result, seconds))
+        given = list(_entries(list(arguments.values())))
+        parents = tuple(ran.decision.label for ran in self.ran if any(entry is ran.result for entry in given))
+        self.ran.append(Ran(decision, result, seconds, parents))
         stages().stage_ends(decision.label, hit=decision.hit, seconds=seconds, says=stage.says(result))
         return result
 

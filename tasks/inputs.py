@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from megu import config as configuration
 from megu.config import Config
 from megu.data import arrays, pins, splits
 from megu.device import resolve
 from megu.errors import MeguError
+from megu.lineage.keys import Keys, signer
 from megu.methods import code, lookup
 from megu.project import Project
 from megu.stages import Code
@@ -21,6 +23,14 @@ def preflight(project: Project, config: Config) -> None:
     """Raise `MeguError` for what can be known to fail: what is given, and a labeler that has to be asked and cannot be."""
     given(project, config)
     labeler_ready(project, config)
+    signing_key(project, config)
+
+
+def signing_key(project: Project, config: Config) -> Any:
+    """The key that the dossier is to be signed with, None without one. Raises `MeguError` for one that cannot be used."""
+    keys = Keys(project.keys)
+    keys.commitment_key()
+    return signer(keys, project.root / config.lineage.key if config.lineage.key else None)
 
 
 def given(project: Project, config: Config) -> None:

@@ -18,6 +18,8 @@ from prefect.runtime import flow_run
 from megu import report, services, tracking
 from megu.config import Config
 from megu.evaluation import flat
+from megu.lineage import graph
+from megu.lineage.dossier import sha256
 from megu.methods import lookup
 from megu.progress import stages
 from megu.project import Project
@@ -27,7 +29,7 @@ from megu.store import canonical_json, writing
 from megu.summary import StageSummary, Summary
 from megu.tracking import Run
 from megu.tracking.environment import environment
-from tasks import kept
+from tasks import kept, lineage
 from tasks.engine import Executor, Finished, Ran
 
 #: Where `megu up` serves by default: the address of a link when no server runs at the moment.
@@ -70,7 +72,10 @@ def request_in_words(config: Config) -> str:
 
 
 @task(name="record-mlflow", description="Log parameters, metrics and artifacts to the MLflow run", persist_result=False)
-def record_mlflow(project: Project, config: Config, run: Run, executor: Executor, summary: Summary, page: str) -> None:
+def record_mlflow(
+    project: Project, config: Config, run: Run, executor: Executor, summary: Summary, page: str, origins: Mapping[str, str]
+) -> dict[str, str]:
+    """origins: see `reused_from`. Returns the SHA-256 of each artifact, by name."""
     results = {ran.decision.label: ran.result for ran in executor.ran}
     data, split, evaluation = results["dataset"], results["split"], results["evaluation"]
     metrics = flat(evaluation.values)
@@ -84,7 +89,6 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
     metrics |= {f"cached/{stage.name}": float(stage.hit) for stage in summary.stages}
     if summary.time_share is not None:
         metrics["time_share"] = summary.time_share
-    origins = {f"origin_run_id.{label}": origin for label, origin in reused_from(run, executor).items()}
     labeler = results["labeling"].values["labeler"] if "labeling" in results else None
     run.log(
         params=tracking.flat(config.to_json()) | ({"labeler": labeler["kind"]} if labeler else {}),
@@ -94,7 +98,7 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
             "split.sha256": split.files["positions"].sha256,
             "split.through_dvc": str(split.notes["through_dvc"]).lower(),
             **labeler_tags(config, results.get("labeling")),
-            **origins,
+            **{f"origin_run_id.{label}": origin for label, origin in origins.items()},
             **({"origin_run_id": Counter(origins.values()).most_common(1)[0][0]} if origins else {}),
             "mlflow.note.content": f"{report.summary_markdown(summary)}\n\n[Prefect flow run]({prefect_url(project)})",
         },
@@ -112,6 +116,7 @@ def record_mlflow(project: Project, config: Config, run: Run, executor: Executor
         for name, ref in results[label].files.items():
             contents[f"{label}/{name}.{ref.kind}"] = project.store.checked(ref).read_bytes()
     run.artifacts(contents)
+    return {name: sha256(content) for name, content in contents.items()}
 
 
 def labeler_tags(config: Config, labeling: Result | None) -> dict[str, str]:
@@ -149,7 +154,8 @@ def reused_from(run: Run, executor: Finished) -> dict[str, str]:
     description="Leave the main figures and a link to the MLflow run as Prefect artifacts",
     persist_result=False,
 )
-def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mapping[str, bytes]) -> None:
+def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mapping[str, bytes], graph: str) -> None:
+    """graph: the lineage as Mermaid."""
     link = run.url(services.endpoints(project.home).mlflow) or run.url(MLFLOW_UI)
     create_markdown_artifact(
         f"{report.summary_markdown(summary)}\n\n[MLflow run]({link})", key="unlearning", description=summary.headline
@@ -163,6 +169,9 @@ def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mappi
             create_image_artifact(
                 f"data:image/png;base64,{picture}", key=f"unlearning-{name}", description=name.replace("-", " ")
             )
+    create_markdown_artifact(
+        f"```mermaid\n{graph}\n```", key="unlearning-lineage", description="From the data to the model version"
+    )
     create_link_artifact(
         str(link), link_text="MLflow run", key="unlearning-mlflow-run", description="Every artifact and metric of this run"
     )
@@ -246,19 +255,25 @@ def time_share(executor: Finished) -> float | None:
 
 
 def publish(project: Project, config: Config, run: Run, executor: Executor, summary: Summary) -> Summary:
-    """Write the page, log everything to MLflow and to Prefect; returns the summary with the page's path.
+    """Write the page, log everything to MLflow and to Prefect, seal the dossier; returns the summary with the page's path.
 
     The page is the latest run's, where a person finds it; every run keeps its own in MLflow.
     """
     path = project.root / "results" / "report.html"
     summary = replace(summary, report=project.relative(path))
-    content = page(project, config, executor, summary, run)
+    origins = reused_from(run, executor)
+    records = lineage.records(project, executor, origins)
+    drawn = graph.mermaid(records, summary.model_version)
+    content = page(
+        project, config, executor, summary, run, {"as text": graph.text(records, summary.model_version), "Mermaid": drawn}
+    )
     with writing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
         temporary.chmod(0o644)
-    record_mlflow(project, config, run, executor, summary, content)
-    record_prefect(project, run, summary, figures(project, executor["figures"].result))
-    return summary
+    logged = record_mlflow(project, config, run, executor, summary, content, origins)
+    record_prefect(project, run, summary, figures(project, executor["figures"].result), drawn)
+    sealed = lineage.seal(project, config, run, executor, records, request_in_words(config), summary.model_version, logged)
+    return replace(summary, dossier=project.relative(sealed))
 
 
 def labeler_facts(labeling: Result) -> dict[str, str]:
@@ -275,8 +290,8 @@ def labeler_facts(labeling: Result) -> dict[str, str]:
     }
 
 
-def page(project: Project, config: Config, executor: Executor, summary: Summary, run: Run) -> str:
-    """The self-contained report of this run."""
+def page(project: Project, config: Config, executor: Executor, summary: Summary, run: Run, lineage: Mapping[str, str]) -> str:
+    """The self-contained report of this run. lineage: its graph, by form."""
     results = {ran.decision.label: ran.result for ran in executor.ran}
     live = services.endpoints(project.home)
     facts = environment(project.root)
@@ -313,6 +328,7 @@ def page(project: Project, config: Config, executor: Executor, summary: Summary,
             | {key.removeprefix("version."): value for key, value in facts.items() if key.startswith("version.")},
         },
         params=config.to_json(),
+        lineage=lineage,
         links={
             "MLflow run": run.url(live.mlflow) or run.url(MLFLOW_UI) or run.id,
             "Prefect flow run": prefect_url(project),

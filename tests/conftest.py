@@ -23,12 +23,13 @@ os.environ["DO_NOT_TRACK"] = "1"
 
 from data_fixtures import fashion_mnist, fashion_mnist_project  # noqa: E402 - the environment comes first
 from hypothesis import HealthCheck, settings  # noqa: E402
+from lineage_fixtures import finished  # noqa: E402
 
 # Examples may take their time on a busy machine; pytest-timeout stops what hangs.
 settings.register_profile("megu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("megu")
 
-__all__ = ["fashion_mnist", "fashion_mnist_project"]
+__all__ = ["fashion_mnist", "fashion_mnist_project", "finished"]
 
 
 @pytest.fixture(scope="session")

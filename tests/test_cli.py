@@ -38,14 +38,20 @@ def test_the_surface_is_what_the_readme_says() -> None:
         "doctor",
         "down",
         "explain",
+        "keys",
         "label",
+        "lineage",
         "methods",
         "models",
         "params",
         "run",
         "status",
         "up",
+        "verify",
     ]
+    assert sorted(command.commands["lineage"].commands) == ["diff", "index", "show", "which"]
+    options = {option for parameter in command.commands["verify"].params for option in parameter.opts}
+    assert options == {"target", "--replay", "--key", "--json"}
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}

@@ -20,9 +20,10 @@ ALLOWED = {
     "mlflow": ("megu/tracking/",),
     "dvc": (),  # DVC is used by its command line
     "ollama": ("megu/labeling/",),
-    "pydantic": ("megu/config.py",),
+    "pydantic": ("megu/config.py", "megu/lineage/dossier.py"),
     "typer": ("megu/cli.py",),
     "rich": ("megu/terminal.py", "megu/cli.py"),
+    "cryptography": ("megu/lineage/keys.py", "megu/lineage/dossier.py"),
     "pickle": (),
     "joblib": (),
 }

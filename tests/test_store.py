@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from megu.errors import MeguError
 from megu.store import Missing, Ref, Store, canonical_json, writing
@@ -81,3 +82,15 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(MeguError, match="the disk is full"), writing(target):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_arrays_with_equal_facts_are_one_file_every_time(tmp_path: Path) -> None:
+    """The library writes the facts in an order of its own each time."""
+    arrays = {"b": np.arange(3), "a": np.ones((2, 2), dtype=np.float32)}
+    meta = dict.fromkeys("zyxwvu", "é" * 3)
+    refs = {Store(tmp_path).put_arrays(arrays, meta) for _ in range(20)}
+    assert len(refs) == 1
+    with safe_open(str(Store(tmp_path).path(*refs)), framework="np") as file:
+        assert file.metadata() == meta
+    kept = Store(tmp_path).arrays(*refs)
+    assert {name: array.tolist() for name, array in kept.items()} == {name: array.tolist() for name, array in arrays.items()}

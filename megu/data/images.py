@@ -308,15 +308,7 @@ class _Decoder:
 
     def _try(self, entry: _Entry) -> Images | str:
         """The image (H, W, C), or why it cannot be read."""
-        from PIL import Image, UnidentifiedImageError
-
-        try:
-            with Image.open(io.BytesIO(entry.read())) as image:
-                return _pixels(image, self.packing.size)
-        except UnidentifiedImageError:
-            return "not an image"
-        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError) as error:
-            return " ".join(str(error).split()) or type(error).__name__
+        return _readable(entry.read, self.packing.size)
 
     def _of_one_size(self, image: Images, entry: _Entry) -> Images:
         size = (image.shape[0], image.shape[1])
@@ -346,6 +338,30 @@ class _Decoder:
             if writer.shape[3] < channels:
                 writer.widen()
                 writer.close()
+
+
+def _readable(read: Callable[[], bytes], size: tuple[int, int] | None) -> Images | str:
+    """An image (H, W, C), or why it cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(read())) as image:
+            return _pixels(image, size)
+    except UnidentifiedImageError:
+        return "not an image"
+    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+
+
+def decoded(path: Path, size: tuple[int, int]) -> Images:
+    """One image file in the form that a data set of this size (height, width) has it: uint8 (H, W, C).
+
+    Raises `MeguError` when it is not an image that can be read.
+    """
+    found = _readable(path.read_bytes, size)
+    if isinstance(found, str):
+        raise MeguError(f"{path} cannot be read: {found}", "name an image file")
+    return found
 
 
 def _pixels(image: Any, size: tuple[int, int] | None) -> Images:

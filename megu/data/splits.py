@@ -95,7 +95,11 @@ def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit
         chosen = tuple(sorted({class_index(names, name, dataset.name) for name in params.classes}))
         forget, test_forget = np.isin(train, chosen), np.isin(test, chosen)
     else:
-        ids = [*params.ids, *_ids_of(dataset, params.files)] if params.scenario == "ids" else _draw(dataset, params.count, seed)
+        ids = (
+            [*params.ids, *ids_of_files(dataset, params.files)]
+            if params.scenario == "ids"
+            else _draw(dataset, params.count, seed)
+        )
         forget = _with_ids(dataset, ids)
         test_forget = np.zeros(len(dataset.test), dtype=bool)
     if not forget.any():
@@ -155,7 +159,7 @@ def class_index(classes: Sequence[str], name: str, dataset: str) -> int:
     raise MeguError(f"forget.classes: data set {dataset!r} has no class {name!r}", hint)
 
 
-def _ids_of(dataset: Dataset, files: Sequence[str]) -> list[str]:
+def ids_of_files(dataset: Dataset, files: Sequence[str]) -> list[str]:
     """The ids of the training images of these names."""
     if not files:
         return []

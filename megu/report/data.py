@@ -13,7 +13,7 @@ from megu.summary import Summary
 class ReportData:
     """summary: the run. entanglement: score and, by forgotten class, its nearest classes. facts: what was run on what, by group.
 
-    params: the whole configuration. links: text -> address or id.
+    params: the whole configuration. lineage: the graph from the model back to the data, by form. links: text -> address or id.
     """
 
     title: str
@@ -21,4 +21,5 @@ class ReportData:
     entanglement: Mapping[str, Any]
     facts: Mapping[str, Mapping[str, str]]
     params: Mapping[str, Any]
+    lineage: Mapping[str, str]
     links: Mapping[str, str]

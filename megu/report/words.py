@@ -12,7 +12,7 @@ from megu.summary import Summary
 FORGOTTEN, NEAR = 1.0, 1.5
 
 
-def headline(request: str, evaluation: Mapping[str, Any]) -> str:
+def headline(request: str, evaluation: Mapping[str, Any], forgotten: float = FORGOTTEN, near: float = NEAR) -> str:
     """One sentence: what happened to the forgotten and to the rest, and whether that is what a retrain gives."""
     before, after = evaluation["original"]["metrics"], evaluation["unlearned"]["metrics"]
     reference = (evaluation.get("reference") or {}).get("metrics")
@@ -20,12 +20,21 @@ def headline(request: str, evaluation: Mapping[str, Any]) -> str:
     rest = f"the rest {number(before['Ar'])} → {number(after['Ar'])}"
     if reference is None:
         return f"{known}; {rest}; no retrain to compare with"
-    verdict = []
-    if after["Af"] is not None and reference["Af"] is not None and after["Af"] > max(FORGOTTEN, reference["Af"] + FORGOTTEN):
-        verdict.append("NOT forgotten")
-    if after["Ar"] is not None and reference["Ar"] is not None and after["Ar"] < reference["Ar"] - NEAR:
-        verdict.append(f"{reference['Ar'] - after['Ar']:.1f} points of the rest LOST")
-    return f"{known}; {rest} (retrain {number(reference['Ar'])})" + (f" — {' and '.join(verdict)}" if verdict else "")
+    failed = failures(evaluation, forgotten, near)
+    return f"{known}; {rest} (retrain {number(reference['Ar'])})" + (f" — {' and '.join(failed)}" if failed else "")
+
+
+def failures(evaluation: Mapping[str, Any], forgotten: float = FORGOTTEN, near: float = NEAR) -> list[str]:
+    """What the comparison with the retrain does not allow; empty when nothing, or when there is no retrain."""
+    after, reference = evaluation["unlearned"]["metrics"], (evaluation.get("reference") or {}).get("metrics")
+    if reference is None:
+        return []
+    failed = []
+    if after["Af"] is not None and reference["Af"] is not None and after["Af"] > max(forgotten, reference["Af"] + forgotten):
+        failed.append("NOT forgotten")
+    if after["Ar"] is not None and reference["Ar"] is not None and after["Ar"] < reference["Ar"] - near:
+        failed.append(f"{reference['Ar'] - after['Ar']:.1f} points of the rest LOST")
+    return failed
 
 
 def number(value: float | None, digits: int = 1, unit: str = "%") -> str:

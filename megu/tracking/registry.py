@@ -18,6 +18,7 @@ from megu.models import brought_by
 from megu.store import sha256_file
 from megu.tracking import Run, answered, client, use
 from megu.tracking.environment import package_version
+from megu.tracking.versions import DIGEST_TAG, WEIGHTS, find_version
 from megu.weights import load_weights
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
 #: What the served form needs to run.
 REQUIREMENTS = ("torch", "numpy", "safetensors")
-DIGEST_TAG = "weights_sha256"
-#: Where the weights lie in a version.
-_WEIGHTS = "artifacts/weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,10 @@ def _has_files(run: Run, entry: ModelVersion) -> bool:
 
     use(run.client.tracking_uri)
     try:
-        files = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{entry.name}/{entry.version}/{Path(_WEIGHTS).parent}")
+        files = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{entry.name}/{entry.version}/{Path(WEIGHTS).parent}")
     except MlflowException:
         return False
-    return any(Path(file.path).name == Path(_WEIGHTS).name for file in files)
+    return any(Path(file.path).name == Path(WEIGHTS).name for file in files)
 
 
 def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8], name: str, tags: dict[str, str]) -> str:
@@ -147,6 +145,21 @@ def _without_caches(package: Path, folder: Path) -> str:
 
 
 @answered
+def serve(connected: MlflowClient, uri: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What a registered version answers: probabilities (N, K) for images (N, H, W, C).
+
+    Runs the code that was registered, in a copy: Python leaves files beside what it runs.
+    """
+    import mlflow.pyfunc
+
+    use(connected.tracking_uri)
+    with tempfile.TemporaryDirectory() as folder:
+        copied = _download(uri, Path(folder), connected)
+        answers: NDArray[np.float32] = mlflow.pyfunc.load_model(str(copied)).predict(images)
+    return answers
+
+
+@answered
 def fetch_weights(uri: str, folder: Path, *, home: Path) -> Path:
     """Copy the weights of a model into ``folder``: a registered version (``models:/name/3``, ``models:/name@alias``) or a model that
     a run logged (``runs:/<run id>/<name>``).
@@ -161,9 +174,9 @@ def fetch_weights(uri: str, folder: Path, *, home: Path) -> Path:
     if re.fullmatch(r"runs:/[^/]+/.+", uri):
         place = uri
     else:
-        entry = _version(connected, uri)
+        entry = find_version(connected, uri)
         place, digest = f"models:/{entry.name}/{entry.version}", entry.tags.get(DIGEST_TAG)
-    weights = _download(f"{place}/{_WEIGHTS}", folder, connected) or _find_weights(_download(place, folder, connected), uri)
+    weights = _download(f"{place}/{WEIGHTS}", folder, connected) or _find_weights(_download(place, folder, connected), uri)
     if digest and sha256_file(weights) != digest:
         raise MeguError(
             f"original.model: the weights of {uri} are damaged", "register the model again, or name another version"
@@ -199,24 +212,3 @@ def _find_weights(model: Path | None, uri: str) -> Path:
     raise MeguError(
         f"original.model: {uri} holds no weights that can be read (another program registered it, or its files are gone)", fix
     )
-
-
-def _version(connected: MlflowClient, uri: str) -> ModelVersion:
-    from mlflow.exceptions import MlflowException
-
-    parts = re.fullmatch(r"models:/([^/:@]+)(?:/(\d+)|@([^/:@]+))", uri)
-    if parts is None:
-        raise MeguError(
-            f"original.model: {uri!r} is not a registered model",
-            "write models:/name/version, models:/name@alias or runs:/id/name",
-        )
-    name, version, alias = parts.groups()
-    try:
-        return connected.get_model_version_by_alias(name, alias) if alias else connected.get_model_version(name, version)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        reason = str(error.message).strip().splitlines()[0]
-        raise MeguError(
-            f"original.model: there is no {uri} ({reason})", "look in the MLflow registry for the name and version"
-        ) from None

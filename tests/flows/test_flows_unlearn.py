@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lineage_fixtures import slice_of
 
 from megu import sources
 from megu.data import arrays, dvc
@@ -36,24 +37,6 @@ STAGES = [
     "unlearn", "predict unlearned", "reference", "predict reference", "evaluation", "figures",
 ]  # fmt: skip
 Go = Callable[..., Summary]
-
-
-def slice_of(dataset: Dataset, root: Path, train: int = 120, test: int = 20) -> None:
-    """The first images of each class as a data set of their own."""
-
-    def first(partition: arrays.Partition, count: int) -> tuple[Any, Any]:
-        at = np.sort(np.concatenate([np.flatnonzero(partition.labels == k)[:count] for k in range(dataset.num_classes)]))
-        return np.asarray(partition.images[at]), np.asarray(partition.labels[at])
-
-    arrays.save(
-        root / "data" / "slice",
-        name="slice",
-        classes=dataset.classes,
-        train=first(dataset.train, train),
-        test=first(dataset.test, test),
-        source="Fashion-MNIST",
-        licence="MIT",
-    )
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ def page(figures: dict[str, bytes] | None = None, **changes: Any) -> str:
         entanglement={"score": 2.0, "nearest": {"Bag": ["Shirt", "Coat"]}},
         facts={"Data": {"data set": "fashion-mnist"}},
         params={"seed": 0, "noise": {"steps": 40}},
+        lineage={"as text": "unlearn: weights 1234", "Mermaid": "flowchart LR"},
         links={"MLflow run": "http://127.0.0.1:5000/#/experiments/1/runs/2", "Prefect flow run": "an-id"},
     )
     return render(replace(data, **changes), figures or {})
@@ -101,7 +102,13 @@ def test_the_page_is_self_contained() -> None:
 
 def test_names_from_outside_are_escaped() -> None:
     hostile = "<script>alert(1)</script>"
-    made = page(title=hostile, facts={hostile: {hostile: hostile}}, links={hostile: hostile}, params={hostile: hostile})
+    made = page(
+        title=hostile,
+        facts={hostile: {hostile: hostile}},
+        links={hostile: hostile},
+        params={hostile: hostile},
+        lineage={hostile: hostile},
+    )
     assert "<script" not in made
     assert "&lt;script&gt;" in made
 

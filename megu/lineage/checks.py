@@ -1,0 +1,232 @@
+"""The checks of what lies in the dossier and in the project: each says whether one thing is as recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from megu.lineage.case import JSON, Case, Check, differences, summed
+from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint
+from megu.lineage.dossier import FORGOTTEN, MAIN, sha256
+from megu.lineage.keys import Keys, signed_by
+from megu.lineage.record import Record, faults, root
+from megu.report.words import failures, headline
+from megu.stages import Result
+from megu.store import Ref, sha256_file
+
+
+def signature(case: Case) -> Check:
+    """Signed by whom, if at all."""
+    seal, name = case.seal, "signature"
+    if not seal.signed or seal.public is None or seal.signature is None:
+        if case.trusted:
+            return Check(name, False, "unsigned, though there is a key that should have signed it")
+        return Check(name, True, "unsigned: nothing says who made it")
+    if not signed_by(seal.public, seal.signature, case.opened.content):
+        return Check(name, False, f"it is not one of {MAIN} by the key {seal.public[:16]}…")
+    if not case.trusted:
+        return Check(name, None, f"by the key {seal.public[:16]}…, and whose that is cannot be told: name it with --key")
+    if seal.public not in case.trusted:
+        return Check(name, False, f"by the key {seal.public[:16]}…, which is none that is trusted here")
+    return Check(name, True, f"by the key {seal.public[:16]}…")
+
+
+def chain(case: Case) -> Check:
+    """Each record made of those before it, and all of them the root."""
+    wrong = faults(case.records)
+    if root(case.records) != case.dossier.root:
+        wrong.append("the records do not come to the root")
+    return summed("chain", wrong, [], f"{len(case.records)} records come to the root {case.dossier.root[:16]}…")
+
+
+def facts(case: Case) -> Check:
+    """What the dossier says is what its records say."""
+    dossier = case.dossier
+    pairs: dict[str, tuple[JSON, JSON]] = {}
+    if (data := case.record("dataset")) is not None:
+        pairs |= {
+            f"data {key}": (getattr(dossier.data, key), data.values[key]) for key in ("name", "dvc_hash", "source", "licence")
+        }
+    if (split := case.record("split")) is not None:
+        pairs["split"] = (dossier.scope.split, split.files["positions"]["sha256"])
+        pairs["scenario"] = (dossier.scope.scenario, split.values["scenario"])
+    for which, stage in (("original", "original|given"), ("unlearned", "unlearn")):
+        if (made := case.record(stage)) is not None:
+            pairs[which] = (getattr(dossier.models, which), made.files["weights"]["sha256"])
+            pairs[f"{which} digest"] = (getattr(dossier.models, f"{which}_digest"), made.values["weights_digest"])
+    if (unlearn := case.record("unlearn")) is not None:
+        pairs["method"] = (dossier.method["name"], unlearn.parts["method"])
+        pairs |= {
+            f"unlearn.{key.removeprefix('params.')}": (dossier.parameters["unlearn"].get(key.removeprefix("params.")), value)
+            for key, value in unlearn.parts.items()
+            if key.startswith("params.")
+        }
+    if (labeling := next((r for r in case.records if r.label == "labeling"), None)) is not None:
+        pairs["labeler"] = (dossier.labeler, labeling.values["labeler"])
+    if (evaluation := case.record("evaluation")) is not None:
+        pairs["evaluation"] = (dossier.evidence.evaluation, dict(evaluation.values))
+    wrong = [name for name, (said, recorded) in pairs.items() if said != recorded]
+    metrics = dossier.evidence.evaluation["unlearned"]["metrics"]
+    wrong += [
+        f"metric {name}"
+        for name, value in metrics.items()
+        if value is not None and dossier.tracked.run["metrics"].get(name) != value
+    ]
+    return summed(
+        "facts", [f"{name} is not what the records say" for name in wrong], [], f"{len(pairs)} facts are what the records say"
+    )
+
+
+def verdict(case: Case) -> Check:
+    """The verdict, made again from the evidence and the thresholds that were applied."""
+    evidence = case.dossier.evidence
+    thresholds = (evidence.thresholds["forgotten"], evidence.thresholds["near"])
+    again = headline(str(case.dossier.request["words"]), evidence.evaluation, *thresholds)
+    wrong = [] if again == evidence.verdict else [f"from the evidence it is: {again}"]
+    if failures(evidence.evaluation, *thresholds) != evidence.failures:
+        wrong.append("what failed is not what the thresholds say")
+    return summed("verdict", wrong, [], evidence.verdict)
+
+
+def commitments(case: Case) -> Check:
+    """The commitments are those to the forgotten samples, made again from data and split under the project's key."""
+    name, scope = "commitments", case.dossier.scope
+    if len(case.opened.forgotten) != scope.commitments * SIZE:
+        return Check(name, False, f"{FORGOTTEN} has not the {scope.commitments:,} commitments it should have")
+    key = Keys(case.project.keys).commitment_key() if case.project else None
+    if key is None:
+        return Check(name, None, "the key is not here (.megu/keys/commitments.key of the project)")
+    if fingerprint(key) != scope.key:
+        return Check(name, False if case.at_home() else None, "the key here is another one")
+    split, positions = case.record("split"), None
+    if case.project is not None and split is not None and case.project.store.holds(Ref.from_json(split.files["positions"])):
+        positions = case.project.store.arrays(Ref.from_json(split.files["positions"]))
+    ids = _ids(case)
+    if positions is None or ids is None:
+        return Check(name, None, "the data set or the split is not here to make them again")
+    forget = [bytes(value) for value in ids[positions["forget"]]]
+    retain = [bytes(value) for value in ids[positions["retain"]]]
+    wrong = [] if commit_all(key, forget) == case.opened.forgotten else ["they are not those to the forgotten samples"]
+    if commit(key, b"".join(sorted(retain))).hex() != scope.retained:
+        wrong.append("the retain set is another")
+    counts = {group: len(positions[group]) for group in ("forget", "retain", "test_forget", "test_retain")}
+    wrong += differences({group: getattr(scope, group) for group in counts}, counts)
+    return summed(name, wrong, [], f"{scope.commitments:,} forgotten samples, {scope.retain:,} retained")
+
+
+def _ids(case: Case) -> Any:
+    """The ids of the training images, where the data set is here; None where it is not."""
+    import numpy as np
+
+    path = case.project.data(case.dossier.data.name) / "train_ids.npy" if case.project else None
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False) if path else None
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def files(case: Case) -> Check:
+    """Every file that a stage made, in the content store."""
+    refs = {f"{record.label}/{name}": ref for record in case.records for name, ref in record.refs.items()}
+    if case.project is None:
+        return Check("files", None, f"the {len(refs)} files of the stages are not here")
+    wrong, missing, seen = [], [], dict[Path, bool]()
+    for name, ref in refs.items():
+        path = case.project.store.path(ref)
+        if not path.is_file():
+            missing.append(f"{name} is not in the store")
+            continue
+        if path not in seen:
+            seen[path] = case.project.store.holds(ref)
+        if not seen[path]:
+            wrong.append(f"{name} has changed ({path.name[:16]}…)")
+    return summed("files", wrong, missing, f"{len(refs)} files of the stages are what they were")
+
+
+def kept_results(case: Case) -> Check:
+    """The kept results, which later runs use."""
+    if case.project is None:
+        return Check("kept results", None, "they are not here")
+    wrong, missing, again = [], [], 0
+    for record in case.records:
+        path = case.project.results / record.key
+        if not path.is_file():
+            missing.append(f"the kept result of {record.label} is gone")
+        elif sha256_file(path) != case.dossier.results[record.label]:
+            if not _made_again(path, record):
+                wrong.append(f"the kept result of {record.label} has changed")
+            again += 1
+    return summed(
+        "kept results", wrong, missing, f"{len(case.records)} kept results" + (f", {again} made again since" if again else "")
+    )
+
+
+def _made_again(path: Path, record: Record) -> bool:
+    """Whether a kept result that is not the one recorded was made later and is the same."""
+    try:
+        kept = Result.from_json(json.loads(json.loads(path.read_bytes())["result"]))
+        made = dict(record.circumstances)
+        return (
+            kept.digest == record.result_digest
+            and kept.stage == record.stage
+            and kept.origin["created"] > made["origin"]["created"]
+        )
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def data(case: Case) -> Check:
+    """The data set under ``data/``, every byte."""
+    from megu.data import pins as dvc_pins
+
+    name, facts = "data", case.dossier.data
+    folder = case.project.data(facts.name) if case.project else None
+    if case.project is None or folder is None or not folder.is_dir():
+        return Check(name, None, f"the data set {facts.name} is not here")
+    found = dvc_pins.hash_dir(folder)
+    if (found.md5, found.size, found.nfiles) == (facts.dvc_hash, facts.size, facts.nfiles):
+        return Check(name, True, f"{facts.name} has the DVC hash {facts.dvc_hash}")
+    pinned = dvc_pins.read(case.project.root).get(facts.name)
+    if pinned == found:
+        return Check(name, None, f"data.dvc pins a newer version of {facts.name}; this run's was {facts.dvc_hash}")
+    return Check(name, False, f"data/{facts.name} has the DVC hash {found.md5}, not {facts.dvc_hash}")
+
+
+def dvc(case: Case) -> Check:
+    """``data.dvc`` and ``dvc.lock``: as committed at the recorded commit, and as they are now."""
+    from megu.lineage import versioned
+
+    return versioned.check_pins(case)
+
+
+def code(case: Case) -> Check:
+    """The sources that the stages ran, by digest: as they are installed, or at the recorded commit."""
+    from megu.lineage import versioned
+
+    return versioned.check_code(case)
+
+
+def index(case: Case) -> Check:
+    """The row of this run in the index, and the sets it names."""
+    from megu.lineage.index import Index
+    from megu.lineage.indexing import row_of
+
+    if case.project is None or not case.at_home():
+        return Check("index", None, "the index of the project is not here")
+    kept = Index(case.project.index)
+    row = kept.row(case.dossier.run.mlflow_run_id)
+    if row is None:
+        return Check("index", None, "this run is not in the index: `megu lineage index` makes it again")
+    wrong = differences(vars(row_of(case.dossier, case.seal.seal, row.trained)), vars(row))
+    missing = []
+    for what, name in (("training", row.trained), ("forget", row.forgotten)):
+        if not kept.path(name).is_file():
+            missing.append(f"its {what} set is gone")
+        elif sha256_file(kept.path(name)) != name:
+            wrong.append(f"its {what} set has changed")
+    key, ids = Keys(case.project.keys).commitment_key(), _ids(case)
+    if key is not None and ids is not None and not wrong and sha256(commit_all(key, (bytes(i) for i in ids))) != row.trained:
+        data_moved = data(case).holds is not True
+        (missing if data_moved else wrong).append("its training set is not that of the data set")
+    return summed("index", wrong, missing, "which samples this run saw is indexed")

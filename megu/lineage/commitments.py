@@ -1,0 +1,47 @@
+"""Commitments to samples: whoever holds the key and a sample can tell whether it is meant, nobody else learns which is.
+
+An id is a hash of an image, and hashing is not anonymisation: whoever has the image can make the hash. A commitment is
+HMAC-SHA256(key, id) under a random key that stays in the project.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+SIZE = 32
+
+
+def commit(key: bytes, sample: bytes) -> bytes:
+    """The commitment to one sample: 32 bytes."""
+    return hmac.digest(key, sample, "sha256")
+
+
+def commit_all(key: bytes, samples: Iterable[bytes]) -> bytes:
+    """The commitments to samples, without doubles, sorted, one after the other."""
+    return b"".join(sorted({commit(key, sample) for sample in samples}))
+
+
+def hidden(key: bytes, names: Sequence[str]) -> list[str]:
+    """Commitments in hex, sorted: what stands for ids and file names where they may not be written down."""
+    return sorted(commit(key, name.encode()).hex() for name in names)
+
+
+def fingerprint(key: bytes) -> str:
+    """Names a key without giving it away."""
+    return commit(key, b"megu: which key is this").hex()[:16]
+
+
+def holds(path: Path, commitment: bytes) -> bool:
+    """Whether a file of sorted commitments has this one; reads a few of them only."""
+    low, high = 0, path.stat().st_size // SIZE
+    with path.open("rb") as file:
+        while low < high:
+            middle = (low + high) // 2
+            file.seek(middle * SIZE)
+            found = file.read(SIZE)
+            if found == commitment:
+                return True
+            low, high = (middle + 1, high) if found < commitment else (low, middle)
+    return False

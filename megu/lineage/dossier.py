@@ -1,0 +1,278 @@
+"""The dossier: a folder that says what a run did, in a form that can be checked without the project it was made in.
+
+``dossier.json`` holds the facts, and the hashes of the two files beside it: ``records.jsonl`` (one record a stage,
+`megu.lineage.record`) and ``forgotten.bin`` (commitments to the forgotten samples, `megu.lineage.commitments`). ``seal.json`` has
+the hash of ``dossier.json``, the seal, and the signature of it where there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from megu.errors import MeguError
+from megu.lineage.record import newer_is_refused
+from megu.params import STRICT
+from megu.store import canonical_json
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+#: Raised when what a dossier holds changes.
+FORMAT = 1
+
+MAIN, RECORDS, FORGOTTEN, SEAL = "dossier.json", "records.jsonl", "forgotten.bin", "seal.json"
+NAMES = (MAIN, RECORDS, FORGOTTEN, SEAL)
+
+JSON = Any
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """Which run. created: when the dossier was sealed (UTC)."""
+
+    __pydantic_config__ = STRICT
+
+    mlflow_run_id: str
+    experiment: str
+    name: str
+    prefect_flow_run_id: str
+    created: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What is forgotten, in numbers and commitments.
+
+    scenario, forget, retain, test_forget, test_retain: the request's kind, images of each group.
+    split: SHA-256 of the positions. through_dvc: whether ``dvc.lock`` pins them, with the hash dvc.
+    locked: a commitment to the parameters in ``dvc.lock``.
+    key: fingerprint of the key of the commitments. commitments: how many distinct samples ``forgotten.bin`` has.
+    retained: one commitment to the ids of the whole retain set.
+    """
+
+    __pydantic_config__ = STRICT
+
+    scenario: str
+    forget: int
+    retain: int
+    test_forget: int
+    test_retain: int
+    split: str
+    through_dvc: bool
+    dvc: str | None
+    locked: str | None
+    key: str
+    commitments: int
+    retained: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """The data set. dvc_hash, size, nfiles: as DVC has them. pin: its entry in ``data.dvc``. files: SHA-256 of ``data.dvc`` and
+    ``dvc.lock`` as they were."""
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    dvc_hash: str
+    size: int
+    nfiles: int
+    source: str
+    licence: str
+    train: int
+    test: int
+    pin: dict[str, JSON] | None
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Weights by SHA-256 of the file, and by `megu.weights.digest`. given: the original came from outside, so what it was trained
+    on is known to whoever gave it."""
+
+    __pydantic_config__ = STRICT
+
+    original: str
+    original_digest: str
+    given: bool
+    unlearned: str
+    unlearned_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was measured and how it was judged.
+
+    evaluation: every metric, of original, unlearned and reference. thresholds: those applied. reference: what it was compared with.
+    verdict: one sentence. failures: what the thresholds do not allow; empty when nothing.
+    """
+
+    __pydantic_config__ = STRICT
+
+    evaluation: dict[str, JSON]
+    thresholds: dict[str, float]
+    reference: str
+    verdict: str
+    failures: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """level: "exact" or "empirical". limits: what is not claimed, in plain words."""
+
+    __pydantic_config__ = STRICT
+
+    level: str
+    limits: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Previous:
+    """The dossier before this one in the chain of the registered model."""
+
+    __pydantic_config__ = STRICT
+
+    mlflow_run_id: str
+    seal: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """MLflow as it was when the dossier was sealed: the run (`megu.tracking.lineage.run_facts`), the SHA-256 of each of its
+    artifacts, the registered version (`megu.tracking.lineage.version_facts`) and the alias that it was given."""
+
+    __pydantic_config__ = STRICT
+
+    run: dict[str, JSON]
+    artifacts: dict[str, str]
+    version: dict[str, JSON] | None
+    alias: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dossier:
+    """Everything a run claims. files: SHA-256 of the files beside it. results: SHA-256 of each kept result's record, by label."""
+
+    __pydantic_config__ = STRICT
+
+    format: int
+    root: str
+    files: dict[str, str]
+    run: RunFacts
+    request: dict[str, JSON]
+    scope: Scope
+    data: DataFacts
+    models: ModelFacts
+    labeler: dict[str, JSON] | None
+    method: dict[str, JSON]
+    parameters: dict[str, JSON]
+    environment: dict[str, str]
+    device: dict[str, str]
+    seeds: dict[str, int]
+    evidence: Evidence
+    claim: Claim
+    results: dict[str, str]
+    previous: Previous | None
+    tracked: Tracked
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: what is hashed and signed."""
+        return canonical_json(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seal:
+    """seal: SHA-256 of ``dossier.json``. signed: by the key ``public`` (hex), ``signature`` (hex); both None when it is not."""
+
+    __pydantic_config__ = STRICT
+
+    format: int
+    seal: str
+    signed: bool
+    public: str | None
+    signature: str | None
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sealed(dossier: Dossier, records: bytes, forgotten: bytes, key: Ed25519PrivateKey | None) -> dict[str, bytes]:
+    """The files of the folder, by name."""
+    from megu.lineage.keys import public_of, sign
+
+    content = dossier.to_bytes()
+    seal = Seal(
+        format=FORMAT,
+        seal=sha256(content),
+        signed=key is not None,
+        public=public_of(key) if key else None,
+        signature=sign(key, content) if key else None,
+    )
+    return {MAIN: content, RECORDS: records, FORGOTTEN: forgotten, SEAL: canonical_json(asdict(seal))}
+
+
+def parse(content: bytes, where: str) -> Dossier:
+    """Read a ``dossier.json``.
+
+    Raises `megu.lineage.record.Newer` for a newer format, `MeguError` for a cut file, an unknown field or a value of a wrong type.
+    """
+    return _strict(Dossier, content, where)
+
+
+def parse_seal(content: bytes, where: str) -> Seal:
+    """Read a ``seal.json``; raises as `parse` does."""
+    seal = _strict(Seal, content, where)
+    if seal.signed != (seal.public is not None) or seal.signed != (seal.signature is not None):
+        raise MeguError(f"{where} says half of a signature", "it is not as megu wrote it")
+    return seal
+
+
+def _strict(kind: type[T], content: bytes, where: str) -> T:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise MeguError(f"{where} is cut off or not JSON ({error})", "get the file again") from None
+    if not isinstance(value, Mapping):
+        raise MeguError(f"{where} is not a dossier's", "name a folder that megu wrote")
+    newer_is_refused(value.get("format"), FORMAT, where)
+    try:
+        return TypeAdapter(kind).validate_json(content, strict=True)
+    except ValidationError as failed:
+        first = failed.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        known = {"unexpected_keyword_argument": "is unknown", "extra_forbidden": "is unknown", "missing": "is missing"}
+        said = known.get(first["type"], f"is wrong: {first['msg'][:1].lower()}{first['msg'][1:]}")
+        raise MeguError(f"{where}: the field {field} {said}", "it is not as megu wrote it") from None
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    """The files of a folder by name, those that are there, and any that should not be."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def claim(method: str, given: bool) -> Claim:
+    """What a run may claim. given: the original model came from outside."""
+    if method == "retrain":
+        limits = [
+            "exact: the model was trained from fresh weights on the retain set alone, so the forgotten images had no part in it",
+            "this says nothing of copies of the images elsewhere, nor of models made earlier",
+        ]
+        return Claim(level="exact", limits=limits)
+    limits = [
+        "empirical: the model was changed to behave as if it had not seen the forgotten images, and measured; it is no proof",
+        "what is measured is accuracy and one entropy attack; a stronger attack may still tell that an image was in training",
+        "no certificate in the sense of differential privacy or certified removal is claimed",
+        "this says nothing of copies of the images elsewhere, nor of models made earlier",
+    ]
+    if given:
+        limits.append("the original model was given: that it was trained on this data set is its giver's word")
+    return Claim(level="empirical", limits=limits)

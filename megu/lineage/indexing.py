@@ -1,0 +1,134 @@
+"""Rows of the index from dossiers, and samples by id, image or name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from megu.data import arrays
+from megu.errors import MeguError
+from megu.lineage import dossier as folder_of
+from megu.lineage.commitments import commit_all, fingerprint
+from megu.lineage.dossier import FORGOTTEN, MAIN, SEAL, Dossier
+from megu.lineage.index import Answer, Index, Row
+from megu.lineage.keys import Keys
+from megu.project import Project
+
+
+def row_of(dossier: Dossier, seal: str, trained: str) -> Row:
+    """A dossier's row. trained: the name of the set of all training images."""
+    version = dossier.tracked.version
+    return Row(
+        run_id=dossier.run.mlflow_run_id,
+        seal=seal,
+        created=dossier.run.created,
+        model=f"models:/{version['name']}/{version['version']}" if version else "",
+        request=str(dossier.request["words"]),
+        method=str(dossier.method["name"]),
+        data=dossier.data.dvc_hash,
+        trained=trained,
+        forgotten=dossier.files[FORGOTTEN],
+        original=dossier.models.original,
+        unlearned=dossier.models.unlearned,
+        given=int(dossier.models.given),
+        key=dossier.scope.key,
+    )
+
+
+def add(project: Project, dossier: Dossier, seal: str, forgotten: bytes) -> None:
+    """Put a run into the index. Its data set must be there when the index does not have it yet.
+
+    Raises `MeguError` when it is not.
+    """
+    index, key = Index(project.index), Keys(project.keys).commitment_key()
+    if key is None or fingerprint(key) != dossier.scope.key:
+        raise MeguError("the key of its commitments is not here", "put it back into .megu/keys/commitments.key")
+
+    def make() -> bytes:
+        from megu.data import pins
+
+        folder = project.data(dossier.data.name)
+        if pins.hash_dir(folder, project.root).md5 != dossier.data.dvc_hash:
+            raise MeguError(f"data/{dossier.data.name} is another version by now", "bring that version back with DVC")
+        return commit_all(key, (bytes(value) for value in arrays.load(folder).train.ids))
+
+    index.put(forgotten)
+    index.add([row_of(dossier, seal, index.trained(dossier.data.dvc_hash, dossier.scope.key, make))])
+
+
+def rebuild(project: Project) -> tuple[int, list[str]]:
+    """Make the rows of every dossier of the project; returns how many, and what could not be indexed and why."""
+    done, problems = 0, []
+    for folder in sorted(project.dossiers.glob("*")) if project.dossiers.is_dir() else []:
+        try:
+            files = folder_of.read(folder)
+            add(project, folder_of.parse(files[MAIN], MAIN), folder_of.parse_seal(files[SEAL], SEAL).seal, files[FORGOTTEN])
+            done += 1
+        except (MeguError, KeyError, OSError) as error:
+            problems.append(f"{folder.name}: {error.what if isinstance(error, MeguError) else error!r}")
+    return done, problems
+
+
+def which(project: Project, sample: str) -> tuple[list[str], list[Answer]]:
+    """The ids that ``sample`` may mean, and for every recorded run what its models have to do with it.
+
+    sample: an id (32 hex characters), an image file, or an image's name in a data set that came as files. An image file may have
+    different ids in data sets of different sizes; a run that saw any of them saw it.
+
+    Raises `MeguError` when nothing is recorded, or the sample cannot be understood.
+    """
+    key, index = Keys(project.keys).commitment_key(), Index(project.index)
+    if key is None or not index.rows():
+        raise MeguError("no run has been recorded yet", "`megu run` records one; `megu lineage index` reads dossiers again")
+    if any(row.key != fingerprint(key) for row in index.rows()):
+        raise MeguError("some runs were recorded under another key", "put that key back into .megu/keys/commitments.key")
+    ids = ids_of(project, sample)
+    found = [index.which(key, identifier.encode()) for identifier in ids]
+    return ids, [max(answers, key=_closest) for answers in zip(*found, strict=True)]
+
+
+def _closest(answer: Answer) -> tuple[bool, bool]:
+    return answer.unlearned != "never saw", answer.original == "trained"
+
+
+def ids_of(project: Project, sample: str) -> list[str]:
+    """See `which`. Raises `MeguError` when there is no such sample."""
+    if re.fullmatch(r"[0-9a-f]{32}", sample):
+        return [sample]
+    folders = [path.parent for path in sorted(project.root.glob("data/*/meta.json"))]
+    path = Path(sample)
+    found = list(dict.fromkeys(_in_image(path, folders) if path.is_file() else _by_name(sample, folders)))
+    if not found:
+        raise MeguError(
+            f"{sample} is no sample id, image file or name in a data set here",
+            "give 32 hex characters, an image file, or class/file as the images were added",
+        )
+    return found
+
+
+def _in_image(path: Path, folders: list[Path]) -> Iterator[str]:
+    """The id that an image has in the form of each data set here."""
+    import numpy as np
+
+    from megu.data.images import decoded
+
+    for folder in folders:
+        dataset = arrays.load(folder)
+        pixels = decoded(path, dataset.image_size)
+        if pixels.shape[2] < dataset.channels:
+            pixels = np.repeat(pixels, dataset.channels, axis=2)
+        if pixels.shape[2] == dataset.channels:
+            yield arrays.image_ids(pixels[None])[0].decode()
+
+
+def _by_name(name: str, folders: list[Path]) -> Iterator[str]:
+    from megu.data.splits import ids_of_files
+
+    for folder in folders:
+        dataset = arrays.load(folder)
+        if dataset.train.names is not None:
+            try:
+                yield from ids_of_files(dataset, [name])
+            except MeguError:
+                continue

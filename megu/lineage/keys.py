@@ -1,0 +1,168 @@
+"""The project's secrets, in ``.megu/keys/``: the key of its commitments, and one to sign dossiers with.
+
+Signatures are Ed25519 by ``cryptography``, which MLflow and Prefect bring already and which needs no network. OpenSSF's
+model-signing does the same to files, but brings sigstore, TUF and a dozen more packages that a plain key never uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megu.errors import MeguError
+from megu.params import STRICT
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+PASSPHRASE = "MEGU_KEY_PASSPHRASE"
+#: Before what is signed, so that a signature of a dossier is one of nothing else.
+_CONTEXT = b"megu dossier 1\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineageParams:
+    """key: an Ed25519 private key (PEM) that dossiers are signed with, relative to the project; None takes the one that
+    ``megu keys create`` made, and without one a dossier is left unsigned and says so. Its passphrase is ``$MEGU_KEY_PASSPHRASE``.
+    """
+
+    __pydantic_config__ = STRICT
+
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys in a folder. Creating the object touches nothing on disk."""
+
+    folder: Path
+
+    @property
+    def private(self) -> Path:
+        return self.folder / "signing.pem"
+
+    @property
+    def public(self) -> Path:
+        return self.folder / "signing.pub"
+
+    def commitment_key(self, *, create: bool = False) -> bytes | None:
+        """The 32 random bytes under which samples are committed to; made once, with ``create``; None when there are none.
+
+        Raises `MeguError` when the file is damaged: a new key would fit no earlier commitment.
+        """
+        path = self.folder / "commitments.key"
+        if create and not path.exists():
+            with contextlib.suppress(FileExistsError):  # another run was first
+                _write(path, secrets.token_bytes(32).hex().encode())
+        if not path.exists():
+            return None
+        try:
+            key = bytes.fromhex(path.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            key = b""
+        if len(key) != 32:
+            raise MeguError(f"{path} is damaged", "restore it from a backup: nothing else fits the commitments made with it")
+        return key
+
+    def create(self) -> Path:
+        """Make a key to sign with; returns the public half's file, which may be given to anyone.
+
+        Raises `MeguError` when there is one already.
+        """
+        from cryptography.hazmat.primitives import serialization as form
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        if self.private.exists() or self.public.exists():
+            raise MeguError(
+                f"there is a key in {self.folder} already", "move it away, and keep its public half: old dossiers need it"
+            )
+        key = Ed25519PrivateKey.generate()
+        passphrase = os.environ.get(PASSPHRASE)
+        locked = form.BestAvailableEncryption(passphrase.encode()) if passphrase else form.NoEncryption()
+        _write(self.private, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked))
+        public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+        _write(self.public, public, mode=0o644)
+        return self.public
+
+
+def _write(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file that must not be there yet, whole or not at all, readable by nobody else unless ``mode`` says so."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def signer(keys: Keys, named: Path | None) -> Ed25519PrivateKey | None:
+    """The key to sign with: the one that is named, else the project's own, else None.
+
+    Raises `MeguError` when the file is no Ed25519 private key, or its passphrase is wrong or missing.
+    """
+    path = named or (keys.private if keys.private.is_file() else None)
+    if path is None:
+        return None
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    passphrase = os.environ.get(PASSPHRASE)
+    try:
+        key = load_pem_private_key(path.read_bytes(), passphrase.encode() if passphrase else None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise MeguError(
+            f"lineage.key: {path} cannot be used ({str(error).splitlines()[0]})",
+            f"name an Ed25519 private key in PEM; its passphrase goes into {PASSPHRASE}",
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise MeguError(f"lineage.key: {path} is not an Ed25519 key", "make one with `megu keys create`")
+    return key
+
+
+def public_of(key: Ed25519PrivateKey) -> str:
+    """The public half in hex: 64 characters."""
+    return key.public_key().public_bytes_raw().hex()
+
+
+def sign(key: Ed25519PrivateKey, content: bytes) -> str:
+    """The signature in hex."""
+    return key.sign(_CONTEXT + content).hex()
+
+
+def signed_by(public: str, signature: str, content: bytes) -> bool:
+    """Whether ``signature`` is one of ``content`` by the holder of the key ``public`` (hex)."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), _CONTEXT + content)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def read_public(path: Path) -> str:
+    """A public key file (PEM) in hex.
+
+    Raises `MeguError` when it is none.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise MeguError(f"{path} is not a public key ({str(error).splitlines()[0]})", "name a PEM file") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise MeguError(f"{path} is not an Ed25519 public key", "name the .pub file that goes with the signing key")
+    return key.public_bytes_raw().hex()

@@ -1,0 +1,44 @@
+"""A dossier by the name that a person has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from megu.errors import MeguError
+from megu.lineage.dossier import MAIN, Dossier
+from megu.lineage.record import Record
+from megu.lineage.verify import copies, opened
+from megu.project import Project
+
+
+@dataclass(frozen=True)
+class Found:
+    dossier: Dossier
+    records: Sequence[Record]
+
+
+def dossier_of(target: str | None, project: Project | None) -> Found:
+    """A run id, ``models:/name/version`` or folder; None: the project's newest. Only one that is whole and as sealed.
+
+    Raises `MeguError` when there is none.
+    """
+    target = target or newest(project)
+    with ExitStack() as stack:
+        places = copies(target, project, stack).places
+        said = []
+        for place, files in places.items():
+            found, check = opened(files, place)
+            if found is not None and found.records is not None:
+                return Found(found.dossier, found.records)
+            said.append(f"{place}: {check.says}")
+    raise MeguError(f"the dossier of {target} cannot be used ({'; '.join(said)})", f"`megu verify {target}` says all of it")
+
+
+def newest(project: Project | None) -> str:
+    """The folder of the dossier written last."""
+    folders = [path.parent for path in project.dossiers.glob(f"*/{MAIN}")] if project else []
+    if not folders:
+        raise MeguError("there is no dossier here", "`megu run` leaves one, or name a dossier's folder")
+    return str(max(folders, key=lambda folder: folder.stat().st_mtime_ns))

@@ -1,0 +1,135 @@
+"""Measure again from the weights: what the dossier says of the unlearned model and of the original is what they do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from megu.errors import MeguError
+from megu.lineage.case import Case, Check, summed
+from megu.lineage.checks import files
+from megu.store import Ref, without_nan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from megu.data.arrays import Dataset
+
+#: On another machine the last bit of an answer may differ, and with it an image at the edge: up to here, in points (metrics in
+#: percent) or nats (entropies), a fresh evaluation is the same.
+POINTS, NATS = 0.5, 0.02
+
+
+def metrics_again(case: Case) -> Check:
+    """Predict and evaluate afresh: original, unlearned model, and the retrain where there was one only."""
+    name = "metrics again"
+    if (case.project is None) or files(case).holds is not True:
+        return Check(name, None, "the weights or the split are not here as they were")
+    dataset = _dataset(case)
+    if dataset is None:
+        return Check(name, None, "the data set is not here as it was")
+    from megu import evaluation
+    from megu.data.splits import ForgetSplit
+    from megu.tracking.environment import environment
+
+    split = case.record("split")
+    assert split is not None
+    positions = ForgetSplit(
+        scenario=split.values["scenario"],
+        classes=tuple(split.values["classes"]),
+        **case.project.store.arrays(Ref.from_json(split.files["positions"])),
+    )
+    here, there = environment(case.project.root), case.dossier.environment
+    exact = case.dossier.device["class"] == "cpu" and all(
+        here[key] == there[key] for key in ("cpu", "version.torch", "threads")
+    )
+    recorded, wrong, count = case.dossier.evidence.evaluation, [], 0
+    for model, label in _models(case).items():
+        weights = next(record for record in case.records if record.label == label).refs["weights"]
+        train, test = _answers(case, weights, dataset)
+        score = evaluation.score(train, dataset.train.labels, test, dataset.test.labels, positions, dataset.num_classes)
+        for metric, value in without_nan(score.metrics).items():
+            count += 1
+            wrong += _differs(f"{model} {metric}", recorded[model]["metrics"][metric], value, exact)
+    how = "to the last digit" if exact else f"within {POINTS} points, on another machine or device"
+    return summed(name, wrong, [], f"{count} metrics measured again are what they were, {how}")
+
+
+def _models(case: Case) -> dict[str, str]:
+    """Model -> label of the record that has its weights. Of several retrains the evidence has the mean, which is not measured again."""
+    labels = [record.label for record in case.records]
+    found = {"original": next(label for label in labels if label == "original"), "unlearned": "unlearn"}
+    return found | ({"reference": "reference"} if "reference" in labels else {})
+
+
+def _differs(name: str, recorded: float | None, found: float | None, exact: bool) -> list[str]:
+    if recorded is None or found is None:
+        return [] if recorded is found else [f"{name} was {recorded}, is {found}"]
+    allowed = 0.0 if exact else NATS if " entropy" in name else POINTS
+    return [] if abs(recorded - found) <= allowed else [f"{name} was {recorded:.4f}, is {found:.4f}"]
+
+
+def _dataset(case: Case) -> Dataset | None:
+    from megu.data import arrays, pins
+
+    assert case.project is not None
+    folder = case.project.data(case.dossier.data.name)
+    if not folder.is_dir() or pins.hash_dir(folder).md5 != case.dossier.data.dvc_hash:
+        return None
+    return arrays.load(folder)
+
+
+def _answers(case: Case, weights: Ref, dataset: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The logits of the training and of the test images."""
+    from megu.data.tensors import ImageSet
+    from megu.device import resolve
+    from megu.training import predict
+    from megu.weights import load_model
+
+    assert case.project is not None
+    try:
+        device = resolve(case.dossier.device["asked"])
+    except MeguError:  # recorded on a GPU that is not here
+        device = resolve("cpu")
+    model = load_model(case.project.store.checked(weights))[0].to(device)
+    train, test = (
+        predict(model, ImageSet.from_partition(part, dataset.mean, dataset.std, device)).logits.cpu().numpy()
+        for part in (dataset.train, dataset.test)
+    )
+    return train, test
+
+
+def served_form(case: Case) -> Check:
+    """The registered version answers what the recorded weights do, on some test images."""
+    import numpy as np
+
+    name, recorded = "served form", case.dossier.tracked.version
+    if recorded is None:
+        return Check(name, True, "none was registered")
+    if case.connected is None or case.project is None or (dataset := _dataset(case)) is None:
+        return Check(name, None, "MLflow or the data set is not here")
+    from megu.data.tensors import ImageSet
+    from megu.device import resolve
+    from megu.lineage.tracked import model_version
+    from megu.tracking.registry import serve
+    from megu.training import predict
+    from megu.weights import load_model
+
+    if model_version(case).holds is not True:
+        return Check(name, None, "its files are not what they were, and are not run")
+    unlearn = case.record("unlearn")
+    assert unlearn is not None
+    images = np.arange(min(40, len(dataset.test)))
+    model, _ = load_model(case.project.store.checked(unlearn.refs["weights"]))
+    asked = ImageSet.from_partition(dataset.test, dataset.mean, dataset.std, resolve("cpu"), images)
+    logits = predict(model, asked).logits.numpy().astype(np.float64)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    answers = serve(
+        case.connected, f"models:/{recorded['name']}/{recorded['version']}", np.asarray(dataset.test.images[images])
+    )
+    off = float(np.abs(answers - powers / powers.sum(axis=1, keepdims=True)).max())
+    return summed(
+        name,
+        [] if off < 1e-4 else [f"its answers are off by up to {off:.4f}"],
+        [],
+        f"{len(images)} answers are those of the weights",
+    )

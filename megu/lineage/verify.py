@@ -1,0 +1,215 @@
+"""Recompute everything a dossier says that can be recomputed. One `Check` a line: it holds, it differs, or it cannot be checked here.
+
+A dossier is verified inside the project it was made in (everything is there), or as a folder copied anywhere (what is not there
+cannot be checked). Nothing is written and nothing is loaded that could run code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megu.errors import MeguError
+from megu.lineage import checks, tracked
+from megu.lineage import dossier as folder_of
+from megu.lineage.case import JSON, Case, Check, Opened
+from megu.lineage.dossier import FORGOTTEN, MAIN, NAMES, RECORDS, SEAL, sha256
+from megu.lineage.keys import Keys
+from megu.lineage.record import Newer, from_lines
+from megu.project import Project
+from megu.store import Missing
+
+if TYPE_CHECKING:
+    from megu.tracking.lineage import MlflowClient
+
+
+@dataclass(frozen=True)
+class Report:
+    """run_id, root, seal: of the dossier, empty where none could be read."""
+
+    target: str
+    run_id: str
+    root: str
+    seal: str
+    checks: Sequence[Check]
+
+    @property
+    def exit_code(self) -> int:
+        """0: all hold. 1: something differs. 2: nothing differs, but something cannot be checked."""
+        states = {check.holds for check in self.checks}
+        return 1 if False in states else 2 if None in states else 0
+
+    def to_json(self) -> dict[str, JSON]:
+        words = {True: "holds", False: "differs", None: "cannot be checked"}
+        return {
+            "target": self.target,
+            "mlflow_run_id": self.run_id,
+            "root": self.root,
+            "seal": self.seal,
+            "exit": self.exit_code,
+            "checks": [{"name": check.name, "state": words[check.holds], "says": check.says} for check in self.checks],
+        }
+
+
+def verify(target: str, project: Project | None, *, replay: bool = False, trusted: Sequence[str] = ()) -> Report:
+    """Check a dossier: ``target`` is a folder, a run id or ``models:/name/version``.
+
+    project: the one at hand, None outside of any. replay: evaluate again from the weights (minutes on a large set).
+    trusted: public keys in hex; else the project's own.
+
+    Raises `MeguError` when there is no such dossier.
+    """
+    with ExitStack() as stack:
+        found = copies(target, project, stack)
+        found_out: list[Check] = []
+        whole: list[tuple[str, Opened]] = []
+        for place, files in found.places.items():
+            read, said = opened(files, place)
+            if read is not None:
+                # Each copy is whole in itself; the first is the one that all others have to be.
+                other = [name for name in NAMES if whole and files[name] != found.places[whole[0][0]][name]]
+                said = Check(place, False, f"{', '.join(other)} is not as in the {whole[0][0]}") if other else said
+                whole.append((place, read))
+            found_out.append(said)
+        if not whole:
+            return Report(target, found.run_id, "", "", found_out)
+        case = Case(project, whole[0][1], found.connected, found.unreachable, trusted or _own(project))
+        found_out.extend(_all(case, replay))
+        return Report(target, case.dossier.run.mlflow_run_id, case.dossier.root, case.seal.seal, found_out)
+
+
+def _own(project: Project | None) -> list[str]:
+    from megu.lineage.keys import read_public
+
+    if project is None or not Keys(project.keys).public.is_file():
+        return []
+    return [read_public(Keys(project.keys).public)]
+
+
+def _reach(project: Project | None) -> tuple[MlflowClient | None, str]:
+    if project is None:
+        return None, "there is no project here"
+    from megu.tracking import lineage
+
+    try:
+        return lineage.reach(project.home), ""
+    except MeguError as error:
+        return None, error.what
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The copies of one run's dossier: their files by where they are; no files where one should be and is gone."""
+
+    run_id: str
+    places: Mapping[str, Mapping[str, bytes]]
+    connected: MlflowClient | None
+    unreachable: str
+
+
+def copies(target: str, project: Project | None, stack: ExitStack) -> Copies:
+    """Every copy of a dossier that can be found: the folder, and the one in MLflow.
+
+    Raises `MeguError` when there is none.
+    """
+    from megu.tracking import lineage
+
+    connected, unreachable = _reach(project)
+    places: dict[str, Mapping[str, bytes]] = {}
+    folder, run_id = Path(target), target
+    if any((folder / name).is_file() for name in NAMES):
+        places["dossier"] = folder_of.read(folder)
+        run_id = _run_of(places["dossier"]) or folder.resolve().name
+    elif target.startswith("models:/"):
+        if connected is None:
+            raise MeguError(f"{target} cannot be looked up: {unreachable}", "name a dossier's folder")
+        run_id = lineage.resolve(connected, target)
+    if project is not None and "dossier" not in places and run_id == Path(run_id).name:
+        path = project.dossiers / run_id
+        places["dossier"] = folder_of.read(path) if path.is_dir() else {}
+    try:
+        known = connected is not None and lineage.run_facts(connected, run_id) is not None
+    except MeguError as error:
+        connected, unreachable, known = None, error.what, False
+    if known and connected is not None:
+        files = stack.enter_context(lineage.run_files(connected, run_id))
+        kept = files / lineage.FOLDER if files else None
+        places["dossier in MLflow"] = folder_of.read(kept) if kept and kept.is_dir() else {}
+    if not any(places.values()):
+        raise MeguError(
+            f"there is no dossier of {target}", "name a finished run's MLflow id, a models:/name/version or a folder"
+        )
+    return Copies(run_id, places, connected, unreachable)
+
+
+def _run_of(files: Mapping[str, bytes]) -> str | None:
+    try:
+        return str(json.loads(files[MAIN])["run"]["mlflow_run_id"])
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def opened(files: Mapping[str, bytes], place: str) -> tuple[Opened | None, Check]:
+    """Read one copy; None where it is not whole, in a form that is known, and as sealed."""
+    if not files:
+        return None, Check(place, None, "it is gone")
+    wrong = [f"{name} is missing" for name in NAMES if name not in files]
+    wrong += [f"{name} was added" for name in files if name not in NAMES]
+    if wrong:
+        return None, Check(place, False, "; ".join(wrong))
+    try:
+        dossier, seal = folder_of.parse(files[MAIN], MAIN), folder_of.parse_seal(files[SEAL], SEAL)
+        wrong = [] if sha256(files[MAIN]) == seal.seal else [f"{MAIN} is not what {SEAL} seals"]
+        wrong += [f"{name} has changed" for name in (RECORDS, FORGOTTEN) if sha256(files[name]) != dossier.files.get(name)]
+        if wrong:
+            return None, Check(place, False, "; ".join(wrong))
+        records = from_lines(files[RECORDS], RECORDS)
+    except Newer as error:
+        return None, Check(place, None, str(error))
+    except MeguError as error:
+        return None, Check(place, False, error.what)
+    whole = Opened(dossier, files[MAIN], seal, records, files[FORGOTTEN])
+    return whole, Check(place, True, f"{len(NAMES)} files, whole and as sealed")
+
+
+def _all(case: Case, replay: bool) -> Iterator[Check]:
+    """Every check. Files are hashed beside the questions to MLflow."""
+    apart: Sequence[Callable[[Case], Check]] = (checks.files, checks.kept_results, checks.data)
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[Future[Check]] = [pool.submit(guarded, check, case) for check in apart]
+        for check in (checks.signature, checks.chain, checks.facts, checks.verdict, checks.commitments):
+            yield guarded(check, case)
+        asked = [guarded(check, case) for check in tracked.ALL]
+        yield from (future.result() for future in waiting)
+        for check in (checks.dvc, checks.code, checks.index):
+            yield guarded(check, case)
+        yield from asked
+    if replay:
+        from megu.lineage import replay as again
+
+        for check in (again.metrics_again, again.served_form):
+            yield guarded(check, case)
+
+
+def guarded(check: Callable[[Case], Check], case: Case) -> Check:
+    """A check whose own trouble (a file that cannot be read, a server that is gone) is said, never raised."""
+    name = name_of(check)
+    try:
+        return check(case)
+    except MeguError as error:
+        return Check(name, None, error.what)
+    except Missing as error:
+        return Check(name, None, str(error))
+    except OSError as error:
+        return Check(name, None, f"{error.strerror}: {error.filename}")
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        return Check(name, False, f"what is recorded is not as megu writes it ({type(error).__name__}: {error})")
+
+
+def name_of(check: Callable[[Case], Check]) -> str:
+    return check.__name__.replace("_", " ").replace("mlflow", "MLflow")

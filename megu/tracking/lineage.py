@@ -1,0 +1,186 @@
+"""MLflow as a dossier records it and as it is compared later."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import py_compile
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from megu.errors import MeguError
+from megu.store import sha256_file, without_nan
+from megu.tracking import answered, client, uri, use
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient as MlflowClient  # noqa: PLC0414 - the type, for who may not import MLflow
+
+ROOT_TAG, SEAL_TAG, HEAD_TAG = "lineage.root", "lineage.seal", "lineage.head"
+#: Where a run keeps its dossier among its artifacts.
+FOLDER = "dossier"
+
+
+def reach(home: Path) -> MlflowClient:
+    """A client of a tracking store that is there; never makes one.
+
+    Raises `MeguError` when it is not there or does not answer.
+    """
+    where = uri(home)
+    if where.startswith("sqlite:///") and not Path(where.removeprefix("sqlite:///")).is_file():
+        raise MeguError("there is no MLflow database here", "run where the model was made, or set MLFLOW_TRACKING_URI")
+    return client(home)
+
+
+@answered
+def run_facts(connected: MlflowClient, run_id: str) -> dict[str, Any] | None:
+    """Name, parameters, metrics, tags and inputs of a run; None when there is no such run, or it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = connected.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    if run.info.lifecycle_stage != "active":
+        return None
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return {
+        "name": run.info.run_name,
+        "experiment_id": str(run.info.experiment_id),
+        "started": run.info.start_time,
+        "status": run.info.status,
+        "params": dict(run.data.params),
+        "metrics": without_nan(dict(run.data.metrics)),
+        "tags": dict(run.data.tags),
+        "inputs": sorted([entry.dataset.name, entry.dataset.digest, entry.dataset.source] for entry in inputs),
+    }
+
+
+@answered
+def version_facts(connected: MlflowClient, name: str, version: str) -> dict[str, Any] | None:
+    """What the registry says of a version; None when there is no such version."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = connected.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return {
+        "name": found.name,
+        "version": str(found.version),
+        "source": found.source,
+        "run_id": found.run_id,
+        "description": found.description or "",
+        "created": found.creation_timestamp,
+        "tags": dict(found.tags),
+    }
+
+
+@answered
+def aliases(connected: MlflowClient, name: str) -> dict[str, str]:
+    """Alias -> version of a registered model; empty when there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):
+        return {alias: str(version) for alias, version in connected.get_registered_model(name).aliases.items()}
+    return {}
+
+
+@answered
+def resolve(connected: MlflowClient, name: str) -> str:
+    """The id of the run that made a version: ``models:/name/3`` or ``models:/name@alias``. Raises `MeguError` when there is none."""
+    from megu.tracking.versions import find_version
+
+    return str(find_version(connected, name, "lineage").run_id)
+
+
+@answered
+def head(connected: MlflowClient, name: str) -> tuple[str, str] | None:
+    """The run id and the seal of the newest dossier of a registered model; None when it has none."""
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):
+        run_id, _, seal = connected.get_registered_model(name).tags.get(HEAD_TAG, "").partition(" ")
+        return (run_id, seal) if seal else None
+    return None
+
+
+@answered
+def set_head(connected: MlflowClient, name: str, run_id: str, seal: str) -> None:
+    connected.set_registered_model_tag(name, HEAD_TAG, f"{run_id} {seal}")
+
+
+@contextmanager
+def run_files(connected: MlflowClient, run_id: str) -> Iterator[Path | None]:
+    """The folder of a run's artifacts; None when they are gone. Those of a remote store are fetched into a temporary one."""
+    with _local(connected, str(connected.get_run(run_id).info.artifact_uri)) as folder:
+        yield folder
+
+
+@contextmanager
+def version_files(connected: MlflowClient, source: str) -> Iterator[Path | None]:
+    """The folder of a version's files, by the version's source; None when they are gone."""
+    from mlflow.exceptions import MlflowException
+
+    place = source
+    if source.startswith("models:/m-"):
+        try:
+            place = str(connected.get_logged_model(source.removeprefix("models:/")).artifact_location)
+        except MlflowException:
+            place = ""
+    with _local(connected, place) as folder:
+        yield folder
+
+
+@contextmanager
+def _local(connected: MlflowClient, place: str) -> Iterator[Path | None]:
+    address = urlparse(place)
+    if not place or address.scheme in ("", "file"):
+        folder = Path(unquote(address.path))
+        yield folder if place and folder.is_dir() else None
+        return
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    use(connected.tracking_uri)
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            fetched = mlflow.artifacts.download_artifacts(place, dst_path=temporary, tracking_uri=connected.tracking_uri)
+        except (MlflowException, OSError):
+            fetched = None
+        yield Path(fetched) if fetched else None
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by relative path."""
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def compiled(folder: Path, files: Collection[str]) -> tuple[set[str], list[str]]:
+    """The files that Python left beside sources it has run, and those among them that are not what the source compiles to.
+
+    Loading a version from a local store leaves them. They are run in the source's place, so one that somebody else put there counts.
+    """
+    left = {path for path in files if Path(path).parent.name == "__pycache__" and path.endswith(".pyc")}
+    return left, sorted(path for path in left if not _as_its_source(folder / path))
+
+
+def _as_its_source(path: Path) -> bool:
+    source = path.parent.parent / f"{path.name.split('.')[0]}.py"
+    if path != Path(importlib.util.cache_from_source(str(source))):
+        return False  # of another Python: this one cannot tell
+    content = path.read_bytes()
+    with tempfile.TemporaryDirectory() as temporary:
+        again = Path(temporary) / "again.pyc"
+        try:
+            py_compile.compile(str(source), cfile=str(again), doraise=True)
+        except (OSError, py_compile.PyCompileError):
+            return False
+        return content[16:] == again.read_bytes()[16:]

@@ -1,0 +1,39 @@
+"""Registered versions by name. Needs no torch, so that it is quick."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from megu.errors import MeguError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+#: A version's tag with the SHA-256 of its weights file.
+DIGEST_TAG = "weights_sha256"
+#: Where the weights lie in a version.
+WEIGHTS = "artifacts/weights.safetensors"
+
+
+def find_version(connected: MlflowClient, uri: str, asked: str = "original.model") -> ModelVersion:
+    """The version that ``uri`` names. asked: what named it, for the error. Raises `MeguError` when there is none."""
+    from mlflow.exceptions import MlflowException
+
+    parts = re.fullmatch(r"models:/([^/:@]+)(?:/(\d+)|@([^/:@]+))", uri)
+    if parts is None:
+        raise MeguError(
+            f"{asked}: {uri!r} is not a registered model",
+            "write models:/name/version, models:/name@alias or runs:/id/name",
+        )
+    name, version, alias = parts.groups()
+    try:
+        return connected.get_model_version_by_alias(name, alias) if alias else connected.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        reason = str(error.message).strip().splitlines()[0]
+        raise MeguError(
+            f"{asked}: there is no {uri} ({reason})", "look in the MLflow registry for the name and version"
+        ) from None

@@ -1,0 +1,98 @@
+"""One tiny finished run on real data, for everything that looks at a run afterwards: real Prefect, MLflow, DVC and git."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from megu.data import arrays, dvc, pins
+from megu.data.arrays import Dataset
+from megu.lineage.keys import Keys
+from megu.project import Project
+from megu.summary import Summary
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PARAMS = """
+seed: 0
+device: cpu
+data: {name: slice}
+forget: {scenario: class, classes: [Sneaker]}
+train: {epochs: 1, batch_size: 64}
+labeling: {exemplars: 2, references: 3, image_size: 64}
+noise: {per_label: 1, steps: 2}
+unlearn: {epochs: 1, batch_size: 64, retain_samples: 200}
+"""
+
+
+def slice_of(dataset: Dataset, root: Path, train: int = 120, test: int = 20) -> None:
+    """The first images of each class as a data set of their own."""
+
+    def first(partition: arrays.Partition, count: int) -> tuple[Any, Any]:
+        at = np.sort(np.concatenate([np.flatnonzero(partition.labels == k)[:count] for k in range(dataset.num_classes)]))
+        return np.asarray(partition.images[at]), np.asarray(partition.labels[at])
+
+    arrays.save(
+        root / "data" / "slice",
+        name="slice",
+        classes=dataset.classes,
+        train=first(dataset.train, train),
+        test=first(dataset.test, test),
+        source="Fashion-MNIST",
+        licence="MIT",
+    )
+
+
+def git(root: Path, *arguments: str) -> str:
+    named = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *named, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def make_project(root: Path, dataset: Dataset) -> Project:
+    """A project in git, everything committed, with a key to sign with."""
+    slice_of(dataset, root, train=30, test=10)
+    (root / "params.yaml").write_text(PARAMS)
+    shutil.copyfile(REPOSITORY / "dvc.yaml", root / "dvc.yaml")
+    (root / ".gitignore").write_text("/.megu/\n/data/\n/splits/\n/results/\n")
+    pins.write(root, "slice", pins.hash_dir(root / "data" / "slice"))
+    git(root, "init", "-q")
+    dvc.repro(root, "split")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "a project")
+    Keys(Project(root).keys).create()
+    return Project(root)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A project in which two runs have finished; ``older`` is no longer the challenger."""
+
+    project: Project
+    older: Summary
+    newer: Summary
+
+
+def run_in(project: Project) -> Callable[..., Summary]:
+    def run(*settings: str) -> Summary:
+        from flows.unlearn import unlearn
+
+        summary: Summary = unlearn(settings=list(settings))
+        return summary
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset, prefect_server: None) -> Iterator[Finished]:
+    project = make_project(tmp_path_factory.mktemp("finished"), fashion_mnist)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEGU_PROJECT", str(project.root))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        go = run_in(project)
+        yield Finished(project, go("unlearn.alpha=0.6"), go())
