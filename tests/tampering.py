@@ -279,12 +279,10 @@ def surfaces(project: Project, run_id: str, seed: int = 0) -> list[Change]:
         path = project.index / "sets" / row[which][:2] / f"{row[which]}.bin"
         found += flips("index", path, (named,), rng, 3)
     found += flips("keys", project.keys / "commitments.key", ("commitments: ", "commitments.key"), rng, 3)
-    before = facts["previous"]
-    if before:
-        for name in (MAIN,):
-            found += flips(
-                "previous dossier", project.dossiers / before["mlflow_run_id"] / name, (before["mlflow_run_id"],), rng, 4
-            )
+    if before := facts["previous"]:
+        earlier = before["mlflow_run_id"]
+        for path in (project.dossiers / earlier / MAIN, _artifacts(database, earlier) / "dossier" / MAIN):
+            found += flips("previous dossier", path, (earlier,), rng, 4)
     return found
 
 

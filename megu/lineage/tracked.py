@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from megu.lineage import dossier as folder_of
 from megu.lineage.case import Case, Check, differences, summed
@@ -148,10 +149,10 @@ def chain_of_dossiers(case: Case) -> Check:
     assert case.connected is not None
     wrong, missing = [], []
     if before is not None:
-        content = _main_of(case, before.mlflow_run_id)
-        if content is None:
+        copies = _mains_of(case, before.mlflow_run_id)
+        if not copies or None in copies:
             missing.append(f"the dossier before it ({before.mlflow_run_id}) is gone")
-        elif sha256(content) != before.seal:
+        if any(sha256(content) != before.seal for content in copies if content is not None):
             wrong.append(f"the dossier before it ({before.mlflow_run_id}) has changed")
     newer = _newer(case)
     if broken := str(case.memo.get("broken", "")):
@@ -180,7 +181,7 @@ def _newer(case: Case) -> list[Dossier]:
             if seal != sha256(case.opened.content):
                 case.memo["broken"] = f"the chain of {name} has another dossier of this run"
             break
-        content = _main_of(case, run_id)
+        content = next((copy for copy in _mains_of(case, run_id) if copy is not None), None)
         if content is None or sha256(content) != seal:
             case.memo["broken"] = (
                 f"in the chain of {name} the dossier of run {run_id} is {'gone' if content is None else 'another'}"
@@ -192,20 +193,24 @@ def _newer(case: Case) -> list[Dossier]:
     return newer
 
 
-def _main_of(case: Case, run_id: str) -> bytes | None:
-    """Another run's ``dossier.json``."""
+def _mains_of(case: Case, run_id: str) -> list[bytes | None]:
+    """The copies of another run's ``dossier.json``, in its folder and in MLflow; None for one that is gone from its place.
+
+    A folder that is not here at all is another project's.
+    """
     from megu.tracking import lineage
 
     assert case.project is not None
     assert case.connected is not None
-    path = case.project.dossiers / run_id / MAIN
-    if path.is_file():
-        return path.read_bytes()
-    if lineage.run_facts(case.connected, run_id) is None:
-        return None
-    with lineage.run_files(case.connected, run_id) as folder:
-        kept = folder / lineage.FOLDER / MAIN if folder else None
-        return kept.read_bytes() if kept and kept.is_file() else None
+    copies = [_read(case.project.dossiers / run_id)] if (case.project.dossiers / run_id).is_dir() else []
+    if lineage.run_facts(case.connected, run_id) is not None:
+        with lineage.run_files(case.connected, run_id) as folder:
+            copies.append(_read(folder / lineage.FOLDER) if folder else None)
+    return copies
+
+
+def _read(folder: Path) -> bytes | None:
+    return (folder / MAIN).read_bytes() if (folder / MAIN).is_file() else None
 
 
 ALL = (run_in_mlflow, seal_in_mlflow, artifacts_in_mlflow, model_version, alias, chain_of_dossiers)
