@@ -276,7 +276,7 @@ def surfaces(project: Project, run_id: str, seed: int = 0) -> list[Change]:
     ]
     row = _row(index, "runs", run_id)
     for which in ("trained", "forgotten"):
-        path = project.index / "sets" / row[which][:2] / f"{row[which]}.bin"
+        path = project.index / "sets" / row[which][:2] / f"{row[which]}.hmac"
         found += flips("index", path, (named,), rng, 3)
     found += flips("keys", project.keys / "commitments.key", ("commitments: ", "commitments.key"), rng, 3)
     if before := facts["previous"]:

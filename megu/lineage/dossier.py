@@ -1,7 +1,7 @@
 """The dossier: a folder that says what a run did, in a form that can be checked without the project it was made in.
 
 ``dossier.json`` holds the facts, and the hashes of the two files beside it: ``records.jsonl`` (one record a stage,
-`megu.lineage.record`) and ``forgotten.bin`` (commitments to the forgotten samples, `megu.lineage.commitments`). ``seal.json`` has
+`megu.lineage.record`) and ``forgotten.hmac`` (commitments to the forgotten samples, `megu.lineage.commitments`). ``seal.json`` has
 the hash of ``dossier.json``, the seal, and the signature of it where there is one.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Raised when what a dossier holds changes.
 FORMAT = 1
 
-MAIN, RECORDS, FORGOTTEN, SEAL = "dossier.json", "records.jsonl", "forgotten.bin", "seal.json"
+MAIN, RECORDS, FORGOTTEN, SEAL = "dossier.json", "records.jsonl", "forgotten.hmac", "seal.json"
 NAMES = (MAIN, RECORDS, FORGOTTEN, SEAL)
 
 JSON = Any
@@ -52,7 +52,7 @@ class Scope:
     scenario, forget, retain, test_forget, test_retain: the request's kind, images of each group.
     split: SHA-256 of the positions. through_dvc: whether ``dvc.lock`` pins them, with the hash dvc.
     locked: a commitment to the parameters in ``dvc.lock``.
-    key: fingerprint of the key of the commitments. commitments: how many distinct samples ``forgotten.bin`` has.
+    key: fingerprint of the key of the commitments. commitments: how many distinct samples ``forgotten.hmac`` has.
     retained: one commitment to the ids of the whole retain set.
     """
 

@@ -61,7 +61,7 @@ class Index:
     root: Path
 
     def path(self, name: str) -> Path:
-        return self.root / "sets" / name[:2] / f"{name}.bin"
+        return self.root / "sets" / name[:2] / f"{name}.hmac"
 
     def put(self, commitments: bytes) -> str:
         """Keep a set of commitments (`megu.lineage.commitments.commit_all`); returns its name."""
