@@ -47,3 +47,10 @@ def project(tmp_path: Path):  # type: ignore[no-untyped-def]
 
     (tmp_path / "params.yaml").write_text("seed: 0\n")
     return Project(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_project_of_the_shell() -> None:
+    """What a person's shell says of projects and trackers is not the tests'."""
+    for name in ("MEGU_PROJECT", "MLFLOW_TRACKING_URI"):
+        os.environ.pop(name, None)

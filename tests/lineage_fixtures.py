@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,20 +79,22 @@ class Finished:
 
 
 def run_in(project: Project) -> Callable[..., Summary]:
+    """Runs the flow in ``project``; the environment that says so lasts as long as the run, not as the session."""
+
     def run(*settings: str) -> Summary:
         from flows.unlearn import unlearn
 
-        summary: Summary = unlearn(settings=list(settings))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MEGU_PROJECT", str(project.root))
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            summary: Summary = unlearn(settings=list(settings))
         return summary
 
     return run
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset, prefect_server: None) -> Iterator[Finished]:
+def finished(tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset, prefect_server: None) -> Finished:
     project = make_project(tmp_path_factory.mktemp("finished"), fashion_mnist)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEGU_PROJECT", str(project.root))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        go = run_in(project)
-        yield Finished(project, go("unlearn.alpha=0.6"), go())
+    go = run_in(project)
+    return Finished(project, go("unlearn.alpha=0.6"), go())

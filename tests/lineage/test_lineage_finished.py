@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +275,7 @@ def test_the_command_line_says_it_all(
         return code, capsys.readouterr().out
 
     run_id = finished.newer.mlflow_run_id
+    monkeypatch.chdir(finished.project.root)
     code, out = call("verify", run_id)
     assert (code, len(out.splitlines())) == (0, 20)
     assert all(line.startswith("✓ ") for line in out.splitlines()[:-1])
@@ -306,13 +306,11 @@ def test_most_changes_to_a_finished_run_are_tried_elsewhere_and_these_are_named(
 
 
 @pytest.fixture
-def again(finished: Finished, tmp_path: Path) -> Iterator[Project]:
+def again(finished: Finished, tmp_path: Path) -> Project:
     """The same project without anything computed, somewhere else."""
     root = tmp_path / "again"
     shutil.copytree(finished.project.root, root, ignore=shutil.ignore_patterns(".megu", "results"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEGU_PROJECT", str(root))
-        yield Project(root)
+    return Project(root)
 
 
 def test_the_same_request_gives_the_same_root_wherever_and_whenever(finished: Finished, again: Project) -> None:
