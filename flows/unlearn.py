@@ -29,6 +29,7 @@ from tasks.figures import FIGURES
 from tasks.noise import NOISE
 from tasks.perturbing import PERTURBING
 from tasks.predictions import PREDICTIONS
+from tasks.proxy import PROXY
 from tasks.reference import REFERENCE
 from tasks.relearn import RELEARN
 from tasks.shadow import SHADOW
@@ -69,12 +70,28 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     if "perturbing" in needs:
         labeling = steps.judge(run, project, config, data)
         transition = run(TRANSITION, labeling=labeling)
+        proxy = (
+            run(
+                PROXY,
+                data=data,
+                split=split,
+                original=original,
+                predictions=before,
+                recipe=config.train,
+                params=config.proxy,
+                seed=seed,
+                device=device,
+            )
+            if inputs.may_need_proxy(config)
+            else None
+        )
         perturbing = run(
             PERTURBING,
             data=data,
             split=split,
             predictions=before,
             transition=transition,
+            proxy=proxy,
             params=config.perturbing,
             seed=seed,
         )

@@ -26,6 +26,7 @@ from megu.methods import lookup, names
 from megu.noise import NoiseParams
 from megu.params import STRICT, check
 from megu.perturbing import PerturbParams
+from megu.proxy import ProxyParams
 from megu.training import TrainParams
 
 
@@ -175,6 +176,7 @@ class Config(BaseModel):
     train: TrainParams = TrainParams()
     labeling: _Labeling = Field({}, validate_default=True)
     perturbing: PerturbParams = PerturbParams()
+    proxy: ProxyParams = ProxyParams()
     noise: NoiseParams = NoiseParams()
     unlearn: _Unlearn = Field({}, validate_default=True)
     reference: ReferenceParams = ReferenceParams()

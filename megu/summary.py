@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+#: The stages whose time is a method's own, beside the retrain's.
+SPENT = ("proxy", "noise", "unlearn")
+
 
 @dataclass(frozen=True)
 class StageSummary:

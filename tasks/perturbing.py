@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 
 def perturb(
-    project: Project, data: Result, split: Result, predictions: Result, transition: Result, params: PerturbParams, seed: int
+    project: Project,
+    data: Result,
+    split: Result,
+    predictions: Result,
+    transition: Result,
+    proxy: Result | None,
+    params: PerturbParams,
+    seed: int,
 ) -> Outcome:
+    """proxy: whose answers count in the original's place, where one was made; None where it can be none (rank labels, say)."""
     import numpy as np
 
     from megu.head import retained_entropy
     from megu.perturbing import perturb as choose
+    from megu.proxy import perturb_by_proxy
 
     positions = kept.forget_split(project, split)
     every = kept.dataset(project, data).train.labels
@@ -33,8 +42,12 @@ def perturb(
         return retained_entropy(features[retain], every[retain], features[positions.forget], forbidden)
 
     matrix = project.store.arrays(transition.files["transition"])["T"]
-    logits = answers["train_logits"][positions.forget]
-    chosen = choose(matrix, logits, labels, positions.classes, params, entropy, seed)
+    if proxy is not None and proxy.values["used"]:
+        logits = project.store.arrays(proxy.files["proxy"])["logits"]
+        chosen = perturb_by_proxy(matrix, logits, positions.classes, params.sharpness)
+    else:
+        logits = answers["train_logits"][positions.forget]
+        chosen = choose(matrix, logits, labels, positions.classes, params, entropy, seed)
     arrays: dict[str, NDArray[Any]] = {"labels": chosen.labels, "targets": chosen.targets, "reasoning": chosen.reasoning}
     means = chosen.targets.mean(axis=0)
     shares = {

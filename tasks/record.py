@@ -26,7 +26,7 @@ from megu.project import Project
 from megu.report.data import ReportData
 from megu.stages import Device, Result
 from megu.store import canonical_json, writing
-from megu.summary import StageSummary, Summary
+from megu.summary import SPENT, StageSummary, Summary
 from megu.tracking import Run
 from megu.tracking.environment import environment
 from tasks import kept, lineage
@@ -245,12 +245,12 @@ def stage_summary(ran: Ran) -> StageSummary:
 
 
 def time_share(executor: Finished) -> float | None:
-    """What the unlearning spent (its noise, where it has any, and itself) in percent of the first retrain's time, each when it was
-    computed; None without a retrain."""
+    """What the unlearning spent (its proxy and its noise, where it has any, and itself) in percent of the first retrain's time, each
+    when it was computed; None without a retrain."""
     references = [ran for ran in executor.ran if ran.decision.stage.name == "reference"]
     if not references:
         return None
-    spent = sum(ran.result.notes["compute_seconds"] for ran in executor.ran if ran.decision.stage.name in ("noise", "unlearn"))
+    spent = sum(ran.result.notes["compute_seconds"] for ran in executor.ran if ran.decision.stage.name in SPENT)
     return float(100 * spent / references[0].result.notes["compute_seconds"])
 
 

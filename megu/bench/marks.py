@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from megu.summary import SPENT
+
 Numbers = Mapping[str, float]
 
 
@@ -15,7 +17,7 @@ class Mark:
 
     original, unlearned, reference: metrics by name, in percent, entropies in nats; whatever the evaluation gives. comparison: of the
     unlearned model with the retrain (gap, ToW, JS_forget, …). swept: the swept key and value. seconds: by stage, each when it was
-    computed, the computation alone where the stage timed it. time_share: of noise and unlearning in percent of the retrain's time.
+    computed, the computation alone where the stage timed it. time_share: of proxy, noise and unlearning in percent of the retrain's time.
     peak_mib: the most memory that a training stage held (`megu.device.Cost`).
     computed, kept: stages that ran in this benchmark's run, and that did not.
     weights: digests by model.
@@ -47,7 +49,7 @@ class Mark:
     @property
     def own_seconds(self) -> float | None:
         """What the unlearning spent: its noise, where it has any, and itself."""
-        return sum(self.seconds.get(name, 0.0) for name in ("noise", "unlearn")) if "unlearn" in self.seconds else None
+        return sum(self.seconds.get(name, 0.0) for name in SPENT) if "unlearn" in self.seconds else None
 
     def numbers(self) -> dict[str, float]:
         """All that is averaged over seeds, by name."""

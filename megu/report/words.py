@@ -94,8 +94,9 @@ def conclusions(summary: Summary) -> list[str]:
     if summary.gap is not None:
         lines.append(f"Mean gap to the retrain over Ar, Af and MIA: {summary.gap:.2f} points.")
     if summary.time_share is not None:
-        noisy = any(stage.name == "noise" for stage in summary.stages)
-        spent = "Noise and re-optimisation" if noisy else "Unlearning"
+        ran = {stage.name for stage in summary.stages if stage.computed_seconds > 0 and not stage.says.startswith("none")}
+        spent = "Proxy, noise and re-optimisation" if {"proxy", "noise"} <= ran else "Noise and re-optimisation"
+        spent = spent if "noise" in ran else "Unlearning"
         lines.append(f"{spent} took {summary.time_share:.0f}% of the retrain's time.")
     return lines
 
