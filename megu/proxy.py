@@ -86,13 +86,10 @@ def train_proxy(
     return model
 
 
-def masked(logits: NDArray[Any], forbidden: NDArray[np.bool_] | Sequence[int]) -> Floats:
-    """float64 (N, K): -inf where ``forbidden`` (a mask (N, K), or columns)."""
+def masked(logits: NDArray[Any], forgotten: Sequence[int]) -> Floats:
+    """float64 (N, K): -inf in the columns of the forgotten classes."""
     result = np.array(logits, dtype=np.float64)
-    if isinstance(forbidden, np.ndarray) and forbidden.dtype == bool:
-        result[forbidden] = -np.inf
-    else:
-        result[:, list(forbidden)] = -np.inf
+    result[:, list(forgotten)] = -np.inf
     return result
 
 

@@ -35,9 +35,9 @@ methods:
 targets: [{classes: [Bag]}]
 seeds: [0, 1]
 """
-#: Distinct stages: data, labeling, transition; by seed split, original, reference, their predictions, entanglement, perturbing, noise,
-#: and for each of two methods that work unlearning, predictions and evaluation. The third fails when it is to be labelled.
-STAGES = 3 + 2 * (8 + 2 * 3)
+#: Distinct stages: data, labeling, transition; by seed split, original, reference, their predictions, entanglement, proxy, perturbing,
+#: noise, and for each of two methods that work unlearning, predictions and evaluation. The third fails when it is to be labelled.
+STAGES = 3 + 2 * (9 + 2 * 3)
 
 
 class Interrupting:
