@@ -48,7 +48,7 @@ class Mark:
 
     @property
     def own_seconds(self) -> float | None:
-        """What the unlearning spent: its noise, where it has any, and itself."""
+        """What the unlearning spent: its proxy and its noise, where it has any, and itself."""
         return sum(self.seconds.get(name, 0.0) for name in SPENT) if "unlearn" in self.seconds else None
 
     def numbers(self) -> dict[str, float]:

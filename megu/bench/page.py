@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from megu.bench import published, table
+from megu.bench import published, ranking, table
 from megu.bench.marks import Mark
 
 CAPTIONS = {
@@ -28,8 +28,8 @@ NOTES = """\
 - ± is half of the 95% t interval over the n runs. The gap of the row *true retrain* is that between retrains of different seeds (all pairs,
   so its interval is a little too narrow): a method below it cannot be told from a retrain by these metrics. A `retrain` among the methods is
   this row: with the same seed it is the same training.
-- `time`: noise and unlearning, the computation alone; a labeler's judgements are made once for a data set and counted apart (`cells.json`
-  has every stage's seconds)."""
+- `time`: proxy, noise and unlearning, the computation alone; a labeler's judgements are made once for a data set and counted apart
+  (`cells.json` has every stage's seconds)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ def render(content: Content) -> str:
     ]
     for name, address in content.figures.items():
         parts += [f"![{CAPTIONS[name]}]({address})", "", f"*{CAPTIONS[name]}*", ""]
+    if order := ranking.markdown(content.marks):
+        parts += ["## Who is nearest", "", order, ""]
     parts += ["## By target", "", table.markdown(content.rows), ""]
     if columns := [(name, name, 2) for name in table.more(content.rows)]:
         parts += [
