@@ -192,7 +192,7 @@ METHOD = Method(
     run=unlearn,
     title="Teach what a labeler says forget images look like, under feature noise, beside a sample of the retain set",
     paper="MeGU: Machine-Guided Unlearning with Target Feature Disentanglement, arXiv 2602.17088",
-    cost="the labeler once a data set; noise images; a few epochs over the forget set and a sample of the retain set",
+    cost="the labeler once a data set; a proxy on a tenth of the retain set where the original has memorised; noise; a few epochs",
     needs=("perturbing", "noise", "retain"),
     spares=spares,
 )
