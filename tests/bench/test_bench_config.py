@@ -41,13 +41,13 @@ def test_every_file_that_is_shipped_is_a_benchmark(path: Path) -> None:
 
 def test_the_memorised_benchmark_is_all_methods_on_five_classes_and_three_seeds() -> None:
     bench = load(next(path for path in FILES if path.stem == "fashion-memorised"))
-    plain = [variant.name for variant in variants(bench) if variant.name == variant.method]
+    plain = [variant.label for variant in variants(bench) if variant.label == variant.method]
     assert plain == list(METHODS)
     assert {cell.target for cell in expand(bench)} == {"Sneaker", "Shirt", "Bag", "Trouser", "Coat"}
     assert bench.seeds == (0, 1, 2)
     assert {cell.config.data.per_class for cell in expand(bench)} == {1000}
     for cell in expand(bench):
-        if cell.variant.name in METHODS:  # one setting for each method: its own
+        if cell.variant.label in METHODS:  # one setting for each method: its own
             assert cell.config.unlearn.params == METHODS[cell.variant.method].params()
 
 
