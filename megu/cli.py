@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__, project
+from megu.commands import documents
 from megu.errors import MeguError
 
 if TYPE_CHECKING:
@@ -543,6 +544,9 @@ def _watching() -> Any:
     from megu.terminal import Watcher
 
     return Watcher(_console())
+
+
+documents.register(app, _project_if_any)
 
 
 def main() -> None:

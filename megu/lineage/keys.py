@@ -133,18 +133,18 @@ def public_of(key: Ed25519PrivateKey) -> str:
     return key.public_key().public_bytes_raw().hex()
 
 
-def sign(key: Ed25519PrivateKey, content: bytes) -> str:
-    """The signature in hex."""
-    return key.sign(_CONTEXT + content).hex()
+def sign(key: Ed25519PrivateKey, content: bytes, context: bytes = _CONTEXT) -> str:
+    """The signature in hex. context: what stands before what is signed; an envelope with one of its own (DSSE) needs none."""
+    return key.sign(context + content).hex()
 
 
-def signed_by(public: str, signature: str, content: bytes) -> bool:
+def signed_by(public: str, signature: str, content: bytes, context: bytes = _CONTEXT) -> bool:
     """Whether ``signature`` is one of ``content`` by the holder of the key ``public`` (hex)."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), _CONTEXT + content)
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), context + content)
     except (InvalidSignature, ValueError):
         return False
     return True
