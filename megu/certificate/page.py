@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from megu.certificate.figure import bars
 from megu.certificate.words import Certificate
 
 
 def render(said: Certificate) -> str:
     """The page; the same certificate gives the same bytes."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("megu.certificate", "."),
         autoescape=True,
@@ -17,4 +17,4 @@ def render(said: Certificate) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("certificate.html").render(said=said, drawn=bars(said.measures))
+    return environment.get_template("certificate.html").render(said=said, bars=bars)

@@ -144,7 +144,7 @@ def _asked(dossier: Dossier) -> dict[str, str]:
     return {
         "Asked to forget": named,
         "Images concerned": f"{scope.forget:,} of {scope.forget + scope.retain:,} training images",
-        "Data set": f"{dossier.data.name}, {dossier.data.source}" if dossier.data.source else dossier.data.name,
+        "Data set": dossier.data.name,
         "Begun": _day(began(dossier)),
         "Finished": _day(ended(dossier)),
         "Model": f"{version[0]}, version {version[1]}" if version else "not registered",
@@ -159,18 +159,18 @@ def _done(dossier: Dossier) -> Iterator[str]:
             "The model in use was changed, not trained anew: it was taught to answer about the images to be forgotten as a model would "
             "that never saw them, while keeping what it knows of the rest."
         )
-    yield f"Method: {_small(str(dossier.method['title']))} ({dossier.method['paper']})."
+    yield f"In technical terms: {_small(str(dossier.method['title']))} ({dossier.method['paper']})."
     if dossier.labeler:
-        yield f"Which answers those would be was judged by {dossier.labeler['name']} ({dossier.labeler['kind']})."
+        yield f"Which answers those would be was judged by a {dossier.labeler['kind']}."
     if dossier.evidence.evaluation.get("reference") is not None:
-        yield "For comparison another model was trained from nothing without those images. It is the measure: no model can forget better."
+        yield "For comparison another model was trained from nothing without those images. What it answers is the measure of forgetting."
     if dossier.models.given:
         yield "The model in use was brought from outside; what it had been trained on is its giver's word."
 
 
 def _measures(dossier: Dossier) -> Iterator[Measure]:
     yield Measure("What was to be forgotten: how much of it is recognised", _of_each(dossier, "Af"), _reading(dossier))
-    kept = "Images of everything else, new to every model. This should not have fallen."
+    kept = "Images of everything else that are new to every model. The second bar should not be shorter than the others."
     yield Measure("Everything else: how much of it is recognised", _of_each(dossier, "Ar"), kept)
 
 
@@ -282,7 +282,9 @@ def _identifiers(found: Found) -> dict[str, str]:
         **({"Model version": f"models:/{version[0]}/{version[1]}"} if version else {}),
         "Weights before (SHA-256)": dossier.models.original,
         "Weights now (SHA-256)": dossier.models.unlearned,
-        "Data set (DVC)": dossier.data.dvc_hash,
+        "Data set (DVC)": f"{dossier.data.dvc_hash}, from {dossier.data.source}"
+        if dossier.data.source
+        else dossier.data.dvc_hash,
         "Forgotten images": f"{dossier.scope.commitments:,} keyed commitments, SHA-256 {dossier.files['forgotten.hmac']}",
         "Code (git commit)": dossier.environment["git.commit"],
         **({"Dossier before this one": dossier.previous.seal} if dossier.previous else {}),

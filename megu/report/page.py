@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from megu.report.data import ReportData
 from megu.report.words import conclusions, guided_rows, number, summary_rows
 
@@ -47,6 +45,8 @@ CAPTIONS = {
 
 def render(data: ReportData, figures: Mapping[str, bytes]) -> str:
     """The page. figures: PNG bytes by name, those of `CAPTIONS` in its order; a missing one is left out."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("megu.report", "."),
         autoescape=True,

@@ -28,9 +28,9 @@ def key(stage: str, parts: dict[str, Any]) -> str:
 
 def chain(seconds: float = 1.0, alpha: float = 0.7) -> list[Record]:
     data = result("dataset", {"name": "photos"}, dvc_hash="d41")
-    first = build("dataset", key("dataset", dict(data.parts)), data, [], {"seconds": seconds}, list)
+    first = build("dataset", key("dataset", dict(data.parts)), data, [], {"seconds": seconds}, b"k" * 32)
     parts = {"input data": data.digest, "alpha": alpha}
-    second = build("unlearn", key("unlearn", parts), result("unlearn", parts), [first], {"seconds": seconds}, list)
+    second = build("unlearn", key("unlearn", parts), result("unlearn", parts), [first], {"seconds": seconds}, b"k" * 32)
     return [first, second]
 
 
