@@ -92,11 +92,13 @@ def run(
     watcher = Watcher(_console(), show=not (quiet or as_json))
     watcher.note("starting Prefect and MLflow …")
     from flows.unlearn import unlearn
+    from megu.private import apart
     from megu.tracking import warm_up
 
     warm_up()
+    named, changes = apart(here, params.resolve() if params else here.params, settings or ())
     with watcher:
-        summary = unlearn(params=str(params.resolve() if params else here.params), settings=settings or [])
+        summary = unlearn(params=str(named), settings=changes)
     if as_json:
         print(json.dumps(summary.to_json(), indent=2))
     else:

@@ -57,7 +57,7 @@ class Keys:
         path = self.folder / "commitments.key"
         if create and not path.exists():
             with contextlib.suppress(FileExistsError):  # another run was first
-                _write(path, secrets.token_bytes(32).hex().encode())
+                write_secret(path, secrets.token_bytes(32).hex().encode())
         if not path.exists():
             return None
         try:
@@ -83,13 +83,13 @@ class Keys:
         key = Ed25519PrivateKey.generate()
         passphrase = os.environ.get(PASSPHRASE)
         locked = form.BestAvailableEncryption(passphrase.encode()) if passphrase else form.NoEncryption()
-        _write(self.private, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked))
+        write_secret(self.private, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked))
         public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-        _write(self.public, public, mode=0o644)
+        write_secret(self.public, public, mode=0o644)
         return self.public
 
 
-def _write(path: Path, content: bytes, mode: int = 0o600) -> None:
+def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Write a file that must not be there yet, whole or not at all, readable by nobody else unless ``mode`` says so."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
