@@ -34,10 +34,12 @@ def digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def stage(label: str, parents: list[Record], files: tuple[str, ...] = (), **values: Any) -> Record:
-    """One record, made at noon within three seconds."""
+def stage(
+    label: str, parents: list[Record], files: tuple[str, ...] = (), more: Mapping[str, Any] | None = None, **values: Any
+) -> Record:
+    """One record, made at noon within three seconds. more: parts of its key."""
     inputs = {f"input {parent.label}": parent.result_digest for parent in parents}
-    parts = {"format": 1, f"code tasks.{label}": digest("code"), "seed": 0, **inputs}
+    parts = {"format": 1, f"code tasks.{label}": digest("code"), "seed": 0, **inputs, **(more or {})}
     made = {name: Ref("safetensors" if name == "weights" else "npz", digest(f"{label}/{name}"), 10) for name in files}
     origin = {"created": "2026-11-24T12:00:03+00:00", "flow_run_id": FLOW, "mlflow_run_id": RUN, "git.commit": "c" * 40}
     key = f"{label}-{hashlib.sha256(canonical_json(parts)).hexdigest()[:40]}"
@@ -57,7 +59,9 @@ def records() -> list[Record]:
     split = stage("split", [data], ("positions",), scenario="class", classes=["Sneaker"])
     original = stage("original", [data], ("weights",), weights_digest=digest("original"))
     labeling = stage("labeling", [data], ("labeling",), labeler=LABELER)
-    unlearned = stage("unlearn", [data, split, original, labeling], ("weights",), weights_digest=digest("unlearned"))
+    given = {"method": "megu", "params.alpha": 0.7}
+    weights = {"weights_digest": digest("unlearned")}
+    unlearned = stage("unlearn", [data, split, original, labeling], ("weights",), given, **weights)
     return [data, split, original, labeling, unlearned, stage("evaluation", [unlearned], **evaluation())]
 
 

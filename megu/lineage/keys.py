@@ -17,7 +17,8 @@ from megu.errors import MeguError
 from megu.params import STRICT
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    # The type, for who may not import cryptography.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey as Ed25519PrivateKey  # noqa: PLC0414
 
 PASSPHRASE = "MEGU_KEY_PASSPHRASE"
 #: Before what is signed, so that a signature of a dossier is one of nothing else.

@@ -14,7 +14,7 @@ from megu.lineage.export import card, intoto, openlineage, prov
 from megu.lineage.reading import Found
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from megu.lineage.keys import Ed25519PrivateKey
 
 Exporter = Callable[[Found, "Ed25519PrivateKey | None"], Mapping[str, bytes]]
 

@@ -15,7 +15,7 @@ from megu.lineage.reading import Found
 from megu.report.words import UNITS, number
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from megu.lineage.keys import Ed25519PrivateKey
 
 FILE = "README.md"
 #: Metric -> the split that it is measured on, as the Hub calls it.

@@ -18,7 +18,7 @@ from megu.lineage.reading import Found
 from megu.store import canonical_json
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from megu.lineage.keys import Ed25519PrivateKey
 
 FILE, ENVELOPE = "provenance.intoto.json", "provenance.intoto.dsse.json"
 STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"

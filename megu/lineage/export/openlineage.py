@@ -6,6 +6,7 @@ again changes nothing. Facets are those of the specification; none is our own, s
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from megu.lineage.record import Record
 from megu.store import canonical_json
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from megu.lineage.keys import Ed25519PrivateKey
 
 FILE = "openlineage.ndjson"
 _EVENT = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
@@ -170,7 +171,7 @@ class _Maker:
 
 def run_id(*names: str) -> str:
     """A UUID: that of a run that has one (32 hex characters), else one made from the names, the same each time."""
-    try:
-        return str(uuid.UUID(*names))
-    except (ValueError, TypeError, AttributeError):
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, "megu:" + "/".join(names)))
+    if len(names) == 1:
+        with contextlib.suppress(ValueError):
+            return str(uuid.UUID(names[0]))
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "megu:" + "/".join(names)))

@@ -11,7 +11,7 @@ from megu.lineage.reading import Found
 from megu.lineage.record import Record
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from megu.lineage.keys import Ed25519PrivateKey
 
 FILE = "prov.json"
 PREFIXES = {
