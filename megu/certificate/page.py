@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from megu.certificate.figure import bars
 from megu.certificate.words import Certificate
+from megu.templates import template
 
 
 def render(said: Certificate) -> str:
     """The page; the same certificate gives the same bytes."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("megu.certificate", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("certificate.html").render(said=said, bars=bars)
+    return template("megu.certificate", "certificate.html").render(said=said, bars=bars)

@@ -62,10 +62,11 @@ class Keys:
         if not path.exists():
             return None
         try:
-            key = bytes.fromhex(path.read_text(encoding="ascii"))
+            text = path.read_text(encoding="ascii")
+            key = bytes.fromhex(text)
         except (OSError, ValueError):
-            key = b""
-        if len(key) != 32:
+            text, key = "", b""
+        if len(key) != 32 or text != key.hex():  # capitals would be the same key, and another file
             raise MeguError(f"{path} is damaged", "restore it from a backup: nothing else fits the commitments made with it")
         return key
 

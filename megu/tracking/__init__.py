@@ -129,6 +129,8 @@ def client(home: Path) -> MlflowClient:
     # It prints the traceback of what it raises all the same, and what it raises we answer.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # A run on a server ends with two lines on standard output, which is for results.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     where = uri(home)
     if where == _own(home):
         try:
