@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__, project
+from megu.commands import documents
 from megu.errors import MeguError
 
 if TYPE_CHECKING:
@@ -91,11 +92,13 @@ def run(
     watcher = Watcher(_console(), show=not (quiet or as_json))
     watcher.note("starting Prefect and MLflow …")
     from flows.unlearn import unlearn
+    from megu.private import apart
     from megu.tracking import warm_up
 
     warm_up()
+    named, changes = apart(here, params.resolve() if params else here.params, settings or ())
     with watcher:
-        summary = unlearn(params=str(params.resolve() if params else here.params), settings=settings or [])
+        summary = unlearn(params=str(named), settings=changes)
     if as_json:
         print(json.dumps(summary.to_json(), indent=2))
     else:
@@ -543,6 +546,9 @@ def _watching() -> Any:
     from megu.terminal import Watcher
 
     return Watcher(_console())
+
+
+documents.register(app, _project_if_any)
 
 
 def main() -> None:

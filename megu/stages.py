@@ -20,6 +20,10 @@ from megu.store import Ref, canonical_json
 #: Raised when what a result holds, or how a key is made, changes; every older result then misses.
 FORMAT = 1
 
+#: Parts of a key that name samples. They are said to have changed, never what they are; a kept result, a record and MLflow have
+#: commitments in their place (`megu.lineage.commitments`).
+PRIVATE = ("forget.ids", "forget.files")
+
 JSON = Any
 
 
@@ -165,7 +169,7 @@ def differences(before: Mapping[str, JSON], now: Mapping[str, JSON]) -> list[str
         if name.startswith("code "):
             verb = "is new" if name not in before else "is not used any more" if name not in now else "changed"
             changes.append(f"{name} {verb}")
-        elif name.startswith(("input ", "file ")):
+        elif name.startswith(("input ", "file ")) or name in PRIVATE:
             changes.append(f"{name} changed")
         elif name not in before:
             changes.append(f"{name} is new ({new})")

@@ -10,7 +10,7 @@ file locks never expire after a kill.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -21,9 +21,11 @@ from prefect.context import TaskRunContext
 from prefect.results import ResultRecord  # type: ignore[attr-defined]
 from prefect.runtime import flow_run
 
+from megu.lineage.commitments import hidden_parts
+from megu.lineage.keys import Keys
 from megu.progress import stages
 from megu.project import Project
-from megu.stages import FORMAT, Result, Stage, nearest
+from megu.stages import FORMAT, PRIVATE, Result, Stage, nearest
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def decide(project: Project, stage: Stage, label: str, arguments: dict[str, Any]
     key = stage.key(parts)
     record = project.results / key
     if not record.exists():
-        changes = nearest(parts, [other.parts for other in kept_results(project, stage)])
+        changes = nearest(private(project, parts), [other.parts for other in kept_results(project, stage)])
         why = (
             "never run before"
             if changes is None
@@ -77,6 +79,15 @@ def decide(project: Project, stage: Stage, label: str, arguments: dict[str, Any]
     if not stage.intact(project, kept):
         return Decision(stage, label, key, parts, None, "what it made on disk has changed since")
     return Decision(stage, label, key, parts, kept, f"nothing changed since {kept.origin.get('created', 'it ran')}")
+
+
+def private(project: Project, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a key as they are kept: with commitments in the place of sample ids. No key is made where none is needed."""
+    if not any(parts.get(name) for name in PRIVATE):
+        return dict(parts)
+    key = Keys(project.keys).commitment_key(create=True)
+    assert key is not None
+    return hidden_parts(parts, key)
 
 
 def read_record(project: Project, key: str) -> Result | None:
@@ -199,7 +210,7 @@ def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
         outcome = stage.compute(**arguments)
         return Result(
             stage=stage.name,
-            parts=decision.parts,
+            parts=private(arguments["project"], decision.parts),
             files=outcome.files,
             values=outcome.values,
             notes=outcome.notes,

@@ -16,10 +16,10 @@ from megu.data.dvc import file_lock
 from megu.lineage import dossier as folder_of
 from megu.lineage import indexing, versioned
 from megu.lineage import record as records_of
-from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint, hidden
+from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint, hidden_parts
 from megu.lineage.dossier import Dossier, sha256
 from megu.lineage.keys import Keys
-from megu.lineage.record import PRIVATE, Record, hide_params
+from megu.lineage.record import Record
 from megu.methods import lookup
 from megu.progress import stages
 from megu.project import Project
@@ -35,8 +35,7 @@ from tasks.engine import Executor, Ran
 
 def records(project: Project, executor: Executor, origins: Mapping[str, str]) -> list[Record]:
     """One record a stage, in the order they ran. origins: the MLflow run that each kept result was computed in, by label."""
-    key = Keys(project.keys).commitment_key(create=True)
-    assert key is not None
+    key = secret(project)
     made: dict[str, Record] = {}
     for ran in executor.ran:
         label = ran.decision.label
@@ -46,16 +45,20 @@ def records(project: Project, executor: Executor, origins: Mapping[str, str]) ->
             ran.result,
             [made[parent] for parent in ran.parents],
             circumstances(ran, origins.get(label)),
-            lambda names: hidden(key, names),
+            key,
         )
     return list(made.values())
 
 
-def circumstances(ran: Ran, origin_run: str | None) -> dict[str, Any]:
-    """What varies from run to run. origin: where and when it was computed, on what code and machine.
+def secret(project: Project) -> bytes:
+    """The key of the project's commitments, made when there is none."""
+    key = Keys(project.keys).commitment_key(create=True)
+    assert key is not None
+    return key
 
-    Why it was computed is not among it: that may name samples.
-    """
+
+def circumstances(ran: Ran, origin_run: str | None) -> dict[str, Any]:
+    """What varies from run to run. origin: where and when it was computed, on what code and machine."""
     return {
         "cached": ran.decision.hit,
         "seconds": ran.seconds,
@@ -78,10 +81,7 @@ def seal(
     artifacts: Mapping[str, str],
 ) -> Path:
     """version: what was registered (``models:/name/3``). artifacts: SHA-256 of each artifact of the MLflow run."""
-    keys = Keys(project.keys)
-    signing = inputs.signing_key(project, config)
-    key = keys.commitment_key(create=True)
-    assert key is not None
+    signing, key = inputs.signing_key(project, config), secret(project)
     results = {ran.decision.label: ran.result for ran in executor.ran}
     ids, positions = kept.dataset(project, results["dataset"]).train.ids, kept.forget_split(project, results["split"])
     forgotten = commit_all(key, (bytes(value) for value in ids[positions.forget]))
@@ -110,7 +110,7 @@ def seal(
             results={label: sha256_file(project.results / ran.decision.key) for label, ran in by_label(executor).items()},
             previous=folder_of.Previous(mlflow_run_id=head[0], seal=head[1]) if head else None,
             tracked=folder_of.Tracked(
-                run=mlflow_now(run, key),
+                run=mlflow_now(run),
                 artifacts=dict(artifacts),
                 version=registered(run, name, number) if version else None,
                 alias=config.registry.alias if version else None,
@@ -152,10 +152,8 @@ def request(config: Config, words: str, key: bytes) -> dict[str, Any]:
 def parameters(config: Config, key: bytes) -> dict[str, Any]:
     """The whole configuration, with commitments in the place of sample ids and names."""
     values = config.to_json()
-    for name in PRIVATE:
-        section, _, entry = name.partition(".")
-        values[section][entry] = hidden(key, values[section][entry])
-    return values
+    forget = {f"forget.{name}": value for name, value in values["forget"].items()}
+    return {**values, "forget": {name.removeprefix("forget."): value for name, value in hidden_parts(forget, key).items()}}
 
 
 def scope(
@@ -241,10 +239,9 @@ def evidence(config: Config, words: str, evaluation: Result) -> folder_of.Eviden
     )
 
 
-def mlflow_now(run: Run, key: bytes) -> dict[str, Any]:
+def mlflow_now(run: Run) -> dict[str, Any]:
     """The MLflow run as it is; "FINISHED" is what it will be."""
-    facts = tracked.run_facts(run.client, run.id) or {}
-    return {**facts, "params": hide_params(facts["params"], key), "status": "FINISHED"}
+    return {**(tracked.run_facts(run.client, run.id) or {}), "status": "FINISHED"}
 
 
 def registered(run: Run, name: str, version: str) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ import base64
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -19,6 +20,7 @@ from megu import report, services, tracking
 from megu.config import Config
 from megu.evaluation import flat
 from megu.lineage import graph
+from megu.lineage.commitments import hidden_parts
 from megu.lineage.dossier import sha256
 from megu.methods import lookup
 from megu.progress import stages
@@ -36,7 +38,8 @@ from tasks.engine import Executor, Finished, Ran
 PREFECT_UI = "http://127.0.0.1:4200"
 MLFLOW_UI = "http://127.0.0.1:5000"
 
-#: Stages whose arrays are small enough to be worth having in every MLflow run.
+#: Stages whose arrays are small enough to be worth having in every MLflow run; the split of a request for single samples says which
+#: they are and stays in the project.
 LOGGED = ("split", "entanglement", "labeling", "transition", "perturbing", "noise", "evaluation")
 
 
@@ -71,12 +74,17 @@ def request_in_words(config: Config) -> str:
     return f"{forget.count} random images" if forget.scenario == "random" else f"{len(forget.ids) + len(forget.files)} images"
 
 
+def named(config: Config) -> bool:
+    """Whether the request names single samples."""
+    return bool(config.forget.ids or config.forget.files)
+
+
 @task(name="record-mlflow", description="Log parameters, metrics and artifacts to the MLflow run", persist_result=False)
 def record_mlflow(
     project: Project, config: Config, run: Run, executor: Executor, summary: Summary, page: str, origins: Mapping[str, str]
 ) -> dict[str, str]:
     """origins: see `reused_from`. Returns the SHA-256 of each artifact, by name."""
-    results = {ran.decision.label: ran.result for ran in executor.ran}
+    results, secret = {ran.decision.label: ran.result for ran in executor.ran}, lineage.secret(project)
     data, split, evaluation = results["dataset"], results["split"], results["evaluation"]
     metrics = flat(evaluation.values)
     metrics |= {f"seconds/{stage.name}": stage.seconds for stage in summary.stages}
@@ -91,7 +99,7 @@ def record_mlflow(
         metrics["time_share"] = summary.time_share
     labeler = results["labeling"].values["labeler"] if "labeling" in results else None
     run.log(
-        params=tracking.flat(config.to_json()) | ({"labeler": labeler["kind"]} if labeler else {}),
+        params=tracking.flat(lineage.parameters(config, secret)) | ({"labeler": labeler["kind"]} if labeler else {}),
         metrics=metrics,
         tags={
             "dvc.data": data.values["dvc_hash"],
@@ -107,12 +115,19 @@ def record_mlflow(
     contents = {f"figures/{name}.png": content for name, content in figures(project, results["figures"]).items()}
     contents["report.html"] = page.encode()
     contents["summary.json"] = canonical_json(summary.to_json())
-    contents["config.json"] = canonical_json(config.to_json())
+    contents["config.json"] = canonical_json(lineage.parameters(config, secret))
     contents["stages.json"] = canonical_json(
-        {ran.decision.label: {"key": ran.decision.key, **ran.result.to_json()} for ran in executor.ran}
+        {
+            ran.decision.label: {
+                "key": ran.decision.key,
+                **ran.result.to_json(),
+                "parts": hidden_parts(ran.result.parts, secret),
+            }
+            for ran in executor.ran
+        }
     )
     contents["evaluation.json"] = canonical_json(dict(evaluation.values))
-    for label in (label for label in LOGGED if label in results):
+    for label in (label for label in LOGGED if label in results and not (label == "split" and named(config))):
         for name, ref in results[label].files.items():
             contents[f"{label}/{name}.{ref.kind}"] = project.store.checked(ref).read_bytes()
     run.artifacts(contents)
@@ -264,9 +279,9 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
     origins = reused_from(run, executor)
     records = lineage.records(project, executor, origins)
     drawn = graph.mermaid(records, summary.model_version)
-    content = page(
-        project, config, executor, summary, run, {"as text": graph.text(records, summary.model_version), "Mermaid": drawn}
-    )
+    forms = {"as text": graph.text(records, summary.model_version), "Mermaid": drawn}
+    parameters = lineage.parameters(config, lineage.secret(project))
+    content = page(project, config, executor, summary, run, forms, parameters)
     with writing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
         temporary.chmod(0o644)
@@ -290,8 +305,16 @@ def labeler_facts(labeling: Result) -> dict[str, str]:
     }
 
 
-def page(project: Project, config: Config, executor: Executor, summary: Summary, run: Run, lineage: Mapping[str, str]) -> str:
-    """The self-contained report of this run. lineage: its graph, by form."""
+def page(
+    project: Project,
+    config: Config,
+    executor: Executor,
+    summary: Summary,
+    run: Run,
+    lineage: Mapping[str, str],
+    parameters: Mapping[str, Any],
+) -> str:
+    """The self-contained report of this run. lineage: its graph, by form. parameters: the configuration, without sample ids."""
     results = {ran.decision.label: ran.result for ran in executor.ran}
     live = services.endpoints(project.home)
     facts = environment(project.root)
@@ -327,7 +350,7 @@ def page(project: Project, config: Config, executor: Executor, summary: Summary,
             "Code": {"commit": facts["git.commit"], "uncommitted changes": facts["git.dirty"], "python": facts["python"]}
             | {key.removeprefix("version."): value for key, value in facts.items() if key.startswith("version.")},
         },
-        params=config.to_json(),
+        params=parameters,
         lineage=lineage,
         links={
             "MLflow run": run.url(live.mlflow) or run.url(MLFLOW_UI) or run.id,

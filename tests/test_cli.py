@@ -34,10 +34,12 @@ def test_the_surface_is_what_the_readme_says() -> None:
     command = typer.main.get_command(cli.app)
     assert sorted(command.commands) == [
         "bench",
+        "certificate",
         "data",
         "doctor",
         "down",
         "explain",
+        "export",
         "keys",
         "label",
         "lineage",
@@ -52,6 +54,8 @@ def test_the_surface_is_what_the_readme_says() -> None:
     assert sorted(command.commands["lineage"].commands) == ["diff", "index", "show", "which"]
     options = {option for parameter in command.commands["verify"].params for option in parameter.opts}
     assert options == {"target", "--replay", "--key", "--json"}
+    options = {option for name in ("certificate", "export") for entry in command.commands[name].params for option in entry.opts}
+    assert options == {"target", "--out", "--key", "--format"}
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}

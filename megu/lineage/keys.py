@@ -17,7 +17,8 @@ from megu.errors import MeguError
 from megu.params import STRICT
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    # The type, for who may not import cryptography.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey as Ed25519PrivateKey  # noqa: PLC0414
 
 PASSPHRASE = "MEGU_KEY_PASSPHRASE"
 #: Before what is signed, so that a signature of a dossier is one of nothing else.
@@ -57,14 +58,15 @@ class Keys:
         path = self.folder / "commitments.key"
         if create and not path.exists():
             with contextlib.suppress(FileExistsError):  # another run was first
-                _write(path, secrets.token_bytes(32).hex().encode())
+                write_secret(path, secrets.token_bytes(32).hex().encode())
         if not path.exists():
             return None
         try:
-            key = bytes.fromhex(path.read_text(encoding="ascii"))
+            text = path.read_text(encoding="ascii")
+            key = bytes.fromhex(text)
         except (OSError, ValueError):
-            key = b""
-        if len(key) != 32:
+            text, key = "", b""
+        if len(key) != 32 or text != key.hex():  # capitals would be the same key, and another file
             raise MeguError(f"{path} is damaged", "restore it from a backup: nothing else fits the commitments made with it")
         return key
 
@@ -83,13 +85,13 @@ class Keys:
         key = Ed25519PrivateKey.generate()
         passphrase = os.environ.get(PASSPHRASE)
         locked = form.BestAvailableEncryption(passphrase.encode()) if passphrase else form.NoEncryption()
-        _write(self.private, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked))
+        write_secret(self.private, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, locked))
         public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-        _write(self.public, public, mode=0o644)
+        write_secret(self.public, public, mode=0o644)
         return self.public
 
 
-def _write(path: Path, content: bytes, mode: int = 0o600) -> None:
+def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Write a file that must not be there yet, whole or not at all, readable by nobody else unless ``mode`` says so."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -133,18 +135,18 @@ def public_of(key: Ed25519PrivateKey) -> str:
     return key.public_key().public_bytes_raw().hex()
 
 
-def sign(key: Ed25519PrivateKey, content: bytes) -> str:
-    """The signature in hex."""
-    return key.sign(_CONTEXT + content).hex()
+def sign(key: Ed25519PrivateKey, content: bytes, context: bytes = _CONTEXT) -> str:
+    """The signature in hex. context: what stands before what is signed; an envelope with one of its own (DSSE) needs none."""
+    return key.sign(context + content).hex()
 
 
-def signed_by(public: str, signature: str, content: bytes) -> bool:
+def signed_by(public: str, signature: str, content: bytes, context: bytes = _CONTEXT) -> bool:
     """Whether ``signature`` is one of ``content`` by the holder of the key ``public`` (hex)."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), _CONTEXT + content)
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), context + content)
     except (InvalidSignature, ValueError):
         return False
     return True

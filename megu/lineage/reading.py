@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from megu.errors import MeguError
-from megu.lineage.dossier import MAIN, Dossier
+from megu.lineage.dossier import LATER, MAIN, Dossier, Seal
 from megu.lineage.record import Record
 from megu.lineage.verify import copies, opened
 from megu.project import Project
@@ -15,8 +15,12 @@ from megu.project import Project
 
 @dataclass(frozen=True)
 class Found:
+    """A dossier that is whole. files: those of its folder by name, documents that came later (a purge's) among them."""
+
     dossier: Dossier
     records: Sequence[Record]
+    seal: Seal
+    files: Mapping[str, bytes]
 
 
 def dossier_of(target: str | None, project: Project | None) -> Found:
@@ -29,9 +33,10 @@ def dossier_of(target: str | None, project: Project | None) -> Found:
         places = copies(target, project, stack).places
         said = []
         for place, files in places.items():
-            found, check = opened(files, place)
-            if found is not None and found.records is not None:
-                return Found(found.dossier, found.records)
+            own = {name: content for name, content in files.items() if name not in LATER}
+            found, check = opened(own, place)
+            if found is not None:
+                return Found(found.dossier, found.records, found.seal, files)
             said.append(f"{place}: {check.says}")
     raise MeguError(f"the dossier of {target} cannot be used ({'; '.join(said)})", f"`megu verify {target}` says all of it")
 

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from megu.errors import MeguError
-from megu.lineage.commitments import commit
-from megu.stages import Result
+from megu.lineage.commitments import commit, hidden_parts
+from megu.stages import PRIVATE, Result
 from megu.store import Ref, canonical_json
 
 #: Raised when what a record holds changes.
 FORMAT = 1
-
-#: Parts of a cache key that name samples; a record has commitments in their place (see `megu.lineage.commitments`).
-PRIVATE = ("forget.ids", "forget.files")
 
 JSON = Any
 
@@ -72,14 +69,14 @@ def build(
     result: Result,
     parents: Sequence[Record],
     circumstances: Mapping[str, JSON],
-    hide: Callable[[Sequence[str]], list[str]],
+    secret: bytes,
 ) -> Record:
-    """The record of a result. hide: puts commitments in the place of sample ids and names."""
+    """The record of a result. secret: the key of the commitments that stand for sample ids and names."""
     return Record(
         label=label,
         stage=result.stage,
         key=key,
-        parts={name: hide(value) if name in PRIVATE else value for name, value in result.parts.items()},
+        parts=hidden_parts(result.parts, secret),
         files={name: ref.to_json() for name, ref in result.files.items()},
         values=dict(result.values),
         parents={parent.label: parent.digest for parent in parents},
@@ -167,11 +164,12 @@ def _key(record: Record) -> str:
     return f"{record.stage}-{hashlib.sha256(canonical_json(dict(record.parts))).hexdigest()[:40]}"
 
 
-def hide_params(params: Mapping[str, str], key: bytes | None) -> dict[str, str]:
-    """MLflow's parameters with commitments in the place of sample ids; without the key, something that equals no commitment."""
+def hide_params(params: Mapping[str, str], recorded: Mapping[str, str], key: bytes | None) -> dict[str, str]:
+    """MLflow's parameters as a dossier has them: where one has a commitment to a value that names samples (MLflow had those values
+    themselves once), the commitment to the value; without the key, something that equals no commitment."""
     return {
         name: (f"hmac:{commit(key, value.encode()).hex()}" if key else "hmac: no key here")
-        if name in PRIVATE and value != "[]"
+        if name in PRIVATE and recorded.get(name, "").startswith("hmac:")
         else value
         for name, value in params.items()
     }

@@ -110,6 +110,7 @@ def served_form(case: Case) -> Check:
     from megu.data.tensors import ImageSet
     from megu.device import resolve
     from megu.lineage.tracked import model_version
+    from megu.tracking import lineage
     from megu.tracking.registry import serve
     from megu.training import predict
     from megu.weights import load_model
@@ -123,9 +124,8 @@ def served_form(case: Case) -> Check:
     asked = ImageSet.from_partition(dataset.test, dataset.mean, dataset.std, resolve("cpu"), images)
     logits = predict(model, asked).logits.numpy().astype(np.float64)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    answers = serve(
-        case.connected, f"models:/{recorded['name']}/{recorded['version']}", np.asarray(dataset.test.images[images])
-    )
+    version = f"models:/{recorded['name']}/{recorded['version']}"
+    answers = serve(lineage.reach(case.project.home), version, np.asarray(dataset.test.images[images]))
     off = float(np.abs(answers - powers / powers.sum(axis=1, keepdims=True)).max())
     return summed(
         name,

@@ -27,7 +27,8 @@ def run_in_mlflow(case: Case) -> Check:
     if away := _home(case, name):
         return away
     found, recorded = dict(case.run() or {}), dict(case.dossier.tracked.run)
-    found["params"] = hide_params(found["params"], Keys(case.project.keys).commitment_key() if case.project else None)
+    key = Keys(case.project.keys).commitment_key() if case.project else None
+    found["params"] = hide_params(found["params"], recorded["params"], key)
     wrong = []
     for kind in ("params", "metrics", "tags"):
         wrong += [f"{kind[:-1]} {text}" for text in differences(recorded.pop(kind), found[kind], more=kind != "tags")]

@@ -97,7 +97,7 @@ def _reach(project: Project | None) -> tuple[MlflowClient | None, str]:
     from megu.tracking import lineage
 
     try:
-        return lineage.reach(project.home), ""
+        return lineage.reader(project.home), ""
     except MeguError as error:
         return None, error.what
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from megu.report.data import ReportData
 from megu.report.words import conclusions, guided_rows, number, summary_rows
+from megu.templates import template
 
 #: Figure -> what it shows, and how to read it. In the order of the page.
 CAPTIONS = {
@@ -47,19 +46,12 @@ CAPTIONS = {
 
 def render(data: ReportData, figures: Mapping[str, bytes]) -> str:
     """The page. figures: PNG bytes by name, those of `CAPTIONS` in its order; a missing one is left out."""
-    environment = Environment(
-        loader=PackageLoader("megu.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = [
         {"name": name, "title": title, "caption": caption, "png": base64.b64encode(figures[name]).decode()}
         for name, (title, caption) in CAPTIONS.items()
         if name in figures
     ]
-    return environment.get_template("report.html").render(
+    return template("megu.report", "report.html").render(
         data=data,
         summary=data.summary,
         rows=summary_rows(data.summary),

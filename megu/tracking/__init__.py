@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,15 +52,22 @@ def answered(function: F) -> F:
 
     @functools.wraps(function)
     def wrapper(*arguments: Any, **named: Any) -> Any:
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             return function(*arguments, **named)
-        except MlflowException as error:
-            raise _mendable(str(error.message)) from error
-        except SQLAlchemyError as error:
-            raise _mendable(str(getattr(error, "orig", None) or error)) from error
+        except MeguError:
+            raise
+        except sqlite3.Error as error:
+            raise _mendable(str(error)) from error
+        except Exception as error:
+            # Only what went wrong is worth the seconds of importing it.
+            from mlflow.exceptions import MlflowException
+            from sqlalchemy.exc import SQLAlchemyError
+
+            if isinstance(error, MlflowException):
+                raise _mendable(str(error.message)) from error
+            if isinstance(error, SQLAlchemyError):
+                raise _mendable(str(getattr(error, "orig", None) or error)) from error
+            raise
 
     return wrapper  # type: ignore[return-value]
 
@@ -94,8 +102,6 @@ def use(where: str) -> None:
 
 def _refuse_unusable(database: Path) -> None:
     """MLflow tries to open a database for 100 seconds before it says that it cannot."""
-    import sqlite3
-
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=30)) as opened:
             opened.execute("PRAGMA schema_version")
@@ -123,6 +129,8 @@ def client(home: Path) -> MlflowClient:
     # It prints the traceback of what it raises all the same, and what it raises we answer.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # A run on a server ends with two lines on standard output, which is for results.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     where = uri(home)
     if where == _own(home):
         try:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import py_compile
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlparse
 
 from megu.errors import MeguError
 from megu.store import sha256_file, without_nan
 from megu.tracking import answered, client, uri, use
+from megu.tracking.database import Absent, Database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient as MlflowClient  # noqa: PLC0414 - the type, for who may not import MLflow
@@ -35,15 +35,29 @@ def reach(home: Path) -> MlflowClient:
     return client(home)
 
 
+def reader(home: Path) -> MlflowClient:
+    """As `reach`, to look things up alone: the project's own database is read without MLflow, which takes seconds to be imported.
+
+    Raises `MeguError` as `reach` does.
+    """
+    where = uri(home)
+    if where.startswith("sqlite:///") and (database := Database(Path(where.removeprefix("sqlite:///")))).known():
+        return cast("MlflowClient", database)  # it answers what the functions below ask
+    return reach(home)
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether MLflow, or who reads its database, says that there is no such thing."""
+    return getattr(error, "error_code", None) == Absent.error_code
+
+
 @answered
 def run_facts(connected: MlflowClient, run_id: str) -> dict[str, Any] | None:
     """Name, parameters, metrics, tags and inputs of a run; None when there is no such run, or it was deleted."""
-    from mlflow.exceptions import MlflowException
-
     try:
         run = connected.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+    except Exception as error:
+        if _is_absent(error):
             return None
         raise
     if run.info.lifecycle_stage != "active":
@@ -64,12 +78,10 @@ def run_facts(connected: MlflowClient, run_id: str) -> dict[str, Any] | None:
 @answered
 def version_facts(connected: MlflowClient, name: str, version: str) -> dict[str, Any] | None:
     """What the registry says of a version; None when there is no such version."""
-    from mlflow.exceptions import MlflowException
-
     try:
         found = connected.get_model_version(name, version)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+    except Exception as error:
+        if _is_absent(error):
             return None
         raise
     return {
@@ -86,11 +98,8 @@ def version_facts(connected: MlflowClient, name: str, version: str) -> dict[str,
 @answered
 def aliases(connected: MlflowClient, name: str) -> dict[str, str]:
     """Alias -> version of a registered model; empty when there is no such model."""
-    from mlflow.exceptions import MlflowException
-
-    with contextlib.suppress(MlflowException):
-        return {alias: str(version) for alias, version in connected.get_registered_model(name).aliases.items()}
-    return {}
+    model = _registered(connected, name)
+    return {alias: str(version) for alias, version in model.aliases.items()} if model else {}
 
 
 @answered
@@ -104,12 +113,19 @@ def resolve(connected: MlflowClient, name: str) -> str:
 @answered
 def head(connected: MlflowClient, name: str) -> tuple[str, str] | None:
     """The run id and the seal of the newest dossier of a registered model; None when it has none."""
-    from mlflow.exceptions import MlflowException
+    model = _registered(connected, name)
+    run_id, _, seal = (model.tags if model else {}).get(HEAD_TAG, "").partition(" ")
+    return (run_id, seal) if seal else None
 
-    with contextlib.suppress(MlflowException):
-        run_id, _, seal = connected.get_registered_model(name).tags.get(HEAD_TAG, "").partition(" ")
-        return (run_id, seal) if seal else None
-    return None
+
+def _registered(connected: MlflowClient, name: str) -> Any:
+    """A registered model; None when there is no such model."""
+    try:
+        return connected.get_registered_model(name)
+    except Exception as error:
+        if _is_absent(error):
+            return None
+        raise
 
 
 @answered
@@ -127,13 +143,13 @@ def run_files(connected: MlflowClient, run_id: str) -> Iterator[Path | None]:
 @contextmanager
 def version_files(connected: MlflowClient, source: str) -> Iterator[Path | None]:
     """The folder of a version's files, by the version's source; None when they are gone."""
-    from mlflow.exceptions import MlflowException
-
     place = source
     if source.startswith("models:/m-"):
         try:
             place = str(connected.get_logged_model(source.removeprefix("models:/")).artifact_location)
-        except MlflowException:
+        except Exception as error:
+            if not _is_absent(error):
+                raise
             place = ""
     with _local(connected, place) as folder:
         yield folder

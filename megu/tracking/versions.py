@@ -19,8 +19,6 @@ WEIGHTS = "artifacts/weights.safetensors"
 
 def find_version(connected: MlflowClient, uri: str, asked: str = "original.model") -> ModelVersion:
     """The version that ``uri`` names. asked: what named it, for the error. Raises `MeguError` when there is none."""
-    from mlflow.exceptions import MlflowException
-
     parts = re.fullmatch(r"models:/([^/:@]+)(?:/(\d+)|@([^/:@]+))", uri)
     if parts is None:
         raise MeguError(
@@ -30,10 +28,10 @@ def find_version(connected: MlflowClient, uri: str, asked: str = "original.model
     name, version, alias = parts.groups()
     try:
         return connected.get_model_version_by_alias(name, alias) if alias else connected.get_model_version(name, version)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+    except Exception as error:  # of MLflow or of who reads its database: both have a code and a message
+        if getattr(error, "error_code", None) not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        reason = str(error.message).strip().splitlines()[0]
+        reason = str(getattr(error, "message", error)).strip().splitlines()[0]
         raise MeguError(
             f"{asked}: there is no {uri} ({reason})", "look in the MLflow registry for the name and version"
         ) from None

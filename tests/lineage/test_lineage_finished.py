@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,18 @@ from megu.lineage.reading import dossier_of, newest
 from megu.lineage.verify import Report, verify
 from megu.project import Project
 from megu.store import canonical_json
+from megu.tracking import lineage as tracked
+from megu.tracking.database import Database
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flow")]
 
 
 def state(report: Report, name: str) -> bool | None:
     return next(check.holds for check in report.checks if check.name == name)
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def says(report: Report, name: str) -> str:
@@ -72,6 +80,33 @@ def test_it_is_found_by_run_by_version_by_alias_and_by_folder(finished: Finished
         assert (report.run_id, report.exit_code) == (newer.mlflow_run_id, 0)
     with pytest.raises(MeguError, match="there is no dossier of nobody"):
         verify("nobody", project)
+
+
+def test_the_database_read_without_mlflow_says_what_mlflow_says(finished: Finished, tmp_path: Path) -> None:
+    home = finished.project.home
+    asked, read = tracked.reach(home), tracked.reader(home)
+    assert isinstance(read, Database)
+    for connected in (asked, read):
+        assert tracked.run_facts(connected, "0" * 32) is None
+        assert tracked.version_facts(connected, "megu", "99") is None
+        assert (tracked.aliases(connected, "nobody"), tracked.head(connected, "nobody")) == ({}, None)
+        with pytest.raises(MeguError, match="there is no models:/megu@nobody"):
+            tracked.resolve(connected, "models:/megu@nobody")
+    for run_id in (finished.older.mlflow_run_id, finished.newer.mlflow_run_id):
+        assert tracked.run_facts(asked, run_id) == tracked.run_facts(read, run_id)
+    for version in ("1", "2"):
+        facts = tracked.version_facts(asked, "megu", version)
+        assert facts is not None
+        assert facts == tracked.version_facts(read, "megu", version)
+        with tracked.version_files(asked, facts["source"]) as one, tracked.version_files(read, facts["source"]) as two:
+            assert one == two
+    assert tracked.aliases(asked, "megu") == tracked.aliases(read, "megu")
+    assert tracked.head(asked, "megu") == tracked.head(read, "megu")
+    assert tracked.resolve(asked, "models:/megu@challenger") == tracked.resolve(read, "models:/megu@challenger")
+    other = shutil.copyfile(home / "mlflow.db", tmp_path / "mlflow.db")
+    with contextlib.closing(sqlite3.connect(other)) as opened, opened:
+        opened.execute("UPDATE alembic_version SET version_num = 'newer'")
+    assert not Database(other).known(), "another form is MLflow's to read"
 
 
 def test_measured_again_it_is_the_same_to_the_last_digit(finished: Finished) -> None:
@@ -327,8 +362,17 @@ def test_a_request_by_ids_names_none_of_them_and_can_be_verified(finished: Finis
     project = finished.project
     chosen = [value.decode() for value in arrays.load(project.data("slice")).train.ids[:3]]
     summary = run_in(project)("forget.scenario=ids", f"forget.ids=[{', '.join(chosen)}]", "reference.enabled=false")
-    content = b"".join(path.read_bytes() for path in (project.dossiers / summary.mlflow_run_id).iterdir())
-    assert not [value for value in chosen if value.encode() in content]
+    # Everything that a person or a regulator is shown: MLflow's database and artifacts, dossier, report; and the kept results.
+    shown = [project.home / "mlflow.db", *files_in(project.home / "mlartifacts"), *files_in(project.root / "results")]
+    shown += files_in(project.results)
+    assert len(shown) > 50
+    told = {str(path): value for path in shown for value in chosen if value.encode() in path.read_bytes()}
+    assert told == {}
+    artifacts = {path.name for path in files_in(project.home / "mlartifacts") if summary.mlflow_run_id in str(path)}
+    assert {"config.json", "stages.json", "summary.json", "report.html"} <= artifacts
+    assert "positions.npz" not in artifacts, "which images they are"
+    again = run_in(project)("forget.scenario=ids", f"forget.ids=[{', '.join(chosen)}]", "reference.enabled=false")
+    assert all(stage.hit for stage in again.stages)
     found = dossier_of(summary.mlflow_run_id, project).dossier
     assert found.scope.commitments == 3
     assert found.evidence.reference == "no retrain reference"

@@ -44,7 +44,7 @@ def test_the_key_of_commitments_is_made_once_and_for_its_owner_only(tmp_path: Pa
     assert stat.S_IMODE((tmp_path / "keys" / "commitments.key").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("content", ["", "ab", "not hex at all", "ab" * 31])
+@pytest.mark.parametrize("content", ["", "ab", "not hex at all", "ab" * 31, "AB" * 32, "ab" * 32 + "\n"])
 def test_a_damaged_key_is_said_and_never_replaced(tmp_path: Path, content: str) -> None:
     (tmp_path / "commitments.key").write_text(content)
     with pytest.raises(MeguError, match=r"commitments\.key is damaged"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megu.errors import MeguError
-from megu.lineage.record import FORMAT, Newer, Record, build, faults, from_lines, root, to_lines
+from megu.lineage.record import FORMAT, Newer, Record, build, faults, from_lines, hide_params, root, to_lines
 from megu.stages import Result
 from megu.store import Ref, canonical_json
 
@@ -28,9 +29,9 @@ def key(stage: str, parts: dict[str, Any]) -> str:
 
 def chain(seconds: float = 1.0, alpha: float = 0.7) -> list[Record]:
     data = result("dataset", {"name": "photos"}, dvc_hash="d41")
-    first = build("dataset", key("dataset", dict(data.parts)), data, [], {"seconds": seconds}, list)
+    first = build("dataset", key("dataset", dict(data.parts)), data, [], {"seconds": seconds}, b"k" * 32)
     parts = {"input data": data.digest, "alpha": alpha}
-    second = build("unlearn", key("unlearn", parts), result("unlearn", parts), [first], {"seconds": seconds}, list)
+    second = build("unlearn", key("unlearn", parts), result("unlearn", parts), [first], {"seconds": seconds}, b"k" * 32)
     return [first, second]
 
 
@@ -112,7 +113,20 @@ def test_what_does_not_fit_in_a_chain_is_named(field: str, value: Any, said: str
     assert said in faults([first, replace(second, **{field: value})])
 
 
-def test_sample_ids_are_hidden() -> None:
-    parts = {"forget.ids": ["a" * 32], "forget.files": [], "forget.scenario": "ids"}
-    made = build("split", "split-x", result("split", parts), [], {}, lambda names: [f"hidden {len(names)}"] if names else [])
-    assert made.parts == {"forget.ids": ["hidden 1"], "forget.files": [], "forget.scenario": "ids"}
+def test_sample_ids_are_hidden_and_hiding_them_again_changes_nothing() -> None:
+    ids = ["a" * 32, "cat/001.png"]
+    parts = {"forget.ids": ids, "forget.files": [], "forget.scenario": "ids"}
+    made = build("split", "split-x", result("split", parts), [], {}, b"k" * 32)
+    commitments = sorted(hmac.digest(b"k" * 32, name.encode(), "sha256").hex() for name in ids)
+    assert made.parts == {"forget.ids": commitments, "forget.files": [], "forget.scenario": "ids"}
+    assert build("split", "split-x", result("split", dict(made.parts)), [], {}, b"k" * 32) == made
+
+
+def test_what_mlflow_once_had_in_plain_is_still_compared() -> None:
+    value = "['a']"
+    recorded = {"forget.ids": f"hmac:{hmac.digest(b'k' * 32, value.encode(), 'sha256').hex()}", "seed": "0"}
+    plain = {"forget.ids": value, "seed": "0"}
+    assert hide_params(plain, recorded, b"k" * 32) == recorded
+    assert hide_params({**plain, "forget.ids": "['b']"}, recorded, b"k" * 32) != recorded
+    assert hide_params(plain, recorded, None)["forget.ids"] == "hmac: no key here"
+    assert hide_params(plain, plain, b"k" * 32) == plain

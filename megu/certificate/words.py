@@ -1,0 +1,311 @@
+"""What a dossier says, in words for someone who has never trained a model.
+
+Pure: a dossier that was read and what verifying it gave go in. Nothing is added to what they say, and nothing on the page names a
+sample or a person: a request for a class is called by the class's name, one for single images by their number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from megu.lineage.dossier import MAIN, PURGE, Dossier, sha256
+from megu.lineage.export.common import began, ended, model
+from megu.lineage.reading import Found
+from megu.lineage.verify import Report
+from megu.report.words import number
+
+JSON = Any
+
+#: State of a check, as the page marks it.
+MARKS = {True: "holds", False: "differs", None: "not checked"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One share in percent, of each model: before, now, and the one that never saw the data where there is one."""
+
+    title: str
+    values: Sequence[float | None]
+    reads: str
+
+    @property
+    def written(self) -> list[str]:
+        return [number(value) for value in self.values]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What came of the copies of the data, by where they were. sealed: SHA-256 of the document that says so. rows: place, verdict, why."""
+
+    sealed: str
+    rows: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The gate's: in words, and each rule with whether it holds ("holds", "differs", or "not asked") and why."""
+
+    said: str
+    rules: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Everything on the page. state: "good", "bad" or "open", with the badge's words."""
+
+    number: str
+    state: str
+    badge: str
+    lead: str
+    asked: Mapping[str, str]
+    done: Sequence[str]
+    measures: Sequence[Measure]
+    attack: str
+    decision: Decision | None
+    copies: Copies | None
+    limits: Sequence[str]
+    signed: str
+    commands: Sequence[tuple[str, str]]
+    checked: str
+    checks: Sequence[tuple[str, str, str]]
+    identifiers: Mapping[str, str]
+
+
+def certificate(found: Found, report: Report, now: datetime) -> Certificate:
+    """The certificate of a dossier. report: what verifying it gave. now: when that was."""
+    dossier, raw = found.dossier, json.loads(found.files[MAIN])
+    decision = _decision(raw)
+    state, badge = _state(dossier, decision)
+    if report.exit_code == 1:
+        state, badge = "bad", "NOT as recorded"
+    return Certificate(
+        number=_grouped(found.seal.seal[:16].upper()),
+        state=state,
+        badge=badge,
+        lead=_lead(dossier, state),
+        asked=_asked(dossier),
+        done=list(_done(dossier)),
+        measures=list(_measures(dossier)),
+        attack=_attack(dossier),
+        decision=decision,
+        copies=_copies(found.files.get(PURGE)),
+        limits=[_sentence(limit) for limit in dossier.claim.limits],
+        signed=_signed(found),
+        commands=list(_commands(dossier, found)),
+        checked=_checked(report, now),
+        checks=[(MARKS[check.holds], check.name, check.says) for check in report.checks],
+        identifiers=_identifiers(found),
+    )
+
+
+def _state(dossier: Dossier, decision: Decision | None) -> tuple[str, str]:
+    if dossier.evidence.evaluation.get("reference") is None:
+        return "open", "Done, not compared"
+    if dossier.evidence.failures or (decision is not None and any(state == "differs" for state, *_ in decision.rules)):
+        return "bad", "Short of what was asked"
+    return "good", "Forgotten, as measured"
+
+
+def _lead(dossier: Dossier, state: str) -> str:
+    what = f"A model was made to forget {_what(dossier)}."
+    if dossier.claim.level == "exact":
+        what = f"A new model was trained without {_what(dossier)}."
+    if dossier.evidence.evaluation.get("reference") is None:
+        return f"{what} It was measured, but not compared with a model that never saw them."
+    if state == "bad":
+        failures = f": {' and '.join(dossier.evidence.failures)}" if dossier.evidence.failures else ""
+        return f"{what} Compared with a model that never saw them, it falls short{failures}."
+    return f"{what} It was compared with a model that never saw them, and behaves like it within the limits stated below."
+
+
+def _what(dossier: Dossier) -> str:
+    """What was to be forgotten, so that it fits into a sentence."""
+    scope, words = dossier.scope, dossier.request["words"]
+    if scope.scenario in ("class", "subclass"):
+        return f"all {scope.forget:,} images of “{words}” that it had been trained on"
+    return f"{scope.forget:,} single {'image' if scope.forget == 1 else 'images'} that it had been trained on"
+
+
+def _asked(dossier: Dossier) -> dict[str, str]:
+    scope = dossier.scope
+    kinds = {
+        "class": "a whole class",
+        "subclass": "a part of a class",
+        "random": "images drawn at random",
+        "ids": "single images",
+    }
+    words = str(dossier.request["words"])
+    named = f"{kinds.get(scope.scenario, scope.scenario)}: {words}" if scope.scenario in ("class", "subclass") else words
+    version = model(dossier)
+    return {
+        "Asked to forget": named,
+        "Images concerned": f"{scope.forget:,} of {scope.forget + scope.retain:,} training images",
+        "Data set": dossier.data.name,
+        "Begun": _day(began(dossier)),
+        "Finished": _day(ended(dossier)),
+        "Model": f"{version[0]}, version {version[1]}" if version else "not registered",
+    }
+
+
+def _done(dossier: Dossier) -> Iterator[str]:
+    if dossier.claim.level == "exact":
+        yield "A new model was trained from nothing on the remaining images alone. The images to be forgotten had no part in it."
+    else:
+        yield (
+            "The model in use was changed, not trained anew: it was taught to answer about the images to be forgotten as a model would "
+            "that never saw them, while keeping what it knows of the rest."
+        )
+    yield f"In technical terms: {_small(str(dossier.method['title']))} ({dossier.method['paper']})."
+    if dossier.labeler:
+        yield f"Which answers those would be was judged by a {dossier.labeler['kind']}."
+    if dossier.evidence.evaluation.get("reference") is not None:
+        yield "For comparison another model was trained from nothing without those images. What it answers is the measure of forgetting."
+    if dossier.models.given:
+        yield "The model in use was brought from outside; what it had been trained on is its giver's word."
+
+
+def _measures(dossier: Dossier) -> Iterator[Measure]:
+    yield Measure("What was to be forgotten: how much of it is recognised", _of_each(dossier, "Af"), _reading(dossier))
+    kept = "Images of everything else that are new to every model. The second bar should not be shorter than the others."
+    yield Measure("Everything else: how much of it is recognised", _of_each(dossier, "Ar"), kept)
+
+
+def _reading(dossier: Dossier) -> str:
+    """How to read the bars of what was forgotten."""
+    whole = dossier.scope.scenario in ("class", "subclass")
+    shown = "New images of what was forgotten." if whole else "The forgotten images themselves."
+    if dossier.evidence.evaluation.get("reference") is None:
+        return f"{shown} Without a model that never saw them nobody can say where the second bar should be."
+    why = "" if whole else "; a model that never saw them gets many of them right all the same, as it does with any new image"
+    return f"{shown} The second bar should be where the third is{why}."
+
+
+def _of_each(dossier: Dossier, metric: str) -> list[float | None]:
+    evaluation = dossier.evidence.evaluation
+    return [evaluation[name]["metrics"].get(metric) for name in ("original", "unlearned", "reference") if evaluation.get(name)]
+
+
+def _attack(dossier: Dossier) -> str:
+    values = [number(value) for value in _of_each(dossier, "MIA")]
+    said = f"An attack that guesses from a model's answers whether an image was in its training takes {values[0]} of the forgotten images "
+    if len(values) < 3:
+        return f"{said}for training images before, and {values[1]} now. Without a model that never saw them nobody can say what is right."
+    return (
+        f"{said}for training images before, {values[1]} now, and {values[2]} with the model that never saw them. "
+        "The last is the right value, not zero: far above it images are still remembered, far below it the forgetting itself can be seen."
+    )
+
+
+def _decision(raw: Mapping[str, JSON]) -> Decision | None:
+    """The gate's decision, in a dossier whose format has one."""
+    places = [*raw.values(), *raw["evidence"].values()]
+    gate = next((value for value in places if isinstance(value, Mapping) and {"decision", "rules"} <= set(value)), None)
+    if gate is None:
+        return None
+    words = {
+        "pass": "By its rules this model may take the place of the one in use.",
+        "fail": "By its rules this model may NOT take the place of the one in use.",
+        "needs a person": "Its rules hold; a person has to decide whether this model is taken into use.",
+    }
+    states = {True: "holds", False: "differs", None: "not asked"}
+    rules = [
+        (states.get(rule.get("holds"), "not asked"), str(rule["rule"]), str(rule.get("reason", ""))) for rule in gate["rules"]
+    ]
+    return Decision(words.get(gate["decision"], str(gate["decision"])), rules)
+
+
+def _copies(content: bytes | None) -> Copies | None:
+    """What a purge document that lies beside the dossier says of each place."""
+    if content is None:
+        return None
+    try:
+        surfaces = json.loads(content)["surfaces"]
+        entries = (
+            [{"surface": name, **value} for name, value in surfaces.items()] if isinstance(surfaces, Mapping) else surfaces
+        )
+        rows = [_copy(entry) for entry in entries]
+    except (ValueError, KeyError, TypeError):
+        rows = [("every place", "not readable", "this version of megu does not know the document's form")]
+    return Copies(sha256(content), rows)
+
+
+def _copy(entry: Mapping[str, JSON]) -> tuple[str, str, str]:
+    place = str(entry.get("surface") or entry.get("name"))
+    until = f"until {entry['until']}" if entry.get("until") else ""
+    why = entry.get("why") or entry.get("where") or entry.get("reason") or ""
+    said = ", ".join(map(str, why)) if isinstance(why, list) else str(why)
+    return place, str(entry["verdict"]), ", ".join(part for part in (said, until) if part)
+
+
+def _signed(found: Found) -> str:
+    if found.seal.public is None:
+        return (
+            "This dossier is not signed. Changes made by accident, or in one place, will be found; nothing proves who made it. "
+            "Ask for a signed one if that matters."
+        )
+    return (
+        "Signed with an Ed25519 key. Compare the key below with the one that the sender gave you by another way: "
+        "a signature says that the holder of this key made the dossier, not who that is."
+    )
+
+
+def _commands(dossier: Dossier, found: Found) -> Iterator[tuple[str, str]]:
+    yield "Where the model was made:", f"megu verify {dossier.run.mlflow_run_id}"
+    key = " --key signing.pub" if found.seal.public else ""
+    yield "Anywhere, with the dossier's folder" + (" and the sender's public key:" if key else ":"), f"megu verify FOLDER{key}"
+    yield "By computing every figure again from the weights:", f"megu verify {dossier.run.mlflow_run_id} --replay"
+    yield "Without any of our software, this must print the dossier's seal:", f"sha256sum FOLDER/{MAIN}"
+
+
+def _checked(report: Report, now: datetime) -> str:
+    count = {state: sum(check.holds is state for check in report.checks) for state in MARKS}
+    said = f"On {_day(now)} {count[True]} of {len(report.checks)} points were recomputed and hold"
+    if count[False]:
+        return f"{said}; {count[False]} {'differs' if count[False] == 1 else 'differ'} from what is recorded. Do not rely on this page."
+    if count[None]:
+        return f"{said}; none differs; {count[None]} could not be checked where this page was made."
+    return f"{said}; none differs."
+
+
+def _identifiers(found: Found) -> dict[str, str]:
+    dossier = found.dossier
+    version = model(dossier)
+    return {
+        "Dossier (seal, SHA-256)": found.seal.seal,
+        "Lineage (root, SHA-256)": dossier.root,
+        **({"Signed by (Ed25519)": found.seal.public} if found.seal.public else {}),
+        "Run": dossier.run.mlflow_run_id,
+        **({"Model version": f"models:/{version[0]}/{version[1]}"} if version else {}),
+        "Weights before (SHA-256)": dossier.models.original,
+        "Weights now (SHA-256)": dossier.models.unlearned,
+        "Data set (DVC)": f"{dossier.data.dvc_hash}, from {dossier.data.source}"
+        if dossier.data.source
+        else dossier.data.dvc_hash,
+        "Forgotten images": f"{dossier.scope.commitments:,} keyed commitments, SHA-256 {dossier.files['forgotten.hmac']}",
+        "Code (git commit)": dossier.environment["git.commit"],
+        **({"Dossier before this one": dossier.previous.seal} if dossier.previous else {}),
+    }
+
+
+def _day(time: datetime) -> str:
+    """A time for a person, in UTC: 24 November 2026, 13:05 UTC."""
+    there = time.astimezone(UTC)
+    return f"{there.day} {there:%B %Y, %H:%M} UTC"
+
+
+def _grouped(text: str) -> str:
+    return " ".join(text[at : at + 4] for at in range(0, len(text), 4))
+
+
+def _sentence(limit: str) -> str:
+    """A limit of the claim as a sentence of its own."""
+    text = limit.removeprefix("empirical: ").removeprefix("exact: ")
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def _small(title: str) -> str:
+    return title[:1].lower() + title[1:]

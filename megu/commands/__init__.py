@@ -1,0 +1,1 @@
+"""Commands that have a file of their own; each is registered by a line in the command line's module."""

@@ -1,0 +1,113 @@
+"""A model card as the Hugging Face Hub reads it: a README.md whose head is YAML, with the results as a model-index.
+
+https://huggingface.co/docs/hub/model-cards
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from megu.evaluation.guide import METRICS
+from megu.lineage.dossier import Dossier
+from megu.lineage.export.common import JSON, model
+from megu.lineage.reading import Found
+from megu.report.words import UNITS, number
+
+if TYPE_CHECKING:
+    from megu.lineage.keys import Ed25519PrivateKey
+
+FILE = "README.md"
+#: Metric -> the split that it is measured on, as the Hub calls it.
+_SPLITS = {"Ar": "test", "Af": "test", "test_accuracy": "test", "Ar_train": "train", "Af_train": "train"}
+
+
+def export(found: Found, key: Ed25519PrivateKey | None) -> Mapping[str, bytes]:
+    return {FILE: card(found).encode()}
+
+
+def metadata(found: Found) -> dict[str, JSON]:
+    """The head of the card. The licence of the weights is nobody's to guess, so it is said to be unknown."""
+    dossier = found.dossier
+    registered = model(dossier)
+    measured = dossier.evidence.evaluation["unlearned"]["metrics"]
+    metrics = [
+        {"type": "accuracy", "name": METRICS[name].title, "value": round(measured[name], 4), "args": {"split": split}}
+        for name, split in _SPLITS.items()
+        if measured.get(name) is not None
+    ]
+    return {
+        "license": "unknown",
+        "pipeline_tag": "image-classification",
+        "library_name": "pytorch",
+        "tags": ["machine-unlearning", "megu", f"unlearning-method:{dossier.method['name']}", f"claim:{dossier.claim.level}"],
+        "model-index": [
+            {
+                "name": f"{registered[0]} version {registered[1]}" if registered else "an unlearned model",
+                "results": [
+                    {
+                        "task": {"type": "image-classification", "name": "Image classification after unlearning"},
+                        "dataset": {
+                            "type": dossier.data.name,
+                            "name": dossier.data.name,
+                            "split": "test",
+                            "revision": dossier.data.dvc_hash,
+                        },
+                        "metrics": metrics,
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def card(found: Found) -> str:
+    """The whole card."""
+    import yaml
+
+    head = yaml.safe_dump(metadata(found), sort_keys=False, allow_unicode=True)
+    return f"---\n{head}---\n\n" + "\n".join(_body(found)) + "\n"
+
+
+def _body(found: Found) -> Iterator[str]:
+    dossier = found.dossier
+    registered = model(dossier)
+    name = f"models:/{registered[0]}/{registered[1]}" if registered else f"run {dossier.run.mlflow_run_id}"
+    yield f"# {name}, after forgetting {dossier.request['words']}"
+    yield f"\n{dossier.evidence.verdict}."
+    yield "\n## What it is\n"
+    yield f"- An image classifier for `{dossier.data.name}` ({dossier.data.train:,} training images), changed to forget a part of them."
+    yield f"- Request: {dossier.scope.scenario}, {dossier.scope.forget:,} training images; {dossier.scope.retain:,} were kept."
+    yield f"- Method: `{dossier.method['name']}`, {_small(str(dossier.method['title']))} ({dossier.method['paper']})."
+    if dossier.labeler:
+        yield f"- Labeler: {dossier.labeler['name']}, {dossier.labeler['kind']}."
+    yield f"- Compared with: {dossier.evidence.reference}."
+    yield "\n## Intended use\n"
+    yield "To take the place of the model that still knew the forgotten images. It classifies what that one classified, and nothing else."
+    yield "\n## Evaluation\n"
+    yield from _table(dossier)
+    yield "\n## Limits\n"
+    yield from (f"- {limit}" for limit in dossier.claim.limits)
+    yield "\n## Training data\n"
+    yield f"`{dossier.data.name}`, DVC hash `{dossier.data.dvc_hash}`; source: {dossier.data.source}; licence: {dossier.data.licence}."
+    yield "\n## Provenance\n"
+    yield f"- weights (SHA-256): `{dossier.models.unlearned}`"
+    yield f"- lineage root: `{dossier.root}`"
+    yield f"- dossier seal: `{found.seal.seal}` ({f'signed by `{found.seal.public}`' if found.seal.public else 'unsigned'})"
+    yield f"- code: commit `{dossier.environment['git.commit']}`"
+    yield f"- check it: `megu verify {name if registered else dossier.run.mlflow_run_id}`"
+
+
+def _table(dossier: Dossier) -> Iterator[str]:
+    models = {"original": "original", "unlearned": "this model", "reference": "true retrain"}
+    found = {key: dossier.evidence.evaluation[key]["metrics"] for key in models if dossier.evidence.evaluation.get(key)}
+    yield f"| metric | {' | '.join(models[key] for key in found)} | right value |"
+    yield f"|---|{'---|' * (len(found) + 1)}"
+    for key, metric in METRICS.items():
+        if key in found["unlearned"]:
+            values = [number(metrics.get(key), *UNITS[metric.unit]) for metrics in found.values()]
+            yield f"| {metric.title} | {' | '.join(values)} | {metric.right} |"
+
+
+def _small(title: str) -> str:
+    return title[:1].lower() + title[1:]

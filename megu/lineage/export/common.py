@@ -1,0 +1,60 @@
+"""Names and times that every export gives alike."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from megu.lineage.dossier import Dossier
+from megu.lineage.record import Record
+
+JSON = Any
+
+
+def pretty(value: JSON) -> bytes:
+    """JSON that a person can read too; equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def producer(dossier: Dossier) -> str:
+    """The program that made the run, as a package URL."""
+    return f"pkg:generic/megu@{dossier.environment['version.megu']}"
+
+
+def model(dossier: Dossier) -> tuple[str, str] | None:
+    """Name and version of the registered model; None when none was registered."""
+    version = dossier.tracked.version
+    return (str(version["name"]), str(version["version"])) if version else None
+
+
+def dvc_digest(dossier: Dossier) -> str:
+    """DVC's hash of the data set's folder without its suffix: the MD5 of its list of files."""
+    return dossier.data.dvc_hash.removesuffix(".dir")
+
+
+def began(dossier: Dossier) -> datetime:
+    """When MLflow's run began (UTC)."""
+    return datetime.fromtimestamp(dossier.tracked.run["started"] / 1000, UTC)
+
+
+def ended(dossier: Dossier) -> datetime:
+    """When the dossier was sealed (UTC)."""
+    return datetime.fromisoformat(dossier.run.created)
+
+
+def computed(record: Record) -> tuple[datetime, datetime]:
+    """When a result began and ended to be computed, in this run or in the one that it was kept from (UTC, to the second)."""
+    made = datetime.fromisoformat(record.circumstances["origin"]["created"])
+    return made - timedelta(seconds=float(record.circumstances["seconds_computed"])), made
+
+
+def iso(time: datetime) -> str:
+    """RFC 3339 to the millisecond, in UTC."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def settings(record: Record) -> dict[str, JSON]:
+    """The parts of a record's key that are neither code nor earlier results: parameters, seeds, device class."""
+    other = ("code ", "input ", "package ")
+    return {name: value for name, value in record.parts.items() if not name.startswith(other) and name != "format"}

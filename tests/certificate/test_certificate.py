@@ -1,0 +1,173 @@
+"""The page for a regulator or a data subject."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import dossier_fixtures as made
+import pytest
+
+from megu.certificate import Certificate, certificate, render
+from megu.certificate.figure import bars
+from megu.certificate.words import Measure
+from megu.lineage.case import Check
+from megu.lineage.reading import Found
+from megu.lineage.verify import Report
+
+NOW = datetime(2026, 11, 24, 13, 5, tzinfo=UTC)
+HELD = [Check("dossier", True, "4 files, whole and as sealed"), Check("files", None, "they are not here")]
+
+
+def said(found: Found, checks: list[Check] | None = None) -> Certificate:
+    return certificate(found, Report("x", made.RUN, found.dossier.root, found.seal.seal, checks or HELD), NOW)
+
+
+def plain(page: str) -> str:
+    """What a reader sees: the text without markup, styles and white space."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL))).split())
+
+
+def test_it_says_what_was_asked_done_measured_claimed_and_how_to_check_it() -> None:
+    found = made.found()
+    text = plain(render(said(found)))
+    for needed in (
+        "A model was made to forget all 2 images of “Sneaker” that it had been trained on.",
+        "24 November 2026, 12:00 UTC",
+        "2 of 10 training images",
+        "97.0%", "0.0%", "91.3%", "91.4%",
+        "15.8% of the forgotten images for training images before, 57.2% now, and 58.6% with the model that never saw them",
+        "No certificate in the sense of differential privacy or certified removal is claimed.",
+        f"megu verify {made.RUN}",
+        "megu verify FOLDER --key signing.pub",
+        "On 24 November 2026, 13:05 UTC 1 of 2 points were recomputed and hold; none differs; 1 could not be checked",
+        found.seal.seal, found.dossier.root, str(found.seal.public),
+        "no erasure of the images themselves has been recorded",
+    ):  # fmt: skip
+        assert needed in text, needed
+
+
+@pytest.mark.parametrize(
+    ("changes", "checks", "state", "badge"),
+    [
+        ({}, HELD, "good", "Forgotten, as measured"),
+        ({"evidence": {"failures": ["NOT forgotten"]}}, HELD, "bad", "Short of what was asked"),
+        ({"evidence": {"evaluation": made.evaluation(reference=False)}}, HELD, "open", "Done, not compared"),
+        ({}, [Check("files", False, "weights has changed")], "bad", "NOT as recorded"),
+    ],
+)
+def test_the_badge_is_what_was_measured_and_whether_it_holds(
+    changes: dict[str, Any], checks: list[Check], state: str, badge: str
+) -> None:
+    found = said(made.found(**changes), checks)
+    assert (found.state, found.badge) == (state, badge)
+
+
+def test_a_difference_is_said_in_the_first_place() -> None:
+    text = plain(render(said(made.found(), [Check("files", False, "weights has changed")])))
+    assert "1 differs from what is recorded. Do not rely on this page." in text
+
+
+def test_single_images_are_counted_and_not_named() -> None:
+    found = made.found(request={"words": "2 images", "scenario": "ids", "ids": ["f" * 64, "e" * 64]}, scope={"scenario": "ids"})
+    page = render(said(found))
+    assert "2 single images that it had been trained on" in plain(page)
+    assert "gets many of them right all the same" in plain(page)
+    assert "f" * 64 not in page
+
+
+def test_a_retrain_is_said_to_be_exact() -> None:
+    limits = [
+        "exact: the model was trained from fresh weights on the retain set alone, so the forgotten images had no part in it"
+    ]
+    text = plain(render(said(made.found(claim={"level": "exact", "limits": limits}))))
+    assert "A new model was trained from nothing on the remaining images alone." in text
+
+
+def test_unsigned_is_said() -> None:
+    text = plain(render(said(made.found(signed=False))))
+    assert "This dossier is not signed." in text
+    assert "--key" not in text
+
+
+def test_a_gates_decision_is_shown_where_a_dossier_has_one() -> None:
+    found = made.found()
+    rules = [
+        {"rule": "retained, test", "holds": True, "reason": "-0.1 points to the retrain"},
+        {"rule": "shadow attack", "holds": None, "reason": "not measured"},
+    ]
+    content = {**made.main_of(found), "gate": {"decision": "needs a person", "rules": rules}}
+    with_gate = Found(found.dossier, found.records, found.seal, {**found.files, "dossier.json": json.dumps(content).encode()})
+    shown = said(with_gate)
+    assert shown.state == "good"
+    text = plain(render(shown))
+    assert "a person has to decide whether this model is taken into use" in text
+    assert "holds retained, test -0.1 points to the retrain" in text
+    content["gate"] = {"decision": "fail", "rules": [{**rules[0], "holds": False}]}
+    failed = Found(found.dossier, found.records, found.seal, {**found.files, "dossier.json": json.dumps(content).encode()})
+    assert said(failed).badge == "Short of what was asked"
+
+
+def test_what_became_of_the_copies_is_shown_where_a_purge_is_recorded() -> None:
+    surfaces = [
+        {"surface": "data set", "verdict": "ERASED"},
+        {"surface": "backups", "verdict": "RETAINED", "why": "policy", "until": "2027-01-01"},
+    ]
+    for form in (surfaces, {entry.pop("surface"): entry for entry in json.loads(json.dumps(surfaces))}):
+        later = {"purge.json": json.dumps({"surfaces": form}).encode()}
+        text = plain(render(said(made.found(later=later))))
+        assert "data set ERASED" in text
+        assert "backups RETAINED policy, until 2027-01-01" in text
+    unread = plain(render(said(made.found(later={"purge.json": b"{"}))))
+    assert "does not know the document's form" in unread
+
+
+def test_the_bars_are_as_long_as_their_values() -> None:
+    drawn = str(bars(Measure("t", [50.0, 0.0, None], "r")))
+    assert re.findall(r'width="([\d.]+)" height="14" rx="2" fill', drawn) == ["260.0", "1.5", "1.5"]
+    assert ">50.0%</text>" in drawn
+    assert ">—</text>" in drawn
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_is_well_formed() -> None:
+    page = render(said(made.found()))
+    assert not re.search(r"(?:src|href)=|url\(|@import", page)
+    assert render(said(made.found())) == page
+    open_tags: list[str] = []
+
+    class Checker(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            if tag not in ("meta", "rect"):
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            if tag != "rect":
+                assert open_tags.pop() == tag
+
+    Checker().feed(page)
+    assert open_tags == []
+
+
+def test_what_a_dossier_says_cannot_become_markup() -> None:
+    page = render(said(made.found(request={"words": "<script>alert(1)</script>"})))
+    assert "<script>" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="a browser is no dependency")
+def test_a_browser_prints_it_on_a4(tmp_path: Path) -> None:
+    (tmp_path / "c.html").write_text(render(said(made.found())))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'c.pdf'}", str(tmp_path / "c.html")]
+    subprocess.run(command, check=True, capture_output=True, timeout=250)
+    content = (tmp_path / "c.pdf").read_bytes()
+    boxes = re.findall(rb"/MediaBox ?\[0 0 ([\d.]+) ([\d.]+)\]", content)
+    assert 1 <= len(boxes) <= 4
+    assert {(round(float(width)), round(float(height))) for width, height in boxes} <= {(595, 842), (596, 842)}
