@@ -15,6 +15,7 @@ from prefect import flow
 
 from flows import steps
 from megu import config as configuration
+from megu import promotion
 from megu.config import Config
 from megu.project import Project, find
 from megu.stages import Device
@@ -176,6 +177,7 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
     project = find()
     config = configuration.load(project.root / params, settings or ())
     inputs.preflight(project, config)
+    promotion.settle(project)
     run = Executor(project, origin=environment(project.root))
     data, split = select(run, project, config)
     # Only now: a request for a class that the data set does not have leaves no MLflow run behind.
