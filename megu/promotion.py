@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from megu.champions import CHAMPION, INTENDED, MOVED, PREVIOUS, REJECTED, UNDONE, Standing, rejection, standing
 from megu.errors import MeguError
 from megu.gate import Verdict, judge
-from megu.ledger import Event, Refused
+from megu.ledger import Event, Refused, Writer
 from megu.lineage import guard
 from megu.lineage.reading import dossier_of
 from megu.lineage.verify import Report, verify
 from megu.project import Project
+from megu.requests.inbox import grouped
+from megu.requests.states import PREFIX, State, refusal
 
 if TYPE_CHECKING:
     from megu.config import Config
@@ -79,7 +81,7 @@ def signed(approver: str, rationale: str) -> None:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version that may be promoted. seal: of its dossier; this is the digest of the evidence. champion: the present one.
+    """A version that may be promoted. data: the data set. seal: of its dossier; this is the digest of the evidence. champion: the present one.
 
     verdict: the gate's with today's thresholds. standing: of the ledger. What forbids to promote it, a line each: judged (the gate, another
     champion, a rejection) and unsound, which forbids a rollback too (its dossier, forgotten data it knows, an alias moved by hand).
@@ -89,6 +91,7 @@ class Candidate:
     version: str
     run_id: str
     request: str
+    data: str
     seal: str
     champion: str | None
     verdict: Verdict
@@ -152,6 +155,7 @@ def look(project: Project, config: Config, version: str | None = None) -> Candid
         version=number,
         run_id=dossier.run.mlflow_run_id,
         request=str(dossier.request["words"]),
+        data=dossier.data.name,
         seal=report.seal,
         champion=champion,
         verdict=verdict,
@@ -255,12 +259,11 @@ def reject(project: Project, config: Config, approval: Approval, version: str | 
         if not found.seal.startswith(approval.evidence.lower()):
             raise Stale(f"the rejection is for other evidence than {found} has", "look at it again with `megu promote`")
         facts = {**_facts(found, approval, "rejection"), "gate": found.verdict.decision}
-        return project.ledger.append(
-            REJECTED,
-            found.name,
-            facts,
-            unless=lambda events: "it was rejected already" if rejection(events, found.seal) else None,
-        )
+        with project.ledger.transaction() as writer:
+            if (earlier := rejection(writer.events(found.name), found.seal)) is not None:
+                return earlier
+            _advance(writer, facts, "verified", "accepted", {"failed": True, "why": "a person rejected the model"})
+            return writer.append(REJECTED, found.name, facts)
 
 
 def rollback(
@@ -288,9 +291,11 @@ def rollback(
         found = look(project, config, number)
         if found.is_champion:
             raise MeguError(f"{found} is the champion already", "name another version")
-        if found.unsound:
+        against = found.unsound + guard.brings_back(project, name, number, guard.accepted(project, found.data))
+        if against:
             raise MeguError(
-                f"{found} may not be the champion again: {'; '.join(found.unsound)}", "run again from the present champion"
+                f"{found} may not be the champion again: {'; '.join(dict.fromkeys(against))}",
+                "run again from the present champion",
             )
         approval = Approval(approver=approver, rationale=rationale, evidence=found.seal)
         return _move(project, name, _facts(found, approval, "rollback"), found.standing.last, rationale, reached)
@@ -332,7 +337,8 @@ def _settled(project: Project, name: str, facts: Mapping[str, Any]) -> str:
         return f"{what} was given up: {reason}"
     try:
         report = verify(f"models:/{name}/{version}", project)
-        against = _faults(report, version) + guard.brings_back(project, name, version)
+        asked = guard.accepted(project, str(facts["data"])) if facts["why"] == "rollback" else []
+        against = _faults(report, version) + guard.brings_back(project, name, version, asked)
         if report.seal != facts["seal"]:
             against.append("its evidence has changed since it was approved")
     except MeguError as error:
@@ -357,8 +363,10 @@ def _facts(found: Candidate, approval: Approval, why: str) -> dict[str, Any]:
     """What the ledger keeps of a decision."""
     return {
         "why": why,
+        "name": found.name,
         "version": found.version,
         "run_id": found.run_id,
+        "data": found.data,
         "seal": found.seal,
         "gate": found.verdict.decision,
         "approver": approval.approver,
@@ -377,7 +385,9 @@ def _move(project: Project, name: str, facts: Mapping[str, Any], seen: int, rati
     if facts["rationale"] == "in words":
         lineage.tag_version(connected, name, str(facts["version"]), RATIONALE_TAG, rationale)
     try:
-        project.ledger.append(INTENDED, name, whole, unless=lambda events: _beaten(events, seen))
+        with project.ledger.transaction() as writer:
+            writer.append(INTENDED, name, whole, unless=lambda events: _beaten(events, seen))
+            _advance(writer, facts, "verified", "approved", {})
     except Refused as refused:
         raise MeguError(f"another promoter was first: {refused.what}", "look again with `megu promote`") from None
     reached(STEPS[0])
@@ -424,9 +434,29 @@ def _read_back(connected: MlflowClient, name: str, wanted: Mapping[str, str | No
 
 
 def _record(project: Project, name: str, kind: str, facts: Mapping[str, Any], **more: str) -> None:
-    """Close the open intent, once."""
+    """Close the open intent, once, and bring the requests that the version forgot to where they are now."""
+    try:
+        with project.ledger.transaction() as writer:
+            writer.append(kind, name, {**facts, **more}, unless=_closed)
+            if kind == MOVED:
+                _advance(writer, facts, "approved", "promoted", {})
+            else:
+                _advance(writer, facts, "approved", "accepted", {"why": more["reason"]})
+    except Refused:
+        # Another machine came upon the intent and finished it: the same step, so nothing is left to do.
+        if kind != MOVED or standing(project.ledger.events(name)).version != facts["version"]:
+            raise
 
-    def closed(events: list[Event]) -> str | None:
-        return None if standing(events).intent is not None else "it was finished by somebody else"
 
-    project.ledger.append(kind, name, {**facts, **more}, unless=closed)
+def _closed(events: list[Event]) -> str | None:
+    return None if standing(events).intent is not None else "it was closed by another promoter"
+
+
+def _advance(writer: Writer, facts: Mapping[str, Any], at: State, to: State, more: Mapping[str, Any]) -> None:
+    """Move the requests that wait for the promotion of a version, in the transaction that records it."""
+    if facts["why"] == "rollback":
+        return
+    version = f"{facts['name']}/{facts['version']}"
+    for entry in grouped(writer.events(kind=PREFIX)):
+        if entry.state == at and entry.events[-1].facts.get("version") == version:
+            writer.append(f"{PREFIX}{to}", entry.id, {"version": version, **more}, unless=lambda events: refusal(events, to))

@@ -114,7 +114,9 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
     }
     inbox.move(batch.ids, "unlearned", facts)
     broken = [rule.rule for rule in verdict.rules if rule.holds is False]
-    inbox.ledger.append("gate.judged", facts["version"] or summary.mlflow_run_id, {"decision": verdict.decision, "broken": broken})
+    inbox.ledger.append(
+        "gate.judged", facts["version"] or summary.mlflow_run_id, {"decision": verdict.decision, "broken": broken}
+    )
     if verdict.decision == "fail":
         why = f"the gate turned {facts['version'] or 'the model'} down: {', '.join(broken)}"
         inbox.move(batch.ids, "accepted", {"failed": True, "why": why})

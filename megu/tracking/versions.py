@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megu.champions import CHAMPION
 from megu.errors import MeguError
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 #: A version's tag with the SHA-256 of its weights file.
 DIGEST_TAG = "weights_sha256"
-#: The alias of the version that serves.
-CHAMPION = "champion"
 #: Where the weights lie in a version.
 WEIGHTS = "artifacts/weights.safetensors"
 
