@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 from megu.champions import CHAMPION, INTENDED, MOVED, PREVIOUS, REJECTED, UNDONE, Standing, rejection, standing
 from megu.errors import MeguError
 from megu.gate import Verdict, judge
-from megu.ledger import Event, Refused, Writer
+from megu.ledger import Event, Refused
 from megu.lineage import guard
 from megu.lineage.reading import dossier_of
 from megu.lineage.verify import Report, verify
 from megu.project import Project
-from megu.requests.inbox import grouped
-from megu.requests.states import PREFIX, State, refusal
 
 if TYPE_CHECKING:
     from megu.config import Config
@@ -259,11 +257,8 @@ def reject(project: Project, config: Config, approval: Approval, version: str | 
         if not found.seal.startswith(approval.evidence.lower()):
             raise Stale(f"the rejection is for other evidence than {found} has", "look at it again with `megu promote`")
         facts = {**_facts(found, approval, "rejection"), "gate": found.verdict.decision}
-        with project.ledger.transaction() as writer:
-            if (earlier := rejection(writer.events(found.name), found.seal)) is not None:
-                return earlier
-            _advance(writer, facts, "verified", "accepted", {"failed": True, "why": "a person rejected the model"})
-            return writer.append(REJECTED, found.name, facts)
+        earlier = rejection(project.ledger.events(found.name), found.seal)
+        return earlier or project.ledger.append(REJECTED, found.name, facts)
 
 
 def rollback(
@@ -385,9 +380,7 @@ def _move(project: Project, name: str, facts: Mapping[str, Any], seen: int, rati
     if facts["rationale"] == "in words":
         lineage.tag_version(connected, name, str(facts["version"]), RATIONALE_TAG, rationale)
     try:
-        with project.ledger.transaction() as writer:
-            writer.append(INTENDED, name, whole, unless=lambda events: _beaten(events, seen))
-            _advance(writer, facts, "verified", "approved", {})
+        project.ledger.append(INTENDED, name, whole, unless=lambda events: _beaten(events, seen))
     except Refused as refused:
         raise MeguError(f"another promoter was first: {refused.what}", "look again with `megu promote`") from None
     reached(STEPS[0])
@@ -434,14 +427,9 @@ def _read_back(connected: MlflowClient, name: str, wanted: Mapping[str, str | No
 
 
 def _record(project: Project, name: str, kind: str, facts: Mapping[str, Any], **more: str) -> None:
-    """Close the open intent, once, and bring the requests that the version forgot to where they are now."""
+    """Close the open intent, once."""
     try:
-        with project.ledger.transaction() as writer:
-            writer.append(kind, name, {**facts, **more}, unless=_closed)
-            if kind == MOVED:
-                _advance(writer, facts, "approved", "promoted", {})
-            else:
-                _advance(writer, facts, "approved", "accepted", {"why": more["reason"]})
+        project.ledger.append(kind, name, {**facts, **more}, unless=_closed)
     except Refused:
         # Another machine came upon the intent and finished it: the same step, so nothing is left to do.
         if kind != MOVED or standing(project.ledger.events(name)).version != facts["version"]:
@@ -450,13 +438,3 @@ def _record(project: Project, name: str, kind: str, facts: Mapping[str, Any], **
 
 def _closed(events: list[Event]) -> str | None:
     return None if standing(events).intent is not None else "it was closed by another promoter"
-
-
-def _advance(writer: Writer, facts: Mapping[str, Any], at: State, to: State, more: Mapping[str, Any]) -> None:
-    """Move the requests that wait for the promotion of a version, in the transaction that records it."""
-    if facts["why"] == "rollback":
-        return
-    version = f"{facts['name']}/{facts['version']}"
-    for entry in grouped(writer.events(kind=PREFIX)):
-        if entry.state == at and entry.events[-1].facts.get("version") == version:
-            writer.append(f"{PREFIX}{to}", entry.id, {"version": version, **more}, unless=lambda events: refusal(events, to))

@@ -1,8 +1,8 @@
 """A project to promote in, and promoters that are killed.
 
-Run as a program (``python promoting.py FOLDER``) it tries every step of a promotion and of a rollback in the project in FOLDER: a
-forked process is killed with SIGKILL at the step, another comes and settles; what then stands is printed, a JSON object a line. One
-program, because importing MLflow takes longer than all of it; it forks before it has opened anything.
+Run as a program (``python promoting.py FINISHED COPY``) it tries every step of a promotion and of a rollback in COPY: a forked process
+is killed with SIGKILL at the step, another comes and settles; what then stands is printed, a JSON object a line. One program, because
+importing MLflow takes longer than all of it: it looks at FINISHED to import what is needed, and opens nothing of COPY before it forks.
 """
 
 from __future__ import annotations
@@ -122,4 +122,6 @@ def _run_of(project: Project, version: int) -> str:
 
 
 if __name__ == "__main__":
-    main(Project(Path(sys.argv[1])))
+    warm = Project(Path(sys.argv[1]))
+    promotion.look(warm, config.load(warm.params))
+    main(Project(Path(sys.argv[2])))

@@ -165,35 +165,6 @@ def test_what_was_rejected_stays_rejected_on_the_same_evidence(here: Project) ->
         promotion.promote(here, settings(here), approval(here))
 
 
-def request_in(project: Project, state: str, name: str, version: str = "megu/2") -> Inbox:
-    """A request for a class that is in a state, as the processing flow brings it there."""
-    inbox = Inbox(project)
-    added = inbox.add(Request(classes=(name,), basis="gdpr-17-1-a", requester="data-subject", due="2027-01-01"))
-    for step in ("accepted", "processing", "unlearned", "verified"):
-        inbox.move([added.id], step, {"version": version})  # type: ignore[arg-type]
-        if step == state:
-            break
-    return inbox
-
-
-def test_requests_go_with_the_version_that_forgot_them(here: Project) -> None:
-    inbox = request_in(here, "verified", "Sneaker")
-    other = request_in(here, "verified", "Shirt", "megu/9")
-    promotion.promote(here, settings(here), approval(here))
-    assert [entry.state for entry in inbox.entries()] == ["promoted", "verified"]
-    assert [event.kind for event in other.entries("promoted")[0].events[-2:]] == ["request.approved", "request.promoted"]
-    events = here.ledger.events()
-    (at,) = [event.number for event in events if event.kind == "champion.moved"]
-    assert events[at].kind == "request.promoted", "in one transaction"
-
-
-def test_a_rejected_model_sends_its_requests_back(here: Project) -> None:
-    inbox = request_in(here, "verified", "Sneaker")
-    promotion.reject(here, settings(here), approval(here))
-    (entry,) = inbox.entries()
-    assert (entry.state, entry.failures, entry.reason) == ("accepted", 1, "a person rejected the model")
-
-
 def test_no_version_comes_back_that_knows_what_was_or_is_to_be_forgotten(here: Project) -> None:
     """Sneaker is forgotten by version 2, then Bag too by version 3, which the policy promotes."""
     promotion.promote(here, settings(here), approval(here))
@@ -221,8 +192,10 @@ def test_no_version_comes_back_that_knows_what_was_or_is_to_be_forgotten(here: P
 
 def test_an_accepted_request_bars_the_way_back_and_is_named(here: Project) -> None:
     promotion.promote(here, settings(here), approval(here))
-    inbox = request_in(here, "accepted", "Shirt")
-    (entry,) = inbox.entries()
+    inbox = Inbox(here)
+    asked = Request(classes=("Shirt",), basis="gdpr-17-1-a", requester="data-subject", due="2027-01-01")
+    inbox.move([inbox.add(asked).id], "accepted", {"samples": 30})
+    (entry,) = inbox.entries("accepted")
     with pytest.raises(MeguError, match=f"version 1 was trained on 30 of the images of the request {entry.id}"):
         promotion.rollback(here, settings(here), "A", "deadline", "1")
     inbox.withdraw(entry.id)
@@ -246,7 +219,7 @@ def settled(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> lis
     project = copied(finished, tmp_path_factory.mktemp("killed") / "project")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("promoting.py")), str(project.root)],
+        [sys.executable, str(Path(__file__).with_name("promoting.py")), str(finished.project.root), str(project.root)],
         capture_output=True,
         text=True,
         env=environment,
