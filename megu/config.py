@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.evaluation.params import EvaluationParams
+from megu.gate import GateParams
 from megu.labeling.kinds import KINDS
 from megu.lineage.keys import LineageParams
 from megu.methods import lookup, names
@@ -179,6 +180,7 @@ class Config(BaseModel):
     unlearn: _Unlearn = Field({}, validate_default=True)
     reference: ReferenceParams = ReferenceParams()
     evaluation: EvaluationParams = EvaluationParams()
+    gate: GateParams = GateParams()
     registry: RegistryParams = RegistryParams()
     lineage: LineageParams = LineageParams()
 

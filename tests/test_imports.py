@@ -40,6 +40,7 @@ METHOD = [
     "evaluation.shadows",
     "evaluation.relearning",
     "evaluation.guide",
+    "gate",
     "models",
     "data.tensors",
     "device",
