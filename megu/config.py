@@ -27,6 +27,7 @@ from megu.methods import lookup, names
 from megu.noise import NoiseParams
 from megu.params import STRICT, check
 from megu.perturbing import PerturbParams
+from megu.requests.request import RequestParams
 from megu.training import TrainParams
 
 
@@ -183,6 +184,7 @@ class Config(BaseModel):
     gate: GateParams = GateParams()
     registry: RegistryParams = RegistryParams()
     lineage: LineageParams = LineageParams()
+    requests: RequestParams = RequestParams()
 
     def to_json(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as the file would have it."""

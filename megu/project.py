@@ -23,7 +23,10 @@ class Project:
 
     @property
     def home(self) -> Path:
-        """Everything computed here: store, results, Prefect's and MLflow's databases. Safe to delete but for `keys` and `ledger`."""
+        """Everything computed here: store, results, Prefect's and MLflow's databases.
+
+        Safe to delete but for `keys`, `ledger` and `requests`.
+        """
         return self.root / ".megu"
 
     @property
@@ -57,6 +60,16 @@ class Project:
     def ledger(self) -> Ledger:
         """What happened to requests, models and promotions. Cannot be made again either."""
         return Ledger(self.home / "ledger.db")
+
+    @property
+    def requests(self) -> Path:
+        """What each request names, one private file a request. Cannot be made again; deleting one is part of erasing data."""
+        return self.home / "requests"
+
+    @property
+    def inbox(self) -> Path:
+        """Where other programs put files of requests."""
+        return self.root / "requests" / "inbox"
 
     @property
     def dossiers(self) -> Path:

@@ -46,8 +46,8 @@ def prefect_url(project: Project) -> str:
     return f"{base}/runs/flow-run/{flow_run.get_id()}"
 
 
-def begin(project: Project, config: Config) -> Run:
-    """Start the MLflow run: what it is, who asked, on what."""
+def begin(project: Project, config: Config, tags: Mapping[str, str] | None = None) -> Run:
+    """Start the MLflow run: what it is, who asked, on what. tags: more of them."""
     words = request_in_words(config)
     return Run.start(
         project.home,
@@ -59,6 +59,7 @@ def begin(project: Project, config: Config) -> Run:
             "prefect.flow_run_name": flow_run.get_name() or "",
             "prefect.flow_run_url": prefect_url(project),
             **environment(project.root),
+            **(tags or {}),
         },
     )
 
@@ -68,7 +69,11 @@ def request_in_words(config: Config) -> str:
     forget = config.forget
     if forget.scenario in ("class", "subclass"):
         return ", ".join(forget.classes)
-    return f"{forget.count} random images" if forget.scenario == "random" else f"{len(forget.ids) + len(forget.files)} images"
+    if forget.scenario == "random":
+        return f"{forget.count} random images"
+    listed = len(forget.ids) + len(forget.files)
+    named = [*forget.classes, *forget.subclasses] if forget.scenario == "mixed" else []
+    return ", ".join([*named, *([f"{listed} images"] if listed else [])])
 
 
 @task(name="record-mlflow", description="Log parameters, metrics and artifacts to the MLflow run", persist_result=False)
@@ -178,7 +183,15 @@ def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mappi
 
 
 @task(name="register", description="Make the unlearned model a version of the registered model", persist_result=False)
-def register(project: Project, config: Config, run: Run, data: Result, labeling: Result | None, unlearned: Result) -> str:
+def register(
+    project: Project,
+    config: Config,
+    run: Run,
+    data: Result,
+    labeling: Result | None,
+    unlearned: Result,
+    tags: Mapping[str, str] | None = None,
+) -> str:
     import numpy as np
 
     from megu.tracking import registry
@@ -197,6 +210,7 @@ def register(project: Project, config: Config, run: Run, data: Result, labeling:
             "dvc.data": data.values["dvc_hash"],
             "method": config.unlearn.method,
             **labeler_tags(config, labeling),
+            **(tags or {}),
         },
     )
     stages().note(f"{'registered' if version.new else 'already registered:'} {version} as {config.registry.alias}")
