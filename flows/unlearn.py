@@ -16,6 +16,7 @@ from prefect import flow
 
 from flows import steps
 from megu import config as configuration
+from megu import promotion
 from megu.config import Config
 from megu.project import Project, find
 from megu.stages import Device
@@ -182,6 +183,7 @@ def carry_out(project: Project, config: Config, tags: Mapping[str, str] | None =
     """Run the pipeline for a configuration, inside a flow run. tags: more of them for the MLflow run and the model version."""
     started = time.perf_counter()
     inputs.preflight(project, config)
+    promotion.settle(project)
     run = Executor(project, origin=environment(project.root))
     data, split = select(run, project, config)
     # Only now: a request for a class that the data set does not have leaves no MLflow run behind.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__, project
+from megu.commands import promotion
 from megu.errors import MeguError
 
 if TYPE_CHECKING:
@@ -537,6 +538,9 @@ def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json
 
     kept = next(decision.hit for decision in decisions if decision.label == "labeling")
     print_plan(decisions, cost(here, config, kept), as_json=as_json)
+
+
+promotion.register(app, _project, _config)
 
 
 def _watching() -> Any:

@@ -17,10 +17,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from megu.champions import CHAMPION, PREVIOUS
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.evaluation.params import EvaluationParams
-from megu.gate import GateParams
+from megu.gate import GateParams, PromotionParams
 from megu.labeling.kinds import KINDS
 from megu.lineage.keys import LineageParams
 from megu.methods import lookup, names
@@ -96,6 +97,8 @@ class RegistryParams:
         for key in ("name", "alias"):
             value = getattr(self, key)
             check(key, value, bool(value) and not set(value) & set("/:@"), "a name without / : @")
+        moved = self.alias in (CHAMPION, PREVIOUS)
+        check("alias", self.alias, not moved, f"another than {CHAMPION} and {PREVIOUS}, which `megu promote` moves")
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,7 @@ class Config(BaseModel):
     evaluation: EvaluationParams = EvaluationParams()
     gate: GateParams = GateParams()
     registry: RegistryParams = RegistryParams()
+    promotion: PromotionParams = PromotionParams()
     lineage: LineageParams = LineageParams()
     requests: RequestParams = RequestParams()
 

@@ -46,6 +46,22 @@ class GateParams:
         check("min_seeds", self.min_seeds, 1 <= self.min_seeds <= 100, "between 1 and 100")
 
 
+#: Who approves. "person": someone by name, always. "automatic": the policy itself where the gate says "pass", else a person.
+POLICIES = ("person", "automatic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionParams:
+    """policy: one of `POLICIES`."""
+
+    __pydantic_config__ = STRICT
+
+    policy: str = "person"
+
+    def __post_init__(self) -> None:
+        check("policy", self.policy, self.policy in POLICIES, " or ".join(POLICIES))
+
+
 @dataclass(frozen=True, kw_only=True)
 class RuleResult:
     """One rule. holds: None where it does not apply. value: what was found, allowed from low to high; None: missing, or no such bound.
@@ -146,16 +162,16 @@ def classes(evaluation: Evaluation, params: GateParams) -> RuleResult:
     ours, theirs = ((evaluation.get(name) or {}).get("per_class") or [] for name in ("unlearned", "reference"))
     names = evaluation.get("classes") or [f"class {k}" for k in range(len(theirs))]
     pairs = list(zip(names, ours, theirs, strict=False))
-    unmarked = [name for name, one, other in pairs if _defined(one) != _defined(other)]
-    drops = {name: other - one for name, one, other in pairs if _defined(one) and _defined(other)}
-    made = {"rule": "each class, test", "low": None, "high": params.class_drop}
+    unmarked = [name for name, one, other in pairs if (_number(one) is None) != (_number(other) is None)]
+    drops = {name: other - one for name, one, other in pairs if _number(one) is not None and _number(other) is not None}
+    made: dict[str, Any] = {"rule": "each class, test", "low": None, "high": params.class_drop}
     if not len(ours) == len(theirs) == len(names) or not drops or unmarked:
         what = f" of {', '.join(unmarked)}" if unmarked else ""
-        return RuleResult(holds=False, value=None, reason=f"not measured: the accuracy of each class{what}", **made)  # type: ignore[arg-type]
-    worst = max(drops, key=drops.__getitem__)
+        return RuleResult(holds=False, value=None, reason=f"not measured: the accuracy of each class{what}", **made)
+    worst = max(drops, key=lambda name: drops[name])
     lost = [f"{drop:.1f} points of {name} LOST" for name, drop in drops.items() if drop > params.class_drop]
     said = ", ".join(lost) or f"{worst} {-drops[worst]:+.1f} points to the retrain"
-    return RuleResult(holds=not lost, value=drops[worst], reason=said, **made)  # type: ignore[arg-type]
+    return RuleResult(holds=not lost, value=drops[worst], reason=said, **made)
 
 
 def membership(evaluation: Evaluation, params: GateParams) -> RuleResult:
@@ -207,13 +223,10 @@ def bounded(
 
     reason: says why, from value, retrain's value and whether the rule holds.
     """
-    value, reference = (_marks(evaluation, name).get(metric) for name in ("unlearned", "reference"))
-    if not _defined(value) or not _defined(reference):
-        which = " and ".join(
-            name for name, found in (("unlearned model", value), ("retrain", reference)) if not _defined(found)
-        )
-        kept = value if _defined(value) else None
-        return RuleResult(rule=rule, holds=False, value=kept, low=None, high=None, reason=f"not measured: {metric} of {which}")
+    value, reference = (_number(_marks(evaluation, name).get(metric)) for name in ("unlearned", "reference"))
+    if value is None or reference is None:
+        which = " and ".join(name for name, found in (("unlearned model", value), ("retrain", reference)) if found is None)
+        return RuleResult(rule=rule, holds=False, value=value, low=None, high=None, reason=f"not measured: {metric} of {which}")
     low = None if below is None else reference - below
     high = None if above is None else reference + above
     holds = (low is None or value >= low) and (high is None or value <= high)
@@ -228,5 +241,6 @@ def _marks(evaluation: Evaluation, model: str) -> Mapping[str, Any]:
     return (evaluation.get(model) or {}).get("metrics") or {}
 
 
-def _defined(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _number(value: Any) -> float | None:
+    """A metric; None when it is missing or no number."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None

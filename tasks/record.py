@@ -16,10 +16,12 @@ from prefect.artifacts import create_image_artifact, create_link_artifact, creat
 from prefect.runtime import flow_run
 
 from megu import report, services, tracking
+from megu.champions import CHAMPION
 from megu.config import Config
 from megu.evaluation import flat
+from megu.gate import judge
 from megu.lineage import graph
-from megu.lineage.dossier import sha256
+from megu.lineage.dossier import Gate, sha256
 from megu.methods import lookup
 from megu.progress import stages
 from megu.project import Project
@@ -29,6 +31,7 @@ from megu.store import canonical_json, writing
 from megu.summary import StageSummary, Summary
 from megu.tracking import Run
 from megu.tracking.environment import environment
+from megu.tracking.lineage import aliases
 from tasks import kept, lineage
 from tasks.engine import Executor, Finished, Ran
 
@@ -101,6 +104,7 @@ def record_mlflow(
         tags={
             "dvc.data": data.values["dvc_hash"],
             "split.sha256": split.files["positions"].sha256,
+            **({"gate": summary.gate.decision} if summary.gate else {}),
             "split.through_dvc": str(split.notes["through_dvc"]).lower(),
             **labeler_tags(config, results.get("labeling")),
             **{f"origin_run_id.{label}": origin for label, origin in origins.items()},
@@ -228,8 +232,10 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
     comparison = values.get("comparison", {})
     reference = values.get("reference")
     live = services.endpoints(project.home)
+    champion = aliases(run.client, config.registry.name).get(CHAMPION) if config.registry.enabled else None
+    verdict = judge(values, config.gate, champion=champion)
     return Summary(
-        headline=report.headline(request_in_words(config), values),
+        headline=report.headline(request_in_words(config), values, verdict.failures),
         stages=[stage_summary(ran) for ran in executor.ran],
         metrics=values["unlearned"]["metrics"],
         original=values["original"]["metrics"],
@@ -237,6 +243,8 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
         spread=values.get("spread", {}),
         comparison=comparison,
         gap=comparison.get("gap"),
+        gate=verdict,
+        champion=champion,
         time_share=time_share(executor),
         mlflow_run_id=run.id,
         mlflow_url=run.url(live.mlflow),
@@ -286,7 +294,10 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
         temporary.chmod(0o644)
     logged = record_mlflow(project, config, run, executor, summary, content, origins)
     record_prefect(project, run, summary, figures(project, executor["figures"].result), drawn)
-    sealed = lineage.seal(project, config, run, executor, records, request_in_words(config), summary.model_version, logged)
+    words, said = request_in_words(config), summary.gate
+    assert said is not None
+    gate = Gate(champion=summary.champion, decision=said.decision, rules=said.rules)
+    sealed = lineage.seal(project, config, run, executor, records, words, summary.model_version, logged, gate)
     return replace(summary, dossier=project.relative(sealed))
 
 

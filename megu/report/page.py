@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from megu.report.data import ReportData
-from megu.report.words import conclusions, guided_rows, number, summary_rows
+from megu.report.words import conclusions, gate_rows, guided_rows, number, summary_rows
 
 #: Figure -> what it shows, and how to read it. In the order of the page.
 CAPTIONS = {
@@ -64,6 +64,7 @@ def render(data: ReportData, figures: Mapping[str, bytes]) -> str:
         summary=data.summary,
         rows=summary_rows(data.summary),
         guided=guided_rows(data.summary),
+        gate=gate_rows(data.summary.gate.rules) if data.summary.gate else [],
         conclusions=conclusions(data.summary),
         figures=shown,
         number=number,
