@@ -21,7 +21,9 @@ def main(root: Path) -> None:
         asked = {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value["forget"].items()}
         params, name, limit, seed = ForgetParams(**asked), value["data"], value["per_class"], int(value["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MeguError(f"requests/forget.json cannot be used ({type(error).__name__})", "run the processing flow again") from None
+        raise MeguError(
+            f"requests/forget.json cannot be used ({type(error).__name__})", "run the processing flow again"
+        ) from None
     save_split(root / "requests" / "split", make_split(limited(load(root / "data" / name), limit), params, seed))
 
 

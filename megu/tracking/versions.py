@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megu.errors import MeguError
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
 #: A version's tag with the SHA-256 of its weights file.
 DIGEST_TAG = "weights_sha256"
-#: The alias of the version that serves.
-CHAMPION = "champion"
 #: Where the weights lie in a version.
 WEIGHTS = "artifacts/weights.safetensors"
 
@@ -40,17 +37,3 @@ def find_version(connected: MlflowClient, uri: str, asked: str = "original.model
         raise MeguError(
             f"{asked}: there is no {uri} ({reason})", "look in the MLflow registry for the name and version"
         ) from None
-
-
-def champion(home: Path, name: str) -> str | None:
-    """The version that serves, as ``name/version``; None while nothing was promoted."""
-    from mlflow.exceptions import MlflowException
-
-    from megu.tracking import client
-
-    try:
-        return f"{name}/{client(home).get_model_version_by_alias(name, CHAMPION).version}"
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return None
