@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__, project
-from megu.commands import promotion, requests
+from megu.commands import automations, promotion, requests
 from megu.errors import MeguError
 
 if TYPE_CHECKING:
@@ -545,6 +545,7 @@ def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json
 
 promotion.register(app, _project, _config)
 requests.register(app, _project, _config)
+automations.register(app, _project)
 
 
 def _watching() -> Any:
