@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from prefect.runtime import flow_run
 
-from megu import promotion
+from megu import promotion, tracking
 from megu.champions import CHAMPION
 from megu.config import Config, OriginalParams
 from megu.data import arrays, dvc, providers, splits
@@ -96,7 +96,7 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
     targets = [target for request in batch.ids if (target := inbox.target(request)) is not None]
     try:
         forget = forget_set(project, inbox, has, targets)
-        at = lineage.aliases(lineage.reach(project.home), config.registry.name).get(CHAMPION)
+        at = lineage.aliases(tracking.client(project.home), config.registry.name).get(CHAMPION)
         asked = from_champion(config.model_copy(update={"forget": forget}), at)
         tags = {"batch": batch.id, "requests": _tag(batch.ids), "dvc.split": pin(project, config, has, forget)}
         summary = carry_out(project, asked, tags)

@@ -104,6 +104,19 @@ def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[
         if any(file.refused for file in taken):
             raise typer.Exit(1)
 
+    @request.command()
+    def serve(
+        host: Annotated[
+            str, typer.Option(help="The address to listen at; another than loopback needs a proxy with TLS.")
+        ] = "127.0.0.1",
+        port: Annotated[int, typer.Option(min=1, max=65535)] = 4300,
+    ) -> None:
+        """Take requests in over HTTP (POST /requests) from whoever holds the token in MEGU_REQUEST_TOKEN."""
+        from megu.requests import http
+
+        own = inbox()
+        http.serve(own, params(own), host, port)
+
 
 def _looking(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
     @request.command("list")
