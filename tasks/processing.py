@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 from prefect.runtime import flow_run
 
-from megu import gate
+from megu import promotion, tracking
+from megu.champions import CHAMPION
 from megu.config import Config, OriginalParams
 from megu.data import arrays, dvc, providers, splits
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.lineage import dossier as folder_of
 from megu.lineage.dossier import FORGOTTEN as FORGOTTEN_SET
-from megu.lineage.dossier import MAIN, Dossier
+from megu.lineage.dossier import MAIN, Dossier, Gate
 from megu.lineage.index import Index
 from megu.lineage.keys import Keys
 from megu.project import Project
@@ -35,7 +36,7 @@ from megu.requests.request import scrubbed
 from megu.requests.states import FORGOTTEN, IN_FLIGHT
 from megu.store import writing
 from megu.summary import Summary
-from megu.tracking.versions import champion
+from megu.tracking import lineage
 from tasks import signals
 
 #: Carries out the unlearning pipeline: configuration and tags in, summary out (`flows.unlearn.carry_out`).
@@ -95,12 +96,11 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
     targets = [target for request in batch.ids if (target := inbox.target(request)) is not None]
     try:
         forget = forget_set(project, inbox, has, targets)
-        at = champion(project.home, config.registry.name)
+        at = lineage.aliases(tracking.client(project.home), config.registry.name).get(CHAMPION)
         asked = from_champion(config.model_copy(update={"forget": forget}), at)
         tags = {"batch": batch.id, "requests": _tag(batch.ids), "dvc.split": pin(project, config, has, forget)}
         summary = carry_out(project, asked, tags)
-        made = sealed(project, summary)
-        verdict = gate.judge(made.evidence.evaluation, config.gate, champion=at)
+        made, verdict = sealed(project, summary)
     except Exception as error:
         why = scrubbed(f"{error}" if isinstance(error, MeguError) else f"{type(error).__name__}: {error}", _merged(targets))
         inbox.move(batch.ids, "accepted", {"why": why})
@@ -114,9 +114,6 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
     }
     inbox.move(batch.ids, "unlearned", facts)
     broken = [rule.rule for rule in verdict.rules if rule.holds is False]
-    inbox.ledger.append(
-        "gate.judged", facts["version"] or summary.mlflow_run_id, {"decision": verdict.decision, "broken": broken}
-    )
     if verdict.decision == "fail":
         why = f"the gate turned {facts['version'] or 'the model'} down: {', '.join(broken)}"
         inbox.move(batch.ids, "accepted", {"failed": True, "why": why})
@@ -136,7 +133,7 @@ def forget_set(project: Project, inbox: Inbox, has: Known, new: Sequence[Target]
         if (target := inbox.target(entry.id)) is not None:
             before.append(target)
         else:
-            sets.add(_fact(entry, "forgotten"))
+            sets.add(entry.fact("forgotten"))
     key = Keys(project.keys).commitment_key(create=True)
     assert key is not None
     more = has.committed(key, (Index(project.index).path(name) for name in sorted(sets) if name))
@@ -146,8 +143,10 @@ def forget_set(project: Project, inbox: Inbox, has: Known, new: Sequence[Target]
 
 
 def from_champion(config: Config, at: str | None) -> Config:
-    """The configuration that starts from the champion (``megu/3``); from its own original while there is none."""
-    return config if at is None else config.model_copy(update={"original": OriginalParams(model=f"models:/{at}")})
+    """The configuration that starts from the champion's version; from its own original while there is none."""
+    if at is None:
+        return config
+    return config.model_copy(update={"original": OriginalParams(model=f"models:/{config.registry.name}/{at}")})
 
 
 def pin(project: Project, config: Config, has: Known, forget: ForgetParams) -> str:
@@ -178,10 +177,56 @@ def pin(project: Project, config: Config, has: Known, forget: ForgetParams) -> s
     return dvc.out_of(folder / "dvc.lock", "forget", "requests/split")
 
 
-def sealed(project: Project, summary: Summary) -> Dossier:
-    """The run's dossier as it was sealed: what is judged is what can be verified."""
+def sealed(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
+    """The run's dossier as it was sealed, and the gate's verdict in it: what counts is what can be verified."""
     files = folder_of.read(project.dossiers / summary.mlflow_run_id)
-    return folder_of.parse(files[MAIN], MAIN)
+    made = folder_of.parse(files[MAIN], MAIN)
+    assert made.evidence.gate is not None  # None only in dossiers of an older format
+    return made, made.evidence.gate
+
+
+def hand_over(project: Project, config: Config, inbox: Inbox, params: str, settings: Sequence[str]) -> dict[str, Any] | None:
+    """Ask for the approval of the newest model that passed the gate, once; None when there is none to ask for.
+
+    The policy approves at once where it may. Else the deployment ``promote/promote`` is started, which suspends until somebody answers;
+    where there is none, `megu promote` is the way, and the requests wait in "verified".
+    """
+    waiting = [entry.fact("version") for entry in inbox.entries("verified")]
+    if not waiting:
+        return None
+    name, _, number = max(waiting, key=lambda version: int(version.rpartition("/")[2] or 0)).rpartition("/")
+    found = promotion.look(project, config, number)
+    if found.obstacles:
+        return {"version": f"{name}/{number}", "asked": None, "why": scrubbed("; ".join(found.obstacles))}
+    if promotion.automatic(config, found):
+        promotion.promote(project, config, promotion.by_policy(found), number)
+        return {"version": f"{name}/{number}", "asked": "policy"}
+    asked = [event for event in inbox.ledger.events(f"{name}/{number}", "approval.asked") if event.facts["seal"] == found.seal]
+    if asked:
+        return {"version": f"{name}/{number}", "asked": asked[-1].facts["flow_run"]}
+    started = ask(number, found.seal, params, settings)
+    signals.waiting(f"{name}/{number}")
+    if started is not None:
+        inbox.ledger.append("approval.asked", f"{name}/{number}", {"seal": found.seal, "flow_run": started})
+    return {"version": f"{name}/{number}", "asked": started}
+
+
+def ask(version: str, seal: str, params: str, settings: Sequence[str]) -> str | None:
+    """Start the approval flow's deployment; returns its flow run, the same one when it is asked for again; None without a deployment."""
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        run = run_deployment(
+            "promote/promote",
+            parameters={"version": version, "params": params, "settings": list(settings)},
+            timeout=0,
+            idempotency_key=f"promote-{version}-{seal}",
+            as_subflow=False,
+        )
+    except ObjectNotFound:
+        return None
+    return str(run.id)
 
 
 def blame(inbox: Inbox, work: Work) -> None:
@@ -196,10 +241,6 @@ def overdue(inbox: Inbox) -> list[Entry]:
     for entry in late:
         signals.overdue(entry.id, entry.due)
     return late
-
-
-def _fact(entry: Entry, name: str) -> str:
-    return next((str(event.facts[name]) for event in reversed(entry.events) if name in event.facts), "")
 
 
 def _without_salt(path: Any) -> dict[str, Any] | None:

@@ -55,6 +55,10 @@ class Entry:
         """Why it is where it is, as far as anyone said."""
         return str(self.events[-1].facts.get("why", ""))
 
+    def fact(self, name: str) -> str:
+        """The newest value of a fact; empty when no event has it."""
+        return next((str(event.facts[name]) for event in reversed(self.events) if name in event.facts), "")
+
     def overdue(self, today: date) -> bool:
         return self.state in OPEN and self.due < today.isoformat()
 

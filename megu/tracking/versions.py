@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megu.champions import CHAMPION
 from megu.errors import MeguError
 
 if TYPE_CHECKING:
@@ -39,17 +37,3 @@ def find_version(connected: MlflowClient, uri: str, asked: str = "original.model
         raise MeguError(
             f"{asked}: there is no {uri} ({reason})", "look in the MLflow registry for the name and version"
         ) from None
-
-
-def champion(home: Path, name: str) -> str | None:
-    """The version that serves, as ``name/version``; None while nothing was promoted."""
-    from mlflow.exceptions import MlflowException
-
-    from megu.tracking import client
-
-    try:
-        return f"{name}/{client(home).get_model_version_by_alias(name, CHAMPION).version}"
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return None
