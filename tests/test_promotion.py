@@ -167,7 +167,14 @@ def test_what_was_rejected_stays_rejected_on_the_same_evidence(here: Project) ->
 
 def test_no_version_comes_back_that_knows_what_was_or_is_to_be_forgotten(here: Project) -> None:
     """Sneaker is forgotten by version 2, then Bag too by version 3, which the policy promotes."""
-    promotion.promote(here, settings(here), approval(here))
+
+    def interrupted(step: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        promotion.promote(here, settings(here), approval(here), reached=interrupted)
+    assert (aliases(here), kinds(here)) == ({}, ["champion.intended"])
+    # The next run finishes what was interrupted before anything else.
     third = run_in(here)("forget.classes=[Sneaker, Bag]", "gate.min_seeds=1")
     assert third.gate is not None
     assert (third.gate.decision, third.champion) == ("pass", "2")
