@@ -51,8 +51,7 @@ def test_a_run_and_a_promotion_leave_no_secret_anywhere(
     printed = capsys.readouterr()
     places = [finished.project.root, project.root]
     # Of the shared fixture, Prefect's server has a file of its own; in memory there is nothing to look at.
-    address = PREFECT_API_DATABASE_CONNECTION_URL.value()
-    database = Path(str(address.get_secret_value() if address else "").partition("///")[2].partition("?")[0])
+    database = Path(str(PREFECT_API_DATABASE_CONNECTION_URL.value() or "").partition("///")[2].partition("?")[0])
     if database.is_file():
         places.append(database.parent)
     for place in places:
