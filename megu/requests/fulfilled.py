@@ -88,6 +88,20 @@ class Known:
             "ids": (set(target["ids"]) & set(self.positions)) | named,
         }
 
+    def samples(self, target: Target) -> set[str]:
+        """The ids of every training image that a request means and the data set has still."""
+        here, names, fine = self.still_here(target), self.dataset.classes, self.dataset.fine or ()
+        inside = {
+            identifier
+            for identifier, positions in self.positions.items()
+            if any(
+                names[int(self.dataset.train.labels[at])] in here["classes"]
+                or (self.dataset.train.fine is not None and fine[int(self.dataset.train.fine[at])] in here["subclasses"])
+                for at in positions
+            )
+        }
+        return here["ids"] | inside
+
     def combined(self, new: Iterable[Target], before: Iterable[Target], more: Iterable[str] = ()) -> ForgetParams:
         """One forget set of new requests and all earlier ones.
 
