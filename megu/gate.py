@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 from megu.params import STRICT, check
 
+#: Classes that a reason has room for.
+_NAMED = 3
+
 Decision = Literal["pass", "needs a person", "fail"]
 Evaluation = Mapping[str, Any]
 
@@ -168,9 +171,11 @@ def classes(evaluation: Evaluation, params: GateParams) -> RuleResult:
     if not len(ours) == len(theirs) == len(names) or not drops or unmarked:
         what = f" of {', '.join(unmarked)}" if unmarked else ""
         return RuleResult(holds=False, value=None, reason=f"not measured: the accuracy of each class{what}", **made)
-    worst = max(drops, key=lambda name: drops[name])
-    lost = [f"{drop:.1f} points of {name} LOST" for name, drop in drops.items() if drop > params.class_drop]
-    said = ", ".join(lost) or f"{worst} {-drops[worst]:+.1f} points to the retrain"
+    falling = sorted(drops, key=lambda name: (-drops[name], name))
+    lost = [f"{drops[name]:.1f} points of {name} LOST" for name in falling if drops[name] > params.class_drop]
+    worst = falling[0]
+    said = ", ".join(lost[:_NAMED]) + (f" and of {len(lost) - _NAMED} classes more" if len(lost) > _NAMED else "")
+    said = said or f"{worst} {-drops[worst]:+.1f} points to the retrain"
     return RuleResult(holds=not lost, value=drops[worst], reason=said, **made)
 
 

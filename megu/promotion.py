@@ -79,7 +79,7 @@ def signed(approver: str, rationale: str) -> None:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version that may be promoted. seal: of its dossier; this is the digest of the evidence. champion: the present one.
+    """A version that may be promoted. data: the data set. seal: of its dossier; this is the digest of the evidence. champion: the present one.
 
     verdict: the gate's with today's thresholds. standing: of the ledger. What forbids to promote it, a line each: judged (the gate, another
     champion, a rejection) and unsound, which forbids a rollback too (its dossier, forgotten data it knows, an alias moved by hand).
@@ -89,6 +89,7 @@ class Candidate:
     version: str
     run_id: str
     request: str
+    data: str
     seal: str
     champion: str | None
     verdict: Verdict
@@ -152,6 +153,7 @@ def look(project: Project, config: Config, version: str | None = None) -> Candid
         version=number,
         run_id=dossier.run.mlflow_run_id,
         request=str(dossier.request["words"]),
+        data=dossier.data.name,
         seal=report.seal,
         champion=champion,
         verdict=verdict,
@@ -255,12 +257,8 @@ def reject(project: Project, config: Config, approval: Approval, version: str | 
         if not found.seal.startswith(approval.evidence.lower()):
             raise Stale(f"the rejection is for other evidence than {found} has", "look at it again with `megu promote`")
         facts = {**_facts(found, approval, "rejection"), "gate": found.verdict.decision}
-        return project.ledger.append(
-            REJECTED,
-            found.name,
-            facts,
-            unless=lambda events: "it was rejected already" if rejection(events, found.seal) else None,
-        )
+        earlier = rejection(project.ledger.events(found.name), found.seal)
+        return earlier or project.ledger.append(REJECTED, found.name, facts)
 
 
 def rollback(
@@ -288,9 +286,11 @@ def rollback(
         found = look(project, config, number)
         if found.is_champion:
             raise MeguError(f"{found} is the champion already", "name another version")
-        if found.unsound:
+        against = found.unsound + guard.brings_back(project, name, number, guard.accepted(project, found.data))
+        if against:
             raise MeguError(
-                f"{found} may not be the champion again: {'; '.join(found.unsound)}", "run again from the present champion"
+                f"{found} may not be the champion again: {'; '.join(dict.fromkeys(against))}",
+                "run again from the present champion",
             )
         approval = Approval(approver=approver, rationale=rationale, evidence=found.seal)
         return _move(project, name, _facts(found, approval, "rollback"), found.standing.last, rationale, reached)
@@ -332,7 +332,8 @@ def _settled(project: Project, name: str, facts: Mapping[str, Any]) -> str:
         return f"{what} was given up: {reason}"
     try:
         report = verify(f"models:/{name}/{version}", project)
-        against = _faults(report, version) + guard.brings_back(project, name, version)
+        asked = guard.accepted(project, str(facts["data"])) if facts["why"] == "rollback" else []
+        against = _faults(report, version) + guard.brings_back(project, name, version, asked)
         if report.seal != facts["seal"]:
             against.append("its evidence has changed since it was approved")
     except MeguError as error:
@@ -357,8 +358,10 @@ def _facts(found: Candidate, approval: Approval, why: str) -> dict[str, Any]:
     """What the ledger keeps of a decision."""
     return {
         "why": why,
+        "name": found.name,
         "version": found.version,
         "run_id": found.run_id,
+        "data": found.data,
         "seal": found.seal,
         "gate": found.verdict.decision,
         "approver": approval.approver,
@@ -425,8 +428,13 @@ def _read_back(connected: MlflowClient, name: str, wanted: Mapping[str, str | No
 
 def _record(project: Project, name: str, kind: str, facts: Mapping[str, Any], **more: str) -> None:
     """Close the open intent, once."""
+    try:
+        project.ledger.append(kind, name, {**facts, **more}, unless=_closed)
+    except Refused:
+        # Another machine came upon the intent and finished it: the same step, so nothing is left to do.
+        if kind != MOVED or standing(project.ledger.events(name)).version != facts["version"]:
+            raise
 
-    def closed(events: list[Event]) -> str | None:
-        return None if standing(events).intent is not None else "it was finished by somebody else"
 
-    project.ledger.append(kind, name, {**facts, **more}, unless=closed)
+def _closed(events: list[Event]) -> str | None:
+    return None if standing(events).intent is not None else "it was closed by another promoter"

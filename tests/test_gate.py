@@ -78,8 +78,17 @@ def test_the_bound_itself_is_allowed(at: dict[str, float]) -> None:
 def test_one_class_that_lost_is_named_and_the_forgotten_one_is_not_held_to_its_past() -> None:
     values = evaluation()
     values["unlearned"]["per_class"] = [85.9, 0.0, 60.0]
-    assert failing(values) == {"each class, test": "5.1 points of Coat LOST, 19.0 points of Shirt LOST"}
+    assert failing(values) == {"each class, test": "19.0 points of Shirt LOST, 5.1 points of Coat LOST"}
     assert failing(values, class_drop=20.0) == {}
+
+
+def test_a_reason_names_the_three_classes_that_lost_most() -> None:
+    values = evaluation()
+    del values["classes"]
+    values["unlearned"]["per_class"] = [10.0 * k for k in range(6)]
+    values["reference"]["per_class"] = [90.0] * 6
+    lost = "90.0 points of class 0 LOST, 80.0 points of class 1 LOST, 70.0 points of class 2 LOST and of 3 classes more"
+    assert failing(values) == {"each class, test": lost}
 
 
 def test_a_class_without_test_images_is_left_out_and_a_mark_that_one_model_lacks_fails() -> None:

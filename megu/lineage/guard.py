@@ -9,10 +9,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from megu import champions
+from megu.data import arrays
 from megu.errors import MeguError
-from megu.lineage.commitments import SIZE
+from megu.lineage.commitments import SIZE, commit, fingerprint
 from megu.lineage.index import Index, Row
+from megu.lineage.keys import Keys
 from megu.project import Project
+from megu.requests.fulfilled import Known
+from megu.requests.inbox import Inbox
+from megu.requests.states import FORGOTTEN
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,30 @@ def fulfilled(project: Project, name: str) -> list[Asked]:
         words = f"{row.request} (forgotten by version {facts['version']})"
         found.setdefault(row.forgotten, Asked(words, entries(index, row.forgotten), row.key))
     return list(found.values())
+
+
+def accepted(project: Project, data: str) -> list[Asked]:
+    """What the requests ask for that are accepted and not yet, or not finally, forgotten. data: the data set they are looked up in.
+
+    Raises `MeguError` when there are some and the data set or the key of the commitments is not here.
+    """
+    inbox, index = Inbox(project), Index(project.index)
+    entries_of = inbox.entries("accepted", "processing", *FORGOTTEN)
+    if not entries_of:
+        return []
+    key, folder = Keys(project.keys).commitment_key(), project.data(data)
+    if key is None or not (folder / "meta.json").is_file():
+        raise MeguError(
+            f"there are accepted requests, and data/{data} or the key of the commitments is not here", "bring it back"
+        )
+    known, found = Known(arrays.load(folder)), list[Asked]()
+    for entry in entries_of:
+        target, done = inbox.target(entry.id), [event.facts.get("forgotten") for event in entry.events]
+        samples = {commit(key, name.encode()) for name in known.samples(target)} if target else set()
+        if entry.state in FORGOTTEN and (names := [str(name) for name in done if name]):
+            samples |= entries(index, names[-1])
+        found.append(Asked(entry.id, frozenset(samples), fingerprint(key)))
+    return found
 
 
 def row_of(index: Index, name: str, version: str) -> Row | None:
