@@ -38,6 +38,7 @@ from megu.store import writing
 from megu.summary import Summary
 from megu.tracking import lineage
 from tasks import signals
+from tasks.slots import gpu
 
 #: Carries out the unlearning pipeline: configuration and tags in, summary out (`flows.unlearn.carry_out`).
 CarryOut = Callable[[Project, Config, Mapping[str, str]], Summary]
@@ -99,7 +100,8 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
         at = lineage.aliases(tracking.client(project.home), config.registry.name).get(CHAMPION)
         asked = from_champion(config.model_copy(update={"forget": forget}), at)
         tags = {"batch": batch.id, "requests": _tag(batch.ids), "dvc.split": pin(project, config, has, forget)}
-        summary = carry_out(project, asked, tags)
+        with gpu(config.device):
+            summary = carry_out(project, asked, tags)
         made, verdict = sealed(project, summary)
     except Exception as error:
         why = scrubbed(f"{error}" if isinstance(error, MeguError) else f"{type(error).__name__}: {error}", _merged(targets))
@@ -217,7 +219,7 @@ def ask(version: str, seal: str, params: str, settings: Sequence[str]) -> str | 
     from prefect.exceptions import ObjectNotFound
 
     try:
-        run = run_deployment(
+        run: Any = run_deployment(
             "promote/promote",
             parameters={"version": version, "params": params, "settings": list(settings)},
             timeout=0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from megu.data.arrays import limited, load
 from megu.data.splits import ForgetParams, make_split, save_split
@@ -18,7 +19,9 @@ def main(root: Path) -> None:
     """Make ``<root>/requests/split`` from ``<root>/data`` and ``<root>/requests/forget.json``."""
     try:
         value = json.loads((root / "requests" / "forget.json").read_text(encoding="utf-8"))
-        asked = {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value["forget"].items()}
+        asked: dict[str, Any] = {
+            name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value["forget"].items()
+        }
         params, name, limit, seed = ForgetParams(**asked), value["data"], value["per_class"], int(value["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MeguError(

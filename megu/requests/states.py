@@ -41,7 +41,7 @@ def state_of(events: Sequence[Event]) -> State | None:
     for event in reversed(events):
         name = event.kind.removeprefix(PREFIX)
         if event.kind.startswith(PREFIX) and name in STATES:
-            return name  # type: ignore[return-value]
+            return name
     return None
 
 

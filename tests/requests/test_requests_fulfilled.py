@@ -56,7 +56,7 @@ def test_a_request_for_what_is_there_has_its_number_of_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "why"),
+    ("wanted", "why"),
     [
         (target(classes=["Anna", "Shirt"]), "1 of 2 classes are not in the data set"),
         (target(classes=["Sandal", "Shirt", "Sneaker"]), "no training image at all"),
@@ -66,13 +66,13 @@ def test_a_request_for_what_is_there_has_its_number_of_images() -> None:
         (target(ids=ids(dataset(), *range(1, 30, 3))), "must ask for the class"),
     ],
 )
-def test_a_request_that_cannot_be_is_told_why_without_a_name(asked: dict[str, list[str]], why: str) -> None:
+def test_a_request_that_cannot_be_is_told_why_without_a_name(wanted: dict[str, list[str]], why: str) -> None:
     import re
 
-    said, count = Known(dataset()).fault(asked)
+    said, count = Known(dataset()).fault(wanted)
     assert re.search(why, said)
     assert count == 0
-    for name in [*asked["classes"], *asked["ids"], *asked["files"]]:
+    for name in [*wanted["classes"], *wanted["ids"], *wanted["files"]]:
         assert name not in said or name == "Shirt"
 
 
@@ -126,6 +126,13 @@ def test_what_was_deleted_is_still_kept_out_by_its_commitments(tmp_path: Path) -
     assert known.committed(b"j" * 32, [path]) == set()
     split = make_split(data, known.combined([target(ids=ids(data, 7))], [], known.committed(KEY, [path])), 0)
     assert split.forget.tolist() == [0, 4, 5, 7, 29]
+
+
+def test_the_samples_of_a_request_are_those_that_are_still_there() -> None:
+    data = dataset()
+    known = Known(data)
+    assert known.samples(target(classes=["Shirt", "Car"])) == set(ids(data, *range(1, 30, 3)))
+    assert known.samples(target(ids=[*ids(data, 2), "f" * 32])) == set(ids(data, 2))
 
 
 def test_an_earlier_request_whose_images_are_gone_from_the_data_set_is_no_obstacle() -> None:
