@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from prefect import flow
 
 from flows import steps
 from megu import config as configuration
+from megu import promotion
 from megu.config import Config
 from megu.project import Project, find
 from megu.stages import Device
@@ -189,19 +191,25 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
 
     params: the configuration file, relative to the project. settings: changes to it, each "section.key=value".
     """
-    started = time.perf_counter()
     project = find()
     config = configuration.load(project.root / params, settings or ())
+    return carry_out(project, config)
+
+
+def carry_out(project: Project, config: Config, tags: Mapping[str, str] | None = None) -> Summary:
+    """Run the pipeline for a configuration, inside a flow run. tags: more of them for the MLflow run and the model version."""
+    started = time.perf_counter()
     inputs.preflight(project, config)
+    promotion.settle(project)
     run = Executor(project, origin=environment(project.root))
     data, split = select(run, project, config)
     # Only now: a request for a class that the data set does not have leaves no MLflow run behind.
-    with closing(record.begin(project, config)) as tracked:
+    with closing(record.begin(project, config, tags)) as tracked:
         run.origin["mlflow_run_id"] = tracked.id
         outputs = pipeline(run, project, config, data, split)
         illustrate(run, config, data, split, outputs)
         version = (
-            record.register(project, config, tracked, data, outputs.labeling, outputs.unlearned)
+            record.register(project, config, tracked, data, outputs.labeling, outputs.unlearned, tags)
             if config.registry.enabled
             else None
         )

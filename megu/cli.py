@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__, project
-from megu.commands import documents
+from megu.commands import automations, documents, promotion, requests
 from megu.errors import MeguError
 
 if TYPE_CHECKING:
@@ -482,15 +482,18 @@ def down() -> None:
 
 
 @app.command()
-def status() -> None:
-    """Say which of the project's servers run, and where; exit code 1 when none does."""
-    from megu import services
+def status(as_json: JsonOption = False) -> None:
+    """Say how things stand: servers, requests, champion, last runs, next schedules, what needs a person."""
+    from megu.overview import markdown, overview
 
-    found = services.status(_project().home)
-    for service in found:
-        print(f"{service.name}: {service.url if service.running else 'not running'}")
-    if not any(service.running for service in found):
-        raise typer.Exit(1)
+    here = _project()
+    now = overview(here, _config(here, None, None))
+    if as_json:
+        print(json.dumps(now.to_json(), indent=2))
+        return
+    for name, url in now.services.items():
+        print(f"{name}: {url or 'not running'}")
+    print(f"\n{markdown(now)}")
 
 
 def _project() -> project.Project:
@@ -540,6 +543,11 @@ def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json
 
     kept = next(decision.hit for decision in decisions if decision.label == "labeling")
     print_plan(decisions, cost(here, config, kept), as_json=as_json)
+
+
+promotion.register(app, _project, _config)
+requests.register(app, _project, _config)
+automations.register(app, _project)
 
 
 def _watching() -> Any:

@@ -17,9 +17,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from megu.champions import CHAMPION, PREVIOUS
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.evaluation.params import EvaluationParams
+from megu.gate import GateParams, PromotionParams
 from megu.labeling.kinds import KINDS
 from megu.lineage.keys import LineageParams
 from megu.methods import lookup, names
@@ -27,6 +29,7 @@ from megu.noise import NoiseParams
 from megu.params import STRICT, check
 from megu.perturbing import PerturbParams
 from megu.proxy import ProxyParams
+from megu.requests.request import RequestParams
 from megu.training import TrainParams
 
 
@@ -95,6 +98,8 @@ class RegistryParams:
         for key in ("name", "alias"):
             value = getattr(self, key)
             check(key, value, bool(value) and not set(value) & set("/:@"), "a name without / : @")
+        moved = self.alias in (CHAMPION, PREVIOUS)
+        check("alias", self.alias, not moved, f"another than {CHAMPION} and {PREVIOUS}, which `megu promote` moves")
 
 
 @dataclass(frozen=True)
@@ -181,8 +186,11 @@ class Config(BaseModel):
     unlearn: _Unlearn = Field({}, validate_default=True)
     reference: ReferenceParams = ReferenceParams()
     evaluation: EvaluationParams = EvaluationParams()
+    gate: GateParams = GateParams()
     registry: RegistryParams = RegistryParams()
+    promotion: PromotionParams = PromotionParams()
     lineage: LineageParams = LineageParams()
+    requests: RequestParams = RequestParams()
 
     def to_json(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as the file would have it."""

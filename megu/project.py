@@ -9,6 +9,7 @@ from pathlib import Path
 
 from megu import services
 from megu.errors import MeguError
+from megu.ledger import Ledger
 from megu.store import Store
 
 PARAMS = "params.yaml"
@@ -22,7 +23,10 @@ class Project:
 
     @property
     def home(self) -> Path:
-        """Everything computed here: store, results, Prefect's and MLflow's databases. Safe to delete but for `keys`; nothing else is."""
+        """Everything computed here: store, results, Prefect's and MLflow's databases.
+
+        Safe to delete but for `keys`, `ledger` and `requests`.
+        """
         return self.root / ".megu"
 
     @property
@@ -51,6 +55,21 @@ class Project:
     def keys(self) -> Path:
         """Secrets that cannot be made again: without them no commitment can be opened."""
         return self.home / "keys"
+
+    @property
+    def ledger(self) -> Ledger:
+        """What happened to requests, models and promotions. Cannot be made again either."""
+        return Ledger(self.home / "ledger.db")
+
+    @property
+    def requests(self) -> Path:
+        """What each request names, one private file a request. Cannot be made again; deleting one is part of erasing data."""
+        return self.home / "requests"
+
+    @property
+    def inbox(self) -> Path:
+        """Where other programs put files of requests."""
+        return self.root / "requests" / "inbox"
 
     @property
     def dossiers(self) -> Path:

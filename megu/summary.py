@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from megu.gate import Verdict
 
 #: The stages whose time is a method's own, beside the retrain's.
 SPENT = ("proxy", "noise", "unlearn")
@@ -40,7 +42,7 @@ class StageSummary:
 class Summary:
     """A finished run. metrics, original and reference are in percent, entropies in nats; reference is the mean over the
     retrains and None when there was none; spread has the 95% interval when there were at least two; comparison is to the first
-    retrain (`megu.evaluation.compared`)."""
+    retrain (`megu.evaluation.compared`); champion is the version that the gate took the model to follow."""
 
     headline: str
     stages: Sequence[StageSummary]
@@ -50,6 +52,8 @@ class Summary:
     spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     comparison: Mapping[str, float | None] = field(default_factory=dict)
     gap: float | None = None
+    gate: Verdict | None = None
+    champion: str | None = None
     time_share: float | None = None
     flow_seconds: float = 0.0
     mlflow_run_id: str = ""
@@ -70,6 +74,8 @@ class Summary:
             "reference_spread": {name: dict(entry) for name, entry in self.spread.items()},
             "comparison": dict(self.comparison),
             "gap": self.gap,
+            "gate": asdict(self.gate) if self.gate else None,
+            "champion": self.champion,
             "time_share": self.time_share,
             "flow_seconds": round(self.flow_seconds, 3),
             "mlflow_run_id": self.mlflow_run_id,

@@ -202,6 +202,10 @@ def print_summary(summary: Summary) -> None:
     lines.append(f"{len(summary.stages)} stages, {kept} kept, flow time {summary.flow_seconds:.1f} s")
     lines.append(f"MLflow run   {summary.mlflow_url or summary.mlflow_run_id}")
     lines.append(f"Prefect run  {summary.prefect_url or summary.prefect_flow_run_id}")
+    if summary.gate:
+        lines.append(
+            f"gate         {summary.gate.decision}{': ' if summary.gate.failures else ''}{', '.join(summary.gate.failures)}"
+        )
     if summary.model_version:
         lines.append(f"registered   {summary.model_version}")
     lines.append(f"report       {summary.report}")

@@ -55,7 +55,7 @@ def evaluate(
     steps = [0, *(entry.values["steps"] for entry in relearned)] if relearned else []
     times = [{"relearn_steps": count} for count in steps] or [{}] * len(answers)
     scores = [mark(*entry) for entry in zip(answers, names, times, strict=True)]
-    values: dict[str, Any] = {
+    values: dict[str, Any] = {"classes": list(loaded.classes)} | {
         name: {"metrics": found.metrics, "per_class": found.per_class}
         for name, found in zip(("original", "unlearned"), scores, strict=False)
     }

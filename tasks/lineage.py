@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from megu.lineage.record import Record
 from megu.methods import lookup
 from megu.progress import stages
 from megu.project import Project
-from megu.report.words import FORGOTTEN, NEAR, failures, headline
+from megu.report.words import headline
 from megu.stages import Result
 from megu.store import sha256_file, without_nan
 from megu.tracking import Run
@@ -79,6 +80,7 @@ def seal(
     words: str,
     version: str | None,
     artifacts: Mapping[str, str],
+    gate: folder_of.Gate,
 ) -> Path:
     """version: what was registered (``models:/name/3``). artifacts: SHA-256 of each artifact of the MLflow run."""
     signing, key = inputs.signing_key(project, config), secret(project)
@@ -105,7 +107,7 @@ def seal(
             environment=environment(project.root),
             device=device(config, project),
             seeds=seeds(config),
-            evidence=evidence(config, words, results["evaluation"]),
+            evidence=evidence(config, words, results["evaluation"], gate),
             claim=folder_of.claim(config.unlearn.method, results["original"].stage == "given"),
             results={label: sha256_file(project.results / ran.decision.key) for label, ran in by_label(executor).items()},
             previous=folder_of.Previous(mlflow_run_id=head[0], seal=head[1]) if head else None,
@@ -226,16 +228,17 @@ def seeds(config: Config) -> dict[str, int]:
     return {"run": config.seed, "labeling": config.labeling.params.seed, "retrains": config.reference.repeats}
 
 
-def evidence(config: Config, words: str, evaluation: Result) -> folder_of.Evidence:
-    values = dict(evaluation.values)
+def evidence(config: Config, words: str, evaluation: Result, gate: folder_of.Gate) -> folder_of.Evidence:
+    values, failures = dict(evaluation.values), [rule.reason for rule in gate.rules if rule.holds is False]
     count = config.reference.repeats if config.reference.enabled else 0
     seeded = f"seed {config.seed}" if count == 1 else f"seeds {config.seed} to {config.seed + count - 1}"
     return folder_of.Evidence(
         evaluation=values,
-        thresholds={"forgotten": FORGOTTEN, "near": NEAR},
+        thresholds=asdict(config.gate),
         reference=f"true retrain from fresh weights on the retain set, {seeded}" if count else "no retrain reference",
-        verdict=headline(words, values),
-        failures=failures(values),
+        verdict=headline(words, values, failures),
+        failures=failures,
+        gate=gate,
     )
 
 

@@ -17,11 +17,13 @@ from prefect.artifacts import create_image_artifact, create_link_artifact, creat
 from prefect.runtime import flow_run
 
 from megu import report, services, tracking
+from megu.champions import CHAMPION
 from megu.config import Config
 from megu.evaluation import flat
+from megu.gate import judge
 from megu.lineage import graph
 from megu.lineage.commitments import hidden_parts
-from megu.lineage.dossier import sha256
+from megu.lineage.dossier import Gate, sha256
 from megu.methods import lookup
 from megu.progress import stages
 from megu.project import Project
@@ -31,6 +33,7 @@ from megu.store import canonical_json, writing
 from megu.summary import SPENT, StageSummary, Summary
 from megu.tracking import Run
 from megu.tracking.environment import environment
+from megu.tracking.lineage import aliases
 from tasks import kept, lineage
 from tasks.engine import Executor, Finished, Ran
 
@@ -49,8 +52,8 @@ def prefect_url(project: Project) -> str:
     return f"{base}/runs/flow-run/{flow_run.get_id()}"
 
 
-def begin(project: Project, config: Config) -> Run:
-    """Start the MLflow run: what it is, who asked, on what."""
+def begin(project: Project, config: Config, tags: Mapping[str, str] | None = None) -> Run:
+    """Start the MLflow run: what it is, who asked, on what. tags: more of them."""
     words = request_in_words(config)
     return Run.start(
         project.home,
@@ -62,6 +65,7 @@ def begin(project: Project, config: Config) -> Run:
             "prefect.flow_run_name": flow_run.get_name() or "",
             "prefect.flow_run_url": prefect_url(project),
             **environment(project.root),
+            **(tags or {}),
         },
     )
 
@@ -71,7 +75,11 @@ def request_in_words(config: Config) -> str:
     forget = config.forget
     if forget.scenario in ("class", "subclass"):
         return ", ".join(forget.classes)
-    return f"{forget.count} random images" if forget.scenario == "random" else f"{len(forget.ids) + len(forget.files)} images"
+    if forget.scenario == "random":
+        return f"{forget.count} random images"
+    listed = len(forget.ids) + len(forget.files)
+    named = [*forget.classes, *forget.subclasses] if forget.scenario == "mixed" else []
+    return ", ".join([*named, *([f"{listed} images"] if listed else [])])
 
 
 def named(config: Config) -> bool:
@@ -104,6 +112,7 @@ def record_mlflow(
         tags={
             "dvc.data": data.values["dvc_hash"],
             "split.sha256": split.files["positions"].sha256,
+            **({"gate": summary.gate.decision} if summary.gate else {}),
             "split.through_dvc": str(split.notes["through_dvc"]).lower(),
             **labeler_tags(config, results.get("labeling")),
             **{f"origin_run_id.{label}": origin for label, origin in origins.items()},
@@ -193,7 +202,15 @@ def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mappi
 
 
 @task(name="register", description="Make the unlearned model a version of the registered model", persist_result=False)
-def register(project: Project, config: Config, run: Run, data: Result, labeling: Result | None, unlearned: Result) -> str:
+def register(
+    project: Project,
+    config: Config,
+    run: Run,
+    data: Result,
+    labeling: Result | None,
+    unlearned: Result,
+    tags: Mapping[str, str] | None = None,
+) -> str:
     import numpy as np
 
     from megu.tracking import registry
@@ -212,6 +229,7 @@ def register(project: Project, config: Config, run: Run, data: Result, labeling:
             "dvc.data": data.values["dvc_hash"],
             "method": config.unlearn.method,
             **labeler_tags(config, labeling),
+            **(tags or {}),
         },
     )
     stages().note(f"{'registered' if version.new else 'already registered:'} {version} as {config.registry.alias}")
@@ -229,8 +247,10 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
     comparison = values.get("comparison", {})
     reference = values.get("reference")
     live = services.endpoints(project.home)
+    champion = aliases(run.client, config.registry.name).get(CHAMPION) if config.registry.enabled else None
+    verdict = judge(values, config.gate, champion=champion)
     return Summary(
-        headline=report.headline(request_in_words(config), values),
+        headline=report.headline(request_in_words(config), values, verdict.failures),
         stages=[stage_summary(ran) for ran in executor.ran],
         metrics=values["unlearned"]["metrics"],
         original=values["original"]["metrics"],
@@ -238,6 +258,8 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
         spread=values.get("spread", {}),
         comparison=comparison,
         gap=comparison.get("gap"),
+        gate=verdict,
+        champion=champion,
         time_share=time_share(executor),
         mlflow_run_id=run.id,
         mlflow_url=run.url(live.mlflow),
@@ -287,7 +309,10 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
         temporary.chmod(0o644)
     logged = record_mlflow(project, config, run, executor, summary, content, origins)
     record_prefect(project, run, summary, figures(project, executor["figures"].result), drawn)
-    sealed = lineage.seal(project, config, run, executor, records, request_in_words(config), summary.model_version, logged)
+    words, said = request_in_words(config), summary.gate
+    assert said is not None
+    gate = Gate(champion=summary.champion, decision=said.decision, rules=said.rules)
+    sealed = lineage.seal(project, config, run, executor, records, words, summary.model_version, logged, gate)
     return replace(summary, dossier=project.relative(sealed))
 
 

@@ -33,6 +33,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
 
     command = typer.main.get_command(cli.app)
     assert sorted(command.commands) == [
+        "automations",
         "bench",
         "certificate",
         "data",
@@ -46,11 +47,18 @@ def test_the_surface_is_what_the_readme_says() -> None:
         "methods",
         "models",
         "params",
+        "process",
+        "promote",
+        "request",
+        "rollback",
         "run",
         "status",
         "up",
         "verify",
     ]
+    assert sorted(command.commands["request"].commands) == [
+        "add", "close", "list", "retry", "serve", "show", "take", "withdraw",
+    ]  # fmt: skip
     assert sorted(command.commands["lineage"].commands) == ["diff", "index", "show", "which"]
     options = {option for parameter in command.commands["verify"].params for option in parameter.opts}
     assert options == {"target", "--replay", "--key", "--json"}

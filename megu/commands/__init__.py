@@ -1,1 +1,1 @@
-"""Commands that have a file of their own; each is registered by a line in the command line's module."""
+"""Commands that have a module of their own; the command line registers each with one line."""

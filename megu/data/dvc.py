@@ -158,6 +158,12 @@ def in_cache(root: Path, pin: DirHash) -> bool:
     return (root / ".dvc" / "cache" / "files" / "md5" / pin.md5[:2] / pin.md5[2:]).is_file()
 
 
+def out_of(lock: Path, stage: str, path: str) -> str:
+    """The hash of an output in a ``dvc.lock``; empty when it is not there."""
+    outs = _yaml(lock).get("stages", {}).get(stage, {}).get("outs", [])
+    return next((str(out["md5"]) for out in outs if out["path"] == path), "")
+
+
 def locked_outs(root: Path, stage: str) -> LockedOuts:
     """Compare a stage with ``dvc.lock`` without DVC: command, parameters, inputs and outputs.
 

@@ -25,7 +25,7 @@ from megu.errors import MeguError
 from megu.params import STRICT, check
 
 Positions = NDArray[np.int64]
-Scenario = Literal["class", "subclass", "random", "ids"]
+Scenario = Literal["class", "subclass", "random", "ids", "mixed"]
 
 _INDICES = ("forget", "retain", "test_forget", "test_retain")
 
@@ -37,17 +37,20 @@ class ForgetParams:
     Attributes
     ----------
     scenario: "class" (whole classes), "subclass" (fine classes inside a superclass the model was trained on), "random"
-        (``count`` training images drawn by the seed) or "ids" (an explicit list).
-    classes: class names, for "class" and "subclass".
+        (``count`` training images drawn by the seed), "ids" (an explicit list) or "mixed" (classes, subclasses and a list together:
+        what several requests come to).
+    classes: class names, for "class", "subclass" and "mixed" (whole classes).
+    subclasses: names of finer classes, for "mixed".
     count: how many training images, for "random"; at least 1.
-    ids: sample ids (32 hex characters, see `megu.data.arrays.Partition`), for "ids".
-    files: names of training images of a set that came as files ("train/cat/001.png", or "cat/001"), for "ids" too.
+    ids: sample ids (32 hex characters, see `megu.data.arrays.Partition`), for "ids" and "mixed".
+    files: names of training images of a set that came as files ("train/cat/001.png", or "cat/001"), for "ids" and "mixed" too.
     """
 
     __pydantic_config__ = STRICT
 
     scenario: Scenario = "class"
     classes: tuple[str, ...] = ("Sneaker",)
+    subclasses: tuple[str, ...] = ()
     count: int = 100
     ids: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
@@ -59,6 +62,9 @@ class ForgetParams:
             check("classes", self.classes, len(self.classes) > 0, "at least one class name")
         if self.scenario == "ids":
             check("ids", self.ids, len(self.ids) + len(self.files) > 0, "at least one sample id, or files at least one name")
+        if self.scenario == "mixed":
+            named = len(self.classes) + len(self.subclasses) + len(self.ids) + len(self.files)
+            check("classes", self.classes, named > 0, "at least one class, or subclasses, ids or files at least one name")
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class ForgetSplit:
     Attributes
     ----------
     classes: indices of the classes that are forgotten wholly and so may never be a perturbing label; empty unless the scenario
-        is "class".
+        is "class" or "mixed".
     forget, retain: positions in the train partition; together they are all of it.
     test_forget, test_retain: positions in the test partition: the test images of the forgotten (sub)class and the others. For
         "random" and "ids" there is no test image to forget, and ``test_retain`` is everything.
@@ -89,19 +95,18 @@ def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit
     ------
     MeguError: a class or an id that the data set does not have, or nothing left to retain.
     """
-    chosen: tuple[int, ...] = ()
-    if params.scenario in ("class", "subclass"):
-        names, train, test = _labels(dataset, params.scenario)
-        chosen = tuple(sorted({class_index(names, name, dataset.name) for name in params.classes}))
-        forget, test_forget = np.isin(train, chosen), np.isin(test, chosen)
-    else:
-        ids = (
-            [*params.ids, *ids_of_files(dataset, params.files)]
-            if params.scenario == "ids"
-            else _draw(dataset, params.count, seed)
-        )
-        forget = _with_ids(dataset, ids)
-        test_forget = np.zeros(len(dataset.test), dtype=bool)
+    forget, test_forget = np.zeros(len(dataset.train), dtype=bool), np.zeros(len(dataset.test), dtype=bool)
+    whole: tuple[int, ...] = ()
+    for kind, asked in _by_class(params):
+        names, train, test = _labels(dataset, kind)
+        chosen = tuple(sorted({class_index(names, name, dataset.name) for name in asked}))
+        forget |= np.isin(train, chosen)
+        test_forget |= np.isin(test, chosen)
+        whole = chosen if kind == "class" else whole
+    if params.scenario == "random":
+        forget |= _with_ids(dataset, _draw(dataset, params.count, seed))
+    elif params.scenario in ("ids", "mixed") and (ids := [*params.ids, *ids_of_files(dataset, params.files)]):
+        forget |= _with_ids(dataset, ids)
     if not forget.any():
         raise MeguError(f"the request forgets no training image of {dataset.name!r}", "name classes that have training images")
     if forget.all():
@@ -109,15 +114,22 @@ def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit
             f"the request forgets all {len(forget)} training images of {dataset.name!r}", "leave something to retain"
         )
     if params.scenario != "class":
-        _check_no_class_is_emptied(dataset, forget)
+        _check_no_class_is_emptied(dataset, forget, whole)
     return ForgetSplit(
         scenario=params.scenario,
-        classes=chosen if params.scenario == "class" else (),
+        classes=whole,
         forget=np.flatnonzero(forget),
         retain=np.flatnonzero(~forget),
         test_forget=np.flatnonzero(test_forget),
         test_retain=np.flatnonzero(~test_forget),
     )
+
+
+def _by_class(params: ForgetParams) -> list[tuple[str, tuple[str, ...]]]:
+    """The class names that a request has, each with what counts them."""
+    if params.scenario == "mixed":
+        return [(kind, names) for kind, names in (("class", params.classes), ("subclass", params.subclasses)) if names]
+    return [(params.scenario, params.classes)] if params.scenario in ("class", "subclass") else []
 
 
 def _labels(dataset: Dataset, scenario: str) -> tuple[Sequence[str], Positions, Positions]:
@@ -133,11 +145,11 @@ def _labels(dataset: Dataset, scenario: str) -> tuple[Sequence[str], Positions, 
     return dataset.fine, dataset.train.fine, dataset.test.fine
 
 
-def _check_no_class_is_emptied(dataset: Dataset, forget: NDArray[np.bool_]) -> None:
+def _check_no_class_is_emptied(dataset: Dataset, forget: NDArray[np.bool_], whole: Sequence[int]) -> None:
     """A class without a training image is forgotten as a class, with another meaning of every metric, so it must be asked for as one."""
     labels = dataset.train.labels
     before, after = (np.bincount(chosen, minlength=dataset.num_classes) for chosen in (labels, labels[~forget]))
-    if emptied := [dataset.classes[k] for k in np.flatnonzero((before > 0) & (after == 0))]:
+    if emptied := [dataset.classes[k] for k in np.flatnonzero((before > 0) & (after == 0)) if k not in whole]:
         raise MeguError(
             f"the request leaves no training image of {_shorten([repr(name) for name in emptied])}",
             "ask for the whole class: forget.scenario=class",
@@ -270,7 +282,7 @@ def read_params(root: Path) -> tuple[str, ForgetParams, int]:
         known = {field.name for field in fields(ForgetParams)}
         if unknown := set(request) - known:
             raise ValueError(f"forget has no key {sorted(unknown)[0]!r}; it has {', '.join(sorted(known))}")
-        for name in {"classes", "ids", "files"} & set(request):
+        for name in {"classes", "subclasses", "ids", "files"} & set(request):
             request[name] = tuple(request[name])
         name = str((values.get("data") or {}).get("name", "fashion-mnist"))
         return name, ForgetParams(**request), int(values.get("seed", 0))

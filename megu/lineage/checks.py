@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from megu.gate import GateParams, judge
+from megu.lineage import format1
 from megu.lineage.case import JSON, Case, Check, differences, summed
 from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint
 from megu.lineage.dossier import FORGOTTEN, MAIN, sha256
 from megu.lineage.keys import Keys, signed_by
 from megu.lineage.record import Record, faults, root
-from megu.report.words import failures, headline
+from megu.report.words import headline
 from megu.stages import Result
 from megu.store import Ref, sha256_file
 
@@ -79,14 +81,24 @@ def facts(case: Case) -> Check:
 
 
 def verdict(case: Case) -> Check:
-    """The verdict, made again from the evidence and the thresholds that were applied."""
-    evidence = case.dossier.evidence
-    thresholds = (evidence.thresholds["forgotten"], evidence.thresholds["near"])
-    again = headline(str(case.dossier.request["words"]), evidence.evaluation, *thresholds)
-    wrong = [] if again == evidence.verdict else [f"from the evidence it is: {again}"]
-    if failures(evidence.evaluation, *thresholds) != evidence.failures:
+    """The gate's verdict, made again from the evidence, the thresholds that were applied and the champion of that time."""
+    evidence, request = case.dossier.evidence, str(case.dossier.request["words"])
+    wrong: list[str] = []
+    if evidence.gate is None:
+        failures = format1.failures(evidence.evaluation, evidence.thresholds["forgotten"], evidence.thresholds["near"])
+    else:
+        again = judge(evidence.evaluation, GateParams(**evidence.thresholds), champion=evidence.gate.champion)
+        failures = again.failures
+        if again.decision != evidence.gate.decision:
+            wrong.append(f"from the evidence the gate's decision is: {again.decision}")
+        if again.rules != evidence.gate.rules:
+            wrong.append("what each rule says is not what the evidence gives")
+    if (sentence := headline(request, evidence.evaluation, failures)) != evidence.verdict:
+        wrong.append(f"from the evidence it is: {sentence}")
+    if failures != evidence.failures:
         wrong.append("what failed is not what the thresholds say")
-    return summed("verdict", wrong, [], evidence.verdict)
+    decided = f"; gate: {evidence.gate.decision}" if evidence.gate else ""
+    return summed("verdict", wrong, [], f"{evidence.verdict}{decided}")
 
 
 def commitments(case: Case) -> Check:

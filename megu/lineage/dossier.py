@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from megu.errors import MeguError
+from megu.gate import Decision, RuleResult
 from megu.lineage.record import newer_is_refused
 from megu.params import STRICT
 from megu.store import canonical_json
@@ -22,8 +23,8 @@ from megu.store import canonical_json
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-#: Raised when what a dossier holds changes.
-FORMAT = 1
+#: Raised when what a dossier holds changes. 1: a verdict in words by two thresholds; 2: the gate's.
+FORMAT = 2
 
 MAIN, RECORDS, FORGOTTEN, SEAL = "dossier.json", "records.jsonl", "forgotten.hmac", "seal.json"
 NAMES = (MAIN, RECORDS, FORGOTTEN, SEAL)
@@ -109,20 +110,32 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What the gate said (`megu.gate`). champion: the version that held the alias then; None without one."""
+
+    __pydantic_config__ = STRICT
+
+    champion: str | None
+    decision: Decision
+    rules: list[RuleResult]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What was measured and how it was judged.
 
     evaluation: every metric, of original, unlearned and reference. thresholds: those applied. reference: what it was compared with.
-    verdict: one sentence. failures: what the thresholds do not allow; empty when nothing.
+    verdict: one sentence. failures: what the thresholds do not allow; empty when nothing. gate: None in format 1.
     """
 
     __pydantic_config__ = STRICT
 
     evaluation: dict[str, JSON]
-    thresholds: dict[str, float]
+    thresholds: dict[str, JSON]
     reference: str
     verdict: str
     failures: list[str]
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +239,10 @@ def parse(content: bytes, where: str) -> Dossier:
 
     Raises `megu.lineage.record.Newer` for a newer format, `MeguError` for a cut file, an unknown field or a value of a wrong type.
     """
-    return _strict(Dossier, content, where)
+    dossier = _strict(Dossier, content, where)
+    if (dossier.evidence.gate is None) != (dossier.format == 1):
+        raise MeguError(f"{where}: the field evidence.gate is not of format {dossier.format}", "it is not as megu wrote it")
+    return dossier
 
 
 def parse_seal(content: bytes, where: str) -> Seal:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from megu.champions import CHAMPION, PREVIOUS, Standing, standing
 from megu.lineage import dossier as folder_of
-from megu.lineage.case import Case, Check, differences, summed
+from megu.lineage.case import JSON, Case, Check, differences, summed
 from megu.lineage.dossier import MAIN, Dossier, sha256
 from megu.lineage.keys import Keys
 from megu.lineage.record import hide_params
@@ -134,10 +135,29 @@ def alias(case: Case) -> Check:
         by = "" if not later else f", which run {latest.run.mlflow_run_id} gave it"
         where = f"version {now[given]}" if given in now else "no version"
         return Check(name, False, f"{given} is at {where}, not at version {wanted}{by}")
+    if wrong := _champion(case, now, recorded):
+        return Check(name, False, wrong)
     others = sorted(found for found, number in now.items() if number == recorded["version"] and found != given)
-    more = f"; also {', '.join(others)}, given outside of the recorded runs" if others else ""
+    by_us = _standing(case, recorded["name"]).version is not None
+    outside = [found for found in others if not (by_us and found in (CHAMPION, PREVIOUS))]
+    more = "".join(f"; also {found}" for found in others if found not in outside)
+    more += f"; also {', '.join(outside)}, given outside of the recorded runs" if outside else ""
     moved = "" if not later else f" (moved on by run {latest.run.mlflow_run_id})"
     return Check(name, True, f"{given} is at version {wanted}{moved}{more}")
+
+
+def _standing(case: Case, name: str) -> Standing:
+    return standing(case.project.ledger.events(name, "champion.")) if case.project else Standing()
+
+
+def _champion(case: Case, now: Mapping[str, str], recorded: Mapping[str, JSON]) -> str | None:
+    """What is wrong when this version is the champion by MLflow alone or by the ledger alone, and no move is under way."""
+    at = _standing(case, str(recorded["name"]))
+    if at.version is None or at.intent is not None or now.get(CHAMPION) == at.version:
+        return None
+    if recorded["version"] not in (at.version, now.get(CHAMPION)):
+        return None
+    return f"{CHAMPION} is at version {now.get(CHAMPION, 'none')}, and by the ledger at version {at.version}"
 
 
 def chain_of_dossiers(case: Case) -> Check:

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 
 from megu.report.data import ReportData
-from megu.report.words import conclusions, guided_rows, number, summary_rows
+from megu.report.words import conclusions, gate_rows, guided_rows, number, summary_rows
 from megu.templates import template
 
 #: Figure -> what it shows, and how to read it. In the order of the page.
@@ -56,6 +56,7 @@ def render(data: ReportData, figures: Mapping[str, bytes]) -> str:
         summary=data.summary,
         rows=summary_rows(data.summary),
         guided=guided_rows(data.summary),
+        gate=gate_rows(data.summary.gate.rules) if data.summary.gate else [],
         conclusions=conclusions(data.summary),
         figures=shown,
         number=number,

@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from megu.evaluation.guide import METRICS, Metric
+from megu.gate import RuleResult
 from megu.summary import Summary
 
-#: Up to here, in percent, a class counts as forgotten; from here in points, the retained accuracy as lost.
-FORGOTTEN, NEAR = 1.0, 1.5
+#: Reasons that a headline has room for.
+_REASONS = 2
 
 
-def headline(request: str, evaluation: Mapping[str, Any], forgotten: float = FORGOTTEN, near: float = NEAR) -> str:
-    """One sentence: what happened to the forgotten and to the rest, and whether that is what a retrain gives."""
+def headline(request: str, evaluation: Mapping[str, Any], failures: Sequence[str]) -> str:
+    """One sentence: what happened to the forgotten and to the rest, and what of it the gate does not allow (`megu.gate`)."""
     before, after = evaluation["original"]["metrics"], evaluation["unlearned"]["metrics"]
     reference = (evaluation.get("reference") or {}).get("metrics")
     known = f"{request}: {number(before['Af'])} → {number(after['Af'])}"
     rest = f"the rest {number(before['Ar'])} → {number(after['Ar'])}"
     if reference is None:
         return f"{known}; {rest}; no retrain to compare with"
-    failed = failures(evaluation, forgotten, near)
-    return f"{known}; {rest} (retrain {number(reference['Ar'])})" + (f" — {' and '.join(failed)}" if failed else "")
+    said = " and ".join(failures[:_REASONS]) + (f" (and {len(failures) - _REASONS} more)" if len(failures) > _REASONS else "")
+    return f"{known}; {rest} (retrain {number(reference['Ar'])})" + (f" — {said}" if said else "")
 
 
-def failures(evaluation: Mapping[str, Any], forgotten: float = FORGOTTEN, near: float = NEAR) -> list[str]:
-    """What the comparison with the retrain does not allow; empty when nothing, or when there is no retrain."""
-    after, reference = evaluation["unlearned"]["metrics"], (evaluation.get("reference") or {}).get("metrics")
-    if reference is None:
-        return []
-    failed = []
-    if after["Af"] is not None and reference["Af"] is not None and after["Af"] > max(forgotten, reference["Af"] + forgotten):
-        failed.append("NOT forgotten")
-    if after["Ar"] is not None and reference["Ar"] is not None and after["Ar"] < reference["Ar"] - near:
-        failed.append(f"{reference['Ar'] - after['Ar']:.1f} points of the rest LOST")
-    return failed
+def gate_rows(rules: Sequence[RuleResult]) -> list[dict[str, str]]:
+    """The gate's rules for a person, a row each."""
+    marks = {True: "holds", False: "FAILS", None: "does not apply"}
+    return [
+        {
+            "rule": rule.rule,
+            "": marks[rule.holds],
+            "found": number(rule.value, 1, ""),
+            "allowed": _allowed(rule.low, rule.high),
+            "why": rule.reason,
+        }
+        for rule in rules
+    ]
+
+
+def _allowed(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "—" if low is high else f"at least {low:.1f}" if high is None else f"at most {high:.1f}"
+    return f"{low:.1f} to {high:.1f}"
 
 
 def number(value: float | None, digits: int = 1, unit: str = "%") -> str:

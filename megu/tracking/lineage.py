@@ -103,6 +103,20 @@ def aliases(connected: MlflowClient, name: str) -> dict[str, str]:
 
 
 @answered
+def set_alias(connected: MlflowClient, name: str, alias: str, version: str | None) -> None:
+    """Point an alias at a version; None takes it away."""
+    if version is None:
+        connected.delete_registered_model_alias(name, alias)
+    else:
+        connected.set_registered_model_alias(name, alias, version)
+
+
+@answered
+def tag_version(connected: MlflowClient, name: str, version: str, key: str, value: str) -> None:
+    connected.set_model_version_tag(name, version, key, value)
+
+
+@answered
 def resolve(connected: MlflowClient, name: str) -> str:
     """The id of the run that made a version: ``models:/name/3`` or ``models:/name@alias``. Raises `MeguError` when there is none."""
     from megu.tracking.versions import find_version

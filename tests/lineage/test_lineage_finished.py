@@ -17,12 +17,13 @@ from lineage_fixtures import Finished, run_in
 from megu import cli
 from megu.data import arrays
 from megu.errors import MeguError
-from megu.lineage import compare, graph, indexing
+from megu.lineage import compare, format1, graph, indexing
 from megu.lineage.dossier import FORMAT, MAIN, SEAL, sha256
 from megu.lineage.keys import Keys, read_public
 from megu.lineage.reading import dossier_of, newest
 from megu.lineage.verify import Report, verify
 from megu.project import Project
+from megu.report import headline
 from megu.store import canonical_json
 from megu.tracking import lineage as tracked
 from megu.tracking.database import Database
@@ -160,7 +161,11 @@ def test_an_unsigned_dossier_is_allowed_and_said_where_nobody_signs(copy: Path, 
     [
         ({"more": 1}, False, "dossier.json: the field more is unknown"),
         ({"root": 1}, False, "dossier.json: the field root is wrong: input should be a valid string"),
-        ({"format": FORMAT + 1}, None, f"dossier.json has format 2, and this megu knows up to {FORMAT}: install a newer megu"),
+        (
+            {"format": FORMAT + 1},
+            None,
+            f"dossier.json has format {FORMAT + 1}, and this megu knows up to {FORMAT}: install a newer megu",
+        ),
         ({"format": "1"}, False, "dossier.json has no format that megu wrote ('1')"),
     ],
 )
@@ -186,6 +191,35 @@ def test_a_verdict_that_the_evidence_does_not_give_is_found(copy: Path) -> None:
     report = verify(str(copy), None)
     assert state(report, "verdict") is False
     assert finished_verdict(evidence) in says(report, "verdict")
+
+
+@pytest.mark.parametrize("change", [{"decision": "pass"}, {"champion": "7"}, {"rules": []}])
+def test_a_decision_of_the_gate_that_the_evidence_does_not_give_is_found(copy: Path, change: dict[str, Any]) -> None:
+    evidence = json.loads((copy / MAIN).read_bytes())["evidence"]
+    assert evidence["gate"]["decision"] == "needs a person"
+    rewritten(copy, evidence={**evidence, "gate": {**evidence["gate"], **change}})
+    assert state(verify(str(copy), None), "verdict") is False
+
+
+def test_thresholds_that_were_loosened_afterwards_are_found(copy: Path) -> None:
+    evidence = json.loads((copy / MAIN).read_bytes())["evidence"]
+    rewritten(copy, evidence={**evidence, "thresholds": {**evidence["thresholds"], "mia_band": 1.0}})
+    assert state(verify(str(copy), None), "verdict") is False
+
+
+def test_a_dossier_from_before_the_gate_is_still_read_and_verified(copy: Path) -> None:
+    evidence = json.loads((copy / MAIN).read_bytes())["evidence"]
+    old = {key: value for key, value in evidence.items() if key != "gate"}
+    old["thresholds"] = {"forgotten": 1.0, "near": 1.5}
+    old["failures"] = format1.failures(evidence["evaluation"], 1.0, 1.5)
+    old["verdict"] = headline("Sneaker", evidence["evaluation"], old["failures"])
+    rewritten(copy, format=1, evidence=old)
+    report = verify(str(copy), None)
+    assert (state(report, "dossier"), state(report, "verdict")) == (True, True)
+    rewritten(copy, format=1, evidence={**old, "failures": ["NOT forgotten", "more"]})
+    assert state(verify(str(copy), None), "verdict") is False
+    rewritten(copy, format=2, evidence=old)
+    assert says(verify(str(copy), None), "dossier") == "dossier.json: the field evidence.gate is not of format 2"
 
 
 def finished_verdict(evidence: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from megu.gate import GateParams, forgotten_test, judge, retained
 from megu.report import ReportData, headline, render, summary_markdown, summary_rows
 from megu.report.figures import FigureData, NoisePictures, Samples, draw
 from megu.report.words import guided_rows
@@ -80,14 +81,15 @@ def numbers(count: int, channels: int = 1) -> FigureData:
         ({"Af": 60.0, "Ar": 80.0}, {"Af": 0.0, "Ar": 90.4}, "NOT forgotten and 10.4 points of the rest LOST", "no retrain"),
         ({"Af": 70.0, "Ar": 90.0}, {"Af": 70.0, "Ar": 90.4}, "→ 70.0%", "NOT"),
         ({"Af": 0.0, "Ar": 90.1}, None, "no retrain to compare with", "NOT"),
-        ({"Af": None, "Ar": 90.1}, {"Af": None, "Ar": 90.4}, "—", "NOT"),
+        ({"Af": None, "Ar": 90.1}, {"Af": None, "Ar": 90.4}, "— not measured: Af of unlearned model and retrain", "NOT"),
     ],
 )
 def test_the_headline_is_honest(after: dict[str, Any], reference: dict[str, Any] | None, said: str, not_said: str) -> None:
     values = {"original": {"metrics": MARKS}, "unlearned": {"metrics": after}}
     if reference:
         values["reference"] = {"metrics": reference}
-    found = headline("Bag", values)
+    rules = (forgotten_test(values, GateParams()), retained(values, GateParams()))
+    found = headline("Bag", values, [rule.reason for rule in rules if rule.holds is False])
     assert said in found
     assert not_said not in found
 
@@ -98,6 +100,26 @@ def test_the_page_is_self_contained() -> None:
     assert made.count("data:image/png;base64,") == 2
     assert made.index("Transition matrix") < made.index("Feature noise")
     assert "<script" not in made
+
+
+def test_a_headline_has_room_for_two_reasons() -> None:
+    values = {"original": {"metrics": MARKS}, "unlearned": {"metrics": MARKS}, "reference": {"metrics": MARKS}}
+    assert headline("Bag", values, ["a", "b"]).endswith(" — a and b")
+    assert headline("Bag", values, ["a", "b", "c", "d"]).endswith(" — a and b (and 2 more)")
+
+
+def test_the_page_shows_what_the_gate_said_and_by_which_rule() -> None:
+    models = ("original", "unlearned", "reference")
+    values = {
+        name: {"metrics": {**MARKS, "MIA": 40.0 if name == "reference" else 80.0}, "per_class": [90.0]} for name in models
+    }
+    made = page(summary=summary(gate=judge(values, GateParams(), champion="3"), champion="3"))
+    assert "Gate: fail" in made
+    assert "STILL RECOGNISED: MIA +40.0 points to the retrain" in made
+    assert "30.0 to 50.0" in made
+    assert "Gate" not in page()
+    passed = page(summary=summary(gate=judge(values, GateParams(mia_band=50.0), champion="3"), champion="3"))
+    assert "version 3 is the champion it would follow" in passed
 
 
 def test_names_from_outside_are_escaped() -> None:

@@ -1,0 +1,64 @@
+"""The processing flow: pending requests in, a model that has forgotten them and asks for approval out. Made for a schedule.
+
+Killed at any point, the next run goes on: what it had in hand is accepted again, and what it had computed is in the cache.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.unlearn import carry_out
+from megu import config as configuration
+from megu import promotion
+from megu.overview import markdown, overview
+from megu.project import find
+from megu.requests import files, settling
+from megu.requests.batches import batches, work_through
+from megu.requests.inbox import Inbox
+from tasks import processing
+
+
+@flow(name="process", description="Have what is asked for forgotten, judge the model, ask for its approval.")
+def process(params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:
+    """Process what waits. params, settings: as for the unlearning flow; what is to be forgotten comes from the requests."""
+    project = find()
+    config = configuration.load(project.root / params, settings or ())
+    inbox = Inbox(project)
+    with processing.alone(project) as free:
+        if not free:
+            return {"busy": True}
+        promotion.settle(project)
+        recovered = processing.recover(inbox)
+        settled = settling.settle(inbox, config.registry.name)
+        taken = files.take(inbox, config.requests, datetime.now(UTC).date())
+        has = processing.known(project, config)
+        accepted, rejected = inbox.judge(has.fault)
+        work = work_through(
+            batches(inbox.pending(config.requests.attempts), config.requests.batch),
+            lambda batch: processing.fulfil(project, config, inbox, has, batch, carry_out),
+        )
+        processing.blame(inbox, work)
+        asked = processing.hand_over(project, config, inbox, params, settings or [])
+        settling.settle(inbox, config.registry.name)
+    late = processing.overdue(inbox)
+    create_markdown_artifact(markdown(overview(project, config)), key="megu-status", description="Requests, runs and champion")
+    return {
+        "busy": False,
+        "recovered": recovered,
+        "settled": settled,
+        "files": {"taken": sum(not file.refused for file in taken), "refused": sum(bool(file.refused) for file in taken)},
+        "accepted": accepted,
+        "rejected": rejected,
+        "batches": [{"batch": t.batch.id, "requests": len(t.batch.ids), "failed": t.reason} for t in work.tried],
+        "stopped": work.stopped,
+        "approval": asked,
+        "overdue": [entry.id for entry in late],
+    }
+
+
+if __name__ == "__main__":
+    process()

@@ -1,0 +1,27 @@
+"""The promotion flow: it waits, suspended and without a worker, until somebody answers the form in the Prefect UI.
+
+It needs a deployment (prefect.yaml has it): a suspended run is started again by a worker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from megu import config as configuration
+from megu import promotion
+from megu.project import find
+from tasks.promotion import decide
+
+
+@flow(
+    name="promote",
+    description="Ask a person whether the challenger may become the champion, and make it so.",
+    persist_result=True,
+)
+def promote(version: str | None = None, params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:
+    """version: its number; None for the challenger. params, settings: as for the unlearning flow."""
+    project = find()
+    promotion.settle(project)
+    return decide(project, configuration.load(project.root / params, settings or ()), version)

@@ -1,0 +1,251 @@
+"""The gate: whether a model that was made to forget may be promoted, by rules on its evidence alone.
+
+Every rule compares with the true retrain, since what a model should do after forgetting is what one does that never saw the data
+(DESIGN: the thresholds are in ``params.yaml``, those applied are kept in the dossier). Pure: evidence and thresholds in, a `Verdict`
+out; a metric that is missing fails. Nothing but the standard library is needed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from megu.params import STRICT, check
+
+#: Classes that a reason has room for.
+_NAMED = 3
+
+Decision = Literal["pass", "needs a person", "fail"]
+Evaluation = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateParams:
+    """What the comparison with the retrain allows, in points (accuracies and attacks are in percent).
+
+    forget_margin: accuracy on forgotten images (test and training) above the retrain's. retain_drop: accuracy on retained test images
+    under it; class_drop: the same for each class alone. mia_band: the entropy attack's score above or below it: too many still
+    recognised, or so few that the forgetting itself shows. attack_margin: forgotten samples that the shadow attack finds at 1%
+    false alarms, above the retrain's; without that attack nothing is asked, unless attack_required. min_seeds: retrains of
+    different seeds (``reference.repeats``).
+    """
+
+    __pydantic_config__ = STRICT
+
+    forget_margin: float = 1.0
+    retain_drop: float = 1.5
+    class_drop: float = 5.0
+    mia_band: float = 10.0
+    attack_margin: float = 5.0
+    attack_required: bool = False
+    min_seeds: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("forget_margin", "retain_drop", "class_drop", "mia_band", "attack_margin"):
+            value = getattr(self, name)
+            check(name, value, 0 <= value <= 100, "points between 0 and 100")
+        check("min_seeds", self.min_seeds, 1 <= self.min_seeds <= 100, "between 1 and 100")
+
+
+#: Who approves. "person": someone by name, always. "automatic": the policy itself where the gate says "pass", else a person.
+POLICIES = ("person", "automatic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionParams:
+    """policy: one of `POLICIES`."""
+
+    __pydantic_config__ = STRICT
+
+    policy: str = "person"
+
+    def __post_init__(self) -> None:
+        check("policy", self.policy, self.policy in POLICIES, " or ".join(POLICIES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleResult:
+    """One rule. holds: None where it does not apply. value: what was found, allowed from low to high; None: missing, or no such bound.
+
+    reason: why, for a person.
+    """
+
+    __pydantic_config__ = STRICT
+
+    rule: str
+    holds: bool | None
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """decision: "pass"; "fail" when any rule does; "needs a person" when all hold and there is no champion to take over from: the first
+    model is never promoted automatically."""
+
+    __pydantic_config__ = STRICT
+
+    decision: Decision
+    rules: list[RuleResult]
+
+    @property
+    def failures(self) -> list[str]:
+        """Why it fails, a reason a rule."""
+        return [rule.reason for rule in self.rules if rule.holds is False]
+
+
+def judge(evaluation: Evaluation, params: GateParams, *, champion: str | None) -> Verdict:
+    """Apply every rule.
+
+    evaluation: the values of the evaluation stage (`tasks.evaluation`), as a dossier keeps them. champion: the version that holds the
+    alias now; None without one.
+    """
+    rules = [rule(evaluation, params) for rule in RULES]
+    if any(rule.holds is False for rule in rules):
+        return Verdict(decision="fail", rules=rules)
+    return Verdict(decision="pass" if champion else "needs a person", rules=rules)
+
+
+def evidence_is_there(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """Original, unlearned model and retrain were all measured."""
+    missing = [name for name in ("original", "unlearned", "reference") if not _marks(evaluation, name)]
+    said = f"not measured: {', '.join(missing)}" if missing else "original, unlearned model and retrain were measured"
+    return RuleResult(rule="evidence", holds=not missing, value=3.0 - len(missing), low=3.0, high=None, reason=said)
+
+
+def seeds(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """Enough retrains of different seeds."""
+    spread = evaluation.get("spread") or {}
+    count = int(spread["Af"]["n"]) if "Af" in spread else 1 if _marks(evaluation, "reference") else 0
+    few = count < params.min_seeds
+    return RuleResult(
+        rule="seeds",
+        holds=not few,
+        value=float(count),
+        low=float(params.min_seeds),
+        high=None,
+        reason=f"{'only ' if few else ''}{count} {'retrain' if count == 1 else 'retrains'}",
+    )
+
+
+def forgotten_test(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    return bounded(
+        evaluation, "forgotten, test", "Af", above=params.forget_margin, reason=_says("NOT forgotten", "as the retrain has it")
+    )
+
+
+def forgotten_train(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    return bounded(
+        evaluation,
+        "forgotten, train",
+        "Af_train",
+        above=params.forget_margin,
+        reason=_says("training images NOT forgotten", "as the retrain has it"),
+    )
+
+
+def retained(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    def reason(value: float, reference: float, holds: bool) -> str:
+        return (
+            f"{value - reference:+.1f} points to the retrain" if holds else f"{reference - value:.1f} points of the rest LOST"
+        )
+
+    return bounded(evaluation, "retained, test", "Ar", below=params.retain_drop, reason=reason)
+
+
+def classes(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """No class's test accuracy is much under the retrain's, which has nothing of a forgotten class. value: the largest drop in points.
+
+    A class that neither model has a mark for has no test images.
+    """
+    ours, theirs = ((evaluation.get(name) or {}).get("per_class") or [] for name in ("unlearned", "reference"))
+    names = evaluation.get("classes") or [f"class {k}" for k in range(len(theirs))]
+    pairs = list(zip(names, ours, theirs, strict=False))
+    unmarked = [name for name, one, other in pairs if (_number(one) is None) != (_number(other) is None)]
+    drops = {name: other - one for name, one, other in pairs if _number(one) is not None and _number(other) is not None}
+    made: dict[str, Any] = {"rule": "each class, test", "low": None, "high": params.class_drop}
+    if not len(ours) == len(theirs) == len(names) or not drops or unmarked:
+        what = f" of {', '.join(unmarked)}" if unmarked else ""
+        return RuleResult(holds=False, value=None, reason=f"not measured: the accuracy of each class{what}", **made)
+    falling = sorted(drops, key=lambda name: (-drops[name], name))
+    lost = [f"{drops[name]:.1f} points of {name} LOST" for name in falling if drops[name] > params.class_drop]
+    worst = falling[0]
+    said = ", ".join(lost[:_NAMED]) + (f" and of {len(lost) - _NAMED} classes more" if len(lost) > _NAMED else "")
+    said = said or f"{worst} {-drops[worst]:+.1f} points to the retrain"
+    return RuleResult(holds=not lost, value=drops[worst], reason=said, **made)
+
+
+def membership(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    def reason(value: float, reference: float, holds: bool) -> str:
+        side = "STILL RECOGNISED" if value > reference else "OVER-FORGOTTEN"
+        said = f"{value - reference:+.1f} points to the retrain"
+        return said if holds else f"{side}: MIA {said}"
+
+    return bounded(evaluation, "MIA", "MIA", above=params.mia_band, below=params.mia_band, reason=reason)
+
+
+def attack(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """What the shadow attack finds at 1% false alarms; measured in part is missing."""
+    measured = any("RMIA_TPR_1" in _marks(evaluation, name) for name in ("original", "unlearned", "reference"))
+    if not measured and not params.attack_required:
+        return RuleResult(
+            rule="shadow attack", holds=None, value=None, low=None, high=None, reason="not asked for (evaluation.shadows)"
+        )
+
+    def reason(value: float, reference: float, holds: bool) -> str:
+        said = f"{value:.1f}% found at 1% false alarms (retrain {reference:.1f}%)"
+        return said if holds else f"STILL RECOGNISED: {said}"
+
+    return bounded(evaluation, "shadow attack", "RMIA_TPR_1", above=params.attack_margin, reason=reason)
+
+
+RULES: Sequence[Callable[[Evaluation, GateParams], RuleResult]] = (
+    evidence_is_there,
+    seeds,
+    forgotten_test,
+    forgotten_train,
+    retained,
+    classes,
+    membership,
+    attack,
+)
+
+
+def bounded(
+    evaluation: Evaluation,
+    rule: str,
+    metric: str,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    reason: Callable[[float, float, bool], str],
+) -> RuleResult:
+    """Hold one metric of the unlearned model to the retrain's: at most so many points above it, at most so many below.
+
+    reason: says why, from value, retrain's value and whether the rule holds.
+    """
+    value, reference = (_number(_marks(evaluation, name).get(metric)) for name in ("unlearned", "reference"))
+    if value is None or reference is None:
+        which = " and ".join(name for name, found in (("unlearned model", value), ("retrain", reference)) if found is None)
+        return RuleResult(rule=rule, holds=False, value=value, low=None, high=None, reason=f"not measured: {metric} of {which}")
+    low = None if below is None else reference - below
+    high = None if above is None else reference + above
+    holds = (low is None or value >= low) and (high is None or value <= high)
+    return RuleResult(rule=rule, holds=holds, value=value, low=low, high=high, reason=reason(value, reference, holds))
+
+
+def _says(fails: str, passes: str) -> Callable[[float, float, bool], str]:
+    return lambda value, reference, holds: passes if holds else fails
+
+
+def _marks(evaluation: Evaluation, model: str) -> Mapping[str, Any]:
+    return (evaluation.get(model) or {}).get("metrics") or {}
+
+
+def _number(value: Any) -> float | None:
+    """A metric; None when it is missing or no number."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None

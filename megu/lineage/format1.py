@@ -1,0 +1,19 @@
+"""How dossiers of format 1 were judged, before there was a gate: by two thresholds, and what was missing failed nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def failures(evaluation: Mapping[str, Any], forgotten: float, near: float) -> list[str]:
+    """What the comparison with the retrain does not allow; empty when nothing, or when there is no retrain."""
+    after, reference = evaluation["unlearned"]["metrics"], (evaluation.get("reference") or {}).get("metrics")
+    if reference is None:
+        return []
+    failed = []
+    if after["Af"] is not None and reference["Af"] is not None and after["Af"] > max(forgotten, reference["Af"] + forgotten):
+        failed.append("NOT forgotten")
+    if after["Ar"] is not None and reference["Ar"] is not None and after["Ar"] < reference["Ar"] - near:
+        failed.append(f"{reference['Ar'] - after['Ar']:.1f} points of the rest LOST")
+    return failed

@@ -1,0 +1,181 @@
+"""``megu status``: requests by state and age, the last runs, the champion and what it came from, the next schedule, what needs a person.
+
+Needs no torch and no MLflow: the ledger, the index of dossiers and, where a server runs, one question to Prefect are enough, so it answers
+at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from megu import services
+from megu.champions import standing
+from megu.lineage.index import Index
+from megu.project import Project
+from megu.requests.inbox import Entry, Inbox
+from megu.requests.states import OPEN, STATES
+
+if TYPE_CHECKING:
+    from megu.config import Config
+
+#: Runs that are shown.
+_LAST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """services: where each server answers, None for one that does not run. requests: how many by state. waiting: the oldest open ones.
+
+    runs: the last recorded ones. champion: version, since when, by whom; None without one. lineage: the versions before it, newest first.
+    schedules: the next runs that Prefect has planned; None when no server could be asked. person: what needs a person, a line each.
+    """
+
+    services: dict[str, str | None]
+    requests: dict[str, int]
+    overdue: int
+    waiting: list[dict[str, Any]]
+    runs: list[dict[str, str]]
+    champion: dict[str, Any] | None
+    lineage: list[str]
+    schedules: list[dict[str, str]] | None
+    person: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def overview(project: Project, config: Config, today: date | None = None) -> Overview:
+    """Everything, as it stands now."""
+    today = today or datetime.now(UTC).date()
+    entries = Inbox(project).entries()
+    name, live = config.registry.name, services.endpoints(project.home)
+    events = project.ledger.events(name)
+    now = standing(events)
+    moved = [event for event in events if event.kind == "champion.moved"]
+    rows = Index(project.index).rows()
+    late = [entry for entry in entries if entry.overdue(today)]
+    champion = None
+    if now.version is not None and moved:
+        facts = moved[-1].facts
+        request = next((row.request for row in reversed(rows) if row.model == f"models:/{name}/{now.version}"), "")
+        champion = {
+            "version": f"{name}/{now.version}",
+            "since": moved[-1].time,
+            "approver": facts["approver"],
+            "forgot": request,
+            "seal": facts["seal"],
+        }
+    open_ones = sorted((entry for entry in entries if entry.state in OPEN), key=lambda entry: (entry.due, entry.id))
+    counts = Counter(entry.state for entry in entries)
+    return Overview(
+        services={"prefect": live.prefect_ui, "mlflow": live.mlflow},
+        requests={state: counts[state] for state in STATES if counts[state]},
+        overdue=len(late),
+        waiting=[_waits(entry, today) for entry in open_ones[:_LAST]],
+        runs=[
+            {"run": row.run_id, "created": row.created, "request": row.request, "model": row.model, "method": row.method}
+            for row in rows[: -_LAST - 1 : -1]
+        ],
+        champion=champion,
+        lineage=[f"{name}/{event.facts['version']} ({event.facts['why']}, {event.time[:10]})" for event in reversed(moved)],
+        schedules=_planned(os.environ.get("PREFECT_API_URL") or live.prefect_api),
+        person=_needs_a_person(project, config, entries, late),
+    )
+
+
+def _waits(entry: Entry, today: date) -> dict[str, Any]:
+    received = datetime.fromisoformat(entry.events[0].time).date()
+    return {
+        "id": entry.id,
+        "state": entry.state,
+        "due": entry.due,
+        "days_left": (date.fromisoformat(entry.due) - today).days,
+        "age_days": (today - received).days,
+        "why": entry.reason or None,
+    }
+
+
+def _needs_a_person(project: Project, config: Config, entries: Sequence[Entry], late: Sequence[Entry]) -> list[str]:
+    lines = []
+    versions = sorted({entry.fact("version") for entry in entries if entry.state == "verified"})
+    if versions:
+        lines.append(
+            f"{versions[-1]} waits for approval: the form in the Prefect UI, or `megu promote {versions[-1].rpartition('/')[2]}`"
+        )
+    held = [entry for entry in entries if entry.state == "accepted" and entry.failures >= config.requests.attempts]
+    lines += [
+        f"request {entry.id} failed {entry.failures} times ({entry.reason}): `megu request retry {entry.id}`" for entry in held
+    ]
+    if late:
+        lines.append(f"{len(late)} overdue, the first since {min(entry.due for entry in late)}: `megu request list --overdue`")
+    refused = project.root / "requests" / "refused"
+    if refused.is_dir() and (found := sorted(path.name for path in refused.glob("*.why"))):
+        lines.append(f"{len(found)} files of requests were refused: see requests/refused/")
+    return lines
+
+
+def _planned(api: str | None) -> list[dict[str, str]] | None:
+    """The next planned run of each deployment, by one question to Prefect; None when it does not answer at once."""
+    if not api:
+        return None
+    asked = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
+    found = _post(f"{api}/flow_runs/filter", asked)
+    deployments = _post(f"{api}/deployments/filter", {"limit": 200})
+    if found is None or deployments is None:
+        return None
+    names = {entry["id"]: entry["name"] for entry in deployments}
+    first: dict[str, str] = {}
+    for run in found:
+        if run.get("auto_scheduled") and run.get("deployment_id") in names:
+            first.setdefault(names[run["deployment_id"]], str(run["expected_start_time"]))
+    return [{"deployment": name, "next": when} for name, when in first.items()]
+
+
+def _post(url: str, body: dict[str, Any]) -> list[dict[str, Any]] | None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=1) as answer:
+            value = json.load(answer)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, list) else None
+
+
+def markdown(now: Overview) -> str:
+    """The same for a person, in Markdown that reads well on a terminal."""
+    requests = ", ".join(f"{count} {state}" for state, count in now.requests.items()) or "none"
+    lines = ["## Requests", "", f"{requests}{f'; **{now.overdue} overdue**' if now.overdue else ''}", ""]
+    if now.waiting:
+        lines += ["| request | state | due | days left | age | why |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"| {row['id']} | {row['state']} | {row['due']} | {row['days_left']} | {row['age_days']} d | {row['why'] or ''} |"
+            for row in now.waiting
+        ]
+        lines.append("")
+    lines += ["## Champion", ""]
+    if now.champion:
+        lines.append(
+            f"**{now.champion['version']}** since {now.champion['since'][:16]}, approved by {now.champion['approver']}"
+        )
+        lines.append(f"before: {', '.join(now.lineage[1:]) or 'none'}")
+    else:
+        lines.append("none yet")
+    lines += ["", "## Last runs", ""]
+    lines += [f"- {row['created'][:16]} forget {row['request']}: {row['model'] or 'not registered'}" for row in now.runs] or [
+        "none"
+    ]
+    lines += ["", "## Next", ""]
+    if now.schedules is None:
+        lines.append("no Prefect server answers (`megu up`)")
+    else:
+        lines += [f"- {row['deployment']}: {row['next']}" for row in now.schedules] or ["no schedule is active"]
+    lines += ["", "## Needs a person", ""]
+    lines += [f"- {line}" for line in now.person] or ["nothing"]
+    return "\n".join(lines)

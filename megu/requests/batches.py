@@ -1,0 +1,104 @@
+"""What is processed together, and how a request that spoils a batch is found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from megu.store import canonical_json
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A request that waits. kind: `megu.requests.request.Request.kind`. due: ISO date. number: of the event that it came in with.
+
+    failures: how often it failed before.
+    """
+
+    id: str
+    kind: str
+    due: str
+    number: int
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Requests of one kind, the one that is due first in front."""
+
+    kind: str
+    ids: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """Named by what is in it, so that the same requests tried again are the same batch."""
+        return f"b{hashlib.sha256(canonical_json(sorted(self.ids))).hexdigest()[:16]}"
+
+    def halves(self) -> tuple[Batch, Batch]:
+        middle = (len(self.ids) + 1) // 2
+        return Batch(self.kind, self.ids[:middle]), Batch(self.kind, self.ids[middle:])
+
+
+def batches(pending: Iterable[Pending], size: int) -> list[Batch]:
+    """Every request in one batch of at most ``size`` of its kind. What is due first comes first, within batches and among them.
+
+    What failed before is kept from what did not, in ever smaller company (a sixteenth of ``size``, then a sixteenth of that): one
+    that kills the run it is in, so that nobody can say which it was, is alone soon.
+    """
+    alike: dict[tuple[str, int], list[Pending]] = {}
+    for request in sorted(pending, key=lambda request: (request.due, request.number)):
+        alike.setdefault((request.kind, request.failures), []).append(request)
+    parts = [part for (_, failures), waiting in alike.items() for part in _parts(waiting, max(size >> 4 * failures, 1))]
+    parts.sort(key=lambda part: (part[0].due, part[0].number))
+    return [Batch(part[0].kind, tuple(request.id for request in part)) for part in parts]
+
+
+def _parts(waiting: Sequence[Pending], size: int) -> Iterator[Sequence[Pending]]:
+    return (waiting[start : start + size] for start in range(0, len(waiting), size))
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A batch that was tried. reason: why it failed, None when it did not."""
+
+    batch: Batch
+    reason: str | None
+
+
+#: Failures one after the other, none that worked before, after which the fault is not a request's.
+_ENOUGH = 12
+
+
+@dataclass(frozen=True)
+class Work:
+    """What came of the batches. tried: in order. stopped: the fault lies elsewhere, and what is not in ``tried`` was not begun."""
+
+    tried: Sequence[Attempt]
+    stopped: bool
+
+    @property
+    def spoilt(self) -> dict[str, str]:
+        """The requests that fail alone, with the reason; none when everything does."""
+        if self.stopped:
+            return {}
+        return {
+            attempt.batch.ids[0]: attempt.reason for attempt in self.tried if attempt.reason and len(attempt.batch.ids) == 1
+        }
+
+
+def work_through(queue: Iterable[Batch], attempt: Callable[[Batch], str | None]) -> Work:
+    """Try every batch; of one that fails, its halves, so that what spoils it ends up alone and the others go through.
+
+    attempt: does a batch and returns why it failed, None when it did not. When a dozen fail with nothing that works between them, the
+    fault lies elsewhere (a server that is away), and it stops there.
+    """
+    waiting, tried = list(queue), list[Attempt]()
+    failed = 0
+    while waiting and failed < _ENOUGH:
+        batch = waiting.pop(0)
+        tried.append(Attempt(batch, attempt(batch)))
+        failed = failed + 1 if tried[-1].reason else 0
+        if tried[-1].reason and len(batch.ids) > 1:
+            waiting[:0] = batch.halves()
+    return Work(tried, stopped=failed >= _ENOUGH)

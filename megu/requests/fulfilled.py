@@ -1,0 +1,142 @@
+"""What a batch forgets: what its requests name, and everything that any request had forgotten before.
+
+A model that forgets a new request but is repaired on, or compared with a retrain on, what an earlier one had forgotten would bring
+that back. So the forget set only ever grows: each version has forgotten all of it, and its evidence is about all of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from megu.data.arrays import Dataset
+from megu.data.splits import ForgetParams, ids_of_files
+from megu.errors import MeguError
+from megu.lineage.commitments import SIZE, commit
+
+Target = Mapping[str, Sequence[str]]
+
+
+class Known:
+    """What a data set has, looked up once for any number of requests."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        train = dataset.train
+        self.labels = Counter(train.labels.tolist())
+        self.fine = Counter([] if train.fine is None else train.fine.tolist())
+        self.positions: dict[str, list[int]] = {}
+        for position, identifier in enumerate(train.ids.tolist()):
+            self.positions.setdefault(identifier.decode(), []).append(position)
+        self.tested = {identifier.decode() for identifier in dataset.test.ids.tolist()}
+
+    def fault(self, target: Target) -> tuple[str, int]:
+        """Why a request cannot be, empty when it can, and how many training images it is. The reason names nothing: the ledger has it."""
+        if target["classes"]:
+            return self._classes(target["classes"], self.dataset.classes, self.labels)
+        if target["subclasses"]:
+            if self.dataset.fine is None:
+                return "the data set has no finer classes", 0
+            return self._classes(target["subclasses"], self.dataset.fine, self.fine)
+        try:
+            ids = {*target["ids"], *ids_of_files(self.dataset, target["files"])}
+        except MeguError:
+            named = "" if self.dataset.train.names is not None else ": it did not come as files"
+            return f"not all {len(target['files'])} files are training images of the data set{named}", 0
+        unknown = ids - set(self.positions)
+        if unknown:
+            tested = len(unknown & self.tested)
+            where = f", {tested} of them are test images, which no model was trained on" if tested else ""
+            return f"{len(unknown)} of {len(ids)} ids are not training images of the data set{where}", 0
+        gone = [position for identifier in ids for position in self.positions[identifier]]
+        left = self.labels - Counter(self.dataset.train.labels[gone].tolist())
+        if len(left) < len(self.labels):
+            return "it leaves no training image of a class, so it must ask for the class", 0
+        return "", len(gone)
+
+    @staticmethod
+    def _classes(asked: Sequence[str], names: Sequence[str], counts: Counter[int]) -> tuple[str, int]:
+        unknown = [name for name in asked if name not in names]
+        if unknown:
+            return f"{len(unknown)} of {len(asked)} classes are not in the data set", 0
+        chosen = [counts[names.index(name)] for name in set(asked)]
+        if not sum(chosen):
+            return "the data set has no training image of it", 0
+        if sum(chosen) == sum(counts.values()):
+            return "it leaves no training image at all", 0
+        return "", sum(chosen)
+
+    def committed(self, key: bytes, sets: Iterable[Path]) -> set[str]:
+        """The ids of the training images that files of commitments (`megu.lineage.commitments.commit_all`) have."""
+        wanted = {
+            content[start : start + SIZE] for content in map(Path.read_bytes, sets) for start in range(0, len(content), SIZE)
+        }
+        return {identifier for identifier in self.positions if wanted and commit(key, identifier.encode()) in wanted}
+
+    def still_here(self, target: Target) -> dict[str, set[str]]:
+        """The part of an earlier request that the data set has still, its files by their ids."""
+        named = set[str]()
+        for file in target["files"]:
+            try:
+                named.update(ids_of_files(self.dataset, [file]))
+            except MeguError:
+                continue  # erased from the data set since
+        return {
+            "classes": set(target["classes"]) & set(self.dataset.classes),
+            "subclasses": set(target["subclasses"]) & set(self.dataset.fine or ()),
+            "ids": (set(target["ids"]) & set(self.positions)) | named,
+        }
+
+    def samples(self, target: Target) -> set[str]:
+        """The ids of every training image that a request means and the data set has still."""
+        here, names, fine = self.still_here(target), self.dataset.classes, self.dataset.fine or ()
+        inside = {
+            identifier
+            for identifier, positions in self.positions.items()
+            if any(
+                names[int(self.dataset.train.labels[at])] in here["classes"]
+                or (self.dataset.train.fine is not None and fine[int(self.dataset.train.fine[at])] in here["subclasses"])
+                for at in positions
+            )
+        }
+        return here["ids"] | inside
+
+    def combined(self, new: Iterable[Target], before: Iterable[Target], more: Iterable[str] = ()) -> ForgetParams:
+        """One forget set of new requests and all earlier ones.
+
+        more: ids beside them (`committed`, of earlier requests whose targets were deleted). Raises `MeguError` when a file that a new
+        request names is not there.
+        """
+        classes, subclasses, ids = set[str](), set[str](), set(more)
+        for target in new:
+            classes |= set(target["classes"])
+            subclasses |= set(target["subclasses"])
+            ids |= {*target["ids"], *ids_of_files(self.dataset, target["files"])}
+        for target in before:
+            found = self.still_here(target)
+            classes |= found["classes"]
+            subclasses |= found["subclasses"]
+            ids |= found["ids"]
+        ids -= {i for i in ids if i in self.positions and self._inside(self.positions[i], classes, subclasses)}
+        return forget(classes, subclasses, ids)
+
+    def _inside(self, positions: Sequence[int], classes: set[str], subclasses: set[str]) -> bool:
+        """Whether every copy of an image is in a class that goes anyway."""
+        train, names, fine = self.dataset.train, self.dataset.classes, self.dataset.fine or ()
+        return all(
+            names[int(train.labels[at])] in classes or (train.fine is not None and fine[int(train.fine[at])] in subclasses)
+            for at in positions
+        )
+
+
+def forget(classes: Iterable[str], subclasses: Iterable[str], ids: Iterable[str]) -> ForgetParams:
+    """The parameters that mean these together: a plain scenario where one kind is all there is."""
+    whole, finer, listed = (tuple(sorted(names)) for names in (classes, subclasses, ids))
+    if whole and not finer and not listed:
+        return ForgetParams(scenario="class", classes=whole)
+    if finer and not whole and not listed:
+        return ForgetParams(scenario="subclass", classes=finer)
+    if listed and not whole and not finer:
+        return ForgetParams(scenario="ids", classes=(), ids=listed)
+    return ForgetParams(scenario="mixed", classes=whole, subclasses=finer, ids=listed)

@@ -1,0 +1,145 @@
+"""A request to forget: what, why, on what ground, for whom, by when. Everything but the target is from a closed list.
+
+There is no field for free text: a name or an address written there would outlive the data in the ledger, which nothing is ever
+removed from. The target itself may name a person (a file, or a class of one), so it is kept apart, where it can be deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+from megu.lineage.commitments import commit
+from megu.params import STRICT, check
+from megu.store import canonical_json
+
+REASONS = (
+    "erasure-request",
+    "consent-withdrawn",
+    "objection",
+    "unlawful-processing",
+    "retention-expired",
+    "licence-ended",
+    "court-order",
+    "security-incident",
+    "data-quality",
+)
+BASES = (
+    *(f"gdpr-17-1-{letter}" for letter in "abcdef"),
+    "ccpa-1798-105",
+    "lgpd-18-vi",
+    "contract",
+    "court-order",
+    "internal-policy",
+)
+REQUESTERS = ("data-subject", "representative", "guardian", "regulator", "court", "data-owner", "internal")
+KINDS = ("class", "subclass", "ids")
+
+#: A ticket's number in the team's own system; a name, an address or a telephone number is none.
+_REFERENCE = re.compile(r"[A-Z]{2,10}(-?[0-9]{1,8}){1,3}")
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestParams:
+    """How requests are processed.
+
+    due_days: days from when a request comes in to its due date, when it names none (the GDPR's month). batch: requests that are
+    processed together at most. attempts: times that a request may fail before it waits for a person (``megu request retry``).
+    """
+
+    __pydantic_config__ = STRICT
+
+    due_days: int = 30
+    batch: int = 500
+    attempts: int = 3
+
+    def __post_init__(self) -> None:
+        check("due_days", self.due_days, 1 <= self.due_days <= 3650, "between 1 and 3650")
+        check("batch", self.batch, self.batch >= 1, "at least 1")
+        check("attempts", self.attempts, self.attempts >= 1, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request. It names classes, finer classes, or training images by id or file; one kind at a time.
+
+    reason, basis, requester: one of `REASONS`, `BASES`, `REQUESTERS`. due: ISO date. reference: a ticket's number
+    ("DSR-2026-0142"), which also tells two requests for the same thing apart; empty for none.
+    """
+
+    __pydantic_config__ = STRICT
+
+    classes: tuple[str, ...] = ()
+    subclasses: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    reason: str = "erasure-request"
+    basis: str
+    requester: str
+    due: str
+    reference: str = ""
+
+    def __post_init__(self) -> None:
+        named = [bool(self.classes), bool(self.subclasses), bool(self.ids or self.files)]
+        check("classes", self.classes, sum(named) == 1, "given, or else subclasses, or else ids and files: one kind a request")
+        for name, known in (("reason", REASONS), ("basis", BASES), ("requester", REQUESTERS)):
+            check(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
+        check("due", self.due, _is_date(self.due), "a date such as 2026-12-24")
+        fits = not self.reference or bool(_REFERENCE.fullmatch(self.reference))
+        check("reference", self.reference, fits, "a ticket's number such as DSR-2026-0142; no text, which could name a person")
+        wrong = [identifier for identifier in self.ids if not _ID.fullmatch(identifier)]
+        check("ids", wrong[0] if wrong else "", not wrong, "32 hex characters each (data/<name>/train_ids.npy)")
+        for name in ("classes", "subclasses", "files"):
+            blank = [entry for entry in getattr(self, name) if not entry.strip() or len(entry) > 255 or not entry.isprintable()]
+            check(name, blank[0] if blank else "", not blank, "names of at most 255 characters")
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`; requests of one kind are measured alike, so they are processed together."""
+        return "class" if self.classes else "subclass" if self.subclasses else "ids"
+
+    @property
+    def target(self) -> dict[str, list[str]]:
+        """What is to be forgotten, without doubles, in order."""
+        return {name: sorted(set(getattr(self, name))) for name in ("classes", "subclasses", "ids", "files")}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a ledger may have of it: counts in the place of names."""
+        return {
+            "kind": self.kind,
+            **{name: len(entries) for name, entries in self.target.items() if entries},
+            **{name: getattr(self, name) for name in ("reason", "basis", "requester", "due", "reference")},
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text and 2000 <= int(text[:4]) <= 2100
+    except ValueError:
+        return False
+
+
+def identity(key: bytes, request: Request) -> str:
+    """The request's id: "r" and 16 hex characters, the same whenever the same target is asked for under the same reference.
+
+    It is a commitment under the project's key, so that nobody outside can find out from the id which sample was meant.
+    """
+    return f"r{commit(key, canonical_json(['request', request.target, request.reference])).hex()[:16]}"
+
+
+def scrubbed(text: str, targets: Mapping[str, Any] | None = None, most: int = 200) -> str:
+    """A reason as a ledger may have it: one line, without the names in ``targets`` (`Request.target`), ids, paths or logins."""
+    names = sorted({name for entries in (targets or {}).values() for name in entries}, key=len, reverse=True)
+    for name in names:
+        text = text.replace(name, "…")
+    text = re.sub(r"://\S+|\b[0-9a-f]{32,64}\b|(?<!\w)/[^\s'\",;)]+", "…", text)
+    text = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", " ".join(text.split()))
+    return text if len(text) <= most else f"{text[: most - 1]}…"

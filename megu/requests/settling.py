@@ -1,0 +1,56 @@
+"""What a promotion means for requests. The promoter knows versions only; here the requests follow the ledger's champion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from megu.champions import MOVED, REJECTED, standing
+from megu.ledger import Event
+from megu.requests.inbox import Entry, Inbox
+from megu.requests.states import PREFIX
+
+
+def settle(inbox: Inbox, name: str) -> dict[str, list[str]]:
+    """Bring requests to where the champion of the registered model ``name`` has them by now; returns which went where.
+
+    A version has forgotten everything that any version before it forgot, so its promotion fulfils the requests of those as well. What
+    belongs to a version that was rejected, or made to follow another champion than there is now, is accepted again. Safe to repeat.
+    """
+    events, moved = inbox.ledger.events(name), dict[str, list[str]]()
+    ours = {entry.fact("version") for entry in inbox.entries()} - {""}
+    for entry in inbox.entries("verified", "approved"):
+        version = entry.fact("version")
+        promoted = _promotion_of(entry, events, name, ours)
+        if promoted is not None:
+            facts = {"version": f"{name}/{promoted.facts['version']}", "event": promoted.number}
+            done = [inbox.move([entry.id], "approved", facts), inbox.move([entry.id], "promoted", facts)]
+            moved.setdefault("promoted", []).extend(done[1])
+        elif why := _dropped(entry, version, events, name):
+            facts = {"why": why, "failed": "rejected" in why}
+            moved.setdefault("accepted", []).extend(inbox.move([entry.id], "accepted", facts))
+    return moved
+
+
+def _promotion_of(entry: Entry, events: Sequence[Event], name: str, ours: set[str]) -> Event | None:
+    """The first promotion of a version that has forgotten it: its own, or a later one that the processing flow made."""
+    verified = next(event.number for event in reversed(entry.events) if event.kind == f"{PREFIX}verified")
+    own = _number(entry.fact("version"))
+    for event in events:
+        version = f"{name}/{event.facts.get('version')}"
+        fits = event.kind == MOVED and event.facts["why"] == "promotion" and event.number > verified
+        if fits and version in ours and _number(version) >= own:
+            return event
+    return None
+
+
+def _dropped(entry: Entry, version: str, events: Sequence[Event], name: str) -> str:
+    """Why its version will never be the champion; empty while it may."""
+    if any(event.kind == REJECTED and f"{name}/{event.facts['version']}" == version for event in events):
+        return "its model was rejected"
+    if entry.state == "verified" and (standing(events).version or "") != entry.fact("champion"):
+        return "its model was made to follow another champion"
+    return ""
+
+
+def _number(version: str) -> int:
+    return int(version.rpartition("/")[2] or 0)

@@ -1,0 +1,38 @@
+"""The stage of ``requests/dvc.yaml``: the forget split of the requests processed last, from a private file (`tasks.processing.pin`).
+
+Run as ``python -m megu.requests.split`` in a project.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from megu.data.arrays import limited, load
+from megu.data.splits import ForgetParams, make_split, save_split
+from megu.errors import MeguError
+
+
+def main(root: Path) -> None:
+    """Make ``<root>/requests/split`` from ``<root>/data`` and ``<root>/requests/forget.json``."""
+    try:
+        value = json.loads((root / "requests" / "forget.json").read_text(encoding="utf-8"))
+        asked: dict[str, Any] = {
+            name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value["forget"].items()
+        }
+        params, name, limit, seed = ForgetParams(**asked), value["data"], value["per_class"], int(value["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MeguError(
+            f"requests/forget.json cannot be used ({type(error).__name__})", "run the processing flow again"
+        ) from None
+    save_split(root / "requests" / "split", make_split(limited(load(root / "data" / name), limit), params, seed))
+
+
+if __name__ == "__main__":
+    try:
+        main(Path.cwd())
+    except MeguError as error:
+        print(f"megu: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,262 @@
+"""What the processing flow does with requests: takes them in, has each batch forgotten, judged and handed over. Never cached.
+
+One process of a project processes at a time, held by a lock of the operating system that ends with the process however that ends. So
+whoever has the lock knows that a request still "in flight" belongs to a run that is no more, whatever Prefect's database says of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from prefect.runtime import flow_run
+
+from megu import promotion, tracking
+from megu.champions import CHAMPION
+from megu.config import Config, OriginalParams
+from megu.data import arrays, dvc, providers, splits
+from megu.data.splits import ForgetParams
+from megu.errors import MeguError
+from megu.lineage import dossier as folder_of
+from megu.lineage.dossier import FORGOTTEN as FORGOTTEN_SET
+from megu.lineage.dossier import MAIN, Dossier, Gate
+from megu.lineage.index import Index
+from megu.lineage.keys import Keys
+from megu.project import Project
+from megu.requests.batches import Batch, Work
+from megu.requests.fulfilled import Known, Target
+from megu.requests.inbox import Entry, Inbox
+from megu.requests.request import scrubbed
+from megu.requests.states import FORGOTTEN, IN_FLIGHT
+from megu.store import writing
+from megu.summary import Summary
+from megu.tracking import lineage
+from tasks import signals
+from tasks.slots import gpu
+
+#: Carries out the unlearning pipeline: configuration and tags in, summary out (`flows.unlearn.carry_out`).
+CarryOut = Callable[[Project, Config, Mapping[str, str]], Summary]
+
+#: A tag's longest value in a model registry is 5000 characters.
+_TAG = 4000
+
+_DVC = """\
+# Written by megu: the forget set of the requests processed last, pinned by DVC. What it is made of is private and not in git.
+stages:
+  forget:
+    wdir: ..
+    cmd: python -m megu.requests.split
+    deps:
+      - data/{name}
+      - requests/forget.json
+    outs:
+      - requests/split
+"""
+
+
+@contextmanager
+def alone(project: Project) -> Iterator[bool]:
+    """Whether this process is the one that processes, for as long as the block lasts; never waits."""
+    path = project.home / "process.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def recover(inbox: Inbox) -> list[str]:
+    """Put back what a run that ended before it was done had in hand; needs the lock (`alone`). Counts as a failure: it may be the cause."""
+    left = [entry.id for entry in inbox.entries(*IN_FLIGHT)]
+    return inbox.move(left, "accepted", {"failed": True, "why": "the run that had it ended before it was done"})
+
+
+def known(project: Project, config: Config) -> Known:
+    """The data set that requests are looked up in, fetched when it is not here."""
+    fetched = providers.fetch(project.root, config.data.name)
+    return Known(arrays.limited(arrays.load(fetched.dataset_path), config.data.per_class))
+
+
+def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Batch, carry_out: CarryOut) -> str | None:
+    """Have a batch forgotten, with everything forgotten before, and judge the model; returns why it failed, None when it did not.
+
+    A batch that the gate turns down did not fail, its requests did: they are put back, and no smaller batch is tried at once.
+    """
+    batch = inbox.claim(batch, {"flow_run": flow_run.get_id() or ""})
+    if not batch.ids:
+        return None
+    targets = [target for request in batch.ids if (target := inbox.target(request)) is not None]
+    try:
+        forget = forget_set(project, inbox, has, targets)
+        at = lineage.aliases(tracking.client(project.home), config.registry.name).get(CHAMPION)
+        asked = from_champion(config.model_copy(update={"forget": forget}), at)
+        tags = {"batch": batch.id, "requests": _tag(batch.ids), "dvc.split": pin(project, config, has, forget)}
+        with gpu(config.device):
+            summary = carry_out(project, asked, tags)
+        made, verdict = sealed(project, summary)
+    except Exception as error:
+        why = scrubbed(f"{error}" if isinstance(error, MeguError) else f"{type(error).__name__}: {error}", _merged(targets))
+        inbox.move(batch.ids, "accepted", {"why": why})
+        return why
+    facts = {
+        "batch": batch.id,
+        "version": (summary.model_version or "").removeprefix("models:/"),
+        "mlflow_run": summary.mlflow_run_id,
+        "root": made.root,
+        "forgotten": made.files[FORGOTTEN_SET],
+    }
+    inbox.move(batch.ids, "unlearned", facts)
+    broken = [rule.rule for rule in verdict.rules if rule.holds is False]
+    if verdict.decision == "fail":
+        why = f"the gate turned {facts['version'] or 'the model'} down: {', '.join(broken)}"
+        inbox.move(batch.ids, "accepted", {"failed": True, "why": why})
+        signals.gate_failed(facts["version"], broken)
+        return None
+    inbox.move(batch.ids, "verified", {"version": facts["version"], "decision": verdict.decision, "champion": at or ""})
+    return None
+
+
+def forget_set(project: Project, inbox: Inbox, has: Known, new: Sequence[Target]) -> ForgetParams:
+    """What the requests name and everything that was forgotten before (`megu.requests.fulfilled`).
+
+    Raises `MeguError` for what cannot be forgotten together.
+    """
+    before, sets = [], set[str]()
+    for entry in inbox.entries(*FORGOTTEN):
+        if (target := inbox.target(entry.id)) is not None:
+            before.append(target)
+        else:
+            sets.add(entry.fact("forgotten"))
+    key = Keys(project.keys).commitment_key(create=True)
+    assert key is not None
+    more = has.committed(key, (Index(project.index).path(name) for name in sorted(sets) if name))
+    forget = has.combined(new, before, more)
+    splits.make_split(has.dataset, forget, 0)
+    return forget
+
+
+def from_champion(config: Config, at: str | None) -> Config:
+    """The configuration that starts from the champion's version; from its own original while there is none."""
+    if at is None:
+        return config
+    return config.model_copy(update={"original": OriginalParams(model=f"models:/{config.registry.name}/{at}")})
+
+
+def pin(project: Project, config: Config, has: Known, forget: ForgetParams) -> str:
+    """Have DVC make and pin the forget split under ``requests/``; returns its hash there, empty where the project has no DVC stages.
+
+    What goes in is a private file with a random number in it: the hash in ``dvc.lock`` tells nobody which samples are meant. Raises
+    `MeguError` when DVC's split is not the one that is used.
+    """
+    if not (project.root / "dvc.yaml").is_file():
+        return ""
+    folder = project.root / "requests"
+    folder.mkdir(exist_ok=True)
+    private = folder / "forget.json"
+    wanted = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(forget).items()}
+    asked = {"data": config.data.name, "per_class": config.data.per_class, "seed": config.seed, "forget": wanted}
+    if _without_salt(private) != asked:
+        with writing(private) as temporary:
+            temporary.write_text(json.dumps({**asked, "salt": secrets.token_hex(16)}), encoding="utf-8")
+    stage = _DVC.format(name=config.data.name)
+    for file, text in (("dvc.yaml", stage), (".gitignore", "/inbox/\n/refused/\n/forget.json\n/split\n")):
+        if not (folder / file).is_file() or (folder / file).read_text(encoding="utf-8") != text:
+            (folder / file).write_text(text, encoding="utf-8")
+    dvc.init(project.root)
+    dvc.run(project.root, "repro", "--quiet", "--single-item", "requests/dvc.yaml:forget")
+    pinned, used = splits.load_split(folder / "split"), splits.make_split(has.dataset, forget, config.seed)
+    if not np.array_equal(pinned.forget, used.forget) or not np.array_equal(pinned.retain, used.retain):
+        raise MeguError("requests/split is not the forget set of the requests", "delete requests/split and run again")
+    return dvc.out_of(folder / "dvc.lock", "forget", "requests/split")
+
+
+def sealed(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
+    """The run's dossier as it was sealed, and the gate's verdict in it: what counts is what can be verified."""
+    files = folder_of.read(project.dossiers / summary.mlflow_run_id)
+    made = folder_of.parse(files[MAIN], MAIN)
+    assert made.evidence.gate is not None  # None only in dossiers of an older format
+    return made, made.evidence.gate
+
+
+def hand_over(project: Project, config: Config, inbox: Inbox, params: str, settings: Sequence[str]) -> dict[str, Any] | None:
+    """Ask for the approval of the newest model that passed the gate, once; None when there is none to ask for.
+
+    The policy approves at once where it may. Else the deployment ``promote/promote`` is started, which suspends until somebody answers;
+    where there is none, `megu promote` is the way, and the requests wait in "verified".
+    """
+    waiting = [entry.fact("version") for entry in inbox.entries("verified")]
+    if not waiting:
+        return None
+    name, _, number = max(waiting, key=lambda version: int(version.rpartition("/")[2] or 0)).rpartition("/")
+    found = promotion.look(project, config, number)
+    if found.obstacles:
+        return {"version": f"{name}/{number}", "asked": None, "why": scrubbed("; ".join(found.obstacles))}
+    if promotion.automatic(config, found):
+        promotion.promote(project, config, promotion.by_policy(found), number)
+        return {"version": f"{name}/{number}", "asked": "policy"}
+    asked = [event for event in inbox.ledger.events(f"{name}/{number}", "approval.asked") if event.facts["seal"] == found.seal]
+    if asked:
+        return {"version": f"{name}/{number}", "asked": asked[-1].facts["flow_run"]}
+    started = ask(number, found.seal, params, settings)
+    signals.waiting(f"{name}/{number}")
+    if started is not None:
+        inbox.ledger.append("approval.asked", f"{name}/{number}", {"seal": found.seal, "flow_run": started})
+    return {"version": f"{name}/{number}", "asked": started}
+
+
+def ask(version: str, seal: str, params: str, settings: Sequence[str]) -> str | None:
+    """Start the approval flow's deployment; returns its flow run, the same one when it is asked for again; None without a deployment."""
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        run: Any = run_deployment(
+            "promote/promote",
+            parameters={"version": version, "params": params, "settings": list(settings)},
+            timeout=0,
+            idempotency_key=f"promote-{version}-{seal}",
+            as_subflow=False,
+        )
+    except ObjectNotFound:
+        return None
+    return str(run.id)
+
+
+def blame(inbox: Inbox, work: Work) -> None:
+    """Count the failure of each request that fails alone."""
+    for request, why in work.spoilt.items():
+        inbox.move([request], "accepted", {"failed": True, "why": why})
+
+
+def overdue(inbox: Inbox) -> list[Entry]:
+    """What is past its due date; each is told to Prefect's automations."""
+    late = [entry for entry in inbox.entries() if entry.overdue(datetime.now(UTC).date())]
+    for entry in late:
+        signals.overdue(entry.id, entry.due)
+    return late
+
+
+def _without_salt(path: Any) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {name: entry for name, entry in value.items() if name != "salt"} if isinstance(value, dict) else None
+
+
+def _merged(targets: Sequence[Target]) -> dict[str, list[str]]:
+    return {name: [entry for target in targets for entry in target[name]] for name in ("classes", "subclasses", "ids", "files")}
+
+
+def _tag(requests: Sequence[str]) -> str:
+    text = " ".join(requests)
+    return text if len(text) <= _TAG else f"{text[:_TAG].rpartition(' ')[0]} … ({len(requests)} in all, see the ledger)"

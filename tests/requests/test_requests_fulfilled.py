@@ -1,0 +1,162 @@
+"""What a batch forgets: new requests and everything before; looked up in a small data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megu.data.arrays import Dataset, Partition, coarse_view, image_ids
+from megu.data.splits import ForgetParams, make_split
+from megu.errors import MeguError
+from megu.lineage.commitments import commit_all
+from megu.requests.fulfilled import Known
+
+KEY = b"k" * 32
+
+
+def dataset(n: int = 30) -> Dataset:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, 3, 3, 1), dtype=np.uint8)
+    images[-1] = images[0]  # a copy, in class 2 while the first is in class 0
+    test = rng.integers(0, 256, (9, 3, 3, 1), dtype=np.uint8)
+    return Dataset(
+        name="toy",
+        path=Path("nowhere"),
+        classes=("Sandal", "Shirt", "Sneaker"),
+        coarse=("shoes", "tops", "shoes"),
+        mean=(0.5,),
+        std=(0.5,),
+        source="",
+        licence="",
+        train=Partition(images, np.arange(n) % 3, image_ids(images)),
+        test=Partition(test, np.arange(9) % 3, image_ids(test)),
+    )
+
+
+def target(**names: Any) -> dict[str, list[str]]:
+    return {"classes": [], "subclasses": [], "ids": [], "files": [], **names}
+
+
+def ids(data: Dataset, *positions: int) -> list[str]:
+    return [data.train.ids[at].decode() for at in positions]
+
+
+def test_a_request_for_what_is_there_has_its_number_of_images() -> None:
+    data = dataset()
+    known = Known(data)
+    assert known.fault(target(classes=["Shirt"])) == ("", 10)
+    assert known.fault(target(ids=ids(data, 1, 4))) == ("", 2)
+    assert known.fault(target(ids=ids(data, 0))) == ("", 2)  # every copy of it
+    assert Known(coarse_view(data)).fault(target(subclasses=["Sandal", "Sneaker"])) == ("", 20)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        (target(classes=["Anna", "Shirt"]), "1 of 2 classes are not in the data set"),
+        (target(classes=["Sandal", "Shirt", "Sneaker"]), "no training image at all"),
+        (target(subclasses=["Sandal"]), "no finer classes"),
+        (target(ids=["f" * 32]), "1 of 1 ids are not training images of the data set$"),
+        (target(files=["anna/1"]), "it did not come as files"),
+        (target(ids=ids(dataset(), *range(1, 30, 3))), "must ask for the class"),
+    ],
+)
+def test_a_request_that_cannot_be_is_told_why_without_a_name(wanted: dict[str, list[str]], why: str) -> None:
+    import re
+
+    said, count = Known(dataset()).fault(wanted)
+    assert re.search(why, said)
+    assert count == 0
+    for name in [*wanted["classes"], *wanted["ids"], *wanted["files"]]:
+        assert name not in said or name == "Shirt"
+
+
+def test_a_test_image_is_said_to_be_one() -> None:
+    data = dataset()
+    assert "1 of them are test images" in Known(data).fault(target(ids=[data.test.ids[0].decode()]))[0]
+
+
+@pytest.mark.parametrize(
+    ("new", "before", "scenario"),
+    [
+        ([target(classes=["Shirt"])], [target(classes=["Sandal"])], "class"),
+        ([target(ids=ids(dataset(), 1))], [target(ids=ids(dataset(), 2))], "ids"),
+        ([target(ids=ids(dataset(), 1))], [target(classes=["Sandal"])], "mixed"),
+        ([target(classes=["Sandal"])], [target(ids=ids(dataset(), 3))], "class"),  # the image is in the class
+    ],
+)
+def test_what_one_kind_says_stays_of_that_kind(new: list[Any], before: list[Any], scenario: str) -> None:
+    assert Known(dataset()).combined(new, before).scenario == scenario
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["Sandal", "Shirt", "Sneaker"]).map(lambda name: target(classes=[name])),
+            st.lists(st.integers(1, 28), min_size=1, max_size=4).map(lambda at: target(ids=ids(dataset(), *at))),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_the_forget_set_only_grows_and_nothing_forgotten_is_retained(targets: list[dict[str, list[str]]]) -> None:
+    data = dataset()
+    known, before = Known(data), set[int]()
+    for number in range(1, len(targets) + 1):
+        try:
+            split = make_split(data, known.combined(targets[number - 1 : number], targets[: number - 1]), 0)
+        except MeguError:  # all of a class by its ids, or everything
+            return
+        forgotten = set(split.forget.tolist())
+        assert before <= forgotten
+        assert not before & set(split.retain.tolist())
+        before = forgotten
+
+
+def test_what_was_deleted_is_still_kept_out_by_its_commitments(tmp_path: Path) -> None:
+    data = dataset()
+    known, path = Known(data), tmp_path / "set.hmac"
+    path.write_bytes(commit_all(KEY, [identifier.encode() for identifier in ids(data, 0, 4, 5)]))
+    assert known.committed(KEY, [path]) == set(ids(data, 0, 4, 5))
+    assert known.committed(b"j" * 32, [path]) == set()
+    split = make_split(data, known.combined([target(ids=ids(data, 7))], [], known.committed(KEY, [path])), 0)
+    assert split.forget.tolist() == [0, 4, 5, 7, 29]
+
+
+def test_the_samples_of_a_request_are_those_that_are_still_there() -> None:
+    data = dataset()
+    known = Known(data)
+    assert known.samples(target(classes=["Shirt", "Car"])) == set(ids(data, *range(1, 30, 3)))
+    assert known.samples(target(ids=[*ids(data, 2), "f" * 32])) == set(ids(data, 2))
+
+
+def test_an_earlier_request_whose_images_are_gone_from_the_data_set_is_no_obstacle() -> None:
+    data = dataset()
+    known = Known(data)
+    split = make_split(data, known.combined([target(classes=["Shirt"])], [target(ids=["f" * 32]), target(classes=["Car"])]), 0)
+    assert split.classes == (1,)
+    with pytest.raises(MeguError, match="not training images"):
+        make_split(data, known.combined([target(ids=["f" * 32])], []), 0)
+
+
+def test_a_mixed_split_has_whole_classes_finer_ones_and_single_images() -> None:
+    data = coarse_view(dataset())
+    assert data.fine is not None
+    split = make_split(
+        data, ForgetParams(scenario="mixed", classes=("tops",), subclasses=("Sandal",), ids=tuple(ids(data, 2))), 0
+    )
+    assert split.classes == (data.classes.index("tops"),)
+    labels = np.arange(30) % 3
+    assert split.forget.tolist() == sorted({*np.flatnonzero(labels != 2).tolist(), 2})
+    assert split.test_forget.tolist() == np.flatnonzero(np.arange(9) % 3 != 2).tolist()
+    with pytest.raises(MeguError, match="leaves no training image of"):
+        make_split(
+            dataset(), ForgetParams(scenario="mixed", classes=("Shirt",), ids=tuple(ids(dataset(), *range(0, 30, 3)))), 0
+        )
+    with pytest.raises(ValueError, match="at least one class, or"):
+        ForgetParams(scenario="mixed", classes=())

@@ -1,0 +1,70 @@
+"""What a promotion, a rejection or another champion means for requests; by the ledger alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from megu.champions import INTENDED, MOVED, REJECTED
+from megu.project import Project
+from megu.requests.inbox import Inbox
+from megu.requests.request import Request
+from megu.requests.settling import settle
+
+
+@pytest.fixture
+def inbox(project: Project) -> Inbox:
+    return Inbox(project)
+
+
+def verified(inbox: Inbox, name: str, version: str, champion: str = "") -> str:
+    """A request that version ``version`` forgot and the gate passed."""
+    added = inbox.add(Request(classes=(name,), basis="contract", requester="internal", due="2026-12-24")).id
+    inbox.judge(lambda target: ("", 1))
+    inbox.move([added], "processing", {})
+    inbox.move([added], "unlearned", {"version": version})
+    inbox.move([added], "verified", {"version": version, "champion": champion})
+    return added
+
+
+def champion(inbox: Inbox, version: str, why: str = "promotion", kind: str = MOVED) -> None:
+    facts: dict[str, Any] = {"version": version, "why": why, "seal": "s", "approver": "Kim", "run_id": "x"}
+    inbox.ledger.append(kind, "megu", facts)
+
+
+def test_a_promotion_fulfils_what_its_version_and_those_before_forgot(inbox: Inbox) -> None:
+    first, second, third = verified(inbox, "A", "megu/1"), verified(inbox, "B", "megu/2"), verified(inbox, "C", "megu/3")
+    champion(inbox, "2", kind=INTENDED)
+    assert settle(inbox, "megu") == {}
+    champion(inbox, "2")
+    assert settle(inbox, "megu") == {"promoted": [first, second], "accepted": [third]}
+    assert [entry.state for entry in inbox.entries()] == ["promoted", "promoted", "accepted"]
+    assert settle(inbox, "megu") == {}
+    kinds = [event.kind for event in inbox.entry(first).events]
+    assert kinds[-2:] == ["request.approved", "request.promoted"]
+
+
+def test_the_version_of_a_run_by_hand_fulfils_nothing(inbox: Inbox) -> None:
+    """It was not made from the requests, so it need not have forgotten them."""
+    verified(inbox, "A", "megu/1")
+    champion(inbox, "7")
+    assert list(settle(inbox, "megu")) == ["accepted"]
+    assert inbox.entries()[0].reason == "its model was made to follow another champion"
+    assert inbox.entries()[0].failures == 0
+
+
+def test_what_was_rejected_is_accepted_again_and_counts_as_a_failure(inbox: Inbox) -> None:
+    one = verified(inbox, "A", "megu/1")
+    champion(inbox, "1", "rejection", REJECTED)
+    assert settle(inbox, "megu") == {"accepted": [one]}
+    assert inbox.entries()[0].failures == 1
+
+
+def test_a_promotion_before_it_or_a_rollback_does_not_count(inbox: Inbox) -> None:
+    champion(inbox, "1")
+    one = verified(inbox, "A", "megu/2", champion="1")
+    assert settle(inbox, "megu") == {}
+    champion(inbox, "1", "rollback")
+    assert settle(inbox, "megu") == {}
+    assert inbox.entry(one).state == "verified"

@@ -1,0 +1,52 @@
+"""Automations and slots on a real Prefect server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+
+from megu.errors import MeguError
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
+
+FILE = Path(__file__).resolve().parents[2] / "deploy" / "automations.yaml"
+
+
+def test_automations_are_created_once_and_brought_up_to_date(tmp_path: Path) -> None:
+    from tasks.automations import create
+
+    assert {made.done for made in create(FILE)} == {"created"}
+    assert {made.done for made in create(FILE)} == {"as it was"}
+    changed = yaml.safe_load(FILE.read_text())
+    changed[3]["trigger"]["within"] = 120
+    path = tmp_path / "automations.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    assert [made.done for made in create(path)] == ["as it was"] * 3 + ["brought up to date"]
+    with get_client(sync_client=True) as client:
+        for entry in changed:
+            assert len(client.read_automations_by_name(entry["name"])) == 1
+
+
+def test_a_block_or_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    from tasks.automations import create
+
+    with pytest.raises(MeguError, match="no block slack-webhook/nobody"):
+        create(FILE, "slack-webhook/nobody")
+    with pytest.raises(MeguError, match="cannot be used"):
+        create(tmp_path / "nowhere.yaml")
+
+
+def test_a_slot_is_held_for_the_block_and_nobody_waits_without_a_limit() -> None:
+    from tasks.slots import gpu, slot
+
+    with get_client(sync_client=True) as client:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu:7", limit=1))
+        with slot("gpu:7"):
+            assert client.read_global_concurrency_limit_by_name("gpu:7").active_slots == 1
+        assert client.read_global_concurrency_limit_by_name("gpu:7").active_slots == 0
+    with slot("gpu:of-nobody"), gpu("cpu"):
+        pass

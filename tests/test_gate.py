@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megu.gate import RULES, GateParams, Verdict, judge
+
+BOUNDED = ("Af", "Af_train", "Ar", "MIA", "RMIA_TPR_1")
+
+
+def evaluation(unlearned: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """Evidence that holds in every point; ``unlearned``: other metrics of the unlearned model."""
+    retrain = {"Af": 2.0, "Af_train": 1.0, "Ar": 90.0, "MIA": 58.0, "RMIA_TPR_1": 1.5}
+    values = {
+        "classes": ["Coat", "Bag", "Shirt"],
+        "original": {"metrics": {"Af": 97.0, "RMIA_TPR_1": 9.0}, "per_class": [90.0, 97.0, 80.0]},
+        "unlearned": {"metrics": {**retrain, **(unlearned or {})}, "per_class": [90.0, 0.0, 80.0]},
+        "reference": {"metrics": retrain, "per_class": [91.0, 0.0, 79.0]},
+        "spread": {},
+    }
+    return {**values, **changes}
+
+
+def failing(values: dict[str, Any], **params: Any) -> dict[str, str]:
+    return {rule.rule: rule.reason for rule in judge(values, GateParams(**params), champion="1").rules if rule.holds is False}
+
+
+def test_good_evidence_passes_and_every_rule_says_value_bounds_and_reason() -> None:
+    verdict = judge(evaluation(), GateParams(), champion="1")
+    assert verdict.decision == "pass"
+    assert verdict.failures == []
+    found = {rule.rule: (rule.value, rule.low, rule.high) for rule in verdict.rules}
+    assert found == {
+        "evidence": (3.0, 3.0, None),
+        "seeds": (1.0, 1.0, None),
+        "forgotten, test": (2.0, None, 3.0),
+        "forgotten, train": (1.0, None, 2.0),
+        "retained, test": (90.0, 88.5, None),
+        "each class, test": (1.0, None, 5.0),
+        "MIA": (58.0, 48.0, 68.0),
+        "shadow attack": (1.5, None, 6.5),
+    }
+    assert all(rule.reason for rule in verdict.rules)
+
+
+def test_the_first_model_is_never_passed_without_a_person() -> None:
+    assert judge(evaluation(), GateParams(), champion=None).decision == "needs a person"
+    assert judge(evaluation({"Af": 40.0}), GateParams(), champion=None).decision == "fail"
+
+
+@pytest.mark.parametrize(
+    ("unlearned", "rule", "reason"),
+    [
+        ({"Af": 3.1}, "forgotten, test", "NOT forgotten"),
+        ({"Af_train": 2.1}, "forgotten, train", "training images NOT forgotten"),
+        ({"Ar": 79.6}, "retained, test", "10.4 points of the rest LOST"),
+        ({"MIA": 68.1}, "MIA", "STILL RECOGNISED: MIA +10.1 points to the retrain"),
+        ({"MIA": 47.9}, "MIA", "OVER-FORGOTTEN: MIA -10.1 points to the retrain"),
+        ({"RMIA_TPR_1": 6.6}, "shadow attack", "STILL RECOGNISED: 6.6% found at 1% false alarms (retrain 1.5%)"),
+    ],
+)
+def test_each_metric_beyond_its_bound_fails_its_rule_alone(unlearned: dict[str, float], rule: str, reason: str) -> None:
+    assert failing(evaluation(unlearned)) == {rule: reason}
+
+
+@pytest.mark.parametrize("at", [{"Af": 3.0}, {"Af_train": 2.0}, {"Ar": 88.5}, {"MIA": 48.0}, {"MIA": 68.0}])
+def test_the_bound_itself_is_allowed(at: dict[str, float]) -> None:
+    assert failing(evaluation(at)) == {}
+
+
+def test_one_class_that_lost_is_named_and_the_forgotten_one_is_not_held_to_its_past() -> None:
+    values = evaluation()
+    values["unlearned"]["per_class"] = [85.9, 0.0, 60.0]
+    assert failing(values) == {"each class, test": "19.0 points of Shirt LOST, 5.1 points of Coat LOST"}
+    assert failing(values, class_drop=20.0) == {}
+
+
+def test_a_reason_names_the_three_classes_that_lost_most() -> None:
+    values = evaluation()
+    del values["classes"]
+    values["unlearned"]["per_class"] = [10.0 * k for k in range(6)]
+    values["reference"]["per_class"] = [90.0] * 6
+    lost = "90.0 points of class 0 LOST, 80.0 points of class 1 LOST, 70.0 points of class 2 LOST and of 3 classes more"
+    assert failing(values) == {"each class, test": lost}
+
+
+def test_a_class_without_test_images_is_left_out_and_a_mark_that_one_model_lacks_fails() -> None:
+    values = evaluation()
+    values["unlearned"]["per_class"][1] = values["reference"]["per_class"][1] = None
+    assert failing(values) == {}
+    values["unlearned"]["per_class"][0] = None
+    assert failing(values) == {"each class, test": "not measured: the accuracy of each class of Coat"}
+    values["unlearned"]["per_class"] = []
+    assert failing(values) == {"each class, test": "not measured: the accuracy of each class"}
+
+
+@pytest.mark.parametrize("model", ["unlearned", "reference"])
+@pytest.mark.parametrize("metric", BOUNDED)
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, "gone"])
+def test_a_missing_metric_fails(model: str, metric: str, value: Any) -> None:
+    values = copy.deepcopy(evaluation())
+    if value == "gone":
+        del values[model]["metrics"][metric]
+    else:
+        values[model]["metrics"][metric] = value
+    (reason,) = failing(values).values()
+    assert reason == f"not measured: {metric} of {'unlearned model' if model == 'unlearned' else 'retrain'}"
+
+
+def test_without_a_retrain_everything_that_needs_one_fails() -> None:
+    values = evaluation()
+    del values["reference"]
+    found = failing(values)
+    assert found["evidence"] == "not measured: reference"
+    assert found["seeds"] == "only 0 retrains"
+    assert set(found) == {judge(values, GateParams(), champion="1").rules[k].rule for k in range(len(RULES))}
+    assert judge({}, GateParams(), champion="1").decision == "fail"
+
+
+def test_the_shadow_attack_counts_where_it_was_measured_or_is_required() -> None:
+    values = evaluation()
+    for model in ("original", "unlearned", "reference"):
+        del values[model]["metrics"]["RMIA_TPR_1"]
+    assert failing(values) == {}
+    assert judge(values, GateParams(), champion="1").rules[-1].holds is None
+    assert set(failing(values, attack_required=True)) == {"shadow attack"}
+
+
+def test_too_few_seeds_fail() -> None:
+    values = evaluation(spread={"Af": {"n": 3}})
+    assert failing(values, min_seeds=3) == {}
+    assert failing(values, min_seeds=4) == {"seeds": "only 3 retrains"}
+    assert failing(evaluation(), min_seeds=2) == {"seeds": "only 1 retrain"}
+
+
+@pytest.mark.parametrize("wrong", [{"mia_band": -1.0}, {"min_seeds": 0}, {"class_drop": 101.0}])
+def test_thresholds_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        GateParams(**wrong)
+
+
+percents = st.floats(0, 100, allow_nan=False)
+marks = st.fixed_dictionaries({name: st.one_of(st.none(), percents) for name in BOUNDED})
+per_class = st.lists(st.one_of(st.none(), percents), min_size=3, max_size=3)
+models = st.builds(lambda metrics, accuracies: {"metrics": metrics, "per_class": accuracies}, marks, per_class)
+evidence = st.fixed_dictionaries({"original": models, "unlearned": models, "reference": models})
+thresholds = st.builds(GateParams, forget_margin=percents, retain_drop=percents, class_drop=percents, mia_band=percents)
+RANK = {"fail": 0, "needs a person": 1, "pass": 2}
+
+
+def held(verdict: Verdict) -> list[bool]:
+    return [rule.holds is not False for rule in verdict.rules]
+
+
+@given(
+    evidence, thresholds, st.sampled_from(["Af", "Af_train", "RMIA_TPR_1", "Ar", "MIA", "class", "lost"]), percents, st.data()
+)
+def test_worse_evidence_never_turns_fail_to_pass(
+    values: dict[str, Any], params: GateParams, what: str, by: float, data: st.DataObject
+) -> None:
+    worse = copy.deepcopy(values)
+    mine, reference = worse["unlearned"]["metrics"], worse["reference"]["metrics"]
+    if what == "class":
+        worse["unlearned"]["per_class"] = [None if one is None else one - by for one in worse["unlearned"]["per_class"]]
+    elif what == "lost":
+        mine[data.draw(st.sampled_from(BOUNDED))] = None
+    elif mine[what] is not None:
+        away = 1.0 if reference["MIA"] is not None and mine["MIA"] is not None and mine["MIA"] >= reference["MIA"] else -1.0
+        mine[what] += by * {"Ar": -1.0, "MIA": away}.get(what, 1.0)
+    before, after = (judge(found, params, champion="1") for found in (values, worse))
+    assert RANK[after.decision] <= RANK[before.decision]
+    assert all(now <= then for now, then in zip(held(after), held(before), strict=True))
+
+
+@given(evidence, thresholds, st.sampled_from(["forget_margin", "retain_drop", "class_drop", "mia_band"]), percents)
+def test_a_stricter_gate_never_lets_more_through(values: dict[str, Any], params: GateParams, name: str, by: float) -> None:
+    strict = replace(params, **{name: max(0.0, getattr(params, name) - by)})
+    assert RANK[judge(values, strict, champion="1").decision] <= RANK[judge(values, params, champion="1").decision]
+
+
+@given(evidence, thresholds, st.sampled_from([None, "3"]))
+def test_a_verdict_is_the_same_from_evidence_that_was_written_down(
+    values: dict[str, Any], params: GateParams, champion: str | None
+) -> None:
+    written = json.loads(json.dumps(values))
+    kept = GateParams(**json.loads(json.dumps(asdict(params))))
+    assert judge(written, kept, champion=champion) == judge(values, params, champion=champion)

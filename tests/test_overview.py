@@ -1,0 +1,108 @@
+"""How things stand: from a ledger, an index and, where one answers, a Prefect server."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from megu.champions import MOVED
+from megu.config import parse
+from megu.overview import markdown, overview
+from megu.project import Project
+from megu.requests.inbox import Inbox
+from megu.requests.request import Request
+
+TODAY = date(2026, 11, 24)
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+
+def add(project: Project, name: str, due: str) -> str:
+    return Inbox(project).add(Request(classes=(name,), basis="contract", requester="internal", due=due)).id
+
+
+def test_an_empty_project_needs_nothing_and_nobody(project: Project) -> None:
+    now = overview(project, parse({}), TODAY)
+    assert (now.requests, now.champion, now.runs, now.schedules, now.person) == ({}, None, [], None, [])
+    assert "Needs a person\n\nnothing" in markdown(now)
+    assert not project.ledger.path.exists()
+
+
+def test_what_waits_what_is_late_and_what_needs_a_person(project: Project) -> None:
+    inbox = Inbox(project)
+    late, held, checked = add(project, "A", "2026-11-20"), add(project, "B", "2026-12-04"), add(project, "C", "2026-12-24")
+    inbox.judge(lambda target: ("", 1))
+    for _ in range(3):
+        inbox.move([held], "accepted", {"failed": True, "why": "the gate turned megu/1 down: MIA"})
+    for state in ("processing", "unlearned", "verified"):
+        inbox.move([checked], state, {"version": "megu/2"})  # type: ignore[arg-type]
+    facts = {"version": "1", "why": "promotion", "seal": "s" * 64, "approver": "Kim", "run_id": "x"}
+    project.ledger.append(MOVED, "megu", facts)
+    now = overview(project, parse({}), TODAY)
+    assert now.requests == {"accepted": 2, "verified": 1}
+    assert now.overdue == 1
+    assert [(row["id"], row["days_left"]) for row in now.waiting] == [(late, -4), (held, 10), (checked, 30)]
+    assert now.champion is not None
+    assert (now.champion["version"], now.champion["approver"]) == ("megu/1", "Kim")
+    text = markdown(now)
+    assert json.loads(json.dumps(now.to_json()))["overdue"] == 1
+    for said in ("megu/2 waits for approval", f"megu request retry {held}", "1 overdue, the first since 2026-11-20"):
+        assert any(said in line for line in now.person), said
+        assert said in text
+
+
+@pytest.fixture
+def prefect() -> Iterator[str]:
+    """Two answers as Prefect's API gives them."""
+    answers: dict[str, Any] = {
+        "/api/deployments/filter": [{"id": "d1", "name": "process"}],
+        "/api/flow_runs/filter": [
+            {"deployment_id": "d1", "auto_scheduled": True, "expected_start_time": "2026-11-25T03:00:00Z"},
+            {"deployment_id": "d1", "auto_scheduled": True, "expected_start_time": "2026-11-26T03:00:00Z"},
+        ],
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            content = json.dumps(answers[self.path]).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/api"
+    server.shutdown()
+
+
+def test_the_next_run_of_each_schedule_is_prefect_s(project: Project, prefect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect)
+    assert overview(project, parse({}), TODAY).schedules == [{"deployment": "process", "next": "2026-11-25T03:00:00Z"}]
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert overview(project, parse({}), TODAY).schedules is None
+
+
+def test_it_is_quick_with_a_thousand_requests(project: Project) -> None:
+    requests = [
+        Request(classes=("A",), basis="contract", requester="internal", due="2026-12-24", reference=f"DSR-{n}")
+        for n in range(1000)
+    ]
+    Inbox(project).add_all(requests, "file")
+    started = time.process_time()
+    overview(project, parse({}), TODAY)
+    assert time.process_time() - started < 1
