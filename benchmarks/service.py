@@ -58,7 +58,7 @@ class Service:
         self.environment = {
             **os.environ,
             "MEGU_PROJECT": str(root),
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
             "PREFECT_API_URL": f"http://{services.HOST}:{self.ports['prefect_port']}/api",
             "MLFLOW_TRACKING_URI": f"http://{services.HOST}:{self.ports['mlflow_port']}",
             "PREFECT_HOME": str(root / ".megu" / "prefect"),

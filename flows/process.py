@@ -45,7 +45,8 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         asked = processing.hand_over(project, config, inbox, params, settings or [])
         settling.settle(inbox, config.registry.name)
     late = processing.overdue(inbox)
-    create_markdown_artifact(markdown(overview(project, config)), key="megu-status", description="Requests, runs and champion")
+    now = overview(project, config.registry.name, config.requests)
+    create_markdown_artifact(markdown(now), key="megu-status", description="Requests, runs and champion")
     return {
         "busy": False,
         "recovered": recovered,

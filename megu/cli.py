@@ -485,9 +485,12 @@ def down() -> None:
 def status(as_json: JsonOption = False) -> None:
     """Say how things stand: servers, requests, champion, last runs, next schedules, what needs a person."""
     from megu.overview import markdown, overview
+    from megu.requests.request import RequestParams
+    from megu.sections import RegistryParams, section
 
     here = _project()
-    now = overview(here, _config(here, None, None))
+    name = section(here.params, "registry", RegistryParams).name
+    now = overview(here, name, section(here.params, "requests", RequestParams))
     if as_json:
         print(json.dumps(now.to_json(), indent=2))
         return

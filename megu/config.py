@@ -17,7 +17,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from megu.champions import CHAMPION, PREVIOUS
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.evaluation.params import EvaluationParams
@@ -30,6 +29,7 @@ from megu.params import STRICT, check
 from megu.perturbing import PerturbParams
 from megu.proxy import ProxyParams
 from megu.requests.request import RequestParams
+from megu.sections import RegistryParams, read
 from megu.training import TrainParams
 
 
@@ -82,24 +82,6 @@ class ReferenceParams:
 
     def __post_init__(self) -> None:
         check("repeats", self.repeats, 1 <= self.repeats <= 100, "between 1 and 100")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegistryParams:
-    """enabled: whether the unlearned model is registered. name: the registered model. alias: given to the new version."""
-
-    __pydantic_config__ = STRICT
-
-    enabled: bool = True
-    name: str = "megu"
-    alias: str = "challenger"
-
-    def __post_init__(self) -> None:
-        for key in ("name", "alias"):
-            value = getattr(self, key)
-            check(key, value, bool(value) and not set(value) & set("/:@"), "a name without / : @")
-        moved = self.alias in (CHAMPION, PREVIOUS)
-        check("alias", self.alias, not moved, f"another than {CHAMPION} and {PREVIOUS}, which `megu promote` moves")
 
 
 @dataclass(frozen=True)
@@ -203,25 +185,6 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises `MeguError` naming the file, the key and the rule.
     """
     return parse(merged(read(path), overrides), str(path.name))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The file as it stands. An empty file is an empty configuration: every default."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MeguError(f"there is no configuration file {path}", "name one with --params") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise MeguError(f"{path} cannot be read ({error})", "name a YAML file with --params") from None
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f", line {place.line + 1}" if place else ""
-        raise MeguError(f"{path}{line} is not YAML: {getattr(error, 'problem', error)}", "mend the file") from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise MeguError(f"{path} holds no sections", "write `section:` and below it `key: value`, as in the README")
-    return value
 
 
 def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from megu import services
 from megu.champions import standing
 from megu.lineage.index import Index
 from megu.project import Project
 from megu.requests.inbox import Entry, Inbox
+from megu.requests.request import RequestParams
 from megu.requests.states import OPEN, STATES
-
-if TYPE_CHECKING:
-    from megu.config import Config
 
 #: Runs that are shown.
 _LAST = 5
@@ -31,7 +30,9 @@ _LAST = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """services: where each server answers, None for one that does not run. requests: how many by state. waiting: the oldest open ones.
+    """services: where each server is, the project's own or the team's that the environment names; None for one that does not run.
+
+    requests: how many by state. waiting: the open ones that are due first.
 
     runs: the last recorded ones. champion: version, since when, by whom; None without one. lineage: the versions before it, newest first.
     schedules: the next runs that Prefect has planned; None when no server could be asked. person: what needs a person, a line each.
@@ -51,11 +52,11 @@ class Overview:
         return asdict(self)
 
 
-def overview(project: Project, config: Config, today: date | None = None) -> Overview:
-    """Everything, as it stands now."""
+def overview(project: Project, name: str, requests: RequestParams, today: date | None = None) -> Overview:
+    """Everything, as it stands now. name: of the registered model."""
     today = today or datetime.now(UTC).date()
     entries = Inbox(project).entries()
-    name, live = config.registry.name, services.endpoints(project.home)
+    live = services.endpoints(project.home)
     events = project.ledger.events(name)
     now = standing(events)
     moved = [event for event in events if event.kind == "champion.moved"]
@@ -75,7 +76,10 @@ def overview(project: Project, config: Config, today: date | None = None) -> Ove
     open_ones = sorted((entry for entry in entries if entry.state in OPEN), key=lambda entry: (entry.due, entry.id))
     counts = Counter(entry.state for entry in entries)
     return Overview(
-        services={"prefect": live.prefect_ui, "mlflow": live.mlflow},
+        services={
+            "prefect": live.prefect_ui or _without_login(os.environ.get("PREFECT_API_URL")),
+            "mlflow": live.mlflow or _without_login(os.environ.get("MLFLOW_TRACKING_URI")),
+        },
         requests={state: counts[state] for state in STATES if counts[state]},
         overdue=len(late),
         waiting=[_waits(entry, today) for entry in open_ones[:_LAST]],
@@ -86,8 +90,12 @@ def overview(project: Project, config: Config, today: date | None = None) -> Ove
         champion=champion,
         lineage=[f"{name}/{event.facts['version']} ({event.facts['why']}, {event.time[:10]})" for event in reversed(moved)],
         schedules=_planned(os.environ.get("PREFECT_API_URL") or live.prefect_api),
-        person=_needs_a_person(project, config, entries, late),
+        person=_needs_a_person(project, requests.attempts, entries, late),
     )
+
+
+def _without_login(address: str | None) -> str | None:
+    return re.sub(r"://[^/?#]*@", "://", address) if address else None
 
 
 def _waits(entry: Entry, today: date) -> dict[str, Any]:
@@ -102,14 +110,14 @@ def _waits(entry: Entry, today: date) -> dict[str, Any]:
     }
 
 
-def _needs_a_person(project: Project, config: Config, entries: Sequence[Entry], late: Sequence[Entry]) -> list[str]:
+def _needs_a_person(project: Project, attempts: int, entries: Sequence[Entry], late: Sequence[Entry]) -> list[str]:
     lines = []
     versions = sorted({entry.fact("version") for entry in entries if entry.state == "verified"})
     if versions:
         lines.append(
             f"{versions[-1]} waits for approval: the form in the Prefect UI, or `megu promote {versions[-1].rpartition('/')[2]}`"
         )
-    held = [entry for entry in entries if entry.state == "accepted" and entry.failures >= config.requests.attempts]
+    held = [entry for entry in entries if entry.state == "accepted" and entry.failures >= attempts]
     lines += [
         f"request {entry.id} failed {entry.failures} times ({entry.reason}): `megu request retry {entry.id}`" for entry in held
     ]

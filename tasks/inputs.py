@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from megu import config as configuration
+from megu import sections
 from megu.config import Config
 from megu.data import arrays, pins, splits
 from megu.device import resolve
@@ -75,7 +76,7 @@ def through_dvc(project: Project, config: Config) -> bool:
     """Whether the split asked for is the one of ``params.yaml``, which is what ``dvc.yaml`` makes and ``dvc.lock`` pins."""
     if not (project.root / "dvc.yaml").is_file() or not project.params.is_file():
         return False
-    values = configuration.read(project.params)
+    values = sections.read(project.params)
     if not {"seed", "data", "forget"} <= set(values):  # DVC compares what is written there; it knows no defaults
         return False
     own = configuration.parse(values, project.params.name)

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from megu.champions import MOVED
-from megu.config import parse
 from megu.overview import markdown, overview
 from megu.project import Project
 from megu.requests.inbox import Inbox
-from megu.requests.request import Request
+from megu.requests.request import Request, RequestParams
 
 TODAY = date(2026, 11, 24)
 
@@ -32,7 +31,7 @@ def add(project: Project, name: str, due: str) -> str:
 
 
 def test_an_empty_project_needs_nothing_and_nobody(project: Project) -> None:
-    now = overview(project, parse({}), TODAY)
+    now = overview(project, "megu", RequestParams(), TODAY)
     assert (now.requests, now.champion, now.runs, now.schedules, now.person) == ({}, None, [], None, [])
     assert "Needs a person\n\nnothing" in markdown(now)
     assert not project.ledger.path.exists()
@@ -48,7 +47,7 @@ def test_what_waits_what_is_late_and_what_needs_a_person(project: Project) -> No
         inbox.move([checked], state, {"version": "megu/2"})  # type: ignore[arg-type]
     facts = {"version": "1", "why": "promotion", "seal": "s" * 64, "approver": "Kim", "run_id": "x"}
     project.ledger.append(MOVED, "megu", facts)
-    now = overview(project, parse({}), TODAY)
+    now = overview(project, "megu", RequestParams(), TODAY)
     assert now.requests == {"accepted": 2, "verified": 1}
     assert now.overdue == 1
     assert [(row["id"], row["days_left"]) for row in now.waiting] == [(late, -4), (held, 10), (checked, 30)]
@@ -92,9 +91,11 @@ def prefect() -> Iterator[str]:
 
 def test_the_next_run_of_each_schedule_is_prefect_s(project: Project, prefect: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect)
-    assert overview(project, parse({}), TODAY).schedules == [{"deployment": "process", "next": "2026-11-25T03:00:00Z"}]
+    assert overview(project, "megu", RequestParams(), TODAY).schedules == [
+        {"deployment": "process", "next": "2026-11-25T03:00:00Z"}
+    ]
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    assert overview(project, parse({}), TODAY).schedules is None
+    assert overview(project, "megu", RequestParams(), TODAY).schedules is None
 
 
 def test_it_is_quick_with_a_thousand_requests(project: Project) -> None:
@@ -104,5 +105,5 @@ def test_it_is_quick_with_a_thousand_requests(project: Project) -> None:
     ]
     Inbox(project).add_all(requests, "file")
     started = time.process_time()
-    overview(project, parse({}), TODAY)
+    overview(project, "megu", RequestParams(), TODAY)
     assert time.process_time() - started < 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from megu import config as configuration
+from megu import sections
 from megu.errors import MeguError
 from megu.params import STRICT, check
 
@@ -115,7 +116,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Bench:
     ------
     MeguError: the file is missing or no YAML; an unknown key or a value out of range, also in ``base``.
     """
-    values = configuration.read(path)
+    values = sections.read(path)
     own = [entry for entry in settings if entry.partition("=")[0].strip().partition(".")[0] in Bench.__dataclass_fields__]
     rest = [entry for entry in settings if entry not in own]
     values = configuration.merged(values, own)

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from megu.requests.request import BASES, REASONS, REQUESTERS
+from megu.requests.request import BASES, REASONS, REQUESTERS, RequestParams
 from megu.requests.states import STATES
 
 if TYPE_CHECKING:
     from megu.config import Config
     from megu.project import Project
     from megu.requests.inbox import Added, Entry, Inbox
-    from megu.requests.request import RequestParams
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as `megu request list` has it.")]
@@ -38,7 +37,9 @@ def register(
         return Inbox(project())
 
     def params(own: Inbox) -> RequestParams:
-        return config(own.project, None, None).requests
+        from megu.sections import section
+
+        return section(own.project.params, "requests", RequestParams)
 
     _adding(request, inbox, params)
     _looking(request, inbox)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -308,9 +308,14 @@ def main(root: Path) -> None:
     save_split(root / "splits", make_split(dataset, params, seed))
 
 
-if __name__ == "__main__":
+def as_stage(make: Callable[[Path], None]) -> None:
+    """Run a stage of DVC in the current folder; what the user can mend is one line and an exit code."""
     try:
-        main(Path.cwd())
+        make(Path.cwd())
     except MeguError as error:
         print(f"megu: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    as_stage(main)

@@ -6,12 +6,11 @@ Run as ``python -m megu.requests.split`` in a project.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from megu.data.arrays import limited, load
-from megu.data.splits import ForgetParams, make_split, save_split
+from megu.data.splits import ForgetParams, as_stage, make_split, save_split
 from megu.errors import MeguError
 
 
@@ -31,8 +30,4 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(Path.cwd())
-    except MeguError as error:
-        print(f"megu: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    as_stage(main)

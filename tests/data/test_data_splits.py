@@ -9,36 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data_fixtures import CLASSES
+from data_fixtures import toy as dataset
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from megu.data import arrays, splits
-from megu.data.arrays import Dataset, Partition, coarse_view, image_ids, save
+from megu.data.arrays import Dataset, Partition, coarse_view, save
 from megu.data.splits import ForgetParams, ForgetSplit, load_split, make_split, read_params, save_split
 from megu.errors import MeguError
-
-CLASSES = ("Sandal", "Shirt", "Sneaker")
-
-
-def dataset(seed: int = 0, n: int = 30, copies: int = 0, coarse: Any = ("shoes", "tops", "shoes")) -> Dataset:
-    """In memory; the last ``copies`` train images repeat the first."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (n, 3, 3, 1), dtype=np.uint8)
-    if copies:
-        images[-copies:] = images[:copies]
-    test = rng.integers(0, 256, (9, 3, 3, 1), dtype=np.uint8)
-    return Dataset(
-        name="toy",
-        path=Path("nowhere"),
-        classes=CLASSES,
-        coarse=coarse,
-        mean=(0.5,),
-        std=(0.5,),
-        source="",
-        licence="",
-        train=Partition(images, np.arange(n) % 3, image_ids(images)),
-        test=Partition(test, np.arange(9) % 3, image_ids(test)),
-    )
 
 
 def permuted(data: Dataset, order: np.ndarray) -> Dataset:

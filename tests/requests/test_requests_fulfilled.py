@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data_fixtures import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megu.data.arrays import Dataset, Partition, coarse_view, image_ids
+from megu.data.arrays import Dataset, coarse_view
 from megu.data.splits import ForgetParams, make_split
 from megu.errors import MeguError
 from megu.lineage.commitments import commit_all
@@ -19,23 +20,9 @@ from megu.requests.fulfilled import Known
 KEY = b"k" * 32
 
 
-def dataset(n: int = 30) -> Dataset:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (n, 3, 3, 1), dtype=np.uint8)
-    images[-1] = images[0]  # a copy, in class 2 while the first is in class 0
-    test = rng.integers(0, 256, (9, 3, 3, 1), dtype=np.uint8)
-    return Dataset(
-        name="toy",
-        path=Path("nowhere"),
-        classes=("Sandal", "Shirt", "Sneaker"),
-        coarse=("shoes", "tops", "shoes"),
-        mean=(0.5,),
-        std=(0.5,),
-        source="",
-        licence="",
-        train=Partition(images, np.arange(n) % 3, image_ids(images)),
-        test=Partition(test, np.arange(9) % 3, image_ids(test)),
-    )
+def dataset() -> Dataset:
+    """The last image is a copy of the first; it is of class 2, the first of class 0."""
+    return toy(copies=1)
 
 
 def target(**names: Any) -> dict[str, list[str]]:

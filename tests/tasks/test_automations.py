@@ -50,3 +50,22 @@ def test_a_slot_is_held_for_the_block_and_nobody_waits_without_a_limit() -> None
         assert client.read_global_concurrency_limit_by_name("gpu:7").active_slots == 0
     with slot("gpu:of-nobody"), gpu("cpu"):
         pass
+
+
+def test_a_schedule_plans_runs() -> None:
+    """With SQLAlchemy 2.1 the server of Prefect 3.8 plans none, and only its log says so (pyproject.toml)."""
+    from datetime import timedelta
+
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import IntervalSchedule
+
+    from flows.process import process
+
+    with get_client(sync_client=True) as client:
+        schedule = DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(hours=1)), slug="hourly", active=True)
+        made = client.create_deployment(client.create_flow(process), name="planned", schedules=[schedule])
+        # What the server's scheduler does every few seconds.
+        client.request("POST", "/deployments/{id}/schedule", path_params={"id": made}, json={}).raise_for_status()
+        planned = [run for run in client.read_flow_runs(limit=200) if run.deployment_id == made]
+    assert planned
+    assert all(run.state_name == "Scheduled" for run in planned)

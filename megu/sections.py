@@ -1,0 +1,71 @@
+"""Single sections of ``params.yaml``, read without what the whole configuration needs (torch, for the methods' parameters): `megu status` and
+`megu request` answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from megu.champions import CHAMPION, PREVIOUS
+from megu.errors import MeguError
+from megu.params import STRICT, check
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryParams:
+    """enabled: whether the unlearned model is registered. name: the registered model. alias: given to the new version."""
+
+    __pydantic_config__ = STRICT
+
+    enabled: bool = True
+    name: str = "megu"
+    alias: str = "challenger"
+
+    def __post_init__(self) -> None:
+        for key in ("name", "alias"):
+            value = getattr(self, key)
+            check(key, value, bool(value) and not set(value) & set("/:@"), "a name without / : @")
+        moved = self.alias in (CHAMPION, PREVIOUS)
+        check("alias", self.alias, not moved, f"another than {CHAMPION} and {PREVIOUS}, which `megu promote` moves")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file as it stands. An empty file is an empty configuration: every default."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MeguError(f"there is no configuration file {path}", "name one with --params") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MeguError(f"{path} cannot be read ({error})", "name a YAML file with --params") from None
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise MeguError(f"{path}{line} is not YAML: {getattr(error, 'problem', error)}", "mend the file") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise MeguError(f"{path} holds no sections", "write `section:` and below it `key: value`, as in the README")
+    return value
+
+
+def section(path: Path, name: str, kind: type[T]) -> T:
+    """One section of a configuration file as its parameter class; the defaults where the file says nothing.
+
+    Raises `MeguError` for a key that the class does not have or a value out of range.
+    """
+    given = read(path).get(name) or {}
+    known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
+    if not isinstance(given, Mapping) or (unknown := sorted(set(given) - set(known))):
+        wrong = f"unknown key {name}.{unknown[0]}" if isinstance(given, Mapping) else f"{name} is no section"
+        raise MeguError(f"{path.name}: {wrong}", f"known keys: {', '.join(known)}")
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise MeguError(f"{path.name}: {name}.{error}", "change it there") from None
