@@ -9,6 +9,7 @@ from pathlib import Path
 
 from megu import services
 from megu.errors import MeguError
+from megu.ledger import Ledger
 from megu.store import Store
 
 PARAMS = "params.yaml"
@@ -22,7 +23,7 @@ class Project:
 
     @property
     def home(self) -> Path:
-        """Everything computed here: store, results, Prefect's and MLflow's databases. Safe to delete but for `keys`; nothing else is."""
+        """Everything computed here: store, results, Prefect's and MLflow's databases. Safe to delete but for `keys` and `ledger`."""
         return self.root / ".megu"
 
     @property
@@ -51,6 +52,11 @@ class Project:
     def keys(self) -> Path:
         """Secrets that cannot be made again: without them no commitment can be opened."""
         return self.home / "keys"
+
+    @property
+    def ledger(self) -> Ledger:
+        """What happened to requests, models and promotions. Cannot be made again either."""
+        return Ledger(self.home / "ledger.db")
 
     @property
     def dossiers(self) -> Path:
