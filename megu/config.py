@@ -26,6 +26,7 @@ from megu.methods import lookup, names
 from megu.noise import NoiseParams
 from megu.params import STRICT, check
 from megu.perturbing import PerturbParams
+from megu.purge.params import PurgeParams
 from megu.training import TrainParams
 
 
@@ -181,6 +182,7 @@ class Config(BaseModel):
     evaluation: EvaluationParams = EvaluationParams()
     registry: RegistryParams = RegistryParams()
     lineage: LineageParams = LineageParams()
+    purge: PurgeParams = PurgeParams()
 
     def to_json(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as the file would have it."""

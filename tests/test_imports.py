@@ -21,7 +21,7 @@ ALLOWED = {
     "dvc": (),  # DVC is used by its command line
     "ollama": ("megu/labeling/",),
     "pydantic": ("megu/config.py", "megu/lineage/dossier.py"),
-    "typer": ("megu/cli.py",),
+    "typer": ("megu/cli.py", "megu/purge/command.py"),
     "rich": ("megu/terminal.py", "megu/cli.py"),
     "cryptography": ("megu/lineage/keys.py", "megu/lineage/dossier.py"),
     "pickle": (),
