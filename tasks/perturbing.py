@@ -34,7 +34,9 @@ def perturb(
 
     matrix = project.store.arrays(transition.files["transition"])["T"]
     logits = answers["train_logits"][positions.forget]
-    chosen = choose(matrix, logits, labels, positions.classes, params, entropy, seed)
+    # A class that an erasure has emptied is no label to teach.
+    emptied = set(range(len(data.values["classes"]))) - set(every.tolist())
+    chosen = choose(matrix, logits, labels, sorted({*positions.classes, *emptied}), params, entropy, seed)
     arrays: dict[str, NDArray[Any]] = {"labels": chosen.labels, "targets": chosen.targets, "reasoning": chosen.reasoning}
     means = chosen.targets.mean(axis=0)
     shares = {

@@ -6,9 +6,12 @@ machine, and mark them KILLED, with a tag that says so.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sqlite3
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -56,6 +59,23 @@ def mark(connected: MlflowClient) -> list[str]:
             connected.set_terminated(run_id, "KILLED")
             marked.append(run_id)
     return marked
+
+
+def orphaned(home: Path) -> list[str]:
+    """The runs that `mark` would mark, read from the project's own database: without MLflow, whose import takes seconds."""
+    from megu.tracking.purging import database
+
+    path = database(home)
+    if path is None or not path.is_file():
+        return []
+    query = (
+        "SELECT r.run_uuid, t.value FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid WHERE r.status = 'RUNNING' AND t.key = ?"
+    )
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)) as opened:
+            return [run_id for run_id, process in opened.execute(query, (PROCESS_TAG,)) if dead(process)]
+    except sqlite3.Error:  # an empty or foreign file, which is another finding
+        return []
 
 
 def _running(connected: MlflowClient) -> list[tuple[str, str]]:
