@@ -83,8 +83,8 @@ def verify(
         if not whole:
             return Report(target, found.run_id, "", "", found_out)
         run_id = whole[0][1].dossier.run.mlflow_run_id
-        erasures = purges.load(project, found.purges, trusted or _own(project), run_id, sealed)
-        case = Case(project, whole[0][1], found.connected, found.unreachable, trusted or _own(project), erasures=erasures)
+        erasures = purges.load(project, found.purges, trusted or own_key(project), run_id, sealed)
+        case = Case(project, whole[0][1], found.connected, found.unreachable, trusted or own_key(project), erasures=erasures)
         found_out.extend(_all(case, replay))
         if found.purges or erasures.covering or sealed:
             found_out.append(_purge(case, erasures))
@@ -116,7 +116,8 @@ def _purge(case: Case, erasures: purges.Erasures) -> Check:
     return Check(name, False, "; ".join(wrong)) if wrong else Check(name, True, said)
 
 
-def _own(project: Project | None) -> list[str]:
+def own_key(project: Project | None) -> list[str]:
+    """The project's own public key, in hex, where it has one."""
     from megu.lineage.keys import read_public
 
     if project is None or not Keys(project.keys).public.is_file():

@@ -68,7 +68,8 @@ def _say(outcome: Outcome) -> None:
     if outcome.sealed is None:
         for action in outcome.plan.actions:
             print(f"would erase  {action.what}: {action.why}")
-        print("nothing was changed; `megu purge --apply` does it")
+        todo = "`megu purge --apply` does it" if outcome.plan.actions else "there is nothing to erase"
+        print(f"nothing was changed; {todo}")
     else:
         looked = outcome.sealed.purge.looked
         print(f"looked again for {looked['samples']:,} samples in {looked['files']:,} files ({looked['bytes'] / 1e6:,.0f} MB)")

@@ -19,10 +19,10 @@ from megu.lineage.case import Case, Opened
 from megu.lineage.commitments import commit, commit_all, fingerprint
 from megu.lineage.dossier import FORGOTTEN, sha256
 from megu.lineage.index import Index
-from megu.lineage.verify import opened
+from megu.lineage.verify import guarded, opened, own_key
 from megu.project import Project
-from megu.purge import places, policy
-from megu.purge.document import Covered, DataErased, Entry, Rows
+from megu.purge import erasures, places, policy
+from megu.purge.document import Covered, DataErased, Entry, Rows, is_name
 from megu.purge.params import PurgeParams
 from megu.purge.scan import Found, Scanner
 from megu.purge.sought import Masks, Sought
@@ -103,7 +103,8 @@ def tracked(project: Project, connected: MlflowClient | None, unreachable: str) 
 def dossiers(project: Project) -> list[Opened]:
     """Every dossier of the project that is whole."""
     folders = [path for path in sorted(project.dossiers.glob("*")) if path.is_dir()] if project.dossiers.is_dir() else []
-    read = (opened(folder_of.read(folder), folder.name)[0] for folder in folders)
+    plain = ({name: content for name, content in folder_of.read(folder).items() if not is_name(name)} for folder in folders)
+    read = (opened(files, "dossier")[0] for files in plain)
     return [entry for entry in read if entry is not None]
 
 
@@ -130,7 +131,7 @@ def make(
         witnessed=[
             {"mlflow_run_id": run.dossier.run.mlflow_run_id, "seal": run.seal.seal}
             for run in every
-            if checks.commitments(Case(project, run, None, "", [])).holds
+            if _recomputed(project, run)
         ],
     )
     scanners = [Scanner(needles) for needles in found.needles()]
@@ -141,6 +142,12 @@ def make(
     _unreachable(project, plan, mlflow)
     plan.looked = counted(scanners)
     return plan, scanners
+
+
+def _recomputed(project: Project, run: Opened) -> bool:
+    """Whether the commitments of a run hold now, earlier purges accounted for."""
+    known = erasures.load(project, {}, own_key(project), run.dossier.run.mlflow_run_id, True)
+    return guarded(checks.commitments, Case(project, run, None, "", [], erasures=known)).holds is True
 
 
 def counted(scanners: Sequence[Scanner]) -> dict[str, int]:

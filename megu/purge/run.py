@@ -62,7 +62,7 @@ def dry_run(project: Project, names: Sequence[str], params: PurgeParams) -> Outc
 
 
 def apply(project: Project, names: Sequence[str], params: PurgeParams, key_file: Path | None = None) -> Outcome:
-    """Purge, or finish a purge that was stopped, whatever is named now.
+    """Purge, or finish a purge that was stopped, whatever is named now. With nothing to erase, nothing is signed.
 
     Raises `MeguError` when there is no key to sign with, a run is under way, or something cannot be erased now.
     """
@@ -85,6 +85,8 @@ def apply(project: Project, names: Sequence[str], params: PurgeParams, key_file:
             runs = targets(project, names)
             found = sought(project, runs, params.test_images)
             made, scanners = plan.make(project, runs, found, params, plan.tracked(project, connected, why), newest(project))
+            if not made.actions:
+                return Outcome(made, _expected(made), None)
             decided = journal.begin(
                 [scanner.needles for scanner in scanners], lambda folder: act.prepare_data(made, found, folder)
             )

@@ -27,6 +27,7 @@ from megu.purge.needles import Needles
 from megu.purge.params import PurgeParams
 from megu.purge.plan import Tracked, look
 from megu.purge.scan import Scanner
+from megu.store import Ref
 from megu.tracking import client, orphans, uri
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flow")]
@@ -128,10 +129,12 @@ def test_planted_copies_are_found_erased_and_not_found_again_and_every_run_still
     other = lineage.verify(finished.older.mlflow_run_id, project)
     assert other.exit_code == 0, [check for check in other.checks if not check.holds]
     assert [event.kind for event in project.ledger.events(purged)] == ["purge.done"]
-    assert run.apply(project, [purged], AT_ONCE).plan.data == [], "nothing of them is left to erase"
+    again = run.apply(project, [purged], AT_ONCE)
+    assert (again.plan.actions, again.sealed) == ([], None), "nothing is left to erase"
 
     # What was not erased by it may still not be missing, and what was erased may not come back.
-    weights = next(path for path in project.store.root.rglob("*.safetensors"))
+    unlearned = json.loads((project.dossiers / purged / "dossier.json").read_bytes())["models"]["unlearned"]
+    weights = project.store.path(Ref("safetensors", unlearned, 0))
     content = weights.read_bytes()
     weights.unlink()
     assert lineage.verify(purged, project, sealed=True).exit_code == 2
