@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__, project
-from megu.commands import automations, documents, promotion, requests
+from megu.commands import automations, documents, promotion, purge, requests
 from megu.errors import MeguError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ lineage_app = typer.Typer(help="What a model came from, which models saw a sampl
 app.add_typer(lineage_app, name="lineage")
 keys_app = typer.Typer(help="Keys to sign dossiers with.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+app.command()(purge.purge)
 
 ParamsOption = Annotated[
     Path | None, typer.Option("--params", metavar="FILE", help="Configuration file (default: the project's params.yaml).")
@@ -335,6 +336,9 @@ def verify(
             "--key", metavar="FILE", help="A public key (PEM) that may have signed. Repeatable; else the project's own."
         ),
     ] = None,
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="Take what a signed purge of this run erased as it should be.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Recompute all that a dossier says; exit code 0: all holds, 1: something differs, 2: something cannot be checked here."""
@@ -342,7 +346,8 @@ def verify(
     from megu.lineage.keys import read_public
 
     here = _project_if_any()
-    report = lineage.verify(target, here, replay=replay, trusted=[read_public(path) for path in key or ()])
+    trusted = [read_public(path) for path in key or ()]
+    report = lineage.verify(target, here, replay=replay, trusted=trusted, sealed=sealed)
     if as_json:
         print(json.dumps(report.to_json(), indent=2))
     else:

@@ -28,6 +28,7 @@ from megu.noise import NoiseParams
 from megu.params import STRICT, check
 from megu.perturbing import PerturbParams
 from megu.proxy import ProxyParams
+from megu.purge.params import PurgeParams
 from megu.requests.request import RequestParams
 from megu.sections import RegistryParams, read
 from megu.training import TrainParams
@@ -173,6 +174,7 @@ class Config(BaseModel):
     promotion: PromotionParams = PromotionParams()
     lineage: LineageParams = LineageParams()
     requests: RequestParams = RequestParams()
+    purge: PurgeParams = PurgeParams()
 
     def to_json(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as the file would have it."""

@@ -55,6 +55,7 @@ def checks(root: Path, home: Path) -> list[Check]:
         ("services", lambda: _services(home)),
         ("params.yaml", lambda: _params(root)),
         ("data set", lambda: _data(root)),
+        ("runs", lambda: _runs(root, home)),
     ]
     with ThreadPoolExecutor(max_workers=2) as beside:
         torch = beside.submit(_probe, _TORCH)
@@ -78,7 +79,7 @@ _ORDER = (
         "ollama model",
         "labeler weights",
     ),
-    *("git", "disk", "home", "params.yaml", "data set", "services"),
+    *("git", "disk", "home", "params.yaml", "data set", "runs", "services"),
 )
 
 
@@ -376,3 +377,26 @@ def _data(root: Path) -> Check:
         case other:
             detail = f"data/{name} {other} from its pin in data.dvc ({state.actual if state else ''})"
             return Check("data set", False, detail, f"mv {path} {path}.other && {fetch}")
+
+
+def _runs(root: Path, home: Path) -> Check:
+    """What was stopped half-way: a purge, runs whose process was killed, and what they left."""
+    from megu.leftovers import abandoned_servers, left
+    from megu.project import Project
+    from megu.purge.journal import Journal
+    from megu.tracking.orphans import orphaned
+
+    project = Project(root)
+    if Journal.of(project).open:
+        return Check("runs", False, "a purge was stopped: what it is to erase is still here", "megu purge --apply")
+    counts = {
+        "runs of killed processes": len(orphaned(home)),
+        "temporary files": len(left(project)),
+        "servers without a flow": len(abandoned_servers(project)),
+    }
+    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return (
+        Check("runs", None, f"{said}; the next run puts that in order", "megu run")
+        if said
+        else Check("runs", True, "none was stopped")
+    )

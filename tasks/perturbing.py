@@ -42,12 +42,15 @@ def perturb(
         return retained_entropy(features[retain], every[retain], features[positions.forget], forbidden)
 
     matrix = project.store.arrays(transition.files["transition"])["T"]
+    # A class that an erasure has emptied is no label to teach.
+    emptied = set(range(len(data.values["classes"]))) - set(every.tolist())
+    forgotten = sorted({*positions.classes, *emptied})
     if proxy is not None and proxy.values["used"]:
         logits = project.store.arrays(proxy.files["proxy"])["logits"]
-        chosen = perturb_by_proxy(matrix, logits, positions.classes, params.sharpness)
+        chosen = perturb_by_proxy(matrix, logits, forgotten, params.sharpness)
     else:
         logits = answers["train_logits"][positions.forget]
-        chosen = choose(matrix, logits, labels, positions.classes, params, entropy, seed)
+        chosen = choose(matrix, logits, labels, forgotten, params, entropy, seed)
     arrays: dict[str, NDArray[Any]] = {"labels": chosen.labels, "targets": chosen.targets, "reasoning": chosen.reasoning}
     means = chosen.targets.mean(axis=0)
     shares = {

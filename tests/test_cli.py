@@ -49,6 +49,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
         "params",
         "process",
         "promote",
+        "purge",
         "request",
         "rollback",
         "run",

@@ -23,7 +23,7 @@ ALLOWED = {
     "pydantic": ("megu/config.py", "megu/lineage/dossier.py"),
     "typer": ("megu/cli.py", "megu/commands/"),
     "rich": ("megu/terminal.py", "megu/cli.py"),
-    "cryptography": ("megu/lineage/keys.py", "megu/lineage/dossier.py"),
+    "cryptography": ("megu/lineage/keys.py", "megu/lineage/dossier.py", "megu/purge/document.py"),
     "pickle": (),
     "joblib": (),
 }

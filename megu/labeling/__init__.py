@@ -6,6 +6,7 @@ Nothing here knows what is to be forgotten, so one judgement of a data set serve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -26,21 +27,37 @@ def label(dataset: Dataset, labeler: Labeler, exemplars: int, references: int, s
     """
     question = ask_about(dataset, exemplars, references, seed)
     judged = labeler.judge(question)
-    S = similarity(judged.q, question.exemplar_class, dataset.classes)
+    S = similarity(judged.q, question.exemplar_class, question.concepts)
+    there, count = present(dataset), dataset.num_classes
+    if len(there) < count:
+        # A class whose images were erased is not judged, nor judged by: it looks like itself and nothing else.
+        whole = np.eye(count)
+        whole[np.ix_(there, there)] = S
+        shape = (len(question.exemplar_ids), count)
+        q, abstained = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+        q[:, there], abstained[:, there] = judged.q, judged.abstained
+        classes = there[question.exemplar_class]
+        return Labeling(whole, q, abstained, classes, question.exemplar_ids, labeler.identity, judged.record)
     ids, classes = question.exemplar_ids, question.exemplar_class
     return Labeling(S, judged.q, judged.abstained, classes, ids, labeler.identity, judged.record)
 
 
+def present(dataset: Dataset) -> NDArray[np.int64]:
+    """The classes that have training images; after an erasure one may have none."""
+    return np.unique(np.asarray(dataset.train.labels, dtype=np.int64))
+
+
 def ask_about(dataset: Dataset, exemplars: int, references: int, seed: int) -> Question:
-    """The question that a data set comes to: its exemplars, and the references beside them."""
-    chosen, known = choose(dataset.train, dataset.classes, exemplars, references, seed)
+    """The question that a data set comes to: its exemplars, and the references beside them, of the classes that have images."""
+    there = present(dataset)
+    chosen, known = choose(dataset.train, dataset.classes, exemplars, references, seed, there.tolist())
     flat = chosen.reshape(-1)
     images = np.asarray(dataset.train.images[known.reshape(-1)])
     return Question(
-        concepts=dataset.classes,
+        concepts=tuple(dataset.classes[k] for k in there),
         references=images.reshape(*known.shape, *images.shape[1:]),
         exemplars=np.asarray(dataset.train.images[flat]),
-        exemplar_class=np.repeat(np.arange(dataset.num_classes), exemplars),
+        exemplar_class=np.repeat(np.arange(len(there)), exemplars),
         exemplar_ids=dataset.train.ids[flat],
     )
 
@@ -59,18 +76,24 @@ def similarity(q: NDArray[Any], exemplar_class: NDArray[Any], concepts: tuple[st
 
 
 def choose(
-    train: Partition, concepts: tuple[str, ...], exemplars: int, references: int, seed: int
+    train: Partition,
+    concepts: tuple[str, ...],
+    exemplars: int,
+    references: int,
+    seed: int,
+    classes: Sequence[int] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions in the training images: exemplars (K, n) and references (K, P), disjoint, no image twice.
+    """Positions in the training images: exemplars (K, n) and references (K, P), disjoint, no image twice; of all classes, or some.
 
     Chosen by the hash of (seed, id), so they stay the same images when the data set grows or is reordered, but for those that
     a new image displaces.
     """
     wanted = exemplars + references
     key = str(seed).encode()
-    chosen = np.empty((len(concepts), wanted), dtype=np.int64)
-    for k, name in enumerate(concepts):
-        positions = np.flatnonzero(train.labels == k)
+    asked = range(len(concepts)) if classes is None else classes
+    chosen = np.empty((len(asked), wanted), dtype=np.int64)
+    for row, k in enumerate(asked):
+        name, positions = concepts[k], np.flatnonzero(train.labels == k)
         first = dict(zip(train.ids[positions].tolist()[::-1], positions.tolist()[::-1], strict=True))
         if len(first) < wanted:
             raise MeguError(
@@ -78,7 +101,7 @@ def choose(
                 "lower labeling.exemplars or labeling.references",
             )
         order = sorted(first, key=lambda identifier: blake2b(identifier, digest_size=16, key=key).digest())
-        chosen[k] = [first[identifier] for identifier in order[:wanted]]
+        chosen[row] = [first[identifier] for identifier in order[:wanted]]
     return chosen[:, :exemplars], chosen[:, exemplars:]
 
 

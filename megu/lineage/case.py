@@ -11,6 +11,7 @@ from megu.lineage.record import Record
 from megu.project import Project
 
 if TYPE_CHECKING:
+    from megu.purge.erasures import Erasures
     from megu.tracking.lineage import MlflowClient
 
 JSON = Any
@@ -62,7 +63,7 @@ class Opened:
 class Case:
     """One dossier under verification. project: where the rest of it may be. connected: MLflow, or unreachable: why it cannot be asked.
 
-    trusted: public keys (hex) that may have signed. memo: what was asked of MLflow already.
+    trusted: public keys (hex) that may have signed. memo: what was asked of MLflow already. erasures: what purges account for.
     """
 
     project: Project | None
@@ -71,6 +72,22 @@ class Case:
     unreachable: str
     trusted: Sequence[str]
     memo: dict[str, JSON] = field(default_factory=dict)
+    erasures: Erasures | None = None
+
+    def erased(self, digest: str) -> str | None:
+        """The purge that erased the content with this SHA-256, in words; None where none did."""
+        return self.erasures.file(digest) if self.erasures else None
+
+    def without_erased(
+        self, name: str, wrong: Sequence[str], missing: Sequence[str], erased: Sequence[str], said: str
+    ) -> Check:
+        """`summed`, where some things are gone because a purge erased them: no fault where that counts, else not to be checked."""
+        if not erased:
+            return summed(name, wrong, missing, said)
+        words = f"{len(erased)} {erased[0]}"
+        if self.erasures is not None and self.erasures.accepted:
+            return summed(name, wrong, missing, f"{said}, {words}")
+        return summed(name, wrong, [*missing, f"{words} (--sealed takes that as it should be)"], said)
 
     @property
     def dossier(self) -> Dossier:

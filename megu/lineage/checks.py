@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from megu.gate import GateParams, judge
 from megu.lineage import format1
@@ -16,6 +16,9 @@ from megu.lineage.record import Record, faults, root
 from megu.report.words import headline
 from megu.stages import Result
 from megu.store import Ref, sha256_file
+
+if TYPE_CHECKING:
+    from megu.purge.document import DataErased
 
 
 def signature(case: Case) -> Check:
@@ -117,6 +120,8 @@ def commitments(case: Case) -> Check:
     ids = _ids(case)
     if positions is None or ids is None:
         return Check(name, None, "the data set or the split is not here to make them again")
+    if (purged := _purged(case)) is not None:
+        return _commitments_after(case, key, ids, positions, purged)
     forget = [bytes(value) for value in ids[positions["forget"]]]
     retain = [bytes(value) for value in ids[positions["retain"]]]
     wrong = [] if commit_all(key, forget) == case.opened.forgotten else ["they are not those to the forgotten samples"]
@@ -125,6 +130,41 @@ def commitments(case: Case) -> Check:
     counts = {group: len(positions[group]) for group in ("forget", "retain", "test_forget", "test_retain")}
     wrong += differences({group: getattr(scope, group) for group in counts}, counts)
     return summed(name, wrong, [], f"{scope.commitments:,} forgotten samples, {scope.retain:,} retained")
+
+
+def _purged(case: Case) -> list[DataErased] | None:
+    """The versions that purges made of the run's data set, where the last of them is the one that is here; else None."""
+    from megu.data import pins as dvc_pins
+
+    if case.project is None or case.erasures is None or not (steps := case.erasures.data(case.dossier.data.dvc_hash)):
+        return None
+    folder = case.project.data(case.dossier.data.name)
+    return steps if folder.is_dir() and vars(dvc_pins.hash_dir(folder)) == steps[-1].after else None
+
+
+def _commitments_after(case: Case, key: bytes, ids: Any, positions: Any, purged: list[DataErased]) -> Check:
+    """`commitments`, where rows of the data set are gone: those that are here are what they should be, and with the commitments to those
+    that are gone they make up the old data set; the retain set was recomputed by the purge before it erased them."""
+    from megu.purge.erasures import kept_positions, makes_up
+
+    name, scope = "commitments", case.dossier.scope
+    assert case.erasures is not None
+    here, gone = kept_positions(positions["forget"], purged)
+    known = {commitment for entry in purged for commitment in entry.train.each()}
+    recorded = case.opened.forgotten
+    parts = {recorded[start : start + SIZE] for start in range(0, len(recorded), SIZE)}
+    wrong = []
+    if parts - known != {commit(key, bytes(value)) for value in ids[here]} - known:
+        wrong.append("they are not those to the forgotten samples")
+    if not makes_up(key, ids, purged):
+        wrong.append("what is here and what was erased are not together the data set of the run")
+    counts = {group: len(positions[group]) for group in ("forget", "retain", "test_forget", "test_retain")}
+    wrong += differences({group: getattr(scope, group) for group in counts}, counts)
+    rows = sum(len(entry.train.positions) for entry in purged)
+    said = f"{scope.commitments:,} forgotten samples, {gone:,} of them among the {rows:,} rows {case.erasures.by(purged[-1])}"
+    if case.erasures.witnessed(case.dossier.run.mlflow_run_id, case.seal.seal):
+        return summed(name, wrong, [], f"{said}; the retain set was recomputed before")
+    return summed(name, wrong, ["the retain set was not recomputed before rows of it were erased"], said)
 
 
 def _ids(case: Case) -> Any:
@@ -143,35 +183,41 @@ def files(case: Case) -> Check:
     refs = {f"{record.label}/{name}": ref for record in case.records for name, ref in record.refs.items()}
     if case.project is None:
         return Check("files", None, f"the {len(refs)} files of the stages are not here")
-    wrong, missing, seen = [], [], dict[Path, bool]()
+    wrong, missing, erased, seen = [], [], list[str](), dict[Path, bool]()
     for name, ref in refs.items():
         path = case.project.store.path(ref)
         if not path.is_file():
-            missing.append(f"{name} is not in the store")
+            if (by := case.erased(ref.sha256)) is not None:
+                erased.append(by)
+            else:
+                missing.append(f"{name} is not in the store")
             continue
         if path not in seen:
             seen[path] = case.project.store.holds(ref)
         if not seen[path]:
             wrong.append(f"{name} has changed ({path.name[:16]}…)")
-    return summed("files", wrong, missing, f"{len(refs)} files of the stages are what they were")
+    said = f"{len(refs) - len(erased)} files of the stages are what they were"
+    return case.without_erased("files", wrong, missing, erased, said)
 
 
 def kept_results(case: Case) -> Check:
     """The kept results, which later runs use."""
     if case.project is None:
         return Check("kept results", None, "they are not here")
-    wrong, missing, again = [], [], 0
+    wrong, missing, erased, again = [], [], list[str](), 0
     for record in case.records:
         path = case.project.results / record.key
         if not path.is_file():
-            missing.append(f"the kept result of {record.label} is gone")
+            if (by := case.erased(case.dossier.results[record.label])) is not None:
+                erased.append(by)
+            else:
+                missing.append(f"the kept result of {record.label} is gone")
         elif sha256_file(path) != case.dossier.results[record.label]:
             if not _made_again(path, record):
                 wrong.append(f"the kept result of {record.label} has changed")
             again += 1
-    return summed(
-        "kept results", wrong, missing, f"{len(case.records)} kept results" + (f", {again} made again since" if again else "")
-    )
+    said = f"{len(case.records) - len(erased)} kept results" + (f", {again} made again since" if again else "")
+    return case.without_erased("kept results", wrong, missing, erased, said)
 
 
 def _made_again(path: Path, record: Record) -> bool:
@@ -199,6 +245,10 @@ def data(case: Case) -> Check:
     found = dvc_pins.hash_dir(folder)
     if (found.md5, found.size, found.nfiles) == (facts.dvc_hash, facts.size, facts.nfiles):
         return Check(name, True, f"{facts.name} has the DVC hash {facts.dvc_hash}")
+    if (purged := _purged(case)) is not None and case.erasures is not None:
+        rows = sum(len(entry.train.positions) + len(entry.test.positions) for entry in purged)
+        erased = [case.erasures.by(purged[-1])] * rows
+        return case.without_erased(name, [], [], erased, f"{facts.name} has the DVC hash {found.md5}, made of {facts.dvc_hash}")
     pinned = dvc_pins.read(case.project.root).get(facts.name)
     if pinned == found:
         return Check(name, None, f"data.dvc pins a newer version of {facts.name}; this run's was {facts.dvc_hash}")
@@ -238,7 +288,12 @@ def index(case: Case) -> Check:
         elif sha256_file(kept.path(name)) != name:
             wrong.append(f"its {what} set has changed")
     key, ids = Keys(case.project.keys).commitment_key(), _ids(case)
-    if key is not None and ids is not None and not wrong and sha256(commit_all(key, (bytes(i) for i in ids))) != row.trained:
+    if key is not None and ids is not None and not wrong and (purged := _purged(case)) is not None:
+        from megu.purge.erasures import makes_up
+
+        if row.trained != purged[0].trained or not makes_up(key, ids, purged):
+            wrong.append("its training set is not what is here and what was erased")
+    elif key is not None and ids is not None and not wrong and sha256(commit_all(key, (bytes(i) for i in ids))) != row.trained:
         data_moved = data(case).holds is not True
         (missing if data_moved else wrong).append("its training set is not that of the data set")
     return summed("index", wrong, missing, "which samples this run saw is indexed")

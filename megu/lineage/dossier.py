@@ -239,7 +239,7 @@ def parse(content: bytes, where: str) -> Dossier:
 
     Raises `megu.lineage.record.Newer` for a newer format, `MeguError` for a cut file, an unknown field or a value of a wrong type.
     """
-    dossier = _strict(Dossier, content, where)
+    dossier = _known(Dossier, content, where)
     if (dossier.evidence.gate is None) != (dossier.format == 1):
         raise MeguError(f"{where}: the field evidence.gate is not of format {dossier.format}", "it is not as megu wrote it")
     return dossier
@@ -247,15 +247,13 @@ def parse(content: bytes, where: str) -> Dossier:
 
 def parse_seal(content: bytes, where: str) -> Seal:
     """Read a ``seal.json``; raises as `parse` does."""
-    seal = _strict(Seal, content, where)
+    seal = _known(Seal, content, where)
     if seal.signed != (seal.public is not None) or seal.signed != (seal.signature is not None):
         raise MeguError(f"{where} says half of a signature", "it is not as megu wrote it")
     return seal
 
 
-def _strict(kind: type[T], content: bytes, where: str) -> T:
-    from pydantic import TypeAdapter, ValidationError
-
+def _known(kind: type[T], content: bytes, where: str) -> T:
     try:
         value = json.loads(content)
     except ValueError as error:
@@ -263,6 +261,13 @@ def _strict(kind: type[T], content: bytes, where: str) -> T:
     if not isinstance(value, Mapping):
         raise MeguError(f"{where} is not a dossier's", "name a folder that megu wrote")
     newer_is_refused(value.get("format"), FORMAT, where)
+    return strict(kind, content, where)
+
+
+def strict(kind: type[T], content: bytes, where: str) -> T:
+    """A strict dataclass from JSON; raises `MeguError` naming the field that is unknown, missing or of a wrong type."""
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         return TypeAdapter(kind).validate_json(content, strict=True)
     except ValidationError as failed:

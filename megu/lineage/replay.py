@@ -22,6 +22,8 @@ POINTS, NATS = 0.5, 0.02
 def metrics_again(case: Case) -> Check:
     """Predict and evaluate afresh: original, unlearned model, and the retrain where there was one only."""
     name = "metrics again"
+    if (gone := _erased(case, name)) is not None:
+        return gone
     if (case.project is None) or files(case).holds is not True:
         return Check(name, None, "the weights or the split are not here as they were")
     dataset = _dataset(case)
@@ -68,6 +70,13 @@ def _differs(name: str, recorded: float | None, found: float | None, exact: bool
     return [] if abs(recorded - found) <= allowed else [f"{name} was {recorded:.4f}, is {found:.4f}"]
 
 
+def _erased(case: Case, name: str) -> Check | None:
+    """What is said where a purge has taken what would be measured; None where none has."""
+    if case.erasures is None or not (steps := case.erasures.data(case.dossier.data.dvc_hash)):
+        return None
+    return case.without_erased(name, [], [], [f"data set {case.erasures.by(steps[-1])}"], "cannot be measured again")
+
+
 def _dataset(case: Case) -> Dataset | None:
     from megu.data import arrays, pins
 
@@ -105,6 +114,8 @@ def served_form(case: Case) -> Check:
     name, recorded = "served form", case.dossier.tracked.version
     if recorded is None:
         return Check(name, True, "none was registered")
+    if (gone := _erased(case, name)) is not None:
+        return gone
     if case.connected is None or case.project is None or (dataset := _dataset(case)) is None:
         return Check(name, None, "MLflow or the data set is not here")
     from megu.data.tensors import ImageSet

@@ -75,13 +75,15 @@ def artifacts_in_mlflow(case: Case) -> Check:
         if folder is None:
             return Check(name, None, "they are gone")
         found = {path: digest for path, digest in lineage.hashes(folder).items() if not path.startswith(f"{lineage.FOLDER}/")}
-    return _files(name, recorded, found, f"{len(recorded)} files are what they were")
+    return _files(case, name, recorded, found, f"{len(set(recorded) & set(found))} files are what they were")
 
 
-def _files(name: str, recorded: Mapping[str, str], found: Mapping[str, str], said: str) -> Check:
+def _files(case: Case, name: str, recorded: Mapping[str, str], found: Mapping[str, str], said: str) -> Check:
     wrong = [f"{path} has changed" for path, digest in recorded.items() if path in found and found[path] != digest]
     wrong += [f"{path} was added" for path in found if path not in recorded]
-    return summed(name, wrong, [f"{path} is gone" for path in recorded if path not in found], said)
+    gone = {path: case.erased(digest) for path, digest in recorded.items() if path not in found}
+    missing = [f"{path} is gone" for path, by in gone.items() if by is None]
+    return case.without_erased(name, wrong, missing, [by for by in gone.values() if by is not None], said)
 
 
 def model_version(case: Case) -> Check:
@@ -97,7 +99,9 @@ def model_version(case: Case) -> Check:
     assert case.connected is not None
     found = lineage.version_facts(case.connected, recorded["name"], recorded["version"])
     if found is None:
-        return Check(name, None, f"models:/{recorded['name']}/{recorded['version']} is gone")
+        by = case.erasures.version(recorded["name"], recorded["version"]) if case.erasures else None
+        which = f"models:/{recorded['name']}/{recorded['version']}"
+        return case.without_erased(name, [], [] if by else [f"{which} is gone"], [by] if by else [], which)
     plain = [key for key in recorded if key not in ("tags", "files")]
     wrong = differences({key: recorded[key] for key in plain}, {key: found[key] for key in plain})
     wrong += [f"tag {text}" for text in differences(recorded["tags"], found["tags"], more=False)]
@@ -110,8 +114,9 @@ def model_version(case: Case) -> Check:
     if not files.get(WEIGHTS) == recorded["tags"].get(DIGEST_TAG) == case.dossier.models.unlearned:
         wrong.append("its weights are not the unlearned model's")
     wrong += [f"{path} is not what its source compiles to" for path in odd]
-    checked = _files(name, recorded["files"], {path: digest for path, digest in files.items() if path not in caches}, "")
-    said = f"models:/{recorded['name']}/{recorded['version']}: {len(recorded['files'])} files, weights {case.dossier.models.unlearned[:16]}…"
+    plain_files = {path: digest for path, digest in files.items() if path not in caches}
+    checked = _files(case, name, recorded["files"], plain_files, f"{len(recorded['files'])} files")
+    said = f"models:/{recorded['name']}/{recorded['version']}: {checked.says}, weights {case.dossier.models.unlearned[:16]}…"
     said += f"; tags added since: {', '.join(later)}" if later else ""
     found_wrong, gone = ([checked.says] if checked.holds is state else [] for state in (False, None))
     return summed(name, wrong + found_wrong, gone, said)

@@ -22,7 +22,9 @@ from megu.lineage.dossier import FORGOTTEN, MAIN, NAMES, RECORDS, SEAL, sha256
 from megu.lineage.keys import Keys
 from megu.lineage.record import Newer, from_lines
 from megu.project import Project
-from megu.store import Missing
+from megu.purge import erasures as purges
+from megu.purge.document import is_name as is_purge
+from megu.store import Missing, sha256_file
 
 if TYPE_CHECKING:
     from megu.tracking.lineage import MlflowClient
@@ -56,11 +58,13 @@ class Report:
         }
 
 
-def verify(target: str, project: Project | None, *, replay: bool = False, trusted: Sequence[str] = ()) -> Report:
+def verify(
+    target: str, project: Project | None, *, replay: bool = False, trusted: Sequence[str] = (), sealed: bool = False
+) -> Report:
     """Check a dossier: ``target`` is a folder, a run id or ``models:/name/version``.
 
     project: the one at hand, None outside of any. replay: evaluate again from the weights (minutes on a large set).
-    trusted: public keys in hex; else the project's own.
+    trusted: public keys in hex; else the project's own. sealed: take what a purge of this run erased as it should be.
 
     Raises `MeguError` when there is no such dossier.
     """
@@ -78,12 +82,42 @@ def verify(target: str, project: Project | None, *, replay: bool = False, truste
             found_out.append(said)
         if not whole:
             return Report(target, found.run_id, "", "", found_out)
-        case = Case(project, whole[0][1], found.connected, found.unreachable, trusted or _own(project))
+        run_id = whole[0][1].dossier.run.mlflow_run_id
+        erasures = purges.load(project, found.purges, trusted or own_key(project), run_id, sealed)
+        case = Case(project, whole[0][1], found.connected, found.unreachable, trusted or own_key(project), erasures=erasures)
         found_out.extend(_all(case, replay))
+        if found.purges or erasures.covering or sealed:
+            found_out.append(_purge(case, erasures))
         return Report(target, case.dossier.run.mlflow_run_id, case.dossier.root, case.seal.seal, found_out)
 
 
-def _own(project: Project | None) -> list[str]:
+def _purge(case: Case, erasures: purges.Erasures) -> Check:
+    """The purges of this run: signed, of this very dossier, and what they erased is still gone."""
+    name, wrong = "purge", [*erasures.problems]
+    for document in erasures.covering:
+        covered = next(run for run in document.purge.covers if run.mlflow_run_id == erasures.run_id)
+        if (covered.seal, covered.forgotten) != (case.seal.seal, case.dossier.files[FORGOTTEN]):
+            wrong.append(f"the purge {document.seal[:12]}… is of another dossier of this run")
+    back = [
+        entry.what
+        for document in erasures.covering
+        for entry in document.purge.erased
+        if case.project is not None
+        and entry.sha256 is not None
+        and (path := case.project.root / entry.what).is_file()
+        and sha256_file(path) == entry.sha256
+    ]
+    wrong += [f"{what} was erased and is back" for what in back]
+    if not erasures.covering and not wrong:
+        return Check(name, True, "none is of this run")
+    count = sum(len(document.purge.erased) for document in erasures.covering)
+    left = [entry for document in erasures.covering for entry in document.purge.residual]
+    said = f"{len(erasures.covering)} signed, {count} erased, {len(left)} said to be left"
+    return Check(name, False, "; ".join(wrong)) if wrong else Check(name, True, said)
+
+
+def own_key(project: Project | None) -> list[str]:
+    """The project's own public key, in hex, where it has one."""
     from megu.lineage.keys import read_public
 
     if project is None or not Keys(project.keys).public.is_file():
@@ -104,12 +138,16 @@ def _reach(project: Project | None) -> tuple[MlflowClient | None, str]:
 
 @dataclass(frozen=True)
 class Copies:
-    """The copies of one run's dossier: their files by where they are; no files where one should be and is gone."""
+    """The copies of one run's dossier: their files by where they are; no files where one should be and is gone.
+
+    purges: the documents of purges beside them, by place and name: they came later and are no part of the dossier.
+    """
 
     run_id: str
     places: Mapping[str, Mapping[str, bytes]]
     connected: MlflowClient | None
     unreachable: str
+    purges: Mapping[str, bytes]
 
 
 def copies(target: str, project: Project | None, stack: ExitStack) -> Copies:
@@ -144,7 +182,9 @@ def copies(target: str, project: Project | None, stack: ExitStack) -> Copies:
         raise MeguError(
             f"there is no dossier of {target}", "name a finished run's MLflow id, a models:/name/version or a folder"
         )
-    return Copies(run_id, places, connected, unreachable)
+    beside = {f"{place}: {name}": files[name] for place, files in places.items() for name in files if is_purge(name)}
+    plain = {place: {name: files[name] for name in files if not is_purge(name)} for place, files in places.items()}
+    return Copies(run_id, plain, connected, unreachable, beside)
 
 
 def _run_of(files: Mapping[str, bytes]) -> str | None:

@@ -161,7 +161,10 @@ class Run:
     @classmethod
     @answered
     def start(cls, home: Path, experiment: str, name: str, tags: Mapping[str, Any]) -> Run:
-        """A new run, status RUNNING, in an experiment that is created when needed (its artifacts then lie in the home)."""
+        """A new run, status RUNNING, in an experiment that is created when needed (its artifacts then lie in the home).
+
+        Runs whose process was killed are marked first: see `megu.tracking.orphans`.
+        """
         connected = client(home)
         found = connected.get_experiment_by_name(experiment)
         if found is None:
@@ -175,7 +178,11 @@ class Run:
             )
         else:
             experiment_id = found.experiment_id
-        run = connected.create_run(experiment_id, run_name=name, tags={key: str(value)[:_TAG] for key, value in tags.items()})
+        from megu.tracking import orphans
+
+        orphans.mark(connected)
+        own = {**tags, orphans.PROCESS_TAG: orphans.this_process()}
+        run = connected.create_run(experiment_id, run_name=name, tags={key: str(value)[:_TAG] for key, value in own.items()})
         return cls(connected, run.info.run_id, experiment_id)
 
     @answered

@@ -1,0 +1,210 @@
+"""Kill a run at random moments, run again, and see whether anything is lost, left or another.
+
+    python benchmarks/crash.py [--times N] [--seed S] [--keep FOLDER]
+
+Makes a tiny project of the first Fashion-MNIST images and runs it once without a kill. Then N times: everything kept is removed, a run
+is killed (SIGKILL; every other time its children too), and the next one has to end with the same root. It runs in processes that are forked
+from one that has imported everything, on a Prefect server that stays up, so a moment of the kill is one of the flow, not of an import. Prints
+a line a kill and a JSON object at the end; exit code 1 when something was not as it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = (asked.keep or Path(temporary) / "project").resolve()
+        os.environ["MEGU_PROJECT"] = str(root)
+        for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+            os.environ.pop(name, None)
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        make(root)
+        from megu import services
+        from megu.project import Project
+
+        home = Project(root).home
+        services._START_S = 900.0  # on a machine that does other things too
+        try:
+            prefect, mlflow = free_port(), free_port()
+            started = services.up(home, prefect_port=prefect, mlflow_port=mlflow)
+            os.environ["PREFECT_API_URL"] = f"{started[0].url}/api"
+            return crash(root, asked.times, random.Random(asked.seed))
+        finally:
+            services.down(home)
+
+
+def make(root: Path) -> None:
+    from lineage_fixtures import make_project
+
+    from megu.data import arrays, providers
+
+    if not (root / "params.yaml").is_file():
+        fetched = providers.fetch(ROOT, "fashion-mnist")
+        root.mkdir(parents=True, exist_ok=True)
+        make_project(root, arrays.load(fetched.dataset_path))
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def start() -> int:
+    """The process id of a run that has begun."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setsid()
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        from flows.unlearn import unlearn
+
+        unlearn()
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        os._exit(1)
+    os._exit(0)
+
+
+def finished(child: int, limit: float = 600.0) -> bool:
+    """Wait for a run; whether it ended well."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.02)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def crash(root: Path, times: int, chance: random.Random) -> int:
+    import flows.unlearn  # noqa: F401 - before the forks
+    from megu.project import Project
+    from megu.tracking import warm_up
+
+    warm_up()
+    project = Project(root)
+    if not finished(start()):
+        raise SystemExit("the run without a kill failed")
+    forget(project)
+    began = time.monotonic()
+    if not finished(start()):
+        raise SystemExit("the second run without a kill failed")
+    whole = time.monotonic() - began
+    first = newest(project)
+    wrong: list[str] = []
+    moments: list[float] = []
+    ended, left, orphans = Counter[str](), 0, 0
+    for number in range(1, times + 1):
+        forget(project)
+        before = {path.name for path in project.dossiers.glob("*")}
+        moment, child = chance.uniform(0.0, whole), start()
+        time.sleep(moment)
+        alive = not os.waitpid(child, os.WNOHANG)[0]
+        if alive:
+            (os.killpg if number % 2 else os.kill)(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        moments.append(moment)
+        stage = last_stage(project)
+        ended[stage] += 1
+        problems = [] if finished(start()) else ["the next run failed"]
+        found = state(project)
+        left = len(found["left"])
+        orphans = len(found["killed"])
+        if newest(project)["root"] != first["root"]:
+            problems.append("another root")
+        if found["running"]:
+            problems.append(f"runs that never end: {found['running']}")
+        if found["unlabelled"]:
+            problems.append(f"orphans without a label: {found['unlabelled']}")
+        if lost := before - {path.name for path in project.dossiers.glob("*")}:
+            problems.append(f"dossiers lost: {sorted(lost)}")
+        print(
+            f"{number:3} killed at {moment:5.1f} s of {whole:.1f} ({stage}): {'; '.join(problems) or 'the same root'}",
+            flush=True,
+        )
+        wrong += [f"{number}: {problem}" for problem in problems]
+    from megu.leftovers import sweep
+    from megu.lineage.verify import verify
+
+    checked = verify(newest(project)["run"]["mlflow_run_id"], project)
+    wrong += [f"{check.name}: {check.says}" for check in checked.checks if check.holds is False]
+    swept = sweep(project, quiet=0)
+    summary = {
+        "kills": times,
+        "seconds of a run": round(whole, 1),
+        "after": dict(ended),
+        "marked as orphans": orphans,
+        "verify of the last run": checked.exit_code,
+        "temporary files swept at the end": len(swept),
+        "temporary files left by kills": left,
+        "wrong": wrong,
+    }
+    print(json.dumps(summary))
+    return 1 if wrong else 0
+
+
+def forget(project: Any) -> None:
+    """Remove what is kept, so that the next run computes everything. Its database, its dossiers and its keys stay."""
+    for folder in (project.results, project.store.root, project.checkpoints):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def last_stage(project: Any) -> str:
+    """The stage whose result was kept last before the kill."""
+    kept = sorted(project.results.glob("*-*"), key=lambda path: path.stat().st_mtime_ns) if project.results.is_dir() else []
+    return kept[-1].name.rsplit("-", 1)[0] if kept else "nothing"
+
+
+def newest(project: Any) -> dict[str, Any]:
+    found = [json.loads(path.read_bytes()) for path in project.dossiers.glob("*/dossier.json")]
+    return max(found, key=lambda dossier: dossier["run"]["created"])
+
+
+def state(project: Any) -> dict[str, list[str]]:
+    """What MLflow says of its runs, read from its database so that nothing is changed by asking, and temporary files."""
+    import sqlite3
+
+    from megu.leftovers import left
+    from megu.tracking.orphans import ORPHAN_TAG
+
+    with sqlite3.connect(project.home / "mlflow.db") as opened:
+        runs = opened.execute("SELECT run_uuid, status FROM runs").fetchall()
+        tagged = {run for (run,) in opened.execute("SELECT run_uuid FROM tags WHERE key = ?", (ORPHAN_TAG,))}
+    return {
+        "running": [run for run, status in runs if status == "RUNNING"],
+        "killed": [run for run, status in runs if status == "KILLED" and run in tagged],
+        "unlabelled": [run for run, status in runs if status not in ("FINISHED", "RUNNING") and run not in tagged],
+        "left": [str(path) for path in left(project, quiet=0)],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

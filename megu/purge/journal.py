@@ -1,0 +1,64 @@
+"""What a purge needs to know after a kill: the plan, the samples to look for, and the data sets' new versions, ready to take their place.
+
+The folder ``.megu/purge/`` appears whole, before anything is erased, and goes when the verdict is published. While it is there it holds the
+forgotten images themselves, which the last search needs: an unfinished purge is not an erasure, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megu.data.arrays import atomic_folder
+from megu.project import Project
+from megu.purge.needles import Needles
+from megu.purge.places import JOURNAL
+from megu.purge.plan import Plan
+from megu.store import canonical_json
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The journal of a project's purge. Creating the object touches nothing on disk."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, project: Project) -> Journal:
+        return cls(project.home / JOURNAL)
+
+    @property
+    def open(self) -> bool:
+        """Whether a purge has begun and is not finished."""
+        return (self.root / "plan.json").is_file()
+
+    def begin(self, needles: Sequence[Needles], prepare: Callable[[Path], Plan]) -> Plan:
+        """Write the journal. prepare: puts the new versions of the data sets below a folder, and returns the plan with their hashes."""
+        with atomic_folder(self.root) as folder:
+            plan = prepare(folder / "data")
+            for number, entry in enumerate(needles):
+                np.save(folder / f"images-{number}.npy", entry.images, allow_pickle=False)
+                np.save(folder / f"ids-{number}.npy", entry.ids, allow_pickle=False)
+            (folder / "plan.json").write_bytes(canonical_json(plan.to_json()))
+        return plan
+
+    def plan(self) -> Plan:
+        return Plan.from_json(json.loads((self.root / "plan.json").read_bytes()))
+
+    def needles(self) -> list[Needles]:
+        def read(name: str) -> Any:
+            return np.load(self.root / name, allow_pickle=False)
+
+        count = len(list(self.root.glob("images-*.npy")))
+        return [Needles(read(f"images-{number}.npy"), read(f"ids-{number}.npy")) for number in range(count)]
+
+    def end(self) -> None:
+        """Take it away; the plan first, so that half of a journal is none."""
+        (self.root / "plan.json").unlink(missing_ok=True)
+        shutil.rmtree(self.root, ignore_errors=True)

@@ -1,0 +1,230 @@
+"""A purge from beginning to end: plan, journal, erase, look again, sign, publish."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from megu.data.arrays import atomic_folder
+from megu.data.dvc import file_lock
+from megu.errors import MeguError
+from megu.lineage.keys import Keys, read_public, signer
+from megu.project import Project
+from megu.purge import act, places, plan
+from megu.purge.document import ERASED, FORMAT, RESIDUAL, RETAINED, Entry, Purge, Sealed, Surface, file_name, parse, sealed
+from megu.purge.journal import Journal
+from megu.purge.params import PurgeParams
+from megu.purge.plan import Plan
+from megu.purge.scan import Scanner
+from megu.purge.sought import sought, targets
+from megu.store import writing
+
+if TYPE_CHECKING:
+    from megu.tracking.lineage import MlflowClient
+
+Connected = tuple["MlflowClient | None", str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A plan, or what came of it. sealed: the document, None of a plan only. resumed: whether an unfinished purge was gone on with."""
+
+    plan: Plan
+    surfaces: list[Surface]
+    sealed: Sealed | None
+    resumed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        kinds = [asdict(action) for action in self.plan.actions]
+        entries = {name: [asdict(entry) for entry in getattr(self.plan, name)] for name in ("retained", "residual")}
+        return {
+            "applied": self.sealed is not None,
+            "seal": self.sealed.seal if self.sealed else None,
+            "covers": [asdict(entry) for entry in self.plan.covers],
+            "surfaces": [asdict(surface) for surface in self.surfaces],
+            "actions": kinds,
+            **entries,
+            "looked": self.plan.looked,
+        }
+
+
+def dry_run(project: Project, names: Sequence[str], params: PurgeParams) -> Outcome:
+    """What `apply` would do; changes nothing."""
+    connected, why = _reach(project)
+    runs = targets(project, names)
+    found = sought(project, runs, params.test_images)
+    made, _ = plan.make(project, runs, found, params, plan.tracked(project, connected, why), newest(project))
+    return Outcome(made, _expected(made), None)
+
+
+def apply(project: Project, names: Sequence[str], params: PurgeParams, key_file: Path | None = None) -> Outcome:
+    """Purge, or finish a purge that was stopped, whatever is named now. With nothing to erase, nothing is signed.
+
+    Raises `MeguError` when there is no key to sign with, a run is under way, or something cannot be erased now.
+    """
+    signing = signer(Keys(project.keys), key_file)
+    if signing is None:
+        raise MeguError(
+            "there is no key to sign with, and nobody need believe an unsigned purge", "make one: `megu keys create`"
+        )
+    commitments = Keys(project.keys).commitment_key()
+    if commitments is None:
+        raise MeguError("the key of the commitments is not here", "put it back into .megu/keys/commitments.key")
+    journal, (connected, why) = Journal.of(project), _reach(project)
+    # Prefect's, MLflow's and DVC's own locks do not keep a run from writing what is being looked for.
+    with file_lock(project.home / "purge.lock"), file_lock(project.home / "data.lock"):
+        resumed = journal.open
+        if resumed:
+            decided = journal.plan()
+        else:
+            _refuse_live_runs(project, connected)
+            runs = targets(project, names)
+            found = sought(project, runs, params.test_images)
+            made, scanners = plan.make(project, runs, found, params, plan.tracked(project, connected, why), newest(project))
+            if not made.actions:
+                return Outcome(made, _expected(made), None)
+            decided = journal.begin(
+                [scanner.needles for scanner in scanners], lambda folder: act.prepare_data(made, found, folder)
+            )
+        scanners = [Scanner(needles) for needles in journal.needles()]
+        act.carry_out(project, decided, journal.root / "data", scanners, commitments, connected)
+        document = sealed(_verdict(project, decided, scanners, plan.tracked(project, connected, why)), signing)
+        publish(project, document, connected)
+        journal.end()
+    return Outcome(decided, document.purge.surfaces, document, resumed)
+
+
+def _reach(project: Project) -> Connected:
+    from megu.tracking import lineage
+
+    try:
+        return lineage.reach(project.home), ""
+    except MeguError as error:
+        return None, error.what
+
+
+def _refuse_live_runs(project: Project, connected: MlflowClient | None) -> None:
+    if connected is None:
+        return
+    from megu.tracking import orphans
+
+    orphans.mark(connected)
+    if running := orphans.running(connected):
+        raise MeguError(f"the run {running[0]} is under way, and may write what is looked for", "wait for it, or stop it")
+
+
+def _expected(made: Plan) -> list[Surface]:
+    """What the verdict would be if all goes as planned."""
+    erased = [Entry(surface=a.surface, what=a.what, sha256=a.sha256, why=a.why, until=None) for a in made.actions]
+    return _surfaces(erased, made.retained, made.residual, planned=True)
+
+
+def _surfaces(
+    erased: Sequence[Entry], retained: Sequence[Entry], residual: Sequence[Entry], *, planned: bool = False
+) -> list[Surface]:
+    """A verdict for every surface."""
+    found = []
+    for name in places.SURFACES:
+        gone, kept, left = ([entry for entry in entries if entry.surface == name] for entries in (erased, retained, residual))
+        count = f"{len(gone):,} {'to erase' if planned else 'erased'}" if gone else "nothing of them is there"
+        if left:
+            says = "; ".join(f"{entry.what}: {entry.why}" for entry in left[:3]) + (
+                f"; and {len(left) - 3} more" if len(left) > 3 else ""
+            )
+            found.append(Surface(name=name, verdict=RESIDUAL, says=f"{count}; left: {says}"))
+        elif kept:
+            says = "; ".join(
+                f"{entry.what}: {entry.why}" + (f", until {entry.until}" if entry.until else "") for entry in kept[:3]
+            )
+            found.append(Surface(name=name, verdict=RETAINED, says=f"{count}; stays: {says}"))
+        else:
+            found.append(Surface(name=name, verdict=ERASED, says=count))
+    return found
+
+
+def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflow: plan.Tracked) -> Purge:
+    """Look everywhere again; what is still found is residual."""
+    hits, digests = plan.look(project, scanners, mlflow)
+    erased = [Entry(surface=a.surface, what=a.what, sha256=a.sha256, why=a.why, until=None) for a in decided.actions]
+    gone = {entry.sha256 for entry in erased if entry.sha256 is not None and entry.surface != places.RESULTS}
+    residual = list(decided.residual)
+    known = {(entry.surface, entry.what) for entry in residual}
+    for path, (surface, found) in hits.items():
+        what = project.relative(path)
+        if (surface, what) not in known:
+            residual.append(Entry(surface=surface, what=what, sha256=digests[path][1], why=str(found), until=None))
+    for path, (surface, digest) in digests.items():
+        if digest in gone and path not in hits:
+            residual.append(
+                Entry(
+                    surface=surface, what=project.relative(path), sha256=digest, why="has come back, or was copied", until=None
+                )
+            )
+    return Purge(
+        format=FORMAT,
+        created=decided.created,
+        previous=decided.previous,
+        key=decided.key,
+        policy=decided.policy,
+        covers=decided.covers,
+        data=decided.data,
+        witnessed=decided.witnessed,
+        erased=erased,
+        retained=decided.retained,
+        residual=residual,
+        surfaces=_surfaces(erased, decided.retained, residual),
+        looked={**plan.counted(scanners), "samples": decided.looked["samples"]},
+        environment=plan.environment(),
+    )
+
+
+def publish(project: Project, document: Sealed, connected: MlflowClient | None) -> None:
+    """Put the document beside each dossier that it covers, into MLflow and into the ledger; where it is already, it stays."""
+    content = document.to_bytes()
+    for covered in document.purge.covers:
+        folder = project.dossiers / covered.mlflow_run_id
+        name = _own_name(folder, content)
+        if not folder.is_dir():
+            with atomic_folder(folder) as made:  # a dossier that is in MLflow only
+                (made / name).write_bytes(content)
+        else:
+            with writing(folder / name) as temporary:
+                temporary.write_bytes(content)
+                temporary.chmod(0o644)
+        if connected is not None:
+            from megu.tracking import lineage, purging
+
+            if lineage.run_facts(connected, covered.mlflow_run_id) is not None:
+                purging.log_purge(connected, covered.mlflow_run_id, name, content, document.seal)
+        if not any(event.facts.get("seal") == document.seal for event in project.ledger.events(covered.mlflow_run_id)):
+            facts = {
+                "seal": document.seal,
+                "dossier": covered.seal,
+                "surfaces": {surface.name: surface.verdict for surface in document.purge.surfaces},
+            }
+            project.ledger.append("purge.done", covered.mlflow_run_id, facts)
+
+
+def _own_name(folder: Path, content: bytes) -> str:
+    number = 1
+    while (folder / file_name(number)).is_file() and (folder / file_name(number)).read_bytes() != content:
+        number += 1
+    return file_name(number)
+
+
+def newest(project: Project) -> str | None:
+    """The seal of the project's newest purge."""
+    if not Keys(project.keys).public.is_file():
+        return None
+    trusted = [read_public(Keys(project.keys).public)]
+    found = []
+    for path in project.dossiers.glob("*/purge*.json"):
+        try:
+            found.append(parse(path.read_bytes(), path.name, trusted))
+        except MeguError:
+            continue
+    return max(found, key=lambda entry: entry.purge.created).seal if found else None

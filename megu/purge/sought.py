@@ -1,0 +1,121 @@
+"""Whom a purge is for: the runs whose requests it fulfils, and the samples that these forgot, where they still are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megu.data import arrays
+from megu.data.arrays import SPLITS, Dataset
+from megu.errors import MeguError
+from megu.lineage.case import Opened
+from megu.lineage.commitments import SIZE, commit, fingerprint
+from megu.lineage.keys import Keys
+from megu.project import Project
+from megu.purge.needles import Needles
+
+Masks = dict[str, NDArray[np.bool_]]
+
+
+def targets(project: Project, names: Sequence[str]) -> list[Opened]:
+    """The dossiers named (as for `megu verify`), or with no name those of all runs that forgot what they should by their own verdict.
+
+    Raises `MeguError` for a name that is none, or a dossier that is not whole.
+    """
+    from megu.lineage.verify import copies, opened
+
+    found = []
+    for name in names or [path.name for path in sorted(project.dossiers.glob("*")) if path.is_dir()]:
+        with ExitStack() as stack:
+            read = [opened(files, place) for place, files in copies(name, project, stack).places.items()]
+        whole = next((dossier for dossier, _ in read if dossier is not None), None)
+        if whole is None:
+            raise MeguError(f"the dossier of {name} cannot be used ({read[0][1].says})", f"`megu verify {name}` says all of it")
+        if names or (not whole.dossier.evidence.failures and "reference" in whole.dossier.evidence.evaluation):
+            found.append(whole)
+    if not found:
+        raise MeguError(
+            "no run here has forgotten what it should by its own verdict",
+            "name the run whose request is fulfilled: `megu purge RUN`",
+        )
+    return sorted({entry.seal.seal: entry for entry in found}.values(), key=lambda entry: entry.dossier.run.created)
+
+
+@dataclass(frozen=True)
+class Sought:
+    """forgotten: the commitments of all forgotten samples. data: each data set here that has some, with the rows that are to go, by split."""
+
+    key: bytes
+    forgotten: frozenset[bytes]
+    data: tuple[tuple[Dataset, Masks], ...]
+
+    @property
+    def count(self) -> int:
+        """Rows that are to go."""
+        return sum(int(mask.sum()) for _, masks in self.data for mask in masks.values())
+
+    def needles(self) -> list[Needles]:
+        """What to look for, one for each form that the images have; distinct images."""
+        found = []
+        for dataset, masks in self.data:
+            images = np.concatenate([np.asarray(getattr(dataset, split).images[masks[split]]) for split in SPLITS])
+            ids = np.concatenate([np.asarray(getattr(dataset, split).ids[masks[split]]) for split in SPLITS])
+            _, first = np.unique(ids, return_index=True)
+            found.append(Needles(images[np.sort(first)], ids[np.sort(first)]))
+        return found
+
+
+def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sought:
+    """The samples of the runs' commitments in every data set under ``data/``: a sample is found by what it is, not by where it was.
+
+    test_images: of a request for a class or sub-class, the test images of the data set that it was made for as well.
+
+    Raises `MeguError` when the key of the commitments is not here.
+    """
+    key = Keys(project.keys).commitment_key()
+    if key is None or any(fingerprint(key) != run.dossier.scope.key for run in runs):
+        raise MeguError("the key of the commitments is not here", "put it back into .megu/keys/commitments.key")
+    forgotten = frozenset(run.forgotten[start : start + SIZE] for run in runs for start in range(0, len(run.forgotten), SIZE))
+    found = []
+    for path in sorted(project.root.glob("data/*/meta.json")):
+        dataset = arrays.load(path.parent)
+        wanted = {split: _of(key, getattr(dataset, split).ids, forgotten) for split in SPLITS}
+        if test_images:
+            for run in runs:
+                if run.dossier.data.name == path.parent.name:
+                    wanted["test"] |= _tested(dataset, run)
+        if any(mask.any() for mask in wanted.values()):
+            # Every copy: an image that is gone from one split is gone from the other, and from every other data set (below).
+            found.append((dataset, wanted))
+    gone = np.concatenate(
+        [np.asarray(getattr(dataset, split).ids[masks[split]]) for dataset, masks in found for split in SPLITS]
+        or [np.empty(0, dtype="S32")]
+    )
+    every = []
+    for path in sorted(project.root.glob("data/*/meta.json")):
+        dataset = arrays.load(path.parent)
+        masks = {split: np.isin(getattr(dataset, split).ids, gone) for split in SPLITS}
+        if any(mask.any() for mask in masks.values()):
+            every.append((dataset, masks))
+    return Sought(key, forgotten, tuple(every))
+
+
+def _of(key: bytes, ids: NDArray[np.bytes_], commitments: frozenset[bytes]) -> NDArray[np.bool_]:
+    return np.fromiter((commit(key, bytes(value)) in commitments for value in ids), dtype=bool, count=len(ids))
+
+
+def _tested(dataset: Dataset, run: Opened) -> NDArray[np.bool_]:
+    """The test images of the classes that a request names."""
+    request = run.dossier.request
+    scenario, names = request["scenario"], set(request["classes"])
+    if scenario == "class":
+        labels, known = dataset.test.labels, dataset.classes
+    elif scenario == "subclass" and dataset.fine is not None and dataset.test.fine is not None:
+        labels, known = dataset.test.fine, dataset.fine
+    else:
+        return np.zeros(len(dataset.test), dtype=bool)
+    return np.isin(labels, [number for number, name in enumerate(known) if name in names])

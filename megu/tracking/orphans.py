@@ -1,0 +1,86 @@
+"""Runs whose process ended without a word, by ``kill -9`` or a power cut: MLflow would call them RUNNING for ever.
+
+Every run says in a tag which process it belongs to. The next run, `megu doctor` and `megu purge` look for runs of dead processes of this
+machine, and mark them KILLED, with a tag that says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from megu.tracking import answered
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PROCESS_TAG, ORPHAN_TAG = "megu.process", "megu.orphan"
+
+
+def this_process() -> str:
+    """Names this process among all that this machine has had: machine, process id, and when it began (a number is given again)."""
+    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
+
+
+def dead(process: str) -> bool:
+    """Whether a process of this machine, as `this_process` named it, has ended. Of another machine nobody here can tell."""
+    try:
+        machine, number, began = process.rsplit(" ", 2)
+        if machine != socket.gethostname():
+            return False
+        return bool(abs(psutil.Process(int(number)).create_time() - float(began)) > 1.0)
+    except psutil.NoSuchProcess:
+        return True
+    except ValueError:
+        return False
+
+
+@answered
+def running(connected: MlflowClient) -> list[str]:
+    """The ids of all runs that are said to be running, and whose process names itself."""
+    return [run_id for run_id, _ in _running(connected)]
+
+
+@answered
+def mark(connected: MlflowClient) -> list[str]:
+    """Mark the runs of dead processes as KILLED; returns their ids."""
+    marked = []
+    for run_id, process in _running(connected):
+        if dead(process):
+            when = datetime.now(UTC).isoformat(timespec="seconds")
+            connected.set_tag(run_id, ORPHAN_TAG, f"its process ended without a word ({process}); found {when}")
+            connected.set_terminated(run_id, "KILLED")
+            marked.append(run_id)
+    return marked
+
+
+def orphaned(home: Path) -> list[str]:
+    """The runs that `mark` would mark, read from the project's own database: without MLflow, whose import takes seconds."""
+    from megu.tracking.purging import database
+
+    path = database(home)
+    if path is None or not path.is_file():
+        return []
+    query = (
+        "SELECT r.run_uuid, t.value FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid WHERE r.status = 'RUNNING' AND t.key = ?"
+    )
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)) as opened:
+            return [run_id for run_id, process in opened.execute(query, (PROCESS_TAG,)) if dead(process)]
+    except sqlite3.Error:  # an empty or foreign file, which is another finding
+        return []
+
+
+def _running(connected: MlflowClient) -> list[tuple[str, str]]:
+    experiments = [entry.experiment_id for entry in connected.search_experiments()]
+    if not experiments:
+        return []
+    found = connected.search_runs(experiments, "attributes.status = 'RUNNING'", max_results=1000)
+    return [(run.info.run_id, run.data.tags[PROCESS_TAG]) for run in found if PROCESS_TAG in run.data.tags]
