@@ -62,7 +62,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
     ]  # fmt: skip
     assert sorted(command.commands["lineage"].commands) == ["diff", "index", "show", "which"]
     options = {option for parameter in command.commands["verify"].params for option in parameter.opts}
-    assert options == {"target", "--replay", "--key", "--json"}
+    assert options == {"target", "--replay", "--sealed", "--key", "--json"}
     options = {option for name in ("certificate", "export") for entry in command.commands[name].params for option in entry.opts}
     assert options == {"target", "--out", "--key", "--format"}
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
