@@ -26,10 +26,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 import psutil  # noqa: E402
-from lineage_fixtures import make_project  # noqa: E402
+from lineage_fixtures import SECRETS, make_project  # noqa: E402
 
 from megu import services  # noqa: E402
 from megu.data import arrays  # noqa: E402
+from megu.lineage.keys import PASSPHRASE  # noqa: E402
 from megu.requests.inbox import Inbox  # noqa: E402
 from megu.requests.request import Request  # noqa: E402
 
@@ -57,6 +58,7 @@ class Service:
         self.log = (root / "worker.log").open("ab")
         self.environment = {
             **os.environ,
+            PASSPHRASE: SECRETS[PASSPHRASE],
             "MEGU_PROJECT": str(root),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
             "PREFECT_API_URL": f"http://{services.HOST}:{self.ports['prefect_port']}/api",

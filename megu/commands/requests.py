@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -209,8 +209,19 @@ def _processing(
         print(f"{done['accepted']} accepted, {done['rejected']} rejected, {len(done['recovered'])} recovered")
         for batch in done["batches"]:
             print(f"batch {batch['batch']} of {batch['requests']}: {batch['failed'] or 'done'}")
-        approval = done["approval"]
-        return print(f"{approval['version']} waits for approval: `megu promote`" if approval else "nothing waits for approval")
+        return print(_said(done["approval"]))
+
+
+def _said(approval: Mapping[str, Any] | None) -> str:
+    """What became of the newest model that passed the gate."""
+    if approval is None:
+        return "nothing waits for approval"
+    if approval["asked"] == "policy":
+        return f"{approval['version']} is the champion, approved by the policy"
+    if "why" in approval:
+        return f"{approval['version']} cannot be promoted: {approval['why']}"
+    where = f"Prefect's flow run {approval['asked']}, or " if approval["asked"] else ""
+    return f"{approval['version']} waits for approval: {where}`megu promote {approval['version'].rpartition('/')[2]}`"
 
 
 def _added(added: Added) -> dict[str, Any]:

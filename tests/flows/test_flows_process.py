@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lineage_fixtures import make_project
+from lineage_fixtures import SECRETS, make_project
 from prefect.settings import PREFECT_API_URL
 
 from megu.config import load
 from megu.data import arrays
 from megu.data.arrays import Dataset
 from megu.data.splits import load_split
+from megu.lineage.keys import PASSPHRASE
 from megu.project import Project
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
@@ -48,6 +49,7 @@ def go(project: Project) -> Go:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MEGU_PROJECT", str(project.root))
+            patch.setenv(PASSPHRASE, SECRETS[PASSPHRASE])
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
             done: dict[str, Any] = process(settings=list(settings))
         return done
@@ -155,7 +157,7 @@ def test_what_the_gate_turns_down_is_put_back_with_the_rules_that_broke(project:
 def test_a_run_killed_at_its_work_is_made_good_by_the_next(project: Project, inbox: Inbox, go: Go) -> None:
     trouser = inbox.add(request(classes=("Trouser",))).id
     environment = {**os.environ, "MEGU_PROJECT": str(project.root), "PYTHONPATH": os.pathsep.join(sys.path)}
-    environment["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
+    environment |= {"PREFECT_API_URL": str(PREFECT_API_URL.value()), PASSPHRASE: SECRETS[PASSPHRASE]}
     program = f"from flows.process import process; process(settings={LENIENT!r})"
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 280
