@@ -44,6 +44,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
         "methods",
         "models",
         "params",
+        "purge",
         "run",
         "status",
         "up",
@@ -51,7 +52,9 @@ def test_the_surface_is_what_the_readme_says() -> None:
     ]
     assert sorted(command.commands["lineage"].commands) == ["diff", "index", "show", "which"]
     options = {option for parameter in command.commands["verify"].params for option in parameter.opts}
-    assert options == {"target", "--replay", "--key", "--json"}
+    assert options == {"target", "--replay", "--key", "--sealed", "--json"}
+    options = {option for parameter in command.commands["purge"].params for option in parameter.opts}
+    assert options == {"runs", "--apply", "--params", "--set", "--json"}
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}
@@ -89,6 +92,9 @@ WRONG = {
         "there is no Ollama server at http://127.0.0.1:9: ollama serve",
     ),
     "nothing to show": (["label", "--show", "--quiet"], "no judgement of fashion-mnist by this labeler is kept: megu label"),
+    "nothing to purge": (["purge"], "no run here has forgotten what it should by its own verdict"),
+    "no such run": (["purge", "nobody"], "there is no dossier of nobody"),
+    "a policy out of range": (["purge", "--set", "purge.models_days=-1"], "purge.models_days = -1"),
     "port out of range": (["up", "--prefect-port", "70000"], "65535"),
 }
 
