@@ -1,6 +1,6 @@
 """Kill a run at random moments, run again, and see whether anything is lost, left or another.
 
-    python benchmarks/crash.py [--times N] [--seed S] [--keep FOLDER]
+    python benchmarks/crash.py [--times N] [--seed S] [--keep FOLDER] [--data FOLDER]
 
 Makes a tiny project of the first Fashion-MNIST images and runs it once without a kill. Then N times: everything kept is removed, a run
 is killed (SIGKILL; every other time its children too), and the next one has to end with the same root. It runs in processes that are forked
@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--data", type=Path, help="a folder with Fashion-MNIST as megu keeps it; else it is fetched")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = (asked.keep or Path(temporary) / "project").resolve()
@@ -41,7 +42,7 @@ def main() -> int:
             os.environ.pop(name, None)
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        make(root)
+        make(root, asked.data)
         from megu import services
         from megu.project import Project
 
@@ -56,15 +57,15 @@ def main() -> int:
             services.down(home)
 
 
-def make(root: Path) -> None:
+def make(root: Path, data: Path | None) -> None:
     from lineage_fixtures import make_project
 
     from megu.data import arrays, providers
 
     if not (root / "params.yaml").is_file():
-        fetched = providers.fetch(ROOT, "fashion-mnist")
+        folder = data or providers.fetch(ROOT, "fashion-mnist").dataset_path
         root.mkdir(parents=True, exist_ok=True)
-        make_project(root, arrays.load(fetched.dataset_path))
+        make_project(root, arrays.load(folder))
 
 
 def free_port() -> int:
@@ -91,7 +92,7 @@ def start() -> int:
     os._exit(0)
 
 
-def finished(child: int, limit: float = 600.0) -> bool:
+def finished(child: int, limit: float = 1800.0) -> bool:
     """Wait for a run; whether it ended well."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
@@ -164,7 +165,7 @@ def crash(root: Path, times: int, chance: random.Random) -> int:
         "marked as orphans": orphans,
         "verify of the last run": checked.exit_code,
         "temporary files swept at the end": len(swept),
-        "temporary files left by kills": left,
+        "temporary files there at the end": left,
         "wrong": wrong,
     }
     print(json.dumps(summary))

@@ -65,6 +65,8 @@ def test_the_surface_is_what_the_readme_says() -> None:
     assert options == {"target", "--replay", "--sealed", "--key", "--json"}
     options = {option for name in ("certificate", "export") for entry in command.commands[name].params for option in entry.opts}
     assert options == {"target", "--out", "--key", "--format"}
+    options = {option for parameter in command.commands["purge"].params for option in parameter.opts}
+    assert options == {"runs", "--apply", "--params", "--set", "--json"}
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}
@@ -102,6 +104,9 @@ WRONG = {
         "there is no Ollama server at http://127.0.0.1:9: ollama serve",
     ),
     "nothing to show": (["label", "--show", "--quiet"], "no judgement of fashion-mnist by this labeler is kept: megu label"),
+    "nothing to purge": (["purge"], "no run here has forgotten what it should by its own verdict"),
+    "no such run": (["purge", "nobody"], "there is no dossier of nobody"),
+    "a policy out of range": (["purge", "--set", "purge.models_days=-1"], "purge.models_days = -1"),
     "port out of range": (["up", "--prefect-port", "70000"], "65535"),
 }
 

@@ -11,24 +11,8 @@ from pathlib import Path
 from megu.errors import MeguError
 from megu.project import Project
 
-(
-    DATA,
-    SPLITS,
-    CACHE,
-    REMOTES,
-    STORE,
-    RESULTS,
-    CHECKPOINTS,
-    PREFECT,
-    TRACKED,
-    ARTIFACTS,
-    VERSIONS,
-    ANSWERS,
-    REPORTS,
-    DOSSIERS,
-    LEFTOVERS,
-    OTHERS,
-) = (
+#: In the order in which a verdict names them.
+SURFACES = (
     "data set",
     "splits",
     "DVC cache",
@@ -46,25 +30,8 @@ from megu.project import Project
     "other files of megu",
     "your own files",
 )
-#: In the order in which a verdict names them.
-SURFACES = (
-    DATA,
-    SPLITS,
-    CACHE,
-    REMOTES,
-    STORE,
-    RESULTS,
-    CHECKPOINTS,
-    PREFECT,
-    TRACKED,
-    ARTIFACTS,
-    VERSIONS,
-    ANSWERS,
-    REPORTS,
-    DOSSIERS,
-    LEFTOVERS,
-    OTHERS,
-)
+DATA, SPLITS, CACHE, REMOTES, STORE, RESULTS, CHECKPOINTS, PREFECT = SURFACES[:8]
+TRACKED, ARTIFACTS, VERSIONS, ANSWERS, REPORTS, DOSSIERS, LEFTOVERS, OTHERS = SURFACES[8:]
 
 #: Where the purge itself works; gone when it is done.
 JOURNAL = "purge"
