@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from megu.gate import GateParams, judge
 from megu.lineage import dossier as folder_of
 from megu.lineage.commitments import commit_all, fingerprint
 from megu.lineage.dossier import FORGOTTEN, RECORDS, Dossier, sha256
 from megu.lineage.reading import Found
 from megu.lineage.record import Record, build, from_lines, root, to_lines
-from megu.report.words import failures, headline
+from megu.purge.document import Covered, Purge, Surface, sealed
+from megu.report.words import headline
 from megu.stages import Result
 from megu.store import Ref, canonical_json
 
@@ -24,9 +27,9 @@ SIGNING = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
 RUN = "0123456789abcdef0123456789abcdef"
 FLOW = "11111111-2222-3333-4444-555555555555"
 METRICS = {
-    "original": {"Af": 97.0, "Ar": 90.8, "MIA": 15.8, "test_accuracy": 91.5},
-    "unlearned": {"Af": 0.0, "Ar": 91.3, "MIA": 57.2, "test_accuracy": 82.2},
-    "reference": {"Af": 0.0, "Ar": 91.4, "MIA": 58.6, "test_accuracy": 82.3},
+    "original": {"Af": 97.0, "Ar": 90.8, "MIA": 15.8, "test_accuracy": 91.5, "Af_train": 98.0},
+    "unlearned": {"Af": 0.0, "Ar": 91.3, "MIA": 57.2, "test_accuracy": 82.2, "Af_train": 0.0},
+    "reference": {"Af": 0.0, "Ar": 91.4, "MIA": 58.6, "test_accuracy": 82.3, "Af_train": 0.0},
 }
 
 
@@ -70,7 +73,7 @@ LABELER = {"kind": "prototype labeler, not an LLM", "name": "prototype", "versio
 
 def evaluation(reference: bool = True) -> dict[str, Any]:
     models = METRICS if reference else {name: METRICS[name] for name in ("original", "unlearned")}
-    return {name: {"metrics": metrics} for name, metrics in models.items()}
+    return {name: {"metrics": metrics, "per_class": [90.0, None]} for name, metrics in models.items()}
 
 
 def dossier(**changes: Any) -> Dossier:
@@ -78,6 +81,7 @@ def dossier(**changes: Any) -> Dossier:
     chain = records()
     forgotten = commit_all(SECRET, [b"a" * 32, b"b" * 32])
     judged = evaluation()
+    verdict = judge(judged, GateParams(), champion=None)
     fields: dict[str, Any] = {
         "format": folder_of.FORMAT,
         "root": root(chain),
@@ -135,10 +139,11 @@ def dossier(**changes: Any) -> Dossier:
         "seeds": {"run": 0, "labeling": 0, "retrains": 1},
         "evidence": {
             "evaluation": judged,
-            "thresholds": {"forgotten": 1.0, "near": 1.5},
+            "thresholds": asdict(GateParams()),
             "reference": "true retrain, seed 0",
-            "verdict": headline("Sneaker", judged),
-            "failures": failures(judged),
+            "verdict": headline("Sneaker", judged, verdict.failures),
+            "failures": verdict.failures,
+            "gate": {"champion": None, "decision": verdict.decision, "rules": [asdict(rule) for rule in verdict.rules]},
         },
         "claim": {"level": "empirical", "limits": list(folder_of.claim("megu", False).limits)},
         "results": {record.label: digest(record.label) for record in chain},
@@ -155,12 +160,33 @@ def dossier(**changes: Any) -> Dossier:
     return folder_of.parse(canonical_json(fields), "a dossier made by hand")
 
 
-def found(*, signed: bool = True, later: Mapping[str, bytes] | None = None, **changes: Any) -> Found:
-    """The dossier as it is read. later: documents that came to lie beside it."""
+def found(*, signed: bool = True, purges: Sequence[bytes] = (), **changes: Any) -> Found:
+    """The dossier as it is read. purges: documents that came to lie beside it."""
     made = dossier(**changes)
     files = folder_of.sealed(made, to_lines(records()), commit_all(SECRET, [b"a" * 32, b"b" * 32]), SIGNING if signed else None)
     seal = folder_of.parse_seal(files[folder_of.SEAL], "its seal")
-    return Found(made, from_lines(files[RECORDS], RECORDS), seal, {**files, **(later or {})})
+    return Found(made, from_lines(files[RECORDS], RECORDS), seal, files, purges)
+
+
+def purge_document(*surfaces: tuple[str, str, str], key: Ed25519PrivateKey = SIGNING) -> bytes:
+    """A purge that says this of each surface (name, verdict, in words), signed."""
+    purge = Purge(
+        format=1,
+        created="2026-11-24T12:00:00+00:00",
+        previous=None,
+        key=fingerprint(SECRET),
+        policy={"models_days": 30},
+        covers=[Covered(mlflow_run_id=RUN, seal="s", request="Sneaker", forgotten="f")],
+        data=[],
+        witnessed=[],
+        erased=[],
+        retained=[],
+        residual=[],
+        surfaces=[Surface(name=name, verdict=verdict, says=says) for name, verdict, says in surfaces],
+        looked={"samples": 1},
+        environment={},
+    )
+    return sealed(purge, key).to_bytes()
 
 
 def written(folder: Path, dossier: Found) -> Path:

@@ -77,12 +77,12 @@ def make_project(root: Path, dataset: Dataset) -> Project:
     git(root, "add", "-A")
     git(root, "commit", "-qm", "a project")
     with pytest.MonkeyPatch.context() as patch:
-        plant(patch)
+        plant_secrets(patch)
         Keys(Project(root).keys).create()
     return Project(root)
 
 
-def plant(patch: pytest.MonkeyPatch) -> None:
+def plant_secrets(patch: pytest.MonkeyPatch) -> None:
     for name, secret in SECRETS.items():
         patch.setenv(name, secret)
 
@@ -105,7 +105,7 @@ def run_in(project: Project) -> Callable[..., Summary]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MEGU_PROJECT", str(project.root))
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-            plant(patch)
+            plant_secrets(patch)
             summary: Summary = unlearn(settings=list(settings))
         return summary
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lineage_fixtures import SECRETS, Finished, plant
+from lineage_fixtures import SECRETS, Finished, plant_secrets
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from promoting import approval, copied
 
@@ -42,7 +42,7 @@ def test_a_run_and_a_promotion_leave_no_secret_anywhere(
     """MLflow's database and artifacts, Prefect's database, report, dossiers, store, results, ledger, index, and what is printed."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert b"ENCRYPTED" in Keys(finished.project.keys).private.read_bytes(), "the passphrase was there and used"
-    plant(monkeypatch)
+    plant_secrets(monkeypatch)
     project = copied(finished, tmp_path / "project")
     promotion.promote(project, config.load(project.params), approval(project))
     monkeypatch.setenv("MEGU_PROJECT", str(project.root))

@@ -6,16 +6,17 @@ sample or a person: a request for a class is called by the class's name, one for
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from megu.lineage.dossier import MAIN, PURGE, Dossier, sha256
+from megu.errors import MeguError
+from megu.lineage.dossier import MAIN, Dossier, Gate, sha256
 from megu.lineage.export.common import began, ended, model
 from megu.lineage.reading import Found
 from megu.lineage.verify import Report
+from megu.purge import document
 from megu.report.words import number
 
 JSON = Any
@@ -77,8 +78,8 @@ class Certificate:
 
 def certificate(found: Found, report: Report, now: datetime) -> Certificate:
     """The certificate of a dossier. report: what verifying it gave. now: when that was."""
-    dossier, raw = found.dossier, json.loads(found.files[MAIN])
-    decision = _decision(raw)
+    dossier = found.dossier
+    decision = _decision(dossier.evidence.gate)
     state, badge = _state(dossier, decision)
     if report.exit_code == 1:
         state, badge = "bad", "NOT as recorded"
@@ -92,7 +93,7 @@ def certificate(found: Found, report: Report, now: datetime) -> Certificate:
         measures=list(_measures(dossier)),
         attack=_attack(dossier),
         decision=decision,
-        copies=_copies(found.files.get(PURGE)),
+        copies=_copies(found),
         limits=[_sentence(limit) for limit in dossier.claim.limits],
         signed=_signed(found),
         commands=list(_commands(dossier, found)),
@@ -200,10 +201,8 @@ def _attack(dossier: Dossier) -> str:
     )
 
 
-def _decision(raw: Mapping[str, JSON]) -> Decision | None:
-    """The gate's decision, in a dossier whose format has one."""
-    places = [*raw.values(), *raw["evidence"].values()]
-    gate = next((value for value in places if isinstance(value, Mapping) and {"decision", "rules"} <= set(value)), None)
+def _decision(gate: Gate | None) -> Decision | None:
+    """The gate's decision; a dossier of format 1 has none."""
     if gate is None:
         return None
     words = {
@@ -212,33 +211,20 @@ def _decision(raw: Mapping[str, JSON]) -> Decision | None:
         "needs a person": "Its rules hold; a person has to decide whether this model is taken into use.",
     }
     states = {True: "holds", False: "differs", None: "not asked"}
-    rules = [
-        (states.get(rule.get("holds"), "not asked"), str(rule["rule"]), str(rule.get("reason", ""))) for rule in gate["rules"]
-    ]
-    return Decision(words.get(gate["decision"], str(gate["decision"])), rules)
+    return Decision(words[gate.decision], [(states[rule.holds], rule.rule, rule.reason) for rule in gate.rules])
 
 
-def _copies(content: bytes | None) -> Copies | None:
-    """What a purge document that lies beside the dossier says of each place."""
-    if content is None:
+def _copies(found: Found) -> Copies | None:
+    """What the latest purge document beside the dossier says of each place, where it is signed as the dossier is."""
+    if not found.purges:
         return None
+    content = found.purges[-1]
     try:
-        surfaces = json.loads(content)["surfaces"]
-        entries = (
-            [{"surface": name, **value} for name, value in surfaces.items()] if isinstance(surfaces, Mapping) else surfaces
-        )
-        rows = [_copy(entry) for entry in entries]
-    except (ValueError, KeyError, TypeError):
-        rows = [("every place", "not readable", "this version of megu does not know the document's form")]
+        purge = document.parse(content, document.NAME, [found.seal.public] if found.seal.public else []).purge
+        rows = [(surface.name, surface.verdict, surface.says) for surface in purge.surfaces]
+    except MeguError as error:
+        rows = [("every place", "not believed", error.what)]
     return Copies(sha256(content), rows)
-
-
-def _copy(entry: Mapping[str, JSON]) -> tuple[str, str, str]:
-    place = str(entry.get("surface") or entry.get("name"))
-    until = f"until {entry['until']}" if entry.get("until") else ""
-    why = entry.get("why") or entry.get("where") or entry.get("reason") or ""
-    said = ", ".join(map(str, why)) if isinstance(why, list) else str(why)
-    return place, str(entry["verdict"]), ", ".join(part for part in (said, until) if part)
 
 
 def _signed(found: Found) -> str:

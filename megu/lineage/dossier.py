@@ -28,9 +28,6 @@ FORMAT = 2
 
 MAIN, RECORDS, FORGOTTEN, SEAL = "dossier.json", "records.jsonl", "forgotten.hmac", "seal.json"
 NAMES = (MAIN, RECORDS, FORGOTTEN, SEAL)
-#: Documents that may come to lie beside a dossier after it was sealed.
-PURGE = "purge.json"
-LATER = (PURGE,)
 
 JSON = Any
 T = TypeVar("T")

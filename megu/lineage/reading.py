@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from megu.errors import MeguError
-from megu.lineage.dossier import LATER, MAIN, Dossier, Seal
+from megu.lineage.dossier import MAIN, Dossier, Seal
 from megu.lineage.record import Record
 from megu.lineage.verify import copies, opened
 from megu.project import Project
@@ -15,12 +15,13 @@ from megu.project import Project
 
 @dataclass(frozen=True)
 class Found:
-    """A dossier that is whole. files: those of its folder by name, documents that came later (a purge's) among them."""
+    """A dossier that is whole. files: those of its folder by name. purges: the documents of purges beside them, oldest first."""
 
     dossier: Dossier
     records: Sequence[Record]
     seal: Seal
     files: Mapping[str, bytes]
+    purges: Sequence[bytes] = ()
 
 
 def dossier_of(target: str | None, project: Project | None) -> Found:
@@ -30,13 +31,12 @@ def dossier_of(target: str | None, project: Project | None) -> Found:
     """
     target = target or newest(project)
     with ExitStack() as stack:
-        places = copies(target, project, stack).places
+        every = copies(target, project, stack)
         said = []
-        for place, files in places.items():
-            own = {name: content for name, content in files.items() if name not in LATER}
-            found, check = opened(own, place)
+        for place, files in every.places.items():
+            found, check = opened(files, place)
             if found is not None:
-                return Found(found.dossier, found.records, found.seal, files)
+                return Found(found.dossier, found.records, found.seal, files, every.purges_of(place))
             said.append(f"{place}: {check.says}")
     raise MeguError(f"the dossier of {target} cannot be used ({'; '.join(said)})", f"`megu verify {target}` says all of it")
 

@@ -149,6 +149,13 @@ class Copies:
     unreachable: str
     purges: Mapping[str, bytes]
 
+    def purges_of(self, place: str) -> list[bytes]:
+        """The documents beside one copy, oldest first."""
+        found = {
+            name.removeprefix(f"{place}: "): content for name, content in self.purges.items() if name.startswith(f"{place}: ")
+        }
+        return [found[name] for name in sorted(found, key=lambda name: (len(name), name))]
+
 
 def copies(target: str, project: Project | None, stack: ExitStack) -> Copies:
     """Every copy of a dossier that can be found: the folder, and the one in MLflow.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 import dossier_fixtures as made
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from megu.certificate import Certificate, certificate, render
 from megu.certificate.figure import bars
@@ -98,35 +98,32 @@ def test_unsigned_is_said() -> None:
 
 
 def test_a_gates_decision_is_shown_where_a_dossier_has_one() -> None:
-    found = made.found()
-    rules = [
-        {"rule": "retained, test", "holds": True, "reason": "-0.1 points to the retrain"},
-        {"rule": "shadow attack", "holds": None, "reason": "not measured"},
-    ]
-    content = {**made.main_of(found), "gate": {"decision": "needs a person", "rules": rules}}
-    with_gate = Found(found.dossier, found.records, found.seal, {**found.files, "dossier.json": json.dumps(content).encode()})
-    shown = said(with_gate)
+    shown = said(made.found())
     assert shown.state == "good"
     text = plain(render(shown))
     assert "a person has to decide whether this model is taken into use" in text
     assert "holds retained, test -0.1 points to the retrain" in text
-    content["gate"] = {"decision": "fail", "rules": [{**rules[0], "holds": False}]}
-    failed = Found(found.dossier, found.records, found.seal, {**found.files, "dossier.json": json.dumps(content).encode()})
-    assert said(failed).badge == "Short of what was asked"
+    lost = {"rule": "retained, test", "holds": False, "value": 80.0, "low": 89.9, "high": None, "reason": "11.4 points LOST"}
+    failed = said(made.found(evidence={"gate": {"champion": None, "decision": "fail", "rules": [lost]}}))
+    assert failed.badge == "Short of what was asked"
+    assert "may NOT take the place" in plain(render(failed))
 
 
 def test_what_became_of_the_copies_is_shown_where_a_purge_is_recorded() -> None:
-    surfaces = [
-        {"surface": "data set", "verdict": "ERASED"},
-        {"surface": "backups", "verdict": "RETAINED", "why": "policy", "until": "2027-01-01"},
-    ]
-    for form in (surfaces, {entry.pop("surface"): entry for entry in json.loads(json.dumps(surfaces))}):
-        later = {"purge.json": json.dumps({"surfaces": form}).encode()}
-        text = plain(render(said(made.found(later=later))))
-        assert "data set ERASED" in text
-        assert "backups RETAINED policy, until 2027-01-01" in text
-    unread = plain(render(said(made.found(later={"purge.json": b"{"}))))
-    assert "does not know the document's form" in unread
+    older = made.purge_document(("backups", "RESIDUAL", "1 left"))
+    latest = made.purge_document(("data set", "ERASED", "12 erased"), ("old models", "RETAINED", "1 stays until 2027-01-01"))
+    text = plain(render(said(made.found(purges=[older, latest]))))
+    assert "data set ERASED 12 erased" in text
+    assert "old models RETAINED 1 stays until 2027-01-01" in text
+    assert "RESIDUAL" not in text
+
+
+def test_a_purge_document_that_the_dossiers_signer_did_not_sign_is_not_believed() -> None:
+    stranger = Ed25519PrivateKey.from_private_bytes(b"x" * 32)
+    for content in (b"{", made.purge_document(("data set", "ERASED", "12 erased"), key=stranger)):
+        text = plain(render(said(made.found(purges=[content]))))
+        assert "not believed" in text
+        assert "ERASED" not in text
 
 
 def test_the_bars_are_as_long_as_their_values() -> None:

@@ -153,7 +153,7 @@ def test_a_certificate_is_made_of_a_copied_dossier_alone(call: Call, folder: Pat
 
 
 def test_a_purge_document_beside_a_dossier_is_shown(call: Call, folder: Path, public: str) -> None:
-    (folder / "purge.json").write_text(json.dumps({"surfaces": [{"surface": "data set", "verdict": "ERASED"}]}))
+    (folder / "purge.json").write_bytes(made.purge_document(("data set", "ERASED", "12 erased")))
     code, _, _ = call("certificate", str(folder), "--key", public)
     assert code == 0
     assert "<strong>ERASED</strong>" in (folder.parent / "certificate.html").read_text()

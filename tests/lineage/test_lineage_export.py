@@ -170,7 +170,7 @@ def test_the_card_is_read_by_the_hubs_own_library() -> None:
     assert read.data.pipeline_tag == "image-classification"
     assert "machine-unlearning" in read.data.tags
     values = {result.metric_name: result.metric_value for result in read.data.eval_results}
-    assert values == {"Ar: retained, test": 91.3, "Af: forgotten, test": 0.0, "whole test set": 82.2}
+    assert values == {"Ar: retained, test": 91.3, "Af: forgotten, test": 0.0, "whole test set": 82.2, "forgotten, train": 0.0}
     assert {result.dataset_revision for result in read.data.eval_results} == {found.dossier.data.dvc_hash}
     assert "| Af: forgotten, test | 97.0% | 0.0% | 0.0% |" in read.text
     assert all(limit in read.text for limit in found.dossier.claim.limits)

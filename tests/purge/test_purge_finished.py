@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lineage_fixtures import Finished
+from lineage_fixtures import Finished, plant_secrets
 from purge_fixtures import encoded, moved
 
 from megu import cli
@@ -36,7 +36,8 @@ AT_ONCE = PurgeParams(models_days=0)
 
 
 @pytest.fixture
-def project(finished: Finished, tmp_path: Path) -> Project:
+def project(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    plant_secrets(monkeypatch)  # the passphrase of the key
     return moved(finished.project, tmp_path / "own")
 
 
