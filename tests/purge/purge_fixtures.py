@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlflow.tracking._tracking_service import utils as tracked
 from PIL import Image
 
 from megu.data.arrays import image_ids
@@ -40,6 +41,11 @@ def encoded(image: Any, form: str = "PNG", side: int | None = None, **options: A
     return content.getvalue()
 
 
+def forget_places() -> None:
+    """MLflow remembers by run id where artifacts go, and a run that was moved is in two projects."""
+    tracked._artifact_repos_cache.clear()
+
+
 def moved(project: Project, to: Path) -> Project:
     """A copy of a finished project that is one of its own: MLflow writes down where the files of a run lie."""
     shutil.copytree(project.root, to, symlinks=True)
@@ -51,4 +57,5 @@ def moved(project: Project, to: Path) -> Project:
             ("model_versions", "storage_location"),
         ):
             opened.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (f"{project.root}/", f"{to}/"))
+    forget_places()
     return Project(to)

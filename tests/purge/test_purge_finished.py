@@ -6,13 +6,14 @@ import base64
 import json
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from lineage_fixtures import Finished, plant_secrets
-from purge_fixtures import encoded, moved
+from purge_fixtures import encoded, forget_places, moved
 
 from megu import cli
 from megu.data import arrays, pins
@@ -36,9 +37,10 @@ AT_ONCE = PurgeParams(models_days=0)
 
 
 @pytest.fixture
-def project(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     plant_secrets(monkeypatch)  # the passphrase of the key
-    return moved(finished.project, tmp_path / "own")
+    yield moved(finished.project, tmp_path / "own")
+    forget_places()
 
 
 def forgotten(project: Project) -> Needles:
