@@ -43,9 +43,13 @@ def main() -> int:
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         make(root, asked.data)
+        from lineage_fixtures import SECRETS
+
         from megu import services
+        from megu.lineage.keys import PASSPHRASE
         from megu.project import Project
 
+        os.environ[PASSPHRASE] = SECRETS[PASSPHRASE]
         home = Project(root).home
         services._START_S = 900.0  # on a machine that does other things too
         try:

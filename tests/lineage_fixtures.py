@@ -89,11 +89,15 @@ def plant_secrets(patch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Finished:
-    """A project in which two runs have finished; ``older`` is no longer the challenger."""
+    """A project in which two runs have finished; ``older`` is no longer the challenger.
+
+    pristine: a copy from then, without MLflow's files, which stay where they are; later tests run more in the project.
+    """
 
     project: Project
     older: Summary
     newer: Summary
+    pristine: Path
 
 
 def run_in(project: Project) -> Callable[..., Summary]:
@@ -116,4 +120,7 @@ def run_in(project: Project) -> Callable[..., Summary]:
 def finished(tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset, prefect_server: None) -> Finished:
     project = make_project(tmp_path_factory.mktemp("finished"), fashion_mnist)
     go = run_in(project)
-    return Finished(project, go("unlearn.alpha=0.6"), go())
+    older, newer = go("unlearn.alpha=0.6"), go()
+    left = shutil.ignore_patterns("checkpoints", "answers", "mlartifacts")
+    pristine = shutil.copytree(project.root, tmp_path_factory.mktemp("pristine") / "project", symlinks=True, ignore=left)
+    return Finished(project, older, newer, pristine)

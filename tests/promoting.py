@@ -25,10 +25,7 @@ from megu.tracking import lineage
 
 def copied(finished: Finished, to: Path) -> Project:
     """The finished project, to move aliases in: database, ledger and dossiers are its own, MLflow's files are where they were."""
-    shutil.copytree(
-        finished.project.root, to, symlinks=True, ignore=shutil.ignore_patterns("checkpoints", "answers", "mlartifacts")
-    )
-    return Project(to)
+    return Project(shutil.copytree(finished.pristine, to, symlinks=True))
 
 
 def aliases(project: Project) -> dict[str, str]:

@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.xdist_group("flow")
 def test_after_a_kill_the_next_run_comes_to_the_same_root_and_nothing_is_lost_or_left_unlabelled(
     tmp_path: Path, fashion_mnist_project: Path
 ) -> None:
