@@ -188,15 +188,17 @@ def sealed(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
 
 
 def hand_over(project: Project, config: Config, inbox: Inbox, params: str, settings: Sequence[str]) -> dict[str, Any] | None:
-    """Ask for the approval of the newest model that passed the gate, once; None when there is none to ask for.
+    """Ask for the approval of the newest version of the registered model that passed the gate, once; None when there is none to ask for.
 
     The policy approves at once where it may. Else the deployment ``promote/promote`` is started, which suspends until somebody answers;
     where there is none, `megu promote` is the way, and the requests wait in "verified".
     """
-    waiting = [entry.fact("version") for entry in inbox.entries("verified")]
-    if not waiting:
+    name = config.registry.name
+    waiting = [entry.fact("version").rpartition("/") for entry in inbox.entries("verified")]
+    numbers = [int(number) for model, _, number in waiting if model == name]
+    if not numbers:
         return None
-    name, _, number = max(waiting, key=lambda version: int(version.rpartition("/")[2] or 0)).rpartition("/")
+    number = str(max(numbers))
     found = promotion.look(project, config, number)
     if found.obstacles:
         return {"version": f"{name}/{number}", "asked": None, "why": scrubbed("; ".join(found.obstacles))}

@@ -89,6 +89,7 @@ def test_what_can_be_is_forgotten_and_judged_and_what_cannot_is_rejected_alone(f
     ]  # fmt: skip
     assert entry.fact("decision") == "needs a person"  # the first model is never promoted automatically
     assert inbox.ledger.check() == []
+    assert first["done"]["approval"]["version"] == "megu/1", "asked for, by the terminal where there is no deployment"
 
 
 def test_version_and_run_say_which_requests_and_the_split_is_pinned_by_dvc(
