@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 #: The sharpest exponent: beyond it a target is one-hot to float32 for any R of interest.
 MOST = 100.0
+_HALVINGS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +136,8 @@ def rank_labels(reasoning: Floats, allowed: NDArray[np.bool_], tau: float) -> ND
     return labels
 
 
-def sharpened(distribution: Floats, exponent: float) -> Floats:
-    """Each row to the power ``exponent``, normalised again; entries that are 0 stay 0."""
+def sharpened(distribution: Floats, exponent: float | Floats) -> Floats:
+    """Each row to the power ``exponent`` (one for all, or (N, 1)), normalised again; entries that are 0 stay 0."""
     with np.errstate(divide="ignore"):
         logs = exponent * np.log(distribution)
     powers = np.exp(logs - logs.max(axis=1, keepdims=True))
@@ -147,13 +148,21 @@ def sharpened(distribution: Floats, exponent: float) -> Floats:
 def fitting_sharpness(reasoning: Floats, entropy: float) -> float:
     """The exponent in [1 / MOST, MOST] that gives the sharpened rows the mean ``entropy`` (nats), or comes nearest to it.
 
-    The entropy falls as the exponent rises, so this is a bisection (on its logarithm, to four digits).
+    To four digits.
     """
-    low, high = -np.log(MOST), np.log(MOST)
-    for _ in range(40):
+    found = fitting(lambda exponent: entropies(sharpened(reasoning, exponent)).mean() > entropy, MOST)
+    return float(np.round(found, 4))
+
+
+def fitting(too_flat: Callable[[Floats], Any], most: float, shape: tuple[int, ...] = ()) -> Floats:
+    """The exponents in [1 / most, most] from which on ``too_flat`` no longer holds: float64 of ``shape``, each by itself.
+
+    The entropy of a distribution falls as its exponent rises, so this is a bisection, on the logarithm.
+    """
+    low, high = np.full(shape, -np.log(most)), np.full(shape, np.log(most))
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if float(entropies(sharpened(reasoning, float(np.exp(middle)))).mean()) > entropy:
-            low = middle
-        else:
-            high = middle
-    return float(np.round(np.exp((low + high) / 2), 4))
+        more = too_flat(np.exp(middle))
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
+    found: Floats = np.exp((low + high) / 2)
+    return found

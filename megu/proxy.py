@@ -24,7 +24,7 @@ from torch import nn
 from megu.data.tensors import ImageSet
 from megu.evaluation import entropies, softmax
 from megu.params import STRICT, check
-from megu.perturbing import MOST, Perturbing, rank_labels, sharpened
+from megu.perturbing import MOST, Perturbing, fitting, rank_labels, sharpened
 from megu.seeds import derive
 from megu.training import TrainParams, fit
 
@@ -34,7 +34,6 @@ Floats = NDArray[np.float64]
 HOTTEST = 20.0
 #: Batch norm needs some images to have statistics of.
 SMALLEST_BATCH = 8
-_HALVINGS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,39 +97,14 @@ def temperature(proxy: Floats, original: Floats) -> float:
 
     In [1 / `HOTTEST`, `HOTTEST`].
     """
-    wanted = float(entropies(softmax(original)).mean())
-
-    def too_flat(log: Floats) -> NDArray[np.bool_]:
-        return np.asarray(float(entropies(softmax(proxy / np.exp(log))).mean()) > wanted)
-
-    # Bisection is on minus the logarithm: the entropy grows with the temperature, and falls with the exponent.
-    return float(np.exp(-_bisect(lambda log: too_flat(-log), (), float(np.log(HOTTEST)))))
+    wanted = entropies(softmax(original)).mean()
+    return float(1 / fitting(lambda exponent: entropies(softmax(proxy * exponent)).mean() > wanted, HOTTEST))
 
 
 def fitting_exponents(distributions: Floats, wanted: Floats) -> Floats:
     """For each row of ``distributions`` (N, K) the exponent in [1 / MOST, MOST] that gives it the entropy ``wanted`` (N,), in nats, or
     comes nearest to it."""
-
-    def too_flat(log: Floats) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = entropies(sharpened_each(distributions, np.exp(log))) > wanted
-        return found
-
-    exponents: Floats = np.exp(_bisect(too_flat, wanted.shape, float(np.log(MOST))))
-    return exponents
-
-
-def sharpened_each(distributions: Floats, exponents: Floats) -> Floats:
-    """Each row to the power of its own exponent, normalised again."""
-    return sharpened(distributions, exponents[:, None])  # type: ignore[arg-type]
-
-
-def _bisect(too_flat: Callable[[Floats], NDArray[np.bool_]], shape: tuple[int, ...], bound: float) -> Floats:
-    low, high = np.full(shape, -bound), np.full(shape, bound)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        more = too_flat(middle)
-        low, high = np.where(more, middle, low), np.where(more, high, middle)
-    return np.asarray((low + high) / 2)
+    return fitting(lambda exponents: entropies(sharpened(distributions, exponents[:, None])) > wanted, MOST, wanted.shape)
 
 
 def perturb_by_proxy(
@@ -155,7 +129,7 @@ def perturb_by_proxy(
     exponents = (
         fitting_exponents(reasoning, entropies(answers)) if sharpness == "auto" else np.full(len(reasoning), float(sharpness))
     )
-    targets = sharpened_each(reasoning, exponents).astype(np.float32)
+    targets = sharpened(reasoning, exponents[:, None]).astype(np.float32)
     return Perturbing(
         labels=rank_labels(reasoning, allowed, 0.0),
         targets=targets,

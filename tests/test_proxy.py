@@ -11,13 +11,12 @@ from tiny import images
 from megu.data.tensors import ImageSet
 from megu.evaluation import entropies, softmax
 from megu.models import build
-from megu.perturbing import MOST
+from megu.perturbing import MOST, sharpened
 from megu.proxy import (
     HOTTEST,
     ProxyParams,
     fitting_exponents,
     perturb_by_proxy,
-    sharpened_each,
     smaller,
     temperature,
     train_proxy,
@@ -91,7 +90,7 @@ def test_a_temperature_out_of_reach_is_the_furthest_one() -> None:
 def test_each_row_gets_the_entropy_asked_for_or_the_nearest(rows: np.ndarray, wanted: np.ndarray) -> None:
     rows = rows / rows.sum(axis=1, keepdims=True)
     exponents = fitting_exponents(rows, wanted)
-    found = entropies(sharpened_each(rows, exponents))
+    found = entropies(sharpened(rows, exponents[:, None]))
     inside = (exponents > 1.01 / MOST) & (exponents < 0.99 * MOST)
     np.testing.assert_allclose(found[inside], wanted[inside], atol=1e-3)
     assert (found[exponents >= 0.99 * MOST] >= wanted[exponents >= 0.99 * MOST] - 1e-3).all()
