@@ -72,7 +72,10 @@ def create(path: Path, notify: str | None = None) -> list[Made]:
 
 
 def _same(one: AutomationCore, other: AutomationCore) -> bool:
-    """Whether two automations do the same; the server adds ids of its own to triggers."""
+    """Whether two automations do the same; the server adds ids of its own to triggers.
+
+    Compared as Python values: as JSON a trigger's sets of events become lists, whose order differs between equal sets.
+    """
 
     def bare(value: Any) -> Any:
         if isinstance(value, dict):
@@ -80,4 +83,4 @@ def _same(one: AutomationCore, other: AutomationCore) -> bool:
         return [bare(entry) for entry in value] if isinstance(value, list) else value
 
     names = {"name", "description", "enabled", "trigger", "actions"}
-    return bool(bare(one.model_dump(mode="json", include=names)) == bare(other.model_dump(mode="json", include=names)))
+    return bool(bare(one.model_dump(include=names)) == bare(other.model_dump(include=names)))
