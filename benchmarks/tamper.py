@@ -67,6 +67,8 @@ def tamper(root: Path, every: int) -> int:
     tried, missed, started = Counter[str](), Counter[str](), time.perf_counter()
     for change in changes:
         tried[change.surface] += 1
+        if tried.total() % 100 == 0:
+            print(f"{tried.total()} of {len(changes)}, {missed.total()} missed", file=sys.stderr, flush=True)
         if (said := tampering.missed(change, project, run_id)) is not None:
             missed[change.surface] += 1
             print(f"MISSED {change}: {said}", file=sys.stderr)
