@@ -24,6 +24,8 @@ from megu.data import arrays, dvc, providers, splits
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.lineage import dossier as folder_of
+from megu.lineage import guard
+from megu.lineage.commitments import fingerprint
 from megu.lineage.dossier import FORGOTTEN as FORGOTTEN_SET
 from megu.lineage.dossier import MAIN, Dossier, Gate
 from megu.lineage.index import Index
@@ -96,7 +98,7 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
         return None
     targets = [target for request in batch.ids if (target := inbox.target(request)) is not None]
     try:
-        forget = forget_set(project, inbox, has, targets)
+        forget = forget_set(project, config.registry.name, inbox, has, targets)
         at = lineage.aliases(tracking.client(project.home), config.registry.name).get(CHAMPION)
         asked = from_champion(config.model_copy(update={"forget": forget}), at)
         tags = {"batch": batch.id, "requests": _tag(batch.ids), "dvc.split": pin(project, config, has, forget)}
@@ -125,11 +127,13 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
     return None
 
 
-def forget_set(project: Project, inbox: Inbox, has: Known, new: Sequence[Target]) -> ForgetParams:
-    """What the requests name and everything that was forgotten before (`megu.requests.fulfilled`).
+def forget_set(project: Project, model: str, inbox: Inbox, has: Known, new: Sequence[Target]) -> ForgetParams:
+    """What the requests name and everything that was forgotten before (`megu.requests.fulfilled`): by requests, and by versions that
+    were promoted without one.
 
-    Raises `MeguError` for what cannot be forgotten together.
+    Raises `MeguError` for what cannot be forgotten together, and when it cannot be known what a promoted version forgot.
     """
+    index, promoted = Index(project.index), guard.fulfilled(project, model)
     before, sets = [], set[str]()
     for entry in inbox.entries(*FORGOTTEN):
         if (target := inbox.target(entry.id)) is not None:
@@ -138,7 +142,13 @@ def forget_set(project: Project, inbox: Inbox, has: Known, new: Sequence[Target]
             sets.add(entry.fact("forgotten"))
     key = Keys(project.keys).commitment_key(create=True)
     assert key is not None
-    more = has.committed(key, (Index(project.index).path(name) for name in sorted(sets) if name))
+    if unknown := [asked.words for asked in promoted if asked.key != fingerprint(key)]:
+        raise MeguError(
+            f"what a promoted version forgot was recorded under another key: {unknown[0]}",
+            f"put that key back into {project.keys.name}/, or such data would be trained on again",
+        )
+    sets_of = [guard.entries(index, name) for name in sets if name]
+    more = has.committed(key, frozenset().union(*sets_of, *(asked.commitments for asked in promoted)))
     forget = has.combined(new, before, more)
     splits.make_split(has.dataset, forget, 0)
     return forget

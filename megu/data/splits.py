@@ -147,13 +147,18 @@ def _labels(dataset: Dataset, scenario: str) -> tuple[Sequence[str], Positions, 
 
 def _check_no_class_is_emptied(dataset: Dataset, forget: NDArray[np.bool_], whole: Sequence[int]) -> None:
     """A class without a training image is forgotten as a class, with another meaning of every metric, so it must be asked for as one."""
-    labels = dataset.train.labels
-    before, after = (np.bincount(chosen, minlength=dataset.num_classes) for chosen in (labels, labels[~forget]))
-    if emptied := [dataset.classes[k] for k in np.flatnonzero((before > 0) & (after == 0)) if k not in whole]:
+    gone = [repr(name) for k, name in emptied(dataset.train.labels, dataset.classes, forget) if k not in whole]
+    if gone:
         raise MeguError(
-            f"the request leaves no training image of {_shorten([repr(name) for name in emptied])}",
+            f"the request leaves no training image of {_shorten(gone)}",
             "ask for the whole class: forget.scenario=class",
         )
+
+
+def emptied(labels: NDArray[np.integer[Any]], names: Sequence[str], gone: NDArray[np.bool_]) -> list[tuple[int, str]]:
+    """The classes, by number and name, that have images, and none once those of the mask (N,) are gone. labels: (N,)."""
+    before, after = (np.bincount(chosen, minlength=len(names)) for chosen in (labels, labels[~gone]))
+    return [(number, names[number]) for number in np.flatnonzero((before > 0) & (after == 0)).tolist()]
 
 
 def class_index(classes: Sequence[str], name: str, dataset: str) -> int:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+from numpy.typing import NDArray
 
 from megu.data.arrays import Dataset
-from megu.data.splits import ForgetParams, ids_of_files
+from megu.data.splits import ForgetParams, emptied, ids_of_files
 from megu.errors import MeguError
-from megu.lineage.commitments import SIZE, commit
+from megu.lineage.commitments import commit
 
 Target = Mapping[str, Sequence[str]]
 
@@ -67,11 +70,8 @@ class Known:
             return "it leaves no training image at all", 0
         return "", sum(chosen)
 
-    def committed(self, key: bytes, sets: Iterable[Path]) -> set[str]:
-        """The ids of the training images that files of commitments (`megu.lineage.commitments.commit_all`) have."""
-        wanted = {
-            content[start : start + SIZE] for content in map(Path.read_bytes, sets) for start in range(0, len(content), SIZE)
-        }
+    def committed(self, key: bytes, wanted: AbstractSet[bytes]) -> set[str]:
+        """The ids of the training images that these are commitments to (`megu.lineage.commitments.commit`)."""
         return {identifier for identifier in self.positions if wanted and commit(key, identifier.encode()) in wanted}
 
     def still_here(self, target: Target) -> dict[str, set[str]]:
@@ -103,10 +103,10 @@ class Known:
         return here["ids"] | inside
 
     def combined(self, new: Iterable[Target], before: Iterable[Target], more: Iterable[str] = ()) -> ForgetParams:
-        """One forget set of new requests and all earlier ones.
+        """One forget set of new requests and all earlier ones. A class of which every image goes is named as one.
 
-        more: ids beside them (`committed`, of earlier requests whose targets were deleted). Raises `MeguError` when a file that a new
-        request names is not there.
+        more: ids beside them (`committed`, of what was forgotten without a request or whose target was deleted). Raises `MeguError` when
+        a file that a new request names is not there.
         """
         classes, subclasses, ids = set[str](), set[str](), set(more)
         for target in new:
@@ -118,16 +118,23 @@ class Known:
             classes |= found["classes"]
             subclasses |= found["subclasses"]
             ids |= found["ids"]
-        ids -= {i for i in ids if i in self.positions and self._inside(self.positions[i], classes, subclasses)}
-        return forget(classes, subclasses, ids)
-
-    def _inside(self, positions: Sequence[int], classes: set[str], subclasses: set[str]) -> bool:
-        """Whether every copy of an image is in a class that goes anyway."""
         train, names, fine = self.dataset.train, self.dataset.classes, self.dataset.fine or ()
-        return all(
-            names[int(train.labels[at])] in classes or (train.fine is not None and fine[int(train.fine[at])] in subclasses)
-            for at in positions
-        )
+        gone = self._within(classes, subclasses)
+        gone[[at for identifier in ids for at in self.positions.get(identifier, ())]] = True
+        classes |= {name for _, name in emptied(train.labels, names, gone)}
+        if train.fine is not None:
+            subclasses |= {name for _, name in emptied(train.fine, fine, gone)}
+            subclasses -= {name for _, name in emptied(train.fine, fine, self._within(classes, frozenset()))}
+        inside = self._within(classes, subclasses)
+        return forget(classes, subclasses, (i for i in ids if i not in self.positions or not inside[self.positions[i]].all()))
+
+    def _within(self, classes: AbstractSet[str], subclasses: AbstractSet[str]) -> NDArray[np.bool_]:
+        """Mask (N,) of the training images of these classes and finer classes."""
+        train, names, fine = self.dataset.train, self.dataset.classes, self.dataset.fine or ()
+        inside = np.isin(train.labels, [number for number, name in enumerate(names) if name in classes])
+        if train.fine is not None:
+            inside |= np.isin(train.fine, [number for number, name in enumerate(fine) if name in subclasses])
+        return inside
 
 
 def forget(classes: Iterable[str], subclasses: Iterable[str], ids: Iterable[str]) -> ForgetParams:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from hypothesis import strategies as st
 from megu.data.arrays import Dataset, coarse_view
 from megu.data.splits import ForgetParams, make_split
 from megu.errors import MeguError
-from megu.lineage.commitments import commit_all
-from megu.requests.fulfilled import Known
+from megu.lineage.commitments import commit
+from megu.requests.fulfilled import Known, forget
 
 KEY = b"k" * 32
 
@@ -105,14 +104,27 @@ def test_the_forget_set_only_grows_and_nothing_forgotten_is_retained(targets: li
         before = forgotten
 
 
-def test_what_was_deleted_is_still_kept_out_by_its_commitments(tmp_path: Path) -> None:
+def test_what_was_deleted_is_still_kept_out_by_its_commitments() -> None:
     data = dataset()
-    known, path = Known(data), tmp_path / "set.hmac"
-    path.write_bytes(commit_all(KEY, [identifier.encode() for identifier in ids(data, 0, 4, 5)]))
-    assert known.committed(KEY, [path]) == set(ids(data, 0, 4, 5))
-    assert known.committed(b"j" * 32, [path]) == set()
-    split = make_split(data, known.combined([target(ids=ids(data, 7))], [], known.committed(KEY, [path])), 0)
+    known, kept = Known(data), {commit(KEY, identifier.encode()) for identifier in ids(data, 0, 4, 5)}
+    assert known.committed(KEY, kept) == set(ids(data, 0, 4, 5))
+    assert known.committed(b"j" * 32, kept) == set()
+    split = make_split(data, known.combined([target(ids=ids(data, 7))], [], known.committed(KEY, kept)), 0)
     assert split.forget.tolist() == [0, 4, 5, 7, 29]
+
+
+def test_a_class_of_which_all_goes_is_named() -> None:
+    """What was forgotten as a class comes back as commitments to its images, and a class may not be emptied unnamed."""
+    data = dataset()
+    every = [ids(data, *range(number, 30, 3)) for number in range(3)]
+    assert Known(data).combined([target(ids=ids(data, 2))], [], every[1]) == forget(["Shirt"], [], ids(data, 2))
+    # Two requests that have half of it each. The first image has a copy in class 2, which goes too, and so stays listed.
+    halves = [target(ids=every[0][:5]), target(ids=every[0][5:])]
+    assert Known(data).combined(halves, []) == forget(["Sandal"], [], every[0][:1])
+    coarse = coarse_view(data)
+    both = Known(coarse).combined([target(ids=every[0])], [target(ids=every[1][:2])])
+    assert both == forget([], ["Sandal"], [every[0][0], *every[1][:2]])
+    assert Known(coarse).combined([target(ids=every[0])], [target(subclasses=["Sneaker"])]) == forget(["shoes"], [], [])
 
 
 def test_the_samples_of_a_request_are_those_that_are_still_there() -> None:

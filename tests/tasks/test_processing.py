@@ -7,12 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from data_fixtures import toy
 
+from megu.champions import MOVED
 from megu.config import parse
+from megu.data.splits import ForgetParams
+from megu.errors import MeguError
+from megu.lineage.commitments import commit_all, fingerprint
+from megu.lineage.index import Index, Row
+from megu.lineage.keys import Keys
 from megu.project import Project
 from megu.requests.batches import Attempt, Batch, Work
 from megu.requests.fulfilled import Known
@@ -102,7 +109,26 @@ def test_what_was_forgotten_stays_forgotten(project: Project, inbox: Inbox) -> N
         inbox.move([before], state, {"version": "megu/1"})  # type: ignore[arg-type]
     target = inbox.target(new)
     assert target is not None
-    assert processing.forget_set(project, inbox, Known(toy()), [target]).classes == ("Sandal", "Shirt")
+    assert processing.forget_set(project, "megu", inbox, Known(toy()), [target]).classes == ("Sandal", "Shirt")
+
+
+def test_what_a_promoted_version_forgot_without_a_request_stays_forgotten(project: Project, inbox: Inbox) -> None:
+    data = toy()
+    shirts = [identifier for identifier, label in zip(data.train.ids.tolist(), data.train.labels, strict=True) if label == 1]
+    key, index = Keys(project.keys).commitment_key(create=True), Index(project.index)
+    assert key is not None
+    blank: dict[str, Any] = {field.name: "" for field in fields(Row)}
+    made = {"run_id": "r", "forgotten": index.put(commit_all(key, shirts)), "key": fingerprint(key), "given": 0}
+    index.add([Row(**{**blank, **made})])
+    sandal = inbox.target(accepted(inbox, "Sandal"))
+    assert sandal is not None
+    assert processing.forget_set(project, "megu", inbox, Known(data), [sandal]).classes == ("Sandal",)
+    project.ledger.append(MOVED, "megu", {"why": "promotion", "version": "1", "run_id": "r", "from": None})
+    assert processing.forget_set(project, "megu", inbox, Known(data), [sandal]) == ForgetParams(classes=("Sandal", "Shirt"))
+    for path in project.keys.iterdir():
+        path.unlink()
+    with pytest.raises(MeguError, match="recorded under another key"):
+        processing.forget_set(project, "megu", inbox, Known(data), [sandal])
 
 
 def test_the_private_file_of_the_split_keeps_its_salt_while_the_requests_stay(project: Project) -> None:
