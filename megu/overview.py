@@ -17,8 +17,11 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from megu import services
-from megu.champions import standing
-from megu.lineage.index import Index
+from megu.champions import rejection, standing
+from megu.errors import MeguError
+from megu.ledger import Event
+from megu.lineage import dossier
+from megu.lineage.index import Index, Row
 from megu.project import Project
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.request import RequestParams
@@ -90,7 +93,7 @@ def overview(project: Project, name: str, requests: RequestParams, today: date |
         champion=champion,
         lineage=[f"{name}/{event.facts['version']} ({event.facts['why']}, {event.time[:10]})" for event in reversed(moved)],
         schedules=_planned(os.environ.get("PREFECT_API_URL") or live.prefect_api),
-        person=_needs_a_person(project, requests.attempts, entries, late),
+        person=_to_promote(project, name, entries, rows, events) + _needs_a_person(project, requests.attempts, entries, late),
     )
 
 
@@ -110,13 +113,37 @@ def _waits(entry: Entry, today: date) -> dict[str, Any]:
     }
 
 
+def _to_promote(
+    project: Project, name: str, entries: Sequence[Entry], rows: Sequence[Row], events: Sequence[Event]
+) -> list[str]:
+    """The newest version that may be promoted: of the requests, or else of a run without one that the gate let pass."""
+    waiting = [_number(entry.fact("version")) for entry in entries if entry.state == "verified"]
+    if waiting:
+        return [f"{name}/{max(waiting)} waits for approval: the form in the Prefect UI, or `megu promote {max(waiting)}`"]
+    now = standing(events)
+    newest = max(
+        (row for row in rows if row.model.startswith(f"models:/{name}/")), key=lambda row: _number(row.model), default=None
+    )
+    if newest is None or _number(newest.model) <= int(now.version or 0) or rejection(events, newest.seal):
+        return []
+    try:
+        gate = dossier.parse((project.dossiers / newest.run_id / dossier.MAIN).read_bytes(), dossier.MAIN).evidence.gate
+    except (OSError, MeguError):
+        return []  # `megu verify` says what is wrong with it
+    if gate is None or gate.decision == "fail" or gate.champion != now.version:
+        return []
+    number = _number(newest.model)
+    return [
+        f"{name}/{number} ({newest.request}) is not promoted and the gate says {gate.decision}: see `megu promote {number}`"
+    ]
+
+
+def _number(model: str) -> int:
+    return int(model.rpartition("/")[2])
+
+
 def _needs_a_person(project: Project, attempts: int, entries: Sequence[Entry], late: Sequence[Entry]) -> list[str]:
     lines = []
-    versions = sorted({entry.fact("version") for entry in entries if entry.state == "verified"})
-    if versions:
-        lines.append(
-            f"{versions[-1]} waits for approval: the form in the Prefect UI, or `megu promote {versions[-1].rpartition('/')[2]}`"
-        )
     held = [entry for entry in entries if entry.state == "accepted" and entry.failures >= attempts]
     lines += [
         f"request {entry.id} failed {entry.failures} times ({entry.reason}): `megu request retry {entry.id}`" for entry in held

@@ -43,19 +43,22 @@ def test_what_waits_what_is_late_and_what_needs_a_person(project: Project) -> No
     inbox.judge(lambda target: ("", 1))
     for _ in range(3):
         inbox.move([held], "accepted", {"failed": True, "why": "the gate turned megu/1 down: MIA"})
+    also = add(project, "D", "2026-12-25")
+    inbox.judge(lambda target: ("", 1))
     for state in ("processing", "unlearned", "verified"):
-        inbox.move([checked], state, {"version": "megu/2"})  # type: ignore[arg-type]
+        inbox.move([checked], state, {"version": "megu/10"})  # type: ignore[arg-type]
+        inbox.move([also], state, {"version": "megu/9"})  # type: ignore[arg-type]
     facts = {"version": "1", "why": "promotion", "seal": "s" * 64, "approver": "Kim", "run_id": "x"}
     project.ledger.append(MOVED, "megu", facts)
     now = overview(project, "megu", RequestParams(), TODAY)
-    assert now.requests == {"accepted": 2, "verified": 1}
+    assert now.requests == {"accepted": 2, "verified": 2}
     assert now.overdue == 1
-    assert [(row["id"], row["days_left"]) for row in now.waiting] == [(late, -4), (held, 10), (checked, 30)]
+    assert [(row["id"], row["days_left"]) for row in now.waiting] == [(late, -4), (held, 10), (checked, 30), (also, 31)]
     assert now.champion is not None
     assert (now.champion["version"], now.champion["approver"]) == ("megu/1", "Kim")
     text = markdown(now)
     assert json.loads(json.dumps(now.to_json()))["overdue"] == 1
-    for said in ("megu/2 waits for approval", f"megu request retry {held}", "1 overdue, the first since 2026-11-20"):
+    for said in ("megu/10 waits for approval", f"megu request retry {held}", "1 overdue, the first since 2026-11-20"):
         assert any(said in line for line in now.person), said
         assert said in text
 

@@ -23,9 +23,10 @@ from megu.ledger import GENESIS, Event
 from megu.lineage import guard
 from megu.lineage.dossier import MAIN
 from megu.lineage.verify import verify
+from megu.overview import overview
 from megu.project import Project
 from megu.requests.inbox import Inbox
-from megu.requests.request import Request
+from megu.requests.request import Request, RequestParams
 from megu.tracking import lineage, registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flow")]
@@ -158,11 +159,17 @@ def test_two_machines_that_share_no_lock_are_told_apart_by_the_ledger(here: Proj
     assert aliases(here) == {CHAMPION: "2"}
 
 
+def to_do(project: Project) -> list[str]:
+    return overview(project, "megu", RequestParams()).person
+
+
 def test_what_was_rejected_stays_rejected_on_the_same_evidence(here: Project) -> None:
+    assert to_do(here) == ["megu/2 (Sneaker) is not promoted and the gate says needs a person: see `megu promote 2`"]
     event = promotion.reject(here, settings(here), approval(here, rationale="risk-accepted"))
     assert promotion.reject(here, settings(here), approval(here)) == event
     with pytest.raises(MeguError, match=r"its evidence was rejected by A\. Approver on \d{4}-"):
         promotion.promote(here, settings(here), approval(here))
+    assert to_do(here) == []
 
 
 def test_no_version_comes_back_that_knows_what_was_or_is_to_be_forgotten(here: Project) -> None:
