@@ -21,6 +21,9 @@ from megu.params import STRICT, check
 from megu.progress import track
 from megu.seeds import generator
 
+#: Images optimised together: all of them, with a hundred labels, would take tens of gigabytes of activations.
+AT_ONCE = 256
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseParams:
@@ -72,8 +75,8 @@ def make_noise_bank(
 ) -> NoiseBank:
     """Optimise the noise of every label, and the negative noise of ``negative_classes``, on the device of ``model``.
 
-    The model is used in evaluation mode and its weights get no gradient. All images are optimised at once: losses are summed
-    and Adam works by element, so each image goes its own way.
+    The model is used in evaluation mode and its weights get no gradient. Losses are summed and Adam works by element, so each image
+    goes its own way, and how many go together (`AT_ONCE`) changes nothing but the memory it takes.
     """
     classes = sorted(set(negative_classes))
     count = params.per_label
@@ -103,21 +106,22 @@ def optimise_noise(
 
     sign: +1 is Eq 9 (towards the label), -1 is Eq 10 (away from it). penalty: what ``lam`` weighs, (B, C, H, W) -> (B,).
     """
-    device = next(model.parameters()).device
-    labels, sign = labels.to(device), sign.to(device)
-    noise = start.detach().to(device).clone(memory_format=torch.channels_last).requires_grad_(True)
-    optimiser = torch.optim.Adam([noise], lr=params.lr, fused=fused(model))
-    was_training = model.training
+    device, was_training, found = next(model.parameters()).device, model.training, []
     model.eval()
-    with track("noise", params.steps * len(noise), "images") as advance:
-        for _ in range(params.steps):
-            loss = sign * F.cross_entropy(model(noise), labels, reduction="none") + params.lam * penalty(noise)
-            # The gradient of the noise alone: the frozen model's weights keep theirs.
-            (noise.grad,) = torch.autograd.grad(loss.sum(), noise)
-            optimiser.step()
-            advance(len(noise))
+    with track("noise", params.steps * len(start), "images") as advance:
+        for part in torch.arange(len(start)).split(AT_ONCE):
+            chosen, signs = labels[part].to(device), sign[part].to(device)
+            noise = start[part].detach().to(device).clone(memory_format=torch.channels_last).requires_grad_(True)
+            optimiser = torch.optim.Adam([noise], lr=params.lr, fused=fused(model))
+            for _ in range(params.steps):
+                loss = signs * F.cross_entropy(model(noise), chosen, reduction="none") + params.lam * penalty(noise)
+                # The gradient of the noise alone: the frozen model's weights keep theirs.
+                (noise.grad,) = torch.autograd.grad(loss.sum(), noise)
+                optimiser.step()
+                advance(len(noise))
+            found.append(noise.detach().cpu().contiguous())
     model.train(was_training)
-    return noise.detach().cpu().contiguous()
+    return torch.cat(found)
 
 
 def mixture(positive: Tensor, negative: Tensor, alpha: float) -> Tensor:

@@ -80,6 +80,15 @@ def test_each_image_goes_its_own_way(model: nn.Module) -> None:
     assert torch.equal(start, untouched), "what was given is not changed"
 
 
+def test_how_many_go_together_changes_nothing(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = NoiseParams(per_label=3, steps=5)
+    whole = make_noise_bank(model, 4, (1, 8, 8), [1], few, seed=0)
+    monkeypatch.setattr("megu.noise.AT_ONCE", 4)
+    parts = make_noise_bank(model, 4, (1, 8, 8), [1], few, seed=0)
+    np.testing.assert_allclose(parts.positive, whole.positive, atol=1e-4)
+    np.testing.assert_allclose(parts.negative, whole.negative, atol=1e-4)
+
+
 def test_the_same_seed_gives_the_same_bank(model: nn.Module) -> None:
     first, second, other = (make_noise_bank(model, 4, (1, 8, 8), [0], PARAMS, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.positive, second.positive)
