@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine import CLASSES, IMAGES, SIZE, Ours, Setting, clock, machine, part, write
 
@@ -35,6 +34,8 @@ from megu.methods.context import Context
 from megu.noise import NoiseBank, make_noise_bank
 from megu.perturbing import Perturbing
 
+#: The repository.
+ROOT = Path(__file__).resolve().parents[1]
 #: The most that the unlearning may take of the retrain's time.
 ASKED = 0.05
 

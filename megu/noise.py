@@ -109,7 +109,8 @@ def optimise_noise(
     device, was_training, found = next(model.parameters()).device, model.training, []
     model.eval()
     with track("noise", params.steps * len(start), "images") as advance:
-        for part in torch.arange(len(start)).split(AT_ONCE):
+        for first in range(0, len(start), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
             chosen, signs = labels[part].to(device), sign[part].to(device)
             noise = start[part].detach().to(device).clone(memory_format=torch.channels_last).requires_grad_(True)
             optimiser = torch.optim.Adam([noise], lr=params.lr, fused=fused(model))
