@@ -136,8 +136,8 @@ def look(project: Project, config: Config, version: str | None = None) -> Candid
     """
     from megu.tracking import lineage
 
-    connected, name = lineage.reach(project.home), config.registry.name
-    now = lineage.aliases(connected, name)
+    name = config.registry.name
+    now = lineage.aliases(lineage.reader(project.home), name)
     number = version or now.get(config.registry.alias)
     if number is None:
         raise MeguError(
