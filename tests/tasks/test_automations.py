@@ -26,7 +26,7 @@ def test_automations_are_created_once_and_brought_up_to_date(tmp_path: Path) -> 
     changed[3]["trigger"]["within"] = 120
     path = tmp_path / "automations.yaml"
     path.write_text(yaml.safe_dump(changed))
-    assert [made.done for made in create(path)] == ["as it was"] * 3 + ["brought up to date"]
+    assert [made.done for made in create(path)] == ["as it was"] * 3 + ["brought up to date", "as it was"]
     with get_client(sync_client=True) as client:
         for entry in changed:
             assert len(client.read_automations_by_name(entry["name"])) == 1
