@@ -92,13 +92,13 @@ def up(home: Path, *, prefect_port: int = PORTS["prefect"], mlflow_port: int = P
         for _ in range(_LOOKS):
             _start_missing(home, wanted, started)
             # One of the others may have been dying while it was looked at: it is among the missing now.
-            if all([_wait(home, service, own=service.name in started) for service in status(home)]):
-                break
+            if all(_wait(home, service, own=service.name in started) for service in status(home)):
+                return status(home)
+        raise MeguError("a server dies as often as it is started", f"read {home / 'logs'}")
     except BaseException:
         with _lock(home):
             _kill(home, started)
         raise
-    return status(home)
 
 
 def _start_missing(home: Path, wanted: Mapping[str, int], started: list[str]) -> None:
