@@ -28,8 +28,13 @@ from megu.progress import track
 HOST = "127.0.0.1"
 PORTS = {"prefect": 4200, "mlflow": 5000}
 TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 _HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
 _START_S, _STOP_S = 180.0, 15.0
+#: Seconds for which the port of a server that was killed may still look taken.
+_RELEASE_S = 10.0
+#: A server that was just killed can look alive when it is looked at; started again, it is looked at once more.
+_LOOKS = 3
 #: A process's birth is counted from the boot, whose own time moves when the clock is set.
 _CLOCK_S = 5.0
 
@@ -84,21 +89,29 @@ def up(home: Path, *, prefect_port: int = PORTS["prefect"], mlflow_port: int = P
         _refuse_taken_ports(wanted, list(PORTS))  # before anything is written
     started: list[str] = []
     try:
-        # Locked until they are remembered, not until they answer: `down` need not wait for a slow start.
-        with _lock(home):
-            missing = [service.name for service in status(home) if not service.running]
-            _kill(home, missing)
-            _refuse_taken_ports(wanted, missing)
-            for name in missing:
-                started.append(name)
-                _start(home, name, wanted[name])
-        for service in status(home):
-            _wait(home, service, own=service.name in started)
+        for _ in range(_LOOKS):
+            _start_missing(home, wanted, started)
+            # One of the others may have been dying while it was looked at: it is among the missing now.
+            if all(_wait(home, service, own=service.name in started) for service in status(home)):
+                return status(home)
+        raise MeguError("a server dies as often as it is started", f"read {home / 'logs'}")
     except BaseException:
         with _lock(home):
             _kill(home, started)
         raise
-    return status(home)
+
+
+def _start_missing(home: Path, wanted: Mapping[str, int], started: list[str]) -> None:
+    """Start what does not run; its name goes to ``started`` before it does."""
+    # Locked until they are remembered, not until they answer: `down` need not wait for a slow start.
+    with _lock(home):
+        missing = [service.name for service in status(home) if not service.running]
+        died = [name for name in missing if name in _read(home)]
+        _kill(home, missing)
+        _refuse_taken_ports(wanted, missing, died)
+        for name in missing:
+            started.append(name)
+            _start(home, name, wanted[name])
 
 
 def down(home: Path) -> list[str]:
@@ -156,6 +169,8 @@ def _environment(home: Path, name: str, port: int) -> dict[str, str]:
             # The page asks the server where its API is; on another port than 4200 it must be told.
             PREFECT_API_URL=f"http://{HOST}:{port}/api",
             PREFECT_SERVER_ANALYTICS_ENABLED="false",
+            # In memory, as Prefect would keep them, leases die with a killed server while the slots they hold stay taken in its database.
+            PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=LEASES,
         )
     else:
         # Job execution serves language-model evaluation: four more processes that nothing here uses.
@@ -163,18 +178,29 @@ def _environment(home: Path, name: str, port: int) -> dict[str, str]:
     return environment
 
 
-def _wait(home: Path, service: Service, *, own: bool) -> None:
-    """Until the server answers; also one that another `up` started (``own`` false)."""
+def _wait(home: Path, service: Service, *, own: bool) -> bool:
+    """Until the server answers; also one that another `up` started (``own`` false), which may have died by itself: then False.
+
+    Raises `MeguError` when an own one dies, another command stopped it, or it does not answer.
+    """
     title, log = TITLES[service.name], _log(home, service.name)
     end = time.monotonic() + _START_S
     with track(f"start {title}"):
         while not _healthy(service):
-            if not any(now.name == service.name and now.running for now in status(home)):
+            if not _runs(home, service):
+                if not own and service.name in _read(home):
+                    return False
                 said = last_line(log) if own else "stopped by another command"
                 raise MeguError(f"the {title} server did not start: {said}", f"read {log}")
             if time.monotonic() > end:
                 raise MeguError(f"the {title} server did not answer in {_START_S:.0f} s: {last_line(log)}", f"read {log}")
             time.sleep(0.2)
+    # Its worker can answer a moment longer than the server that was killed.
+    return _runs(home, service)
+
+
+def _runs(home: Path, service: Service) -> bool:
+    return any(now.name == service.name and now.running for now in status(home))
 
 
 def _healthy(service: Service) -> bool:
@@ -205,26 +231,35 @@ def _log(home: Path, name: str) -> Path:
 # --- ports -------------------------------------------------------------------------------------------------------------------
 
 
-def _refuse_taken_ports(wanted: Mapping[str, int], names: Sequence[str]) -> None:
+def _refuse_taken_ports(wanted: Mapping[str, int], names: Sequence[str], died: Sequence[str] = ()) -> None:
+    """Raise `MeguError` for a port that is taken; that of one that ``died`` is given a moment."""
     if len({wanted[name] for name in names}) < len(names):
         raise MeguError(f"port {wanted[names[0]]} is given to both servers", f"choose another with --{names[1]}-port")
     for name in names:
-        _refuse_taken_port(name, wanted[name])
+        _refuse_taken_port(name, wanted[name], patience=_RELEASE_S if name in died else 0.0)
 
 
-def _refuse_taken_port(name: str, port: int) -> None:
+def _refuse_taken_port(name: str, port: int, *, patience: float) -> None:
     fix = f"choose another port with --{name}-port, or stop what uses it"
-    with socket.socket() as probe:
-        # As the servers bind: connections of a server that has just stopped do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    end = time.monotonic() + patience
+    while True:
         try:
-            probe.bind((HOST, port))
+            return _probe(port)
         except PermissionError:
             raise MeguError(f"port {port} for {TITLES[name]} is reserved to the system", fix) from None
         except OverflowError:
             raise MeguError(f"{port} is not a port", f"choose one between 1 and 65535 with --{name}-port") from None
         except OSError:
-            raise MeguError(f"port {port} for {TITLES[name]} is in use by {_user_of(port)}", fix) from None
+            if time.monotonic() > end:
+                raise MeguError(f"port {port} for {TITLES[name]} is in use by {_user_of(port)}", fix) from None
+        time.sleep(0.05)
+
+
+def _probe(port: int) -> None:
+    with socket.socket() as probe:
+        # As the servers bind: connections of a server that has just stopped do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((HOST, port))
 
 
 def _user_of(port: int) -> str:

@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
 from megu import promotion, tracking
@@ -199,6 +202,7 @@ def sealed(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
 
 def hand_over(project: Project, config: Config, inbox: Inbox, params: str, settings: Sequence[str]) -> dict[str, Any] | None:
     """Ask for the approval of the newest version of the registered model that passed the gate, once; None when there is none to ask for.
+    Asked again when the run that was to ask crashed or failed: nobody could answer it any more.
 
     The policy approves at once where it may. Else the deployment ``promote/promote`` is started, which suspends until somebody answers;
     where there is none, `megu promote` is the way, and the requests wait in "verified".
@@ -216,26 +220,38 @@ def hand_over(project: Project, config: Config, inbox: Inbox, params: str, setti
         promotion.promote(project, config, promotion.by_policy(found), number)
         return {"version": f"{name}/{number}", "asked": "policy"}
     asked = [event for event in inbox.ledger.events(f"{name}/{number}", "approval.asked") if event.facts["seal"] == found.seal]
-    if asked:
+    if asked and not died(asked[-1].facts["flow_run"]):
         return {"version": f"{name}/{number}", "asked": asked[-1].facts["flow_run"]}
-    started = ask(number, found.seal, params, settings)
+    started = ask(number, found.seal, params, settings, again=len(asked))
     signals.waiting(f"{name}/{number}")
     if started is not None:
         inbox.ledger.append("approval.asked", f"{name}/{number}", {"seal": found.seal, "flow_run": started})
     return {"version": f"{name}/{number}", "asked": started}
 
 
-def ask(version: str, seal: str, params: str, settings: Sequence[str]) -> str | None:
-    """Start the approval flow's deployment; returns its flow run, the same one when it is asked for again; None without a deployment."""
+def died(run: str) -> bool:
+    """Whether the flow run that asks for an approval ended without having asked, or with the answer lost. One that a person cancelled did not."""
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(run)).state
+        except ObjectNotFound:
+            return True
+    return state is not None and (state.is_crashed() or state.is_failed())
+
+
+def ask(version: str, seal: str, params: str, settings: Sequence[str], again: int = 0) -> str | None:
+    """Start the approval flow's deployment; returns its flow run, the same one for the same ``again``; None without a deployment.
+
+    again: how many runs that asked for it have died.
+    """
     from prefect.deployments import run_deployment
-    from prefect.exceptions import ObjectNotFound
 
     try:
         run: Any = run_deployment(
             "promote/promote",
             parameters={"version": version, "params": params, "settings": list(settings)},
             timeout=0,
-            idempotency_key=f"promote-{version}-{seal}",
+            idempotency_key=f"promote-{version}-{seal}-{again}",
             as_subflow=False,
         )
     except ObjectNotFound:

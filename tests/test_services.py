@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -110,6 +111,8 @@ def test_both_servers_show_what_was_tracked_without_them(home: Path, monkeypatch
 
     assert ask(f"{prefect}/ui-settings")["api_url"] == f"{prefect}/api"
     assert ask(f"{prefect}/api/admin/settings")["server"]["analytics_enabled"] is False
+    # Leases that outlive a kill of the server: in memory they would be lost, and what they hold would stay taken.
+    assert ask(f"{prefect}/api/admin/settings")["server"]["concurrency"]["lease_storage"].endswith("filesystem")
     assert (home / "prefect" / "prefect.db").exists()
     assert ask(f"{mlflow}/api/2.0/mlflow/runs/get?run_id={run}")["run"]["data"]["metrics"][0]["value"] == 0.5
     files = ask(f"{mlflow}/api/2.0/mlflow/artifacts/list?run_id={run}")["files"]
@@ -156,6 +159,57 @@ def test_one_that_runs_is_kept_and_the_other_started_again(home: Path) -> None:
     assert again[1].running
     assert again[1].pid != mlflow.pid
     assert session(mlflow.pid or 0) == []
+
+
+@pytest.mark.usefixtures("small_servers")
+def test_the_port_of_a_killed_server_is_waited_for(home: Path) -> None:
+    ports = free_ports()
+    prefect, _ = services.up(home, **ports)
+    os.kill(prefect.pid or 0, signal.SIGKILL)
+    os.waitpid(prefect.pid or 0, 0)
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("127.0.0.1", ports["prefect_port"]))
+    taken.listen()
+    release = threading.Timer(1.0, taken.close)
+    release.start()
+    again = services.up(home, **ports)[0]
+    assert not release.is_alive(), "it was taken for a second"
+    assert (again.running, again.port) == (True, ports["prefect_port"])
+
+
+@pytest.mark.usefixtures("small_servers")
+def test_one_that_dies_while_it_is_looked_at_is_started_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ports, healthy = free_ports(), services._healthy
+    _, mlflow = services.up(home, **ports)
+
+    def dying(service: services.Service) -> bool:
+        if service == mlflow:
+            os.kill(mlflow.pid or 0, signal.SIGKILL)
+            os.waitpid(mlflow.pid or 0, 0)
+            monkeypatch.setattr(services, "_healthy", healthy)
+            return False
+        return healthy(service)
+
+    monkeypatch.setattr(services, "_healthy", dying)
+    again = services.up(home, **ports)[1]
+    assert again.running
+    assert again.pid != mlflow.pid
+    assert services._healthy(again)
+
+
+@pytest.mark.usefixtures("small_servers")
+def test_one_that_another_command_stops_meanwhile_is_not_started_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    services.up(home, **free_ports())
+
+    def stopped(service: services.Service) -> bool:
+        services.down(home)
+        return False
+
+    monkeypatch.setattr(services, "_healthy", stopped)
+    with pytest.raises(MeguError, match="stopped by another command"):
+        services.up(home)
+    assert remembered(home) == {}
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])

@@ -75,6 +75,19 @@ def test_schedules_have_names_and_times_and_settings_that_hold(kind: str, deploy
         parse(with_settings({}, {**deployment["parameters"], **schedule.get("parameters", {})}["settings"]))
 
 
+@pytest.mark.parametrize(("kind", "deployment"), deployments())
+def test_a_run_of_a_deployment_is_one_that_the_automations_look_for(kind: str, deployment: dict[str, Any]) -> None:
+    """Prefect's own heartbeats come every 180 s: a run that keeps to that would be marked as crashed while it lives."""
+    automations = {entry["name"]: entry for entry in yaml.safe_load((ROOT / "deploy" / "automations.yaml").read_text())}
+    died, never = automations["megu: a run died without a word"], automations["megu: a run never began"]
+    for entry in (died, never):
+        assert entry["trigger"]["match_related"] == {"prefect.resource.id": f"prefect.tag.{deployment['tags'][0]}"}
+        assert entry["state"]["state"] == "CRASHED"
+    every = int(deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    assert 2 * every < died["trigger"]["within"]
+    assert "prefect.flow-run.Running" in set(died["trigger"]["after"]) & set(never["trigger"]["expect"])
+
+
 @pytest.mark.parametrize("path", FILES.values(), ids=list(FILES))
 def test_where_the_code_is_is_said(path: Path) -> None:
     steps = yaml.safe_load(path.read_text())["pull"]
@@ -139,9 +152,9 @@ def test_the_automations_are_ones_that_prefect_takes() -> None:
 
     path, block = ROOT / "deploy" / "automations.yaml", uuid4()
     plain, told = read(path, None), read(path, block)
-    assert len({automation.name for automation in plain}) == len(plain) == 4
-    assert [automation.actions[0].type for automation in plain] == ["do-nothing"] * 3 + ["change-flow-run-state"]
-    assert [automation.actions[0].type for automation in told] == ["send-notification"] * 3 + ["change-flow-run-state"]
+    assert len({automation.name for automation in plain}) == len(plain) == 5
+    assert [automation.actions[0].type for automation in plain] == ["do-nothing"] * 3 + ["change-flow-run-state"] * 2
+    assert [automation.actions[0].type for automation in told] == ["send-notification"] * 3 + ["change-flow-run-state"] * 2
 
 
 def test_what_is_told_to_prefect_is_what_the_automations_listen_for() -> None:

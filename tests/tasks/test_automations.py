@@ -26,7 +26,7 @@ def test_automations_are_created_once_and_brought_up_to_date(tmp_path: Path) -> 
     changed[3]["trigger"]["within"] = 120
     path = tmp_path / "automations.yaml"
     path.write_text(yaml.safe_dump(changed))
-    assert [made.done for made in create(path)] == ["as it was"] * 3 + ["brought up to date"]
+    assert [made.done for made in create(path)] == ["as it was"] * 3 + ["brought up to date", "as it was"]
     with get_client(sync_client=True) as client:
         for entry in changed:
             assert len(client.read_automations_by_name(entry["name"])) == 1
@@ -61,6 +61,21 @@ def test_a_slot_is_held_for_the_block_and_nobody_waits_without_a_limit() -> None
         assert client.read_global_concurrency_limit_by_name("gpu:7").active_slots == 0
     with slot("gpu:of-nobody"), gpu("cpu"):
         pass
+
+
+def test_an_approval_whose_run_died_can_be_told_from_one_that_waits() -> None:
+    from prefect.states import Cancelled, Crashed, Failed, Paused, Pending
+
+    from flows.promote import promote
+    from tasks.processing import died
+
+    with get_client(sync_client=True) as client:
+        found = {
+            state.name: died(str(client.create_flow_run(promote, state=state).id))
+            for state in (Crashed(), Failed(), Pending(), Paused(name="Suspended"), Cancelled())
+        }
+    assert found == {"Crashed": True, "Failed": True, "Pending": False, "Suspended": False, "Cancelled": False}
+    assert died("00000000-0000-4000-8000-000000000000"), "of a server that was made anew"
 
 
 def test_a_schedule_plans_runs() -> None:
