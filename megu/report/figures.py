@@ -99,7 +99,8 @@ def per_class_accuracy(data: FigureData) -> Figure:
     for k in data.forgotten:
         axes.axhspan(k - 0.5, k + 0.5, color="#fbe3d2", zorder=0)
     values = np.stack([np.asarray(entry, dtype=float) for entry in data.per_class.values()])
-    axes.hlines(rows, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color="#c5ccd6", linewidth=2, zorder=1)
+    # A class without test images has no accuracy in any of them, and no line.
+    axes.hlines(rows, np.fmin.reduce(values), np.fmax.reduce(values), color="#c5ccd6", linewidth=2, zorder=1)
     markers = {"original": "o", "unlearned": "D", "reference": "|"}
     for name, accuracy in data.per_class.items():
         size = {"original": 60, "unlearned": 46, "reference": 260}[name]
