@@ -429,6 +429,10 @@ def _named_files(path: Path, datasets: Sequence[Dataset]) -> set[bytes]:
     return found
 
 
+#: Between why something was left, and which purge found it.
+_SAID = ", as the purge"
+
+
 def _purged_before(
     project: Project,
     plan: Plan,
@@ -461,8 +465,8 @@ def _purged_before(
                 plan.actions.append(Action("file", surface, what, digest, why))
         elif what in left:
             entry, document = left[what]
-            changed = "" if digest == entry.sha256 else "; it has changed since, and nobody can look again"
-            why = f"{entry.why} (so the purge {document.seal[:12]}… found){changed}"
+            changed = "" if digest == entry.sha256 else ", which has changed since, and nobody can look again"
+            why = f"{entry.why.partition(_SAID)[0]}{_SAID} {document.seal[:12]}… found{changed}"
             plan.residual.append(_entry(surface, what, why, digest))
 
 
