@@ -80,10 +80,7 @@ def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
     path = root / "data" / name
     _check_name(name)
     with arrays.write_errors_answered(path), dvc.file_lock(root / ".megu" / "data.lock"):
-        if (root / ".megu" / "purge" / "plan.json").is_file():  # `megu.purge.journal`: what is here is half of two versions
-            raise MeguError(
-                "a purge was stopped half-way, and what it is to erase is still here", "finish it: `megu purge --apply`"
-            )
+        no_purge_is_open(root)
         pin = pins.read(root).get(name)
         if path.exists():
             fetched = _check(root, path, pin, "local")
@@ -92,6 +89,14 @@ def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
             fetched = _obtain(root, name, pin, local)
     _share_with_dvc(root, pin)
     return fetched
+
+
+def no_purge_is_open(root: Path) -> None:
+    """Raise `MeguError` where a purge was stopped half-way (`megu.purge.journal`): what is here is half of two versions."""
+    if (root / ".megu" / "purge" / "plan.json").is_file():
+        raise MeguError(
+            "a purge was stopped half-way, and what it is to erase is still here", "finish it: `megu purge --apply`"
+        )
 
 
 def _obtain(root: Path, name: str, pin: DirHash | None, local: Sequence[Path] = ()) -> Fetched:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from purge_fixtures import garments, needles
 
+from megu.config import load
+from megu.data import providers
+from megu.errors import MeguError
 from megu.project import Project
 from megu.purge.journal import Journal
 from megu.purge.plan import Plan
+from tasks.inputs import preflight
 
 PLAN = Plan(created="2026-11-24T00:00:00+00:00", previous=None, key="k", policy={}, covers=[], witnessed=[])
 
@@ -17,6 +22,9 @@ def test_a_journal_says_what_it_was_told(project: Project) -> None:
     assert journal.begin([looked_for], lambda _: PLAN) == PLAN
     assert journal.open
     assert journal.plan() == PLAN
+    for begin in (lambda: providers.fetch(project.root, "slice"), lambda: preflight(project, load(project.params))):
+        with pytest.raises(MeguError, match="a purge was stopped half-way"):
+            begin()
     assert (journal.needles()[0].images == looked_for.images).all()
     journal.end()
     assert not journal.root.exists()
