@@ -9,7 +9,7 @@ from typing import Any
 from megu import config as configuration
 from megu import sections
 from megu.config import Config
-from megu.data import arrays, pins, splits
+from megu.data import arrays, pins, providers, splits
 from megu.device import resolve
 from megu.errors import MeguError
 from megu.lineage.keys import Keys, signer
@@ -21,7 +21,8 @@ from megu.weights import OTHER_KINDS, read_state
 
 
 def preflight(project: Project, config: Config) -> None:
-    """Raise `MeguError` for what can be known to fail: what is given, and a labeler that has to be asked and cannot be."""
+    """Raise `MeguError` for what can be known to fail: what is given, a labeler that has to be asked and cannot be, an unfinished purge."""
+    providers.no_purge_is_open(project.root)
     given(project, config)
     labeler_ready(project, config)
     signing_key(project, config)

@@ -59,7 +59,9 @@ def purge(
 
 
 def _say(outcome: Outcome) -> None:
-    if outcome.resumed:
+    if outcome.resumed and outcome.sealed is None:
+        print("a purge was stopped half-way; this is what it was to do, and `megu purge --apply` goes on with it")
+    elif outcome.resumed:
         print("went on with a purge that was stopped")
     print(f"for {', '.join(f'{run.request} (run {run.mlflow_run_id})' for run in outcome.plan.covers)}")
     width = max(len(surface.name) for surface in outcome.surfaces)

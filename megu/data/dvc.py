@@ -142,12 +142,17 @@ def init(root: Path) -> None:
     )
 
 
+def shared_configs() -> list[Path]:
+    """DVC's configuration for all projects: the system's, then the user's, which goes over it."""
+    user = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
+    return [Path("/etc/xdg/dvc/config"), user / "dvc" / "config"]
+
+
 def has_remote(root: Path) -> bool:
     """Whether a remote is configured for the project, or by the user for all projects."""
-    user = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     try:
-        parser.read([root / ".dvc" / "config", root / ".dvc" / "config.local", user / "dvc" / "config", "/etc/xdg/dvc/config"])
+        parser.read([root / ".dvc" / "config", root / ".dvc" / "config.local", *shared_configs()])
     except configparser.Error:
         return False
     return any("remote " in section for section in parser.sections())

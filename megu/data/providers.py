@@ -74,11 +74,13 @@ def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
 
     Raises
     ------
-    MeguError: unknown name, no provider works (each is named with its reason), different or damaged bytes, or a full disk.
+    MeguError: unknown name, no provider works (each is named with its reason), different or damaged bytes, a full disk, or a purge
+    that was stopped half-way.
     """
     path = root / "data" / name
     _check_name(name)
     with arrays.write_errors_answered(path), dvc.file_lock(root / ".megu" / "data.lock"):
+        no_purge_is_open(root)
         pin = pins.read(root).get(name)
         if path.exists():
             fetched = _check(root, path, pin, "local")
@@ -87,6 +89,14 @@ def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
             fetched = _obtain(root, name, pin, local)
     _share_with_dvc(root, pin)
     return fetched
+
+
+def no_purge_is_open(root: Path) -> None:
+    """Raise `MeguError` where a purge was stopped half-way (`megu.purge.journal`): what is here is half of two versions."""
+    if (root / ".megu" / "purge" / "plan.json").is_file():
+        raise MeguError(
+            "a purge was stopped half-way, and what it is to erase is still here", "finish it: `megu purge --apply`"
+        )
 
 
 def _obtain(root: Path, name: str, pin: DirHash | None, local: Sequence[Path] = ()) -> Fetched:

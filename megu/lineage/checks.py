@@ -262,6 +262,13 @@ def dvc(case: Case) -> Check:
     return versioned.check_pins(case)
 
 
+def dvc_remotes(case: Case) -> Check:
+    """The configured DVC remotes are there."""
+    from megu.lineage import versioned
+
+    return versioned.check_remotes(case)
+
+
 def code(case: Case) -> Check:
     """The sources that the stages ran, by digest: as they are installed, or at the recorded commit."""
     from megu.lineage import versioned

@@ -37,7 +37,7 @@ def row_of(dossier: Dossier, seal: str, trained: str) -> Row:
 
 
 def add(project: Project, dossier: Dossier, seal: str, forgotten: bytes) -> None:
-    """Put a run into the index. Its data set must be there when the index does not have it yet.
+    """Put a run into the index. Its data set must be there, or what a purge left of it, when the index does not have it yet.
 
     Raises `MeguError` when it is not.
     """
@@ -47,11 +47,17 @@ def add(project: Project, dossier: Dossier, seal: str, forgotten: bytes) -> None
 
     def make() -> bytes:
         from megu.data import pins
+        from megu.lineage.verify import own_key
+        from megu.purge import erasures
 
         folder = project.data(dossier.data.name)
-        if pins.hash_dir(folder, project.root).md5 != dossier.data.dvc_hash:
+        now, ids = pins.hash_dir(folder, project.root), arrays.load(folder).train.ids
+        purged = erasures.load(project, {}, own_key(project), dossier.run.mlflow_run_id, True).data(dossier.data.dvc_hash)
+        if purged and purged[-1].after == vars(now) and erasures.makes_up(key, ids, purged):
+            return erasures.before(key, ids, purged)
+        if now.md5 != dossier.data.dvc_hash:
             raise MeguError(f"data/{dossier.data.name} is another version by now", "bring that version back with DVC")
-        return commit_all(key, (bytes(value) for value in arrays.load(folder).train.ids))
+        return commit_all(key, (bytes(value) for value in ids))
 
     index.put(forgotten)
     index.add([row_of(dossier, seal, index.trained(dossier.data.dvc_hash, dossier.scope.key, make))])
@@ -102,7 +108,7 @@ def ids_of(project: Project, sample: str) -> list[str]:
     if not found:
         raise MeguError(
             f"{sample} is no sample id, image file or name in a data set here",
-            "give 32 hex characters, an image file, or class/file as the images were added",
+            "give 32 hex characters, an image file, or class/file as the images were added; a sample that was erased has no name any more",
         )
     return found
 

@@ -24,6 +24,7 @@ from megu.lineage.record import Newer, from_lines
 from megu.project import Project
 from megu.purge import erasures as purges
 from megu.purge.document import is_name as is_purge
+from megu.purge.places import remotes
 from megu.store import Missing, sha256_file
 
 if TYPE_CHECKING:
@@ -233,7 +234,10 @@ def _all(case: Case, replay: bool) -> Iterator[Check]:
             yield guarded(check, case)
         asked = [guarded(check, case) for check in tracked.ALL]
         yield from (future.result() for future in waiting)
-        for check in (checks.dvc, checks.code, checks.index):
+        yield guarded(checks.dvc, case)
+        if case.project is not None and _has_remotes(case.project):
+            yield guarded(checks.dvc_remotes, case)
+        for check in (checks.code, checks.index):
             yield guarded(check, case)
         yield from asked
     if replay:
@@ -241,6 +245,14 @@ def _all(case: Case, replay: bool) -> Iterator[Check]:
 
         for check in (again.metrics_again, again.served_form):
             yield guarded(check, case)
+
+
+def _has_remotes(project: Project) -> bool:
+    """Whether there are DVC remotes to look at; a configuration that cannot be read may have some."""
+    try:
+        return bool(remotes(project.root))
+    except MeguError:
+        return True
 
 
 def guarded(check: Callable[[Case], Check], case: Case) -> Check:

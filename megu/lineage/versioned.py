@@ -87,6 +87,16 @@ def check_pins(case: Case) -> Check:
     return summed(name, wrong, missing, "; ".join(said))
 
 
+def check_remotes(case: Case) -> Check:
+    """The configured DVC remotes are there: of one that is not, nobody can say that what was erased is gone from it."""
+    from megu.purge import places
+
+    assert case.project is not None
+    found = places.remotes(case.project.root)
+    said = ", ".join(remote.name for remote in found)
+    return summed("dvc remotes", [], places.missing(found), f"{said}: there")
+
+
 def _data_now(case: Case, digest: str) -> str:
     """What is wrong with ``data.dvc`` as it is now; other data sets may have come, and this one may have a newer version on disk."""
     assert case.project is not None

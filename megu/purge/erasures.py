@@ -100,9 +100,14 @@ def load(project: Project | None, beside: Mapping[str, bytes], trusted: Sequence
 
 def makes_up(key: bytes, ids: Iterable[Any], erased: Sequence[DataErased]) -> bool:
     """Whether the training images that are here, and the rows that are gone, are together the version that was there before."""
+    return sha256(before(key, ids, erased)) == erased[0].trained
+
+
+def before(key: bytes, ids: Iterable[Any], erased: Sequence[DataErased]) -> bytes:
+    """The commitments (`megu.lineage.commitments.commit_all`) to the training images that are here and to those that are gone."""
     there = {commit(key, bytes(value)) for value in ids}
     gone = {commitment for entry in erased for commitment in entry.train.each()}
-    return sha256(b"".join(sorted(there | gone))) == erased[0].trained
+    return b"".join(sorted(there | gone))
 
 
 def kept_positions(positions: Any, erased: Sequence[DataErased]) -> tuple[Any, int]:

@@ -58,6 +58,18 @@ class Journal:
         count = len(list(self.root.glob("images-*.npy")))
         return [Needles(read(f"images-{number}.npy"), read(f"ids-{number}.npy")) for number in range(count)]
 
+    @property
+    def verdict(self) -> Path:
+        """The verdict as it was signed, there before it is published."""
+        return self.root / "verdict.json"
+
+    def clear(self) -> None:
+        """Take away what a killed purge left of a journal that was not whole yet, or not any more: images. Needs the purge's lock."""
+        for folder in self.root.parent.glob(f".{self.root.name}-*"):
+            shutil.rmtree(folder)
+        if not self.open and self.root.is_dir():
+            shutil.rmtree(self.root)
+
     def end(self) -> None:
         """Take it away; the plan first, so that half of a journal is none."""
         (self.root / "plan.json").unlink(missing_ok=True)

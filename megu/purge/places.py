@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import configparser
 import os
+import socket
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from megu.data import dvc
 from megu.errors import MeguError
 from megu.project import Project
 
@@ -33,6 +38,11 @@ SURFACES = (
 DATA, SPLITS, CACHE, REMOTES, STORE, RESULTS, CHECKPOINTS, PREFECT = SURFACES[:8]
 TRACKED, ARTIFACTS, VERSIONS, ANSWERS, REPORTS, DOSSIERS, LEFTOVERS, OTHERS = SURFACES[8:]
 
+#: Seconds within which a remote's server has to accept a connection.
+REACH_S = 2.0
+#: Where the servers of remotes listen whose address names no port.
+_PORTS = {"http": 80, "https": 443, "webdav": 80, "webdavs": 443, "ssh": 22, "hdfs": 8020, "webhdfs": 9870}
+_FIX = "bring it back, or `dvc remote remove {}`"
 #: Where the purge itself works; gone when it is done.
 JOURNAL = "purge"
 #: Folders that hold programs, not data. What git keeps is looked at by nobody: see docs/erasure.md.
@@ -50,50 +60,97 @@ _HOME = {
 
 @dataclass(frozen=True)
 class Remote:
-    """A DVC remote. folder: where it is on a disk of ours; None for one elsewhere."""
+    """A DVC remote. folder: where it is on a disk of ours; None for one elsewhere. server: the address that is connected to."""
 
     name: str
     url: str
     folder: Path | None
+    server: str
 
     @property
     def there(self) -> bool:
         return self.folder is not None and self.folder.is_dir()
 
 
-def dvc_config(root: Path) -> configparser.ConfigParser:
-    """The project's DVC configuration, the local one over the shared one.
+def _settings(root: Path, option: str) -> dict[str, tuple[str, Path]]:
+    """Section -> an option of DVC's configuration, where a section has it, and the folder that it is relative to. The user's and the system's
+    configuration count in every project; the project's own goes over them, its local one over that.
 
-    Raises `MeguError` when it cannot be read: a remote might be missed.
+    Raises `MeguError` when one cannot be read: a remote might be missed.
     """
-    parser = configparser.ConfigParser(strict=False, interpolation=None)
-    try:
-        parser.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
-    except configparser.Error as error:
-        raise MeguError(
-            f".dvc/config cannot be read ({str(error).splitlines()[0]})", "mend it: it says which remotes there are"
-        ) from None
-    return parser
+    found: dict[str, tuple[str, Path]] = {}
+    for path in (*dvc.shared_configs(), root / ".dvc" / "config", root / ".dvc" / "config.local"):
+        parser = configparser.ConfigParser(strict=False, interpolation=None)
+        try:
+            parser.read(path, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
+            named = f".dvc/{path.name}" if path.parent == root / ".dvc" else path
+            raise MeguError(
+                f"{named} cannot be read ({str(error).splitlines()[0]})", "mend it: it says which remotes there are"
+            ) from None
+        found |= {
+            section.strip("'\""): (parser[section][option], path.parent)
+            for section in parser.sections()
+            if option in parser[section]
+        }
+    return found
 
 
 def remotes(root: Path) -> list[Remote]:
     """The configured DVC remotes, by name."""
-    found, parser = [], dvc_config(root)
-    for section in parser.sections():
-        name = section.strip("'\"")
-        if name.startswith('remote "'):
-            url = parser[section].get("url", "")
+    found, servers = [], _settings(root, "endpointurl")
+    for section, (url, where) in _settings(root, "url").items():
+        if section.startswith('remote "'):
             plain = url.removeprefix("file://")
-            folder = None if "://" in plain or not plain else (root / ".dvc" / plain)
-            found.append(Remote(name.removeprefix('remote "').rstrip('"'), url, folder))
+            folder = None if "://" in plain or not plain else Path(os.path.normpath(where / plain))
+            server = servers[section][0] if section in servers else url
+            found.append(Remote(section.removeprefix('remote "').rstrip('"'), url, folder, server))
     return sorted(found, key=lambda remote: remote.name)
 
 
 def cache(root: Path) -> Path:
     """DVC's cache, where the configuration puts it."""
-    parser = dvc_config(root)
-    named = parser["cache"].get("dir") if parser.has_section("cache") else None
-    return root / ".dvc" / (named or "cache")
+    named, where = _settings(root, "dir").get("cache", ("cache", root / ".dvc"))
+    return where / named
+
+
+def missing(remotes: Sequence[Remote], limit: float = REACH_S) -> list[str]:
+    """What is wrong with remotes, a line each: a folder that is gone, a server that accepts no connection within ``limit`` seconds.
+
+    All are asked at once. Of an address without a server in it (``s3://bucket``) nothing can be said without its store's own client.
+    """
+    found: dict[str, str] = {}
+
+    def ask(remote: Remote) -> None:
+        found[remote.name] = _missing(remote, limit)
+
+    asking = {remote.name: threading.Thread(target=ask, args=(remote,), daemon=True) for remote in remotes}
+    for thread in asking.values():
+        thread.start()
+    until = time.monotonic() + limit + 0.5  # a name look-up knows no timeout
+    for name, thread in asking.items():
+        thread.join(max(until - time.monotonic(), 0.0))
+        found.setdefault(name, f"the DVC remote {name} does not answer (its name is looked up in vain): {_FIX.format(name)}")
+    return [line for line in (found[remote.name] for remote in remotes) if line]
+
+
+def _missing(remote: Remote, limit: float) -> str:
+    fix = _FIX.format(remote.name)
+    if remote.folder is not None:
+        return "" if remote.there else f"the DVC remote {remote.name} is not there ({remote.folder}): {fix}"
+    try:
+        parsed = urlsplit(remote.server)
+        port = parsed.port or _PORTS.get(parsed.scheme)
+    except ValueError:
+        return f"the DVC remote {remote.name} has no address ({remote.server}): `dvc remote modify {remote.name} url ADDRESS`"
+    if not parsed.hostname or port is None:
+        return ""
+    try:
+        socket.create_connection((parsed.hostname, port), timeout=limit).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        return f"the DVC remote {remote.name} does not answer ({parsed.hostname}:{port}, {why}): {fix}"
+    return ""
 
 
 def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[tuple[str, Path]]:
@@ -111,7 +168,9 @@ def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[
 
 def _walk(folder: Path, project: Project) -> Iterator[Path]:
     """Links to folders are followed below ``data/`` only, where a data set may be one."""
-    passed = {project.keys.resolve(), (project.home / JOURNAL).resolve()}
+    passed = {project.keys.resolve()}
+    if (project.home / JOURNAL / "plan.json").is_file():  # what is left of one that has ended is looked at
+        passed.add((project.home / JOURNAL).resolve())
     for here, names, files in os.walk(folder, followlinks=folder.name == "data"):
         names[:] = sorted(name for name in names if name not in _PASSED and Path(here, name) not in passed)
         if Path(here) == project.root.resolve():
@@ -137,5 +196,7 @@ def surface_of(project: Project, path: Path) -> str:
         return CACHE
     if parts[:2] == ("results", "dossiers"):
         return DOSSIERS
+    if parts[0] == "requests" and len(parts) > 1:  # what waits in the inbox is its sender's still
+        return {"split": SPLITS, "forget.json": LEFTOVERS, "refused": LEFTOVERS}.get(parts[1], OTHERS)
     first = {"data": DATA, "splits": SPLITS, "results": REPORTS, ".dvc": LEFTOVERS}
     return first.get(parts[0], OTHERS) if len(parts) > 1 else OTHERS

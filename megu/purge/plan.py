@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from megu import __version__
 from megu.data import pins
 from megu.data.arrays import SPLITS, Dataset
+from megu.data.splits import ids_of_files
 from megu.errors import MeguError
 from megu.lineage import checks
 from megu.lineage import dossier as folder_of
@@ -26,6 +29,9 @@ from megu.purge.document import Covered, DataErased, Entry, Rows, is_name
 from megu.purge.params import PurgeParams
 from megu.purge.scan import Found, Scanner
 from megu.purge.sought import Masks, Sought
+from megu.requests.inbox import Inbox
+from megu.requests.states import FORGOTTEN as FORGOTTEN_STATES
+from megu.requests.states import OPEN
 from megu.store import sha256_file
 
 if TYPE_CHECKING:
@@ -36,7 +42,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Action:
     """One thing to do. kind: "file" (what: its path), "cells" (of the database what), "version" (models:/name/3), "run" (a deleted MLflow
-    run's id) or "data" (a data set's name). Paths are relative to the project. folder: where a version's or a run's files lie."""
+    run's id), "data" (a data set's name) or "replaced" (a file of the data set, which its new version replaces). Paths are relative to the
+    project. folder: where a version's or a run's files lie."""
 
     kind: str
     surface: str
@@ -137,7 +144,11 @@ def make(
     scanners = [Scanner(needles) for needles in found.needles()]
     hits, digests = look(project, scanners, mlflow)
     _data(project, plan, found)
-    _files(project, plan, hits, digests, _derived(project, plan, found, every, runs, asked, mlflow))
+    here = {digest for _, digest in digests.values()}
+    gone = _derived(project, plan, found, every, runs, asked, mlflow, here)
+    _requests(project, plan, found, hits)
+    _files(project, plan, hits, digests, gone)
+    _purged_before(project, plan, runs, hits, digests)
     _kept(plan, runs)
     _unreachable(project, plan, mlflow)
     plan.looked = counted(scanners)
@@ -208,7 +219,12 @@ def _data(project: Project, plan: Plan, found: Sought) -> None:
             plan.residual.append(
                 _entry(places.DATA, str(dataset.path.resolve()), "data/ has only a link to it: take it away yourself")
             )
-        plan.actions.extend(_in_dvc(project, dataset, masks, before.md5))
+        changed = _changed(dataset, masks)
+        for path in changed:
+            what = project.relative(project.data(name) / path.name)
+            why = "of the version that has the images"
+            plan.actions.append(Action("replaced", places.DATA, what, sha256_file(path), why))
+        plan.actions.extend(_in_dvc(project, dataset, changed, before.md5))
 
 
 def _rows(key: bytes, dataset: Dataset, masks: Masks, split: str) -> Rows:
@@ -217,15 +233,15 @@ def _rows(key: bytes, dataset: Dataset, masks: Masks, split: str) -> Rows:
     return Rows(positions=positions, commitments="".join(commit(key, bytes(ids[position])).hex() for position in positions))
 
 
-def _in_dvc(project: Project, dataset: Dataset, masks: Masks, listing: str) -> list[Action]:
-    """The cached files of this version that the next does not have: those of the splits that change, and the listing."""
-    changed = {
-        file.name
-        for file in dataset.path.iterdir()
-        for split in SPLITS
-        if masks[split].any() and file.name.startswith(f"{split}_")
-    }
-    hashes = [listing, *(_md5(dataset.path / name) for name in sorted({*changed, "meta.json"}))]
+def _changed(dataset: Dataset, masks: Masks) -> list[Path]:
+    """The files of this version that the next does not have: those of the splits that change, and the facts."""
+    splits = tuple(f"{split}_" for split in SPLITS if masks[split].any())
+    return [file for file in sorted(dataset.path.iterdir()) if file.name.startswith(splits) or file.name == "meta.json"]
+
+
+def _in_dvc(project: Project, dataset: Dataset, changed: Sequence[Path], listing: str) -> list[Action]:
+    """The cached files of this version that the next does not have, and the listing."""
+    hashes = [listing, *map(_md5, changed)]
     stores = [(places.CACHE, places.cache(project.root))]
     stores += [(places.REMOTES, remote.folder) for remote in places.remotes(project.root) if remote.folder is not None]
     found = []
@@ -252,21 +268,29 @@ def _derived(
     runs: Sequence[Opened],
     asked: PurgeParams,
     mlflow: Tracked,
+    here: Set[str],
 ) -> dict[str, str]:
-    """SHA-256 -> why, of what was made of the samples and may go: answers one by one, and models that were trained on them."""
+    """SHA-256 -> why, of what was made of the samples and may go: answers one by one, and models that were trained on them.
+
+    here: the SHA-256 of every file.
+    """
     seen = policy.seen(Index(project.index), found.forgotten)
     data = seen.data | {str(entry.before["md5"]) for entry in plan.data}
     results = [result for _, result in policy.kept_results(project)]
     records = [(entry.dossier.data.dvc_hash, entry.records) for entry in every]
-    gone: dict[str, str] = {}
-    models = set(seen.models)
-    for made in policy.made(results, records):
-        if made.data not in data:
-            continue
-        if (made.stage, made.name) in policy.PER_SAMPLE:
-            gone[made.sha256] = policy.PER_SAMPLE[made.stage, made.name]
-        elif policy.MODELS.get(made.stage) == made.name:
-            models.add(made.sha256)
+    made = [entry for entry in policy.made(results, records) if entry.data in data]
+    gone = {
+        entry.sha256: policy.PER_SAMPLE[entry.stage, entry.name]
+        for entry in made
+        if (entry.stage, entry.name) in policy.PER_SAMPLE
+    }
+    models = seen.models | _trained(made, every, seen)
+    for run in every:
+        if run.dossier.data.dvc_hash in data and run.dossier.run.mlflow_run_id not in seen.runs:
+            why = (
+                "it is not in the index, so nobody knows what its models were trained on: `megu lineage index`, and purge again"
+            )
+            plan.residual.append(_entry(places.STORE, f"the run {run.dossier.run.mlflow_run_id}", why))
     served = {version.weights: version for version in mlflow.versions if version.aliases and version.weights in models}
     allowed, day = policy.until(asked.models_days, max(run.dossier.run.created for run in runs), plan.created)
     for weights in sorted(models):
@@ -275,12 +299,12 @@ def _derived(
             version = served[weights]
             why = f"trained on forgotten samples and in service as {', '.join(version.aliases)}: give the alias to another version"
             plan.residual.append(_entry(places.VERSIONS, str(version), why))
-        elif not allowed:
+        elif not allowed and weights in here:
             kept = _entry(
                 places.VERSIONS, named, "trained on forgotten samples, superseded; kept to go back to (purge.models_days)"
             )
             plan.retained.append(Entry(**{**asdict(kept), "until": day}))
-        else:
+        elif allowed:
             gone[weights] = "a model trained on forgotten samples"
             for version in (entry for entry in mlflow.versions if entry.weights == weights):
                 why, folder = "a model trained on forgotten samples", str(version.folder or "")
@@ -293,6 +317,22 @@ def _derived(
     return gone
 
 
+def _trained(made: Sequence[policy.Made], every: Sequence[Opened], seen: policy.Seen) -> set[str]:
+    """The models among ``made`` that were trained on forgotten samples, or on a split of which no dossier says that it leaves them out."""
+    without = {
+        split
+        for run in every
+        if not seen.runs.get(run.dossier.run.mlflow_run_id, False)
+        for split in policy.splits_of(run.records)
+    }
+    return {
+        entry.sha256
+        for entry in made
+        if policy.MODELS.get(entry.stage) == entry.name
+        or (policy.RETAINING.get(entry.stage) == entry.name and entry.split not in without)
+    }
+
+
 def _files(
     project: Project,
     plan: Plan,
@@ -301,7 +341,7 @@ def _files(
     gone: Mapping[str, str],
 ) -> None:
     """A decision on every file."""
-    decided = {action.what for action in plan.actions if action.kind == "file"}
+    decided = {action.what for action in plan.actions if action.kind == "file"} | {entry.what for entry in plan.retained}
     erased = dict(gone)
     for path, (surface, found) in hits.items():
         what = project.relative(path)
@@ -312,7 +352,7 @@ def _files(
         elif surface in (places.TRACKED, places.PREFECT) and path.name.endswith(("-wal", "-shm", "-journal")):
             continue  # goes into its database when that is cleaned
         elif surface in (places.OTHERS, places.DOSSIERS):
-            plan.residual.append(_entry(surface, what, f"{found}: not megu's to take away"))
+            plan.residual.append(_entry(surface, what, f"{found}: not megu's to take away", digests[path][1]))
         else:
             plan.actions.append(Action("file", surface, what, digests[path][1], str(found)))
             if surface in (places.STORE, places.ARTIFACTS):
@@ -352,6 +392,84 @@ def _named(project: Project) -> set[str]:
     return {ref.sha256 for entry in dossiers(project) for record in entry.records for ref in record.refs.values()}
 
 
+def _requests(project: Project, plan: Plan, found: Sought, hits: Mapping[Path, tuple[str, Found]]) -> None:
+    """The private files of requests: those that name forgotten samples by their files go too; what an open request names stays for it."""
+    gone = {bytes(value) for dataset, masks in found.data for value in dataset.train.ids[masks["train"]]}
+    inbox = Inbox(project)
+    waiting = {
+        inbox.path(entry.id).resolve()
+        for entry in inbox.entries()
+        if entry.state in OPEN and entry.state not in FORGOTTEN_STATES
+    }
+    for path in sorted([*project.requests.glob("*.json"), *(project.home / "private").glob("*.yaml")]):
+        named = _named_files(path, [dataset for dataset, _ in found.data])
+        if path.resolve() not in hits and not named & gone:
+            continue
+        what = project.relative(path)
+        if path.resolve() in waiting:
+            why = "a request that is not fulfilled yet names some of them: withdraw it, or purge again when it is"
+            plan.retained.append(_entry(places.LEFTOVERS, what, why))
+        else:
+            why = f"names {len(named & gone)} of them by their files" if named & gone else str(hits[path.resolve()][1])
+            plan.actions.append(Action("file", places.LEFTOVERS, what, sha256_file(path), why))
+
+
+def _named_files(path: Path, datasets: Sequence[Dataset]) -> set[bytes]:
+    """The ids of the images that a request or a configuration names by their files."""
+    try:
+        value = json.loads(path.read_bytes())
+        files = [str(entry) for entry in value.get("files", value.get("forget", {}).get("files", ()))]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return set()
+    found = set[bytes]()
+    for dataset in datasets:
+        for file in files:
+            with contextlib.suppress(MeguError):  # not of this data set
+                found |= {identifier.encode() for identifier in ids_of_files(dataset, [file])}
+    return found
+
+
+#: Between why something was left, and which purge found it.
+_SAID = ", as the purge"
+
+
+def _purged_before(
+    project: Project,
+    plan: Plan,
+    runs: Sequence[Opened],
+    hits: Mapping[Path, tuple[str, Found]],
+    digests: Mapping[Path, tuple[str, str]],
+) -> None:
+    """What earlier purges of these runs erased and is back, and what they had to leave: there is nothing to search by any more."""
+    covered = {run.dossier.run.mlflow_run_id for run in runs}
+    documents = [
+        document
+        for document in erasures.load(project, {}, own_key(project), "", True).documents
+        if covered & {run.mlflow_run_id for run in document.purge.covers}
+    ]
+    known = {entry.what for entry in [*plan.residual, *plan.retained]} | {action.what for action in plan.actions}
+    data = (places.DATA, places.CACHE, places.REMOTES)
+    erased = [(entry, document) for document in documents for entry in document.purge.erased if entry.sha256 is not None]
+    anywhere = {entry.sha256: document for entry, document in erased if entry.surface in data}
+    there = {(entry.what, entry.sha256): document for entry, document in erased}
+    left = {entry.what: (entry, document) for document in documents for entry in document.purge.residual if entry.sha256}
+    for path, (surface, digest) in digests.items():
+        what = project.relative(path)
+        if what in known or path in hits or surface == places.DATA:
+            continue
+        if (document := anywhere.get(digest) or there.get((what, digest))) is not None:
+            why = f"was erased by the purge {document.seal[:12]}… and is back"
+            if surface in (places.OTHERS, places.DOSSIERS):
+                plan.residual.append(_entry(surface, what, f"{why}: not megu's to take away", digest))
+            else:
+                plan.actions.append(Action("file", surface, what, digest, why))
+        elif what in left:
+            entry, document = left[what]
+            changed = "" if digest == entry.sha256 else ", which has changed since, and nobody can look again"
+            why = f"{entry.why.partition(_SAID)[0]}{_SAID} {document.seal[:12]}… found{changed}"
+            plan.residual.append(_entry(surface, what, why, digest))
+
+
 def _is_database(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(16) == b"SQLite format 3\0"
@@ -373,7 +491,7 @@ def _unreachable(project: Project, plan: Plan, mlflow: Tracked) -> None:
             plan.residual.append(_entry(places.REMOTES, remote.name, why))
         elif not remote.there:
             plan.residual.append(
-                _entry(places.REMOTES, remote.name, f"{remote.url} is not there: bring it back and purge again")
+                _entry(places.REMOTES, remote.name, f"{remote.folder} is not there: bring it back and purge again")
             )
     if mlflow.unreachable:
         plan.residual.append(_entry(places.TRACKED, "MLflow", mlflow.unreachable))
@@ -389,8 +507,8 @@ def _unreachable(project: Project, plan: Plan, mlflow: Tracked) -> None:
             plan.actions.append(Action("run", places.TRACKED, run.run_id, None, what, str(run.folder)))
 
 
-def _entry(surface: str, what: str, why: str) -> Entry:
-    return Entry(surface=surface, what=what, sha256=None, why=why, until=None)
+def _entry(surface: str, what: str, why: str, sha256: str | None = None) -> Entry:
+    return Entry(surface=surface, what=what, sha256=sha256, why=why, until=None)
 
 
 def by_surface(entries: Iterable[Entry]) -> dict[str, list[Entry]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ PER_SAMPLE = {
 }
 #: Stage -> a model trained on the whole data set, the forgotten samples among it.
 MODELS = {"original": "weights", "given": "weights"}
+#: Stage -> a model trained on what a split retains: it knows the samples unless the split's forget set has them.
+RETAINING = {"unlearn": "weights", "reference": "weights"}
 #: What stays of a run, and why. None of it has a sample of its own.
 KEPT = (
     "the unlearned model, the retrain, and numbers over many images (entanglement, matrix, noise, metrics, histograms) "
@@ -40,12 +43,13 @@ KEPT_SPLITS = "positions in a version of the data set that is gone; they show no
 
 @dataclass(frozen=True)
 class Made:
-    """A file that a stage made, and of which data set (its DVC hash)."""
+    """A file that a stage made, of which data set (its DVC hash) and, where the stage needs one, of which split (its result's digest)."""
 
     stage: str
     name: str
     sha256: str
     data: str
+    split: str
 
 
 def kept_results(project: Project) -> Iterator[tuple[Path, Result]]:
@@ -61,22 +65,37 @@ def made(results: Sequence[Result], records: Sequence[tuple[str, Sequence[Record
     """The files of kept results, and of the records of dossiers (each with its data set's hash): a result may be gone and its file not."""
     hashes = {result.digest: str(result.values["dvc_hash"]) for result in results if result.stage == "dataset"}
     found = [
-        Made(result.stage, name, ref.sha256, hashes.get(str(result.parts.get("input data")), ""))
+        Made(result.stage, name, ref.sha256, hashes.get(str(result.parts.get("input data")), ""), _split(result.parts))
         for result in results
         for name, ref in result.files.items()
     ]
     for data, chained in records:
-        found += [Made(record.stage, name, ref.sha256, data) for record in chained for name, ref in record.refs.items()]
+        found += [
+            Made(record.stage, name, ref.sha256, data, _split(record.parts))
+            for record in chained
+            for name, ref in record.refs.items()
+        ]
     return found
+
+
+def splits_of(records: Sequence[Record]) -> set[str]:
+    """The splits, by their results' digests, that the models of a run were made for."""
+    return {_split(record.parts) for record in records if record.stage in RETAINING}
+
+
+def _split(parts: Mapping[str, Any]) -> str:
+    return str(parts.get("input split", ""))
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Which data sets and models had the forgotten samples, by the index. data: DVC hashes. models: SHA-256 of weights."""
+    """Which data sets and models had the forgotten samples, by the index. data: DVC hashes. models, known: SHA-256 of weights, those that saw
+    them and all. runs: MLflow run id -> whether its retain set has some of them."""
 
     data: frozenset[str]
     models: frozenset[str]
     known: frozenset[str]
+    runs: Mapping[str, bool]
 
 
 def seen(index: Index, forgotten: frozenset[bytes]) -> Seen:
@@ -90,16 +109,17 @@ def seen(index: Index, forgotten: frozenset[bytes]) -> Seen:
             inside[name] = np.isin(wanted, np.frombuffer(content, dtype=f"S{SIZE}"))
         return inside[name]
 
-    data, models, known = set(), set(), set()
+    data, models, known, runs = set(), set(), set(), dict[str, bool]()
     for row in index.rows():
         trained, left_out = has(row.trained), has(row.forgotten)
         known |= {row.original, row.unlearned}
+        runs[row.run_id] = bool((trained & ~left_out).any())
         if trained.any():
             data.add(row.data)
             models.add(row.original)
-            if (trained & ~left_out).any():
+            if runs[row.run_id]:
                 models.add(row.unlearned)
-    return Seen(frozenset(data), frozenset(models), frozenset(known))
+    return Seen(frozenset(data), frozenset(models), frozenset(known), runs)
 
 
 def until(days: int | None, since: str, now: str) -> tuple[bool, str | None]:

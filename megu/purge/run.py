@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megu.data.arrays import atomic_folder
 from megu.data.dvc import file_lock
 from megu.errors import MeguError
-from megu.lineage.keys import Keys, read_public, signer
+from megu.lineage.keys import Keys, public_of, read_public, signer
 from megu.project import Project
 from megu.purge import act, places, plan
 from megu.purge.document import ERASED, FORMAT, RESIDUAL, RETAINED, Entry, Purge, Sealed, Surface, file_name, parse, sealed
@@ -22,6 +22,8 @@ from megu.purge.sought import sought, targets
 from megu.store import writing
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from megu.tracking.lineage import MlflowClient
 
 Connected = tuple["MlflowClient | None", str]
@@ -53,7 +55,9 @@ class Outcome:
 
 
 def dry_run(project: Project, names: Sequence[str], params: PurgeParams) -> Outcome:
-    """What `apply` would do; changes nothing."""
+    """What `apply` would do; changes nothing. An unfinished purge is what it would go on with, whatever is named."""
+    if (journal := Journal.of(project)).open:
+        return Outcome(decided := journal.plan(), _expected(decided), None, resumed=True)
     connected, why = _reach(project)
     runs = targets(project, names)
     found = sought(project, runs, params.test_images)
@@ -77,11 +81,12 @@ def apply(project: Project, names: Sequence[str], params: PurgeParams, key_file:
     journal, (connected, why) = Journal.of(project), _reach(project)
     # Prefect's, MLflow's and DVC's own locks do not keep a run from writing what is being looked for.
     with file_lock(project.home / "purge.lock"), file_lock(project.home / "data.lock"):
+        journal.clear()
+        _refuse_live_runs(connected)
         resumed = journal.open
         if resumed:
             decided = journal.plan()
         else:
-            _refuse_live_runs(project, connected)
             runs = targets(project, names)
             found = sought(project, runs, params.test_images)
             made, scanners = plan.make(project, runs, found, params, plan.tracked(project, connected, why), newest(project))
@@ -92,7 +97,7 @@ def apply(project: Project, names: Sequence[str], params: PurgeParams, key_file:
             )
         scanners = [Scanner(needles) for needles in journal.needles()]
         act.carry_out(project, decided, journal.root / "data", scanners, commitments, connected)
-        document = sealed(_verdict(project, decided, scanners, plan.tracked(project, connected, why)), signing)
+        document = _signed(journal, _verdict(project, decided, scanners, plan.tracked(project, connected, why)), signing)
         publish(project, document, connected)
         journal.end()
     return Outcome(decided, document.purge.surfaces, document, resumed)
@@ -107,7 +112,7 @@ def _reach(project: Project) -> Connected:
         return None, error.what
 
 
-def _refuse_live_runs(project: Project, connected: MlflowClient | None) -> None:
+def _refuse_live_runs(connected: MlflowClient | None) -> None:
     if connected is None:
         return
     from megu.tracking import orphans
@@ -130,19 +135,19 @@ def _surfaces(
     found = []
     for name in places.SURFACES:
         gone, kept, left = ([entry for entry in entries if entry.surface == name] for entries in (erased, retained, residual))
-        count = f"{len(gone):,} {'to erase' if planned else 'erased'}" if gone else "nothing of them is there"
+        count = [f"{len(gone):,} {'to erase' if planned else 'erased'}"] if gone else []
         if left:
             says = "; ".join(f"{entry.what}: {entry.why}" for entry in left[:3]) + (
                 f"; and {len(left) - 3} more" if len(left) > 3 else ""
             )
-            found.append(Surface(name=name, verdict=RESIDUAL, says=f"{count}; left: {says}"))
+            found.append(Surface(name=name, verdict=RESIDUAL, says="; ".join([*count, f"left: {says}"])))
         elif kept:
             says = "; ".join(
                 f"{entry.what}: {entry.why}" + (f", until {entry.until}" if entry.until else "") for entry in kept[:3]
             )
-            found.append(Surface(name=name, verdict=RETAINED, says=f"{count}; stays: {says}"))
+            found.append(Surface(name=name, verdict=RETAINED, says="; ".join([*count, f"stays: {says}"])))
         else:
-            found.append(Surface(name=name, verdict=ERASED, says=count))
+            found.append(Surface(name=name, verdict=ERASED, says="; ".join(count or ["nothing of them is there"])))
     return found
 
 
@@ -152,13 +157,13 @@ def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflo
     erased = [Entry(surface=a.surface, what=a.what, sha256=a.sha256, why=a.why, until=None) for a in decided.actions]
     gone = {entry.sha256 for entry in erased if entry.sha256 is not None and entry.surface != places.RESULTS}
     residual = list(decided.residual)
-    known = {(entry.surface, entry.what) for entry in residual}
+    known = {(entry.surface, entry.what) for entry in [*residual, *decided.retained]}
     for path, (surface, found) in hits.items():
         what = project.relative(path)
         if (surface, what) not in known:
             residual.append(Entry(surface=surface, what=what, sha256=digests[path][1], why=str(found), until=None))
     for path, (surface, digest) in digests.items():
-        if digest in gone and path not in hits:
+        if digest in gone and path not in hits and (surface, project.relative(path)) not in known:
             residual.append(
                 Entry(
                     surface=surface, what=project.relative(path), sha256=digest, why="has come back, or was copied", until=None
@@ -180,6 +185,20 @@ def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflo
         looked={**plan.counted(scanners), "samples": decided.looked["samples"]},
         environment=plan.environment(),
     )
+
+
+def _signed(journal: Journal, found: Purge, key: Ed25519PrivateKey) -> Sealed:
+    """The verdict, signed once: a purge that was killed while it published goes on with the same document, if it still says what is so."""
+    try:
+        before = parse(journal.verdict.read_bytes(), journal.verdict.name, [public_of(key)])
+        if replace(before.purge, looked=found.looked) == found:
+            return before
+    except (OSError, MeguError):
+        pass  # none yet, or by another key
+    document = sealed(found, key)
+    with writing(journal.verdict) as temporary:
+        temporary.write_bytes(document.to_bytes())
+    return document
 
 
 def publish(project: Project, document: Sealed, connected: MlflowClient | None) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +15,24 @@ from typing import Any
 import numpy as np
 import pytest
 from lineage_fixtures import Finished, plant_secrets
+from promoting import in_child
 from purge_fixtures import encoded, forget_places, moved
 
 from megu import cli
-from megu.data import arrays, pins
+from megu.data import arrays, pins, providers
 from megu.errors import MeguError
+from megu.lineage import indexing
 from megu.lineage import verify as lineage
+from megu.lineage.index import Index
 from megu.lineage.keys import Keys
 from megu.project import Project
-from megu.purge import act, places, run
+from megu.purge import act, places, policy, run
 from megu.purge.document import ERASED, NAME, RESIDUAL, RETAINED
 from megu.purge.journal import Journal
 from megu.purge.needles import Needles
 from megu.purge.params import PurgeParams
-from megu.purge.plan import Tracked, look
+from megu.purge.plan import Tracked, dossiers, look
+from megu.purge.plan import _trained as trained_on_them
 from megu.purge.scan import Scanner
 from megu.store import Ref
 from megu.tracking import client, orphans, uri
@@ -73,6 +79,8 @@ def plant(project: Project, needles: Needles) -> dict[str, str]:
             places.ANSWERS,
         ),
         ".megu/mlartifacts/gone/artifacts/thumbnail.jpg": (encoded(image, "JPEG", 96), places.ARTIFACTS),
+        ".megu/purge/images-0.npy": (image.tobytes(), places.LEFTOVERS),
+        "requests/forget.json": (json.dumps({"forget": {"ids": [identifier]}}).encode(), places.LEFTOVERS),
         ".megu/tmp/left.png": (encoded(image), places.LEFTOVERS),
         "results/old.html": (page.encode(), places.REPORTS),
         "photos/mine.png": (encoded(image), places.OTHERS),
@@ -95,6 +103,41 @@ def verdicts(outcome: run.Outcome) -> dict[str, str]:
     return {surface.name: surface.verdict for surface in outcome.surfaces}
 
 
+def is_purged_again(project: Project, purged: str, old: bytes) -> None:
+    """A copy that comes back, as in a remote that was away, is known by what was signed."""
+    back = project.root / "backup" / "files" / "md5" / "ab" / "cdef"
+    back.parent.mkdir(parents=True, exist_ok=True)
+    back.write_bytes(old)
+    second = run.apply(project, [purged], AT_ONCE)
+    assert [action.what for action in second.plan.actions] == ["backup/files/md5/ab/cdef"]
+    assert not back.exists()
+    shutil.rmtree(project.root / "backup")
+    away = lineage.verify(purged, project, sealed=True)
+    assert away.exit_code == 2
+    assert [check.name for check in away.checks if check.holds is None] == ["dvc remotes"]
+    assert verdicts(run.dry_run(project, [purged], AT_ONCE))[places.REMOTES] == RESIDUAL
+    (project.root / "backup").mkdir()
+
+
+def is_not_believed_of_anybody(project: Project, purged: str) -> None:
+    """A purge that nobody trusted signed accounts for nothing."""
+    document = project.dossiers / purged / NAME
+    document.write_bytes(document.read_bytes().replace(b'"signature":"', b'"signature":"00')[:-4] + b'"}')
+    for path in project.dossiers.glob("*/purge*.json"):
+        path.unlink() if path != document else None
+    refused = lineage.verify(purged, project, sealed=True)
+    assert refused.exit_code == 1
+    assert any(check.name == "purge" and check.holds is False for check in refused.checks)
+
+
+def is_indexed_again(project: Project) -> None:
+    """The index is made again of what is here and what was signed to be gone."""
+    before_index = Index(project.index).rows()
+    shutil.rmtree(project.index)
+    assert indexing.rebuild(project) == (2, [])
+    assert Index(project.index).rows() == before_index
+
+
 def test_planted_copies_are_found_erased_and_not_found_again_and_every_run_still_verifies(
     project: Project, finished: Finished
 ) -> None:
@@ -104,6 +147,7 @@ def test_planted_copies_are_found_erased_and_not_found_again_and_every_run_still
     assert planted.items() <= before.items()
     assert {places.DATA, places.CACHE, places.STORE, places.ARTIFACTS, places.REPORTS} <= set(before.values())
     pinned = pins.read(project.root)["slice"]
+    old = (project.data("slice") / "train_images.npy").read_bytes()
 
     plan = run.dry_run(project, [finished.newer.mlflow_run_id], AT_ONCE)
     assert hits(project, needles) == before, "a dry run changes nothing"
@@ -134,6 +178,10 @@ def test_planted_copies_are_found_erased_and_not_found_again_and_every_run_still
     assert [event.kind for event in project.ledger.events(purged)] == ["purge.done"]
     again = run.apply(project, [purged], AT_ONCE)
     assert (again.plan.actions, again.sealed) == ([], None), "nothing is left to erase"
+    assert verdicts(again)[places.OTHERS] == RESIDUAL, "what was left is left, though there is nothing to search by"
+
+    is_purged_again(project, purged, old)
+    is_indexed_again(project)
 
     # What was not erased by it may still not be missing, and what was erased may not come back.
     unlearned = json.loads((project.dossiers / purged / "dossier.json").read_bytes())["models"]["unlearned"]
@@ -148,17 +196,10 @@ def test_planted_copies_are_found_erased_and_not_found_again_and_every_run_still
     assert lineage.verify(purged, project, sealed=True).exit_code == 1
     (project.root / erased.what).unlink()
 
-    # A purge that nobody trusted signed accounts for nothing.
-    document = project.dossiers / purged / NAME
-    document.write_bytes(document.read_bytes().replace(b'"signature":"', b'"signature":"00')[:-4] + b'"}')
-    for path in project.dossiers.glob("*/purge*.json"):
-        path.unlink() if path != document else None
-    refused = lineage.verify(purged, project, sealed=True)
-    assert refused.exit_code == 1
-    assert any(check.name == "purge" and check.holds is False for check in refused.checks)
+    is_not_believed_of_anybody(project, purged)
 
 
-def test_a_purge_that_is_stopped_anywhere_ends_as_one_that_is_not(
+def test_a_purge_that_is_killed_anywhere_ends_as_one_that_is_not(
     project: Project, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = finished.newer.mlflow_run_id
@@ -166,30 +207,31 @@ def test_a_purge_that_is_stopped_anywhere_ends_as_one_that_is_not(
     expected = run.apply(straight, [run_id], AT_ONCE)
     needles = forgotten(project)
 
-    class Killed(BaseException):
-        pass
+    def dying(real: Any, at: int) -> Any:
+        steps = 0
 
-    steps = {"removed": 0}
-    real = {"remove": act.remove, "rename": Path.rename, "publish": run.publish}
-
-    def dying(name: str, at: int) -> Any:
         def step(*arguments: Any, **named: Any) -> Any:
-            steps["removed"] += 1
-            if steps["removed"] == at:
-                raise Killed
-            return real[name](*arguments, **named)
+            nonlocal steps
+            steps += 1
+            if steps == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **named)
 
         return step
 
-    for name, at, where in (("remove", 5, act), ("remove", 20, act), ("publish", 1, run)):
-        steps["removed"] = 0
+    for where, name, at in ((act, "remove", 5), (act, "remove", 20), (run, "publish", 1), (Journal, "end", 1)):
         with monkeypatch.context() as patch:
-            patch.setattr(where, name, dying(name, at))
-            with pytest.raises(Killed):
-                run.apply(project, [run_id], AT_ONCE)
+            patch.setattr(where, name, dying(getattr(where, name), at))
+            assert in_child(lambda: run.apply(project, [run_id], AT_ONCE)) == -signal.SIGKILL
         assert Journal.of(project).open
+    with pytest.raises(MeguError, match="a purge was stopped half-way"):
+        providers.fetch(project.root, "slice")
+    assert run.dry_run(project, [], AT_ONCE).resumed
     outcome = run.apply(project, [], AT_ONCE)
     assert outcome.resumed
+    assert not Journal.of(project).root.exists()
+    assert [path.name for path in sorted((project.dossiers / run_id).glob("purge*"))] == [NAME], "one verdict, signed once"
+    assert len(project.ledger.events(run_id, "purge.done")) == 1
     assert hits(project, needles) == {}
     assert outcome.sealed is not None
     assert expected.sealed is not None
@@ -197,6 +239,26 @@ def test_a_purge_that_is_stopped_anywhere_ends_as_one_that_is_not(
     assert [entry.what for entry in outcome.sealed.purge.erased] == [entry.what for entry in expected.sealed.purge.erased]
     assert outcome.sealed.purge.data == expected.sealed.purge.data
     assert lineage.verify(run_id, project, sealed=True).exit_code == 0
+
+
+def test_models_of_a_run_that_retained_the_samples_knew_them(project: Project) -> None:
+    every = dossiers(project)
+    made = policy.made([], [(run.dossier.data.dvc_hash, run.records) for run in every])
+    weights = {
+        ref.sha256
+        for run in every
+        for record in run.records
+        if record.label in ("unlearn", "reference")
+        for ref in record.refs.values()
+    }
+
+    def knew(*runs: bool) -> set[str]:
+        known = {run.dossier.run.mlflow_run_id: retained for run, retained in zip(every, runs, strict=True)}
+        return trained_on_them(made, every, policy.Seen(frozenset(), frozenset(), frozenset(), known)) & weights
+
+    assert len(weights) == 3  # the retrain is shared
+    assert knew(False, False) == set()
+    assert knew(True, True) == weights
 
 
 def test_superseded_models_stay_as_long_as_policy_says(project: Project, finished: Finished) -> None:
