@@ -404,8 +404,9 @@ def table(found: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def write(document: Path, lines: Sequence[str]) -> None:
-    begin, stop = "<!-- measured: kills -->", "<!-- end: kills -->"
+def write(document: Path, lines: Sequence[str], name: str = "kills") -> None:
+    """Replace what stands between the document's markers."""
+    begin, stop = f"<!-- measured: {name} -->", f"<!-- end: {name} -->"
     text = document.read_text(encoding="utf-8")
     before, found, rest = text.partition(begin)
     if not found or stop not in rest:
