@@ -95,7 +95,8 @@ def registry(receiver: Receiver, url: str) -> float | None:
 
     client = MlflowClient(url)
     client.create_registered_model("megu")
-    client.create_model_version("megu", "mlflow-artifacts:/nowhere")
+    run = client.create_run("0").info
+    client.create_model_version("megu", f"{run.artifact_uri}/model", run.run_id)
     client.create_webhook("team", receiver.url("/mlflow"), ["model_version_alias.created"])
     client.set_registered_model_alias("megu", "champion", "1")
     return seconds("MLflow's webhook", lambda: receiver.of("/mlflow"))

@@ -26,6 +26,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -358,12 +360,31 @@ def tries(data: Path, what: str | None, points: Sequence[str | None]) -> Iterato
                 try:
                     yield trial(service, what, at, next(made))
                 except Exception as error:
-                    ended = {"state": [entry.state for entry in service.inbox.entries()][-1]}
+                    ended = {"state": ([entry.state for entry in service.inbox.entries()] or ["unknown"])[-1]}
                     print(service.project.root.joinpath("worker.log").read_text()[-6000:], file=sys.stderr)
                     yield {"killed": what, "at": at, **ended, "wrong": [f"{type(error).__name__}: {error}"]}
                     return
         finally:
             service.stop()
+
+
+def apart(*arguments: Any) -> Iterator[dict[str, Any]]:
+    """`tries` in a process of its own: Prefect and MLflow keep to the servers that a process asked first."""
+    context = get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(send, *arguments))
+    process.start()
+    send.close()
+    try:
+        while True:
+            yield receive.recv()
+    except EOFError:
+        process.join()
+
+
+def _send(send: Connection, *arguments: Any) -> None:
+    for one in tries(*arguments):
+        send.send(one)
 
 
 #: How the page calls what was killed.
@@ -431,7 +452,8 @@ def main() -> int:
     for what in [None] if given.kill is None else list(TRIED) if given.kill == "all" else [given.kill]:
         left: list[str | None] = [None] if what is None else list(TRIED[what]) if given.at == ["all"] else list(given.at)
         while left:  # a trial that ends wrong leaves its project to nobody: the next has a new one
-            for one in tries(given.data.resolve(), what, tuple(left)):
+            before = len(left)
+            for one in apart(given.data.resolve(), what, tuple(left)):
                 left.remove(one["at"])
                 print(json.dumps(one), flush=True)
                 found = [other for other in found if (other["killed"], other["at"]) != (one["killed"], one["at"])] + [one]
@@ -440,6 +462,8 @@ def main() -> int:
                     given.results.write_text("".join(f"{json.dumps(other)}\n" for other in found))
                 if given.document:
                     write(given.document, table(found))
+            if len(left) == before:
+                raise SystemExit(f"the service did not start for {what}")
     print("\n".join(table(found)))
     return int(wrong)
 
