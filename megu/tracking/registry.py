@@ -88,7 +88,7 @@ def _is_whole(run: Run, entry: ModelVersion) -> bool:
     if entry.run_id == run.id:
         return True
     try:
-        return bool(run.client.get_run(entry.run_id).info.status == "FINISHED")
+        return bool(run.client.get_run(entry.run_id or "").info.status == "FINISHED")
     except MlflowException:
         return False
 
