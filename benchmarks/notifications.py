@@ -27,8 +27,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 
 import psutil  # noqa: E402
-from service import end, free_port, tree, write  # noqa: E402
+from service import end, free_port, tree  # noqa: E402
 
+from benchmarks.document import write  # noqa: E402
 from megu import services  # noqa: E402
 
 PATIENCE_S = 400.0
@@ -171,7 +172,7 @@ def main() -> int:
             receiver.shutdown()
     print(json.dumps({"seconds": found, "messages": receiver.came}, indent=2))
     if given.document:
-        write(given.document, lines(found), "notifications")
+        write(given.document, "notifications", lines(found))
     return int(None in found.values())
 
 

@@ -38,6 +38,7 @@ import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 from lineage_fixtures import SECRETS, make_project  # noqa: E402
 
+from benchmarks.document import write  # noqa: E402
 from megu import services  # noqa: E402
 from megu.champions import CHAMPION, MOVED, PREVIOUS, standing  # noqa: E402
 from megu.data import arrays  # noqa: E402
@@ -425,16 +426,6 @@ def table(found: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def write(document: Path, lines: Sequence[str], name: str = "kills") -> None:
-    """Replace what stands between the document's markers."""
-    begin, stop = f"<!-- measured: {name} -->", f"<!-- end: {name} -->"
-    text = document.read_text(encoding="utf-8")
-    before, found, rest = text.partition(begin)
-    if not found or stop not in rest:
-        raise SystemExit(f"{document} has no {begin} … {stop}")
-    document.write_text("\n".join([before + begin, *lines, stop]) + rest.partition(stop)[2], encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -461,7 +452,7 @@ def main() -> int:
                 if given.results:
                     given.results.write_text("".join(f"{json.dumps(other)}\n" for other in found))
                 if given.document:
-                    write(given.document, table(found))
+                    write(given.document, "kills", table(found))
             if len(left) == before:
                 raise SystemExit(f"the service did not start for {what}")
     print("\n".join(table(found)))
