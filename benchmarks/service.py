@@ -252,7 +252,7 @@ def trial(service: Service, what: str | None, at: str | None, request: Request) 
         time.sleep(0.3)
     mark("promoted")
     schedules(active=False)
-    until("nothing taken", lambda: not taken() and not alive())
+    until("nothing taken", quiet)
     mark("nothing is taken or running")
     return {"killed": what, "at": at, "seconds": times, **facts(service, asked, version, before)}
 
@@ -283,13 +283,23 @@ def taken() -> dict[str, int]:
 
 def alive() -> list[str]:
     """Flow runs that Prefect thinks are at work."""
+    return [name for name, kind in _runs() if kind != "SCHEDULED"]
+
+
+def quiet() -> bool:
+    """Whether nothing is taken, at work or still to begin, and stays so while a worker looks twice for what is due."""
+    for _ in range(2):
+        if taken() or _runs():
+            return False
+        time.sleep(5)
+    return not taken() and not _runs()
+
+
+def _runs() -> list[tuple[str, str]]:
     with prefect() as client:
         runs = client.read_flow_runs(limit=200)
-    return [
-        f"{run.name}: {run.state_name}"
-        for run in runs
-        if run.state and run.state.type.value in ("RUNNING", "PENDING", "CANCELLING")
-    ]
+    kinds = [(f"{run.name}: {run.state_name}", run.state.type.value) for run in runs if run.state]
+    return [(name, kind) for name, kind in kinds if kind in ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")]
 
 
 def facts(service: Service, asked: str, version: str, before: int) -> dict[str, Any]:
