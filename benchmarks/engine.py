@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.document import write
 from megu.data.tensors import ImageSet
 from megu.device import compute_deterministically, fast_dtype, forget_peak, peak_memory, resolve
 from megu.models import build
@@ -275,16 +276,6 @@ def page(setting: Setting, found: dict[str, object], seconds: float, rounds: int
         f"SGD's step takes {1e3 * found['optimiser']:.1f} ms, fused {1e3 * found['optimiser_fused']:.1f} ms: "  # type: ignore[operator]
         f"{100 * found['optimiser_saves']:.1f}% of a step of training.",  # type: ignore[operator]
     ]
-
-
-def write(document: Path, name: str, lines: list[str]) -> None:
-    """Replace what stands between the document's markers of that device."""
-    begin, end = f"<!-- measured: {name} -->", f"<!-- end: {name} -->"
-    text = document.read_text(encoding="utf-8")
-    before, found, rest = text.partition(begin)
-    if not found or end not in rest:
-        raise SystemExit(f"{document} has no {begin} … {end}")
-    document.write_text("\n".join([before + begin, *lines, end]) + rest.partition(end)[2], encoding="utf-8")
 
 
 def main() -> None:

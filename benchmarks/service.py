@@ -26,6 +26,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 from lineage_fixtures import SECRETS, make_project  # noqa: E402
 
+from benchmarks.document import write  # noqa: E402
 from megu import services  # noqa: E402
 from megu.champions import CHAMPION, MOVED, PREVIOUS, standing  # noqa: E402
 from megu.data import arrays  # noqa: E402
@@ -249,7 +252,7 @@ def trial(service: Service, what: str | None, at: str | None, request: Request) 
         time.sleep(0.3)
     mark("promoted")
     schedules(active=False)
-    until("nothing taken", lambda: not taken() and not alive())
+    until("nothing taken", quiet)
     mark("nothing is taken or running")
     return {"killed": what, "at": at, "seconds": times, **facts(service, asked, version, before)}
 
@@ -280,13 +283,23 @@ def taken() -> dict[str, int]:
 
 def alive() -> list[str]:
     """Flow runs that Prefect thinks are at work."""
+    return [name for name, kind in _runs() if kind != "SCHEDULED"]
+
+
+def quiet() -> bool:
+    """Whether nothing is taken, at work or still to begin, and stays so while a worker looks twice for what is due."""
+    for _ in range(2):
+        if taken() or _runs():
+            return False
+        time.sleep(5)
+    return not taken() and not _runs()
+
+
+def _runs() -> list[tuple[str, str]]:
     with prefect() as client:
         runs = client.read_flow_runs(limit=200)
-    return [
-        f"{run.name}: {run.state_name}"
-        for run in runs
-        if run.state and run.state.type.value in ("RUNNING", "PENDING", "CANCELLING")
-    ]
+    kinds = [(f"{run.name}: {run.state_name}", run.state.type.value) for run in runs if run.state]
+    return [(name, kind) for name, kind in kinds if kind in ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")]
 
 
 def facts(service: Service, asked: str, version: str, before: int) -> dict[str, Any]:
@@ -358,12 +371,31 @@ def tries(data: Path, what: str | None, points: Sequence[str | None]) -> Iterato
                 try:
                     yield trial(service, what, at, next(made))
                 except Exception as error:
-                    ended = {"state": [entry.state for entry in service.inbox.entries()][-1]}
+                    ended = {"state": ([entry.state for entry in service.inbox.entries()] or ["unknown"])[-1]}
                     print(service.project.root.joinpath("worker.log").read_text()[-6000:], file=sys.stderr)
                     yield {"killed": what, "at": at, **ended, "wrong": [f"{type(error).__name__}: {error}"]}
                     return
         finally:
             service.stop()
+
+
+def apart(*arguments: Any) -> Iterator[dict[str, Any]]:
+    """`tries` in a process of its own: Prefect and MLflow keep to the servers that a process asked first."""
+    context = get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(send, *arguments))
+    process.start()
+    send.close()
+    try:
+        while True:
+            yield receive.recv()
+    except EOFError:
+        process.join()
+
+
+def _send(send: Connection, *arguments: Any) -> None:
+    for one in tries(*arguments):
+        send.send(one)
 
 
 #: How the page calls what was killed.
@@ -404,15 +436,6 @@ def table(found: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def write(document: Path, lines: Sequence[str]) -> None:
-    begin, stop = "<!-- measured: kills -->", "<!-- end: kills -->"
-    text = document.read_text(encoding="utf-8")
-    before, found, rest = text.partition(begin)
-    if not found or stop not in rest:
-        raise SystemExit(f"{document} has no {begin} … {stop}")
-    document.write_text("\n".join([before + begin, *lines, stop]) + rest.partition(stop)[2], encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -430,7 +453,8 @@ def main() -> int:
     for what in [None] if given.kill is None else list(TRIED) if given.kill == "all" else [given.kill]:
         left: list[str | None] = [None] if what is None else list(TRIED[what]) if given.at == ["all"] else list(given.at)
         while left:  # a trial that ends wrong leaves its project to nobody: the next has a new one
-            for one in tries(given.data.resolve(), what, tuple(left)):
+            before = len(left)
+            for one in apart(given.data.resolve(), what, tuple(left)):
                 left.remove(one["at"])
                 print(json.dumps(one), flush=True)
                 found = [other for other in found if (other["killed"], other["at"]) != (one["killed"], one["at"])] + [one]
@@ -438,7 +462,9 @@ def main() -> int:
                 if given.results:
                     given.results.write_text("".join(f"{json.dumps(other)}\n" for other in found))
                 if given.document:
-                    write(given.document, table(found))
+                    write(given.document, "kills", table(found))
+            if len(left) == before:
+                raise SystemExit(f"the service did not start for {what}")
     print("\n".join(table(found)))
     return int(wrong)
 

@@ -160,8 +160,13 @@ def _command(home: Path, name: str, port: int) -> list[str]:
 
 
 def _environment(home: Path, name: str, port: int) -> dict[str, str]:
-    # Nothing the shell says about other servers (addresses, databases, logins) may reach these.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
+    # Nothing the shell says about other servers (addresses, databases, logins) may reach these. What MLflow keeps the secrets of its
+    # webhooks with, and which addresses they may go to, can be said in no other way.
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PREFECT_", "MLFLOW_")) or key.startswith("MLFLOW_WEBHOOK_")
+    }
     environment.update(DO_NOT_TRACK="1", PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1", NO_PROXY=HOST, no_proxy=HOST)
     if name == "prefect":
         environment.update(

@@ -230,7 +230,7 @@ def hand_over(project: Project, config: Config, inbox: Inbox, params: str, setti
 
 
 def died(run: str) -> bool:
-    """Whether the flow run that asks for an approval ended without having asked, or with the answer lost. One that a person cancelled did not."""
+    """Whether the flow run that asks for an approval crashed or failed, so that nobody can answer it. One that was cancelled did not."""
     with get_client(sync_client=True) as client:
         try:
             state = client.read_flow_run(UUID(run)).state

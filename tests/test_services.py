@@ -227,6 +227,18 @@ def test_a_port_in_use_names_it_its_user_and_the_flag(home: Path, name: str) -> 
     assert not home.exists()
 
 
+@pytest.mark.parametrize("name", ["prefect", "mlflow"])
+def test_of_other_servers_nothing_is_passed_on_but_how_webhooks_are_sent(
+    home: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", "of the team")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "of another server")
+    monkeypatch.setenv("PREFECT_API_KEY", "of another server")
+    passed = services._environment(home, name, 4200)
+    assert passed["MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"] == "of the team"
+    assert "of another server" not in passed.values()
+
+
 def test_one_port_for_both_is_refused(home: Path) -> None:
     with pytest.raises(MeguError, match="both"):
         services.up(home, prefect_port=4999, mlflow_port=4999)

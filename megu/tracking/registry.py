@@ -59,7 +59,8 @@ def register(
     """Make ``weights`` a version of the registered model ``name`` and give it ``alias``.
 
     The served form takes uint8 images (N, H, W, C) and returns float32 probabilities (N, K). The same weights are never
-    registered twice: the version that has them is found by its digest and only the alias moves (unless its files are gone).
+    registered twice: the version that has them is found by its digest and only the alias moves (unless its files are gone, or its run
+    did not finish: a run that was killed after it registered left no dossier, without which a version can never be promoted).
     example: a few images, stored as the input example and used for the signature.
     """
     digest = sha256_file(weights)
@@ -77,7 +78,19 @@ def _find(run: Run, name: str, digest: str) -> str | None:
     # The name is compared here: a filter that holds a name with a quote does not parse.
     found = run.client.search_model_versions(f"tag.{DIGEST_TAG} = '{digest}'")
     newest_first = sorted((entry for entry in found if entry.name == name), key=lambda entry: int(entry.version), reverse=True)
-    return next((str(entry.version) for entry in newest_first if _has_files(run, entry)), None)
+    return next((str(entry.version) for entry in newest_first if _is_whole(run, entry) and _has_files(run, entry)), None)
+
+
+def _is_whole(run: Run, entry: ModelVersion) -> bool:
+    """Whether the run that made the version is this one, or came to its end."""
+    from mlflow.exceptions import MlflowException
+
+    if entry.run_id == run.id:
+        return True
+    try:
+        return bool(run.client.get_run(entry.run_id or "").info.status == "FINISHED")
+    except MlflowException:
+        return False
 
 
 def _has_files(run: Run, entry: ModelVersion) -> bool:

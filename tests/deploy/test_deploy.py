@@ -11,9 +11,11 @@ import jsonschema
 import prefect.server.api
 import pytest
 import yaml
+from prefect import states
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.settings import get_current_settings
 from prefect.utilities.templating import find_placeholders
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +88,12 @@ def test_a_run_of_a_deployment_is_one_that_the_automations_look_for(kind: str, d
     every = int(deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
     assert 2 * every < died["trigger"]["within"]
     assert "prefect.flow-run.Running" in set(died["trigger"]["after"]) & set(never["trigger"]["expect"])
+    pending = {
+        f"prefect.flow-run.{state().name}" for state in (states.Pending, states.Submitting, states.InfrastructurePending)
+    }
+    assert set(never["trigger"]["after"]) == pending, "whatever a worker calls it"
+    lease = get_current_settings().server.concurrency.initial_deployment_lease_duration
+    assert never["trigger"]["within"] < lease, "later the slot may be another run's, and would be taken from it"
 
 
 @pytest.mark.parametrize("path", FILES.values(), ids=list(FILES))

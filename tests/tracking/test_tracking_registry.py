@@ -141,6 +141,17 @@ def test_a_version_whose_files_are_gone_is_made_again(run: Run, home: Path, tmp_
     assert fetch_model("models:/lost@challenger", tmp_path / "to", home=home).read_bytes() == path.read_bytes()
 
 
+def test_a_version_whose_run_did_not_finish_is_made_again(home: Path, tmp_path: Path) -> None:
+    """Killed after it registered and before it sealed its dossier, without which the version could never be promoted."""
+    path, (killed, second, third) = weights(tmp_path, 8), (Run.start(home, "megu", f"forget {name}", {}) for name in "bcd")
+    assert put(killed, path, "cut short") == Version("cut short", "1", new=True)
+    assert put(second, path, "cut short") == Version("cut short", "2", new=True)
+    second.finish()
+    killed.finish("KILLED")
+    assert put(third, path, "cut short") == Version("cut short", "2", new=False)
+    third.finish()
+
+
 def test_a_model_goes_into_its_own_runs_store(run: Run, home: Path, tmp_path: Path) -> None:
     """Though another project of this process was used last."""
     Run.start(tmp_path / "other", "megu", "n", {})
