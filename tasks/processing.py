@@ -99,8 +99,13 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
     batch = inbox.claim(batch, {"flow_run": flow_run.get_id() or ""})
     if not batch.ids:
         return None
-    targets = [target for request in batch.ids if (target := inbox.target(request)) is not None]
+    found = {request: inbox.target(request) for request in batch.ids}
+    targets = [target for target in found.values() if target is not None]
     try:
+        if lost := [request for request, target in found.items() if target is None]:
+            raise MeguError(
+                f"the private file of {', '.join(lost)} is gone, so nobody knows what to forget", "withdraw it and add it again"
+            )
         forget = forget_set(project, config.registry.name, inbox, has, targets)
         at = lineage.aliases(tracking.client(project.home), config.registry.name).get(CHAMPION)
         asked = from_champion(config.model_copy(update={"forget": forget}), at)

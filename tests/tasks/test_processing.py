@@ -103,6 +103,15 @@ def test_a_batch_that_was_withdrawn_meanwhile_is_not_run(project: Project, inbox
     assert processing.fulfil(project, parse({}), inbox, Known(toy()), Batch("class", (gone,)), never) is None
 
 
+def test_a_request_whose_private_file_is_gone_is_never_taken_for_fulfilled(project: Project, inbox: Inbox) -> None:
+    lost, whole = accepted(inbox, "Shirt"), accepted(inbox, "Sandal")
+    inbox.path(lost).unlink()
+    why = processing.fulfil(project, parse({}), inbox, Known(toy()), Batch("class", (lost, whole)), never)
+    assert why is not None
+    assert f"the private file of {lost} is gone" in why
+    assert [inbox.entry(request).state for request in (lost, whole)] == ["accepted", "accepted"]
+
+
 def test_what_was_forgotten_stays_forgotten(project: Project, inbox: Inbox) -> None:
     before, new = accepted(inbox, "Shirt"), accepted(inbox, "Sandal")
     for state in ("processing", "unlearned", "verified", "approved", "promoted", "closed"):
