@@ -149,7 +149,7 @@ def gap_time(marks: Sequence[Mark]) -> Figure:
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
-    labels = []
+    labels, ends = [], []
     highest = 0.0
     for method, (colour, marker) in style.items():
         row = table[method].values
@@ -159,6 +159,7 @@ def gap_time(marks: Sequence[Mark]) -> Figure:
         highest = max(highest, entry["mean"])
         if entry["n"] > 1:
             axes.vlines(x, max(entry["low"], 0), entry["high"], color=colour, linewidth=1.2, alpha=0.6, zorder=2)
+            ends.append((x, entry["high"], colour))
         axes.scatter(x, entry["mean"], s=80, marker=marker, color=colour, edgecolors="white", linewidths=0.7, zorder=4)
         labels.append((x, entry["mean"], method, colour))
     labels.append(_retrain_and_floor(axes, marks))
@@ -182,6 +183,7 @@ def gap_time(marks: Sequence[Mark]) -> Figure:
             color=SOFT,
         )
     axes.set_ylim(0, top)
+    _beyond(axes, [(x, colour) for x, high, colour in ends if high > top], top)
     axes.set_xlabel("time of the unlearning (% of the retrain's, logarithmic)")
     axes.set_ylabel("mean gap to the retrain over Ar, Af, MIA (points)")
     low, high = axes.get_xlim()
@@ -194,6 +196,15 @@ def gap_time(marks: Sequence[Mark]) -> Figure:
     _bare(axes)
     _name(figure, axes, labels)
     return figure
+
+
+def _beyond(axes: Axes, ends: Sequence[tuple[float, str]], top: float) -> None:
+    """Mark the intervals (x, colour) that go on above the picture, which is as high as its means need."""
+    for x, colour in ends:
+        axes.scatter(x, top, s=50, marker="^", color=colour, clip_on=False, zorder=6)
+    if ends:
+        said = "arrows: the interval goes on above the picture"
+        axes.text(0.005, 0.985, said, transform=axes.transAxes, va="top", fontsize=9, color=SOFT)
 
 
 def _retrain_and_floor(axes: Axes, marks: Sequence[Mark]) -> tuple[float, float, str, str]:

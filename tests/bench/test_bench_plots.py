@@ -29,6 +29,16 @@ def test_the_two_plots_people_draw() -> None:
     assert found == plots.draw(TWELVE), "the same numbers give the same bytes"
 
 
+def test_an_interval_that_leaves_the_picture_is_said_to_go_on() -> None:
+    def arrows(*values: float) -> tuple[int, bool]:
+        axes = plots.gap_time([mark("ssd", seed=seed, Ar=value, time_share=9.0) for seed, value in enumerate(values)]).axes[0]
+        said = any("goes on above" in text.get_text() for text in axes.texts)
+        return sum(not drawn.get_clip_on() for drawn in axes.collections), said
+
+    assert arrows(30.0, 80.0) == (1, True)
+    assert arrows(79.9, 80.0, 80.1) == (0, False)
+
+
 def test_a_sweep_has_its_curves_alone() -> None:
     assert list(plots.draw(SWEPT)) == ["sweep"]
     words = [mark("megu", swept=("perturbing.label", value)) for value in ("rank", "soft")]
