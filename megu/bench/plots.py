@@ -86,7 +86,9 @@ def _panel(axes: Axes, marks: Sequence[Mark], style: Mapping[str, Style]) -> Non
     axes.axhline(reference["Ar"]["mean"], color=COLOURS["reference"], linewidth=0.8, alpha=0.6, zorder=1)
     star: dict[str, Any] = {"s": 260, "marker": "*", "color": COLOURS["reference"], "edgecolors": "white", "linewidths": 0.8}
     axes.scatter(x, reference["Ar"]["mean"], zorder=5, **star)
-    axes.scatter(original["Af"]["mean"], original["Ar"]["mean"], s=60, color=COLOURS["original"], edgecolors="white", zorder=3)
+    # An original that was hardly trained knows the forgotten class no better: its place is the band's last.
+    knew = -0.5 / (len(style) + 1) if beside and original["Af"]["mean"] < ZERO else original["Af"]["mean"]
+    axes.scatter(knew, original["Ar"]["mean"], s=60, color=COLOURS["original"], edgecolors="white", zorder=3)
     for method, (colour, marker) in style.items():
         own = [_point(mark.unlearned) for mark in marks if mark.method == method]
         if not own:
@@ -204,7 +206,8 @@ def _beyond(axes: Axes, ends: Sequence[tuple[float, str]], top: float) -> None:
         axes.scatter(x, top, s=50, marker="^", color=colour, clip_on=False, zorder=6)
     if ends:
         said = "arrows: the interval goes on above the picture"
-        axes.text(0.005, 0.985, said, transform=axes.transAxes, va="top", fontsize=9, color=SOFT)
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        axes.text(0.005, 0.985, said, transform=axes.transAxes, va="top", fontsize=9, color=SOFT, bbox=paper, zorder=6)
 
 
 def _retrain_and_floor(axes: Axes, marks: Sequence[Mark]) -> tuple[float, float, str, str]:
