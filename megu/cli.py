@@ -278,6 +278,11 @@ def add(
         Path | None, typer.Option(metavar="FILE", help="A JSON file {superclass: [class, …]}, for sub-class requests.")
     ] = None,
     labels: Annotated[str, typer.Option(help="'fine' (the class folders) or 'coarse' (their superclasses).")] = "fine",
+    only: Annotated[str | None, typer.Option(metavar="CLASS,CLASS,…", help="Take these class folders and no other.")] = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(min=1, help="Take so many images of each class at most, in train and in test: the same ones every time."),
+    ] = None,
     max_corrupt: Annotated[
         float, typer.Option(min=0, max=1, help="The largest share of unreadable images that is left out rather than refused.")
     ] = 0.01,
@@ -288,7 +293,7 @@ def add(
     from megu.data import arrays, providers
     from megu.data.images import parse_packing
 
-    packing = parse_packing(size, superclasses, labels, max_corrupt)
+    packing = parse_packing(size, superclasses, labels, max_corrupt, only, per_class)
     with _watching():
         added = providers.add(_project().root, source, name, source_name=source_name, licence=licence, packing=packing)
     found = arrays.load(added.dataset_path)
@@ -300,6 +305,8 @@ def add(
     kinds = f"{found.num_classes} classes" + (f" (superclasses of {len(found.fine)})" if found.fine else "")
     pixels = f"{height} x {width} pixels, {'grey' if found.channels == 1 else 'colour'}"
     print(f"{name}: {len(found.train):,} + {len(found.test):,} images of {pixels}, {kinds}")
+    if found.reduced:
+        print(f"{name}: a part of the images that are there: {found.reduced}")
     print(f"{name}: DVC hash {added.dvc_hash}, pinned in data.dvc; use it with --set data.name={name}")
 
 

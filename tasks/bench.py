@@ -140,6 +140,7 @@ def write(
     content = partial(
         page.Content,
         title=bench.title or f"Benchmark {bench.name}",
+        note=bench.note,
         command=command,
         environment=environment(project.root),
         config=as_file(bench),

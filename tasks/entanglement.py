@@ -30,9 +30,12 @@ def measure(project: Project, data: Result, split: Result, predictions: Result) 
 
 
 def say(result: Result) -> str:
-    near = "; ".join(f"{name} is nearest to {', '.join(others[:2])}" for name, others in result.values["nearest"].items())
+    """Which classes are near; a random request that takes of every class leaves none to be near."""
+    near = "; ".join(
+        f"{name} is nearest to {', '.join(others[:2])}" for name, others in result.values["nearest"].items() if others
+    )
     score = result.values["score"]
-    return f"score {score:.2f}, {near}" if score is not None else near
+    return ", ".join(filter(None, ("" if score is None else f"score {score:.2f}", near)))
 
 
 ENTANGLEMENT = Stage("entanglement", "Measure how entangled the features are", measure, say)

@@ -12,6 +12,7 @@ from megu.config import Config
 from megu.data import arrays, pins, providers, splits
 from megu.device import resolve
 from megu.errors import MeguError
+from megu.labeling import choose, present
 from megu.lineage.keys import Keys, signer
 from megu.methods import code, lookup
 from megu.project import Project
@@ -24,6 +25,7 @@ def preflight(project: Project, config: Config) -> None:
     """Raise `MeguError` for what can be known to fail: what is given, a labeler that has to be asked and cannot be, an unfinished purge."""
     providers.no_purge_is_open(project.root)
     given(project, config)
+    enough_to_judge(project, config)
     labeler_ready(project, config)
     signing_key(project, config)
 
@@ -39,9 +41,14 @@ def given(project: Project, config: Config) -> None:
     """Raise `MeguError` for a device, model or request that cannot be; the request is looked at if the data set is here."""
     resolve(config.device)
     given_weights(project, config)
-    if (project.data(config.data.name) / "meta.json").is_file():
-        loaded = arrays.limited(arrays.load(project.data(config.data.name)), config.data.per_class)
+    if loaded := _loaded(project, config):
         splits.make_split(loaded, config.forget, config.seed)
+
+
+def _loaded(project: Project, config: Config) -> arrays.Dataset | None:
+    """The data set as the run sees it, None when it is not here yet."""
+    folder = project.data(config.data.name)
+    return arrays.limited(arrays.load(folder), config.data.per_class) if (folder / "meta.json").is_file() else None
 
 
 def needs(config: Config) -> frozenset[str]:
@@ -57,6 +64,14 @@ def may_need_proxy(config: Config) -> bool:
 def method_code(config: Config) -> Code:
     """The code of the method, which the unlearning looks up by its name."""
     return Code(code(config.unlearn.method))
+
+
+def enough_to_judge(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a class with too few images for the labeler, which is asked after the original's training: hours later."""
+    loaded = _loaded(project, config)
+    if loaded and "perturbing" in needs(config):
+        params = config.labeling.params
+        choose(loaded.train, loaded.classes, params.exemplars, params.references, params.seed, present(loaded).tolist())
 
 
 def labeler_ready(project: Project, config: Config) -> None:

@@ -237,3 +237,8 @@ def test_adding_images_says_what_came_of_it(root: Path, tmp_path: Path, capsys: 
     meta = json.loads((root / "data" / "own" / "meta.json").read_text())
     assert len(meta["left_out"]) == 1
     assert meta["resized"].startswith("to 4 x 8 pixels")
+    part = ["data", "add", str(tmp_path / "own"), "--name", "part", "--only", "oak,cat", "--per-class", "2", "--size", "4"]
+    assert call(*part) == 0
+    said = capsys.readouterr().out
+    assert "part: 4 + 4 images of 4 x 4 pixels, colour, 2 classes" in said
+    assert "part: a part of the images that are there: 2 class folders, at most 2 images of each class and split" in said

@@ -67,7 +67,8 @@ class Runner:
 class Bench:
     """What is compared on what.
 
-    name: of the benchmark and its folder of results; the file's when left out. title: one line for a person.
+    name: of the benchmark and its folder of results; the file's when left out. title: one line for a person. note: what a reader
+    of its page must know first.
     base: a configuration as params.yaml has it; what a method, target or sweep does not change holds for every cell.
     methods: "all", or a list of names and variants ``{name: label, method: name, set: {section.key: value}}``. Every method has its own
     defaults; keys of ``base.unlearn`` belong to the method that ``base.unlearn.method`` names.
@@ -79,6 +80,7 @@ class Bench:
 
     name: str = ""
     title: str = ""
+    note: str = ""
     base: dict[str, Any] = field(default_factory=dict)
     methods: Literal["all"] | tuple[Entry, ...] = "all"
     targets: tuple[dict[str, Any], ...] = ({},)

@@ -36,7 +36,7 @@ NOTES = """\
 class Content:
     """title: the first line. command: that made it. environment: facts of the machine. config: the benchmark file with all settings.
 
-    figures: name -> address as the page links it.
+    figures: name -> address as the page links it. note: a paragraph under the title, "" for none.
     """
 
     title: str
@@ -47,6 +47,7 @@ class Content:
     rows: Sequence[table.Row]
     summary: Sequence[table.Row]
     figures: Mapping[str, str]
+    note: str = ""
 
 
 def render(content: Content) -> str:
@@ -55,6 +56,7 @@ def render(content: Content) -> str:
     parts = [
         f"# {content.title}",
         "",
+        *([f"**{content.note}**", ""] if content.note else []),
         f"Made by the command; {len(content.marks)} runs, {len(failed) or 'none'} failed.",
         "",
         f"```console\n$ {content.command}\n```",

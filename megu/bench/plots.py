@@ -86,7 +86,9 @@ def _panel(axes: Axes, marks: Sequence[Mark], style: Mapping[str, Style]) -> Non
     axes.axhline(reference["Ar"]["mean"], color=COLOURS["reference"], linewidth=0.8, alpha=0.6, zorder=1)
     star: dict[str, Any] = {"s": 260, "marker": "*", "color": COLOURS["reference"], "edgecolors": "white", "linewidths": 0.8}
     axes.scatter(x, reference["Ar"]["mean"], zorder=5, **star)
-    axes.scatter(original["Af"]["mean"], original["Ar"]["mean"], s=60, color=COLOURS["original"], edgecolors="white", zorder=3)
+    # An original that was hardly trained knows the forgotten class no better: its place is the band's last.
+    knew = -0.5 / (len(style) + 1) if beside and original["Af"]["mean"] < ZERO else original["Af"]["mean"]
+    axes.scatter(knew, original["Ar"]["mean"], s=60, color=COLOURS["original"], edgecolors="white", zorder=3)
     for method, (colour, marker) in style.items():
         own = [_point(mark.unlearned) for mark in marks if mark.method == method]
         if not own:
@@ -149,7 +151,7 @@ def gap_time(marks: Sequence[Mark]) -> Figure:
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
-    labels = []
+    labels, ends = [], []
     highest = 0.0
     for method, (colour, marker) in style.items():
         row = table[method].values
@@ -159,6 +161,7 @@ def gap_time(marks: Sequence[Mark]) -> Figure:
         highest = max(highest, entry["mean"])
         if entry["n"] > 1:
             axes.vlines(x, max(entry["low"], 0), entry["high"], color=colour, linewidth=1.2, alpha=0.6, zorder=2)
+            ends.append((x, entry["high"], colour))
         axes.scatter(x, entry["mean"], s=80, marker=marker, color=colour, edgecolors="white", linewidths=0.7, zorder=4)
         labels.append((x, entry["mean"], method, colour))
     labels.append(_retrain_and_floor(axes, marks))
@@ -182,6 +185,7 @@ def gap_time(marks: Sequence[Mark]) -> Figure:
             color=SOFT,
         )
     axes.set_ylim(0, top)
+    _beyond(axes, [(x, colour) for x, high, colour in ends if high > top], top)
     axes.set_xlabel("time of the unlearning (% of the retrain's, logarithmic)")
     axes.set_ylabel("mean gap to the retrain over Ar, Af, MIA (points)")
     low, high = axes.get_xlim()
@@ -194,6 +198,16 @@ def gap_time(marks: Sequence[Mark]) -> Figure:
     _bare(axes)
     _name(figure, axes, labels)
     return figure
+
+
+def _beyond(axes: Axes, ends: Sequence[tuple[float, str]], top: float) -> None:
+    """Mark the intervals (x, colour) that go on above the picture, which is as high as its means need."""
+    for x, colour in ends:
+        axes.scatter(x, top, s=50, marker="^", color=colour, clip_on=False, zorder=6)
+    if ends:
+        said = "arrows: the interval goes on above the picture"
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        axes.text(0.005, 0.985, said, transform=axes.transAxes, va="top", fontsize=9, color=SOFT, bbox=paper, zorder=6)
 
 
 def _retrain_and_floor(axes: Axes, marks: Sequence[Mark]) -> tuple[float, float, str, str]:

@@ -36,7 +36,7 @@ SPLITS = ("train", "test")
 _FORMAT = 1
 _META_KEYS = {"format", "name", "classes", "coarse", "mean", "std", "source", "licence", "splits"}
 #: Only there when it says something, so that a set without it has the bytes it always had.
-_META_MORE = {"fine", "resized", "left_out"}
+_META_MORE = {"fine", "resized", "reduced", "left_out"}
 #: Pixels that are looked at together; bounds the memory.
 _CHUNK_PIXELS = 1 << 22
 
@@ -75,7 +75,7 @@ class Dataset:
     classes: the name of each label.
     coarse: the superclass name of each class, or None when the data set has none.
     fine: the names of the finer classes that ``Partition.fine`` counts, where ``classes`` are superclasses; else None.
-    resized, left_out: see `Facts`.
+    resized, reduced, left_out: see `Facts`.
     mean, std: per channel, of the train images scaled to [0, 1], rounded to 4 digits.
     """
 
@@ -91,6 +91,7 @@ class Dataset:
     test: Partition
     fine: tuple[str, ...] | None = None
     resized: str = ""
+    reduced: str = ""
     left_out: tuple[str, ...] = ()
 
     @property
@@ -196,7 +197,8 @@ class ImageWriter:
 class Facts:
     """What `meta.json` says beside the shapes. fine: see `Dataset`. resized: what was done to images of another size, in words.
 
-    left_out: the files that could not be read and why, for each "file: reason".
+    reduced: which part of what was there was taken, in words. left_out: the files that could not be read and why, for each
+    "file: reason".
     """
 
     name: str
@@ -206,6 +208,7 @@ class Facts:
     licence: str = ""
     fine: Sequence[str] | None = None
     resized: str = ""
+    reduced: str = ""
     left_out: Sequence[str] = ()
 
 
@@ -257,7 +260,12 @@ def complete(folder: Path, facts: Facts, columns: Mapping[str, Columns]) -> None
         split: np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS
     }
     mean, std = channel_statistics(images["train"])
-    more = {"fine": facts.fine and list(facts.fine), "resized": facts.resized, "left_out": list(facts.left_out)}
+    more = {
+        "fine": facts.fine and list(facts.fine),
+        "resized": facts.resized,
+        "reduced": facts.reduced,
+        "left_out": list(facts.left_out),
+    }
     meta: dict[str, Any] = {
         "format": _FORMAT,
         "name": facts.name,
@@ -322,6 +330,7 @@ def load(path: Path) -> Dataset:
             test=test,
             fine=fine,
             resized=meta.get("resized", ""),
+            reduced=meta.get("reduced", ""),
             left_out=tuple(meta.get("left_out", ())),
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
@@ -389,7 +398,7 @@ def save_view(path: Path, view: Dataset, name: str) -> Dataset:
         for split, part in parts.items()
     }
     facts = Facts(
-        name, view.classes, view.coarse, view.source, view.licence, view.fine, resized=view.resized, left_out=view.left_out
+        name, view.classes, view.coarse, view.source, view.licence, view.fine, view.resized, view.reduced, view.left_out
     )
     return save_columns(path, facts, {split: part.images for split, part in parts.items()}, columns)
 

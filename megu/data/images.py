@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -83,15 +84,26 @@ class Packing:
     max_corrupt: the largest share of files, in [0, 1], that may be unreadable; they are left out and listed. More is an error.
     coarse_labels: label by superclass and keep the finer labels beside.
     superclasses: {superclass: [class, ...]} where the images come without a ``superclasses.json``.
+    only: the class folders to take, all others are left where they are. Empty: all.
+    per_class: of each class folder so many images at most, in train and in test. None: all.
     """
 
     size: tuple[int, int] | None = None
     max_corrupt: float = 0.0
     coarse_labels: bool = False
     superclasses: Mapping[str, Sequence[str]] | None = None
+    only: tuple[str, ...] = ()
+    per_class: int | None = None
 
 
-def parse_packing(size: str | None, superclasses: Path | None, labels: str, max_corrupt: float) -> Packing:
+def parse_packing(
+    size: str | None,
+    superclasses: Path | None,
+    labels: str,
+    max_corrupt: float,
+    only: str | None = None,
+    per_class: int | None = None,
+) -> Packing:
     """`Packing` as the command line has it. Raises `MeguError` for what cannot be."""
     if labels not in ("fine", "coarse"):
         raise MeguError(f"--labels {labels!r} is not known", "write fine or coarse")
@@ -104,7 +116,11 @@ def parse_packing(size: str | None, superclasses: Path | None, labels: str, max_
             found = parse_superclasses(str(superclasses), superclasses.read_bytes())
         except OSError as error:
             raise MeguError(f"{superclasses} cannot be read ({error.strerror})", "check the path") from None
-    return Packing((int(sides[0]), int(sides[-1])) if sides else None, max_corrupt, labels == "coarse", found)
+    classes = () if only is None else tuple(name.strip() for name in only.split(","))
+    if not all(classes):
+        raise MeguError(f"--only {only!r} has an empty name", "write the class folders as CLASS,CLASS,…")
+    shape = (int(sides[0]), int(sides[-1])) if sides else None
+    return Packing(shape, max_corrupt, labels == "coarse", found, classes, per_class)
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,7 @@ def pack(path: Path, source: Path | Sequence[Path], facts: Facts, packing: Packi
     sources = [source] if isinstance(source, Path) else list(source)
     with ExitStack() as stack:
         splits, superclasses = _scan(sources, stack)
+        splits = _taken(splits, packing)
         folder = stack.enter_context(atomic_folder(path))
         decoder = _Decoder(packing, sum(map(len, splits.values())))
         kept = {split: decoder.write(folder / f"{split}_images.npy", entries) for split, entries in splits.items()}
@@ -180,6 +197,32 @@ def _scan(sources: Sequence[Path], stack: ExitStack) -> tuple[dict[str, list[_En
     return splits, superclasses
 
 
+def _taken(splits: Mapping[str, list[_Entry]], packing: Packing) -> dict[str, list[_Entry]]:
+    """The samples that ``packing.only`` and ``packing.per_class`` leave, in their order.
+
+    Of each class the images are taken whose names' hashes come first: the choice looks random (files of one name often show one thing)
+    and is the same however the files are packed.
+    """
+    for split, entries in splits.items():
+        if missing := sorted(set(packing.only) - {entry.label for entry in entries}):
+            raise MeguError(
+                f"there are no {split} images of {', '.join(map(repr, missing))}", "name class folders as they are written"
+            )
+    return {split: _first(entries, packing) for split, entries in splits.items()}
+
+
+def _first(entries: Sequence[_Entry], packing: Packing) -> list[_Entry]:
+    wanted = [entry for entry in entries if not packing.only or entry.label in packing.only]
+    if packing.per_class is None:
+        return wanted
+    taken, often = set(), Counter[str]()
+    for entry in sorted(wanted, key=lambda entry: blake2b(entry.stem.encode(), digest_size=16).digest()):
+        often[entry.label] += 1
+        if often[entry.label] <= packing.per_class:
+            taken.add(entry.key)
+    return [entry for entry in wanted if entry.key in taken]
+
+
 def _described(
     kept: Mapping[str, Sequence[_Entry]],
     superclasses: Mapping[str, Sequence[str]] | None,
@@ -192,7 +235,7 @@ def _described(
     labels = {split: np.array([number[entry.label] for entry in entries], dtype=np.int64) for split, entries in kept.items()}
     coarse = None if superclasses is None else coarse_names(classes, superclasses)
     resized = "" if packing.size is None else _RESIZED.format(*packing.size)
-    facts = replace(facts, classes=classes, coarse=coarse, resized=resized, left_out=decoder.left_out)
+    facts = replace(facts, classes=classes, coarse=coarse, resized=resized, reduced=reduced(packing), left_out=decoder.left_out)
     named = {split: names(entries) for split, entries in kept.items()}
     if not packing.coarse_labels:
         return facts, {split: Columns(labels[split], None, named[split]) for split in kept}
@@ -201,6 +244,13 @@ def _described(
     above, of = superclass_labels(coarse)
     columns = {split: Columns(of[labels[split]], labels[split], named[split]) for split in kept}
     return replace(facts, classes=above, coarse=None, fine=classes), columns
+
+
+def reduced(packing: Packing) -> str:
+    """What `_taken` leaves, in words; "" for everything."""
+    classes = f"{len(set(packing.only))} class folders" if packing.only else ""
+    number = f"at most {packing.per_class:,} images of each class and split" if packing.per_class else ""
+    return ", ".join(filter(None, (classes, number)))
 
 
 _RESIZED = "to {} x {} pixels (height x width): the middle cut to that shape, then resized (bilinear)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,26 @@ def test_the_two_plots_people_draw() -> None:
     assert list(found) == ["retain-forget", "gap-time"]
     assert all(picture.startswith(b"\x89PNG") for picture in found.values())
     assert found == plots.draw(TWELVE), "the same numbers give the same bytes"
+
+
+def test_an_interval_that_leaves_the_picture_is_said_to_go_on() -> None:
+    def arrows(*values: float) -> tuple[int, bool]:
+        axes = plots.gap_time([mark("ssd", seed=seed, Ar=value, time_share=9.0) for seed, value in enumerate(values)]).axes[0]
+        said = any("goes on above" in text.get_text() for text in axes.texts)
+        return sum(not drawn.get_clip_on() for drawn in axes.collections), said
+
+    assert arrows(30.0, 80.0) == (1, True)
+    assert arrows(79.9, 80.0, 80.1) == (0, False)
+
+
+def test_an_original_that_knew_nothing_is_in_the_band_with_those_that_forgot_all() -> None:
+    def place(af: float) -> float:
+        one = replace(mark("ssd"), original={"Af": af, "Ar": 10.0}, reference={"Af": 0.0, "Ar": 9.0})
+        drawn = plots.retain_forget([one]).axes[0].collections
+        return next(float(x) for entry in drawn for x, y in np.asarray(entry.get_offsets()) if y == 10.0)
+
+    assert -0.5 < place(0.0) < 0
+    assert place(30.0) == 30.0
 
 
 def test_a_sweep_has_its_curves_alone() -> None:

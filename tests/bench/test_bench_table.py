@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,8 +177,11 @@ def test_the_page_has_the_command_the_tables_the_figures_and_what_failed() -> No
         ),
         summary=table.summary(marks),
         figures={"gap-time": "some-gap-time.png"},
+        note="Read this first.",
     )
     text = page.render(content)
+    assert text.startswith("# Some benchmark\n\n**Read this first.**\n\nMade by the command")
+    assert page.render(replace(content, note="")).startswith("# Some benchmark\n\nMade by the command")
     for needed in (
         "# Some benchmark",
         "$ megu bench bench/some.yaml --set=seeds=[0]",

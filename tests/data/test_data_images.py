@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import struct
 import tarfile
 import uuid
@@ -306,6 +307,41 @@ def test_labels_by_superclass_agree_with_the_classes(tmp_path: Path, grey: bool)
         read(root, coarse_labels=True)
 
 
+def test_a_part_of_the_classes_and_of_their_images(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "set", n=9)
+    (root / "superclasses.json").write_text('{"pet": ["cat", "dog"], "bird": ["emu"]}')
+    whole, part = read(root), read(root, only=("emu", "cat"), per_class=4)
+    assert (part.classes, part.coarse) == (("cat", "emu"), ("pet", "bird"))
+    assert part.reduced == "2 class folders, at most 4 images of each class and split"
+    assert whole.reduced == ""
+    for split in ("train", "test"):
+        one, all_of_it = getattr(part, split), getattr(whole, split)
+        assert one.labels.tolist() == [0] * 4 + [1] * 4
+        known = dict(zip(all_of_it.names.tolist(), all_of_it.ids.tolist(), strict=True))
+        assert [known[name] for name in one.names.tolist()] == one.ids.tolist()
+        assert one.names.tolist() == sorted(one.names.tolist())
+        assert one.names.tolist()[:4] != [b"cat/0", b"cat/1", b"cat/2", b"cat/3"]
+    assert content(read(pack_zip(root), only=("cat", "emu"), per_class=4)) == content(part)
+    assert len(read(root, per_class=100).train) == 27
+
+
+def test_fewer_images_are_among_the_more(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "set", n=9)
+    few, more = (read(root, per_class=n).train.names for n in (2, 5))
+    assert few is not None
+    assert more is not None
+    assert set(few.tolist()) < set(more.tolist())
+
+
+def test_a_part_without_a_class_in_one_split_is_refused(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "set")
+    shutil.rmtree(root / "test" / "emu")
+    with pytest.raises(MeguError, match="there are no train images of 'Cat'"):
+        read(root, only=("Cat", "dog"))
+    with pytest.raises(MeguError, match="there are no test images of 'emu'"):
+        read(root, only=("dog", "emu"))
+
+
 def test_packing_tells_how_far_it_is(tmp_path: Path) -> None:
     told: dict[str, list[int]] = {}
 
@@ -330,6 +366,10 @@ def test_what_the_command_line_asks_for(tmp_path: Path) -> None:
     file.write_text('{"pet": ["cat"]}')
     assert parse_packing("24x32", file, "coarse", 0.5) == Packing((24, 32), 0.5, True, {"pet": ["cat"]})
     assert parse_packing("32", None, "fine", 0.0) == Packing((32, 32), 0.0)
+    part = parse_packing(None, None, "fine", 0.0, "cat, dog", 3)
+    assert (part.only, part.per_class) == (("cat", "dog"), 3)
+    with pytest.raises(MeguError, match="--only 'cat,,dog' has an empty name"):
+        parse_packing(None, None, "fine", 0.0, "cat,,dog")
     for size, path, labels in (
         ("0", None, "fine"),
         ("3x4x5", None, "fine"),

@@ -1,0 +1,38 @@
+"""What is known to fail is refused before anything is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from megu import config as configuration
+from megu.data.arrays import save
+from megu.errors import MeguError
+from megu.project import Project
+from tasks.inputs import enough_to_judge
+
+
+@pytest.fixture
+def toy(project: Project) -> Project:
+    """Five different training images of each of three classes."""
+    images = np.random.default_rng(0).integers(0, 256, (15, 8, 8, 1), dtype=np.uint8), np.arange(15) % 3
+    save(project.data("toy"), name="toy", classes="abc", train=images, test=images)
+    return project
+
+
+def config(exemplars: int, references: int, **more: object) -> configuration.Config:
+    judging = {"exemplars": exemplars, "references": references}
+    return configuration.parse({"data": {"name": "toy"}, "forget": {"classes": ["a"]}, "labeling": judging, **more})
+
+
+def test_a_labeler_that_has_too_few_images_is_refused(toy: Project) -> None:
+    enough_to_judge(toy, config(2, 3))
+    with pytest.raises(MeguError, match="class 'a' has 5 distinct training images, 6 are needed"):
+        enough_to_judge(toy, config(3, 3))
+    with pytest.raises(MeguError, match="class 'a' has 4 distinct training images, 5 are needed"):
+        enough_to_judge(toy, config(2, 3, data={"name": "toy", "per_class": 4}))
+
+
+def test_but_not_where_no_labeler_is_needed_or_the_data_are_not_here_yet(toy: Project) -> None:
+    enough_to_judge(toy, config(30, 30, unlearn={"method": "finetune"}))
+    enough_to_judge(toy, config(30, 30, data={"name": "elsewhere"}))
