@@ -23,7 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine import CLASSES, IMAGES, SIZE, Ours, Setting, clock, machine, part, write
+from document import write
+from engine import CLASSES, IMAGES, SIZE, Ours, Setting, clock, machine, part
 
 from megu.bench.config import load
 from megu.bench.expansion import expand
