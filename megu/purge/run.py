@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,6 @@ from megu.purge.sought import sought, targets
 from megu.store import writing
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     from megu.tracking.lineage import MlflowClient
 
 Connected = tuple["MlflowClient | None", str]
@@ -97,7 +95,8 @@ def apply(project: Project, names: Sequence[str], params: PurgeParams, key_file:
             )
         scanners = [Scanner(needles) for needles in journal.needles()]
         act.carry_out(project, decided, journal.root / "data", scanners, commitments, connected)
-        document = _signed(journal, _verdict(project, decided, scanners, plan.tracked(project, connected, why)), signing)
+        found = _verdict(project, decided, scanners, plan.tracked(project, connected, why))
+        document = _signed(journal, found, public_of(signing), lambda: sealed(found, signing))
         publish(project, document, connected)
         journal.end()
     return Outcome(decided, document.purge.surfaces, document, resumed)
@@ -187,15 +186,15 @@ def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflo
     )
 
 
-def _signed(journal: Journal, found: Purge, key: Ed25519PrivateKey) -> Sealed:
+def _signed(journal: Journal, found: Purge, public: str, sign: Callable[[], Sealed]) -> Sealed:
     """The verdict, signed once: a purge that was killed while it published goes on with the same document, if it still says what is so."""
     try:
-        before = parse(journal.verdict.read_bytes(), journal.verdict.name, [public_of(key)])
+        before = parse(journal.verdict.read_bytes(), journal.verdict.name, [public])
         if replace(before.purge, looked=found.looked) == found:
             return before
     except (OSError, MeguError):
         pass  # none yet, or by another key
-    document = sealed(found, key)
+    document = sign()
     with writing(journal.verdict) as temporary:
         temporary.write_bytes(document.to_bytes())
     return document
