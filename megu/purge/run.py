@@ -95,8 +95,8 @@ def apply(project: Project, names: Sequence[str], params: PurgeParams, key_file:
             )
         scanners = [Scanner(needles) for needles in journal.needles()]
         act.carry_out(project, decided, journal.root / "data", scanners, commitments, connected)
-        found = _verdict(project, decided, scanners, plan.tracked(project, connected, why))
-        document = _signed(journal, found, public_of(signing), lambda: sealed(found, signing))
+        judged = _verdict(project, decided, scanners, plan.tracked(project, connected, why))
+        document = _signed(journal, judged, public_of(signing), lambda: sealed(judged, signing))
         publish(project, document, connected)
         journal.end()
     return Outcome(decided, document.purge.surfaces, document, resumed)
