@@ -91,13 +91,14 @@ def plant_secrets(patch: pytest.MonkeyPatch) -> None:
 class Finished:
     """A project in which two runs have finished; ``older`` is no longer the challenger.
 
-    pristine: a copy from then, without MLflow's files, which stay where they are; later tests run more in the project.
+    pristine: a copy from then, without MLflow's files, which stay where they are; later tests run more in the project. whole: with them.
     """
 
     project: Project
     older: Summary
     newer: Summary
     pristine: Path
+    whole: Path
 
 
 def run_in(project: Project) -> Callable[..., Summary]:
@@ -123,4 +124,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset, p
     older, newer = go("unlearn.alpha=0.6"), go()
     left = shutil.ignore_patterns("checkpoints", "answers", "mlartifacts")
     pristine = shutil.copytree(project.root, tmp_path_factory.mktemp("pristine") / "project", symlinks=True, ignore=left)
-    return Finished(project, older, newer, pristine)
+    whole = shutil.copytree(project.root, tmp_path_factory.mktemp("whole") / "project", symlinks=True)
+    return Finished(project, older, newer, pristine, whole)

@@ -141,12 +141,15 @@ def sign(key: Ed25519PrivateKey, content: bytes, context: bytes = _CONTEXT) -> s
 
 
 def signed_by(public: str, signature: str, content: bytes, context: bytes = _CONTEXT) -> bool:
-    """Whether ``signature`` is one of ``content`` by the holder of the key ``public`` (hex)."""
+    """Whether ``signature`` is one of ``content`` by the holder of the key ``public``; both in hex as `sign` and `public_of` write it."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), context + content)
+        written = [bytes.fromhex(text) for text in (public, signature)]
+        if [each.hex() for each in written] != [public, signature]:
+            return False  # hex has other spellings (A for a): a document with one is not the one that was signed
+        Ed25519PublicKey.from_public_bytes(written[0]).verify(written[1], context + content)
     except (InvalidSignature, ValueError):
         return False
     return True

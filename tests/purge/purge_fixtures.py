@@ -46,9 +46,12 @@ def forget_places() -> None:
     tracked._artifact_repos_cache.clear()
 
 
-def moved(project: Project, to: Path) -> Project:
-    """A copy of a finished project that is one of its own: MLflow writes down where the files of a run lie."""
-    shutil.copytree(project.root, to, symlinks=True)
+def moved(project: Project, to: Path, whole: Path | None = None) -> Project:
+    """A copy of a finished project that is one of its own: MLflow writes down where the files of a run lie.
+
+    whole: a copy of the project from before, to take instead of what it is now.
+    """
+    shutil.copytree(whole or project.root, to, symlinks=True)
     with sqlite3.connect(to / ".megu" / "mlflow.db") as opened:
         for table, column in (
             ("runs", "artifact_uri"),
