@@ -49,6 +49,12 @@ def small_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "_STOP_S", 1.0)
 
 
+def kill(pid: int) -> None:
+    """A child of ours, as nobody could refuse; it is gone when this returns."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -137,8 +143,7 @@ def test_down_stops_every_process_and_leaves_strangers_alone(home: Path) -> None
         started = services.up(home, **free_ports())
         pids = [service.pid or 0 for service in started]
         assert all(len(session(pid)) == 2 for pid in pids)
-        os.kill(pids[0], signal.SIGKILL)  # a leader dies, its worker stays
-        os.waitpid(pids[0], 0)
+        kill(pids[0])  # a leader dies, its worker stays
         assert [service.running for service in services.status(home)] == [False, True]
         assert services.down(home) == ["prefect", "mlflow"]
         assert [session(pid) for pid in pids] == [[], []]
@@ -152,8 +157,7 @@ def test_down_stops_every_process_and_leaves_strangers_alone(home: Path) -> None
 def test_one_that_runs_is_kept_and_the_other_started_again(home: Path) -> None:
     ports = free_ports()
     prefect, mlflow = services.up(home, **ports)
-    os.kill(mlflow.pid or 0, signal.SIGKILL)
-    os.waitpid(mlflow.pid or 0, 0)
+    kill(mlflow.pid or 0)
     again = services.up(home, prefect_port=free_port(), mlflow_port=free_port())
     assert again[0] == prefect
     assert again[1].running
@@ -165,8 +169,7 @@ def test_one_that_runs_is_kept_and_the_other_started_again(home: Path) -> None:
 def test_the_port_of_a_killed_server_is_waited_for(home: Path) -> None:
     ports = free_ports()
     prefect, _ = services.up(home, **ports)
-    os.kill(prefect.pid or 0, signal.SIGKILL)
-    os.waitpid(prefect.pid or 0, 0)
+    kill(prefect.pid or 0)
     taken = socket.socket()
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     taken.bind(("127.0.0.1", ports["prefect_port"]))
@@ -185,8 +188,7 @@ def test_one_that_dies_while_it_is_looked_at_is_started_again(home: Path, monkey
 
     def dying(service: services.Service) -> bool:
         if service == mlflow:
-            os.kill(mlflow.pid or 0, signal.SIGKILL)
-            os.waitpid(mlflow.pid or 0, 0)
+            kill(mlflow.pid or 0)
             monkeypatch.setattr(services, "_healthy", healthy)
             return False
         return healthy(service)

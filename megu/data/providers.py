@@ -27,6 +27,7 @@ from megu.data.pins import DirHash
 from megu.errors import MeguError
 from megu.plugins import plugins
 from megu.progress import track
+from megu.project import Project
 
 Pin = Literal["match", "unpinned"]
 
@@ -92,8 +93,10 @@ def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
 
 
 def no_purge_is_open(root: Path) -> None:
-    """Raise `MeguError` where a purge was stopped half-way (`megu.purge.journal`): what is here is half of two versions."""
-    if (root / ".megu" / "purge" / "plan.json").is_file():
+    """Raise `MeguError` where a purge was stopped half-way: what is here is half of two versions."""
+    from megu.purge import places
+
+    if places.unfinished(Project(root)):
         raise MeguError(
             "a purge was stopped half-way, and what it is to erase is still here", "finish it: `megu purge --apply`"
         )

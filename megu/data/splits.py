@@ -185,9 +185,8 @@ def ids_of_files(dataset: Dataset, files: Sequence[str]) -> list[str]:
             f"forget.files: data set {dataset.name!r} did not come as files, so its images have no names",
             "name them by forget.ids",
         )
-    known = {name.decode(): position for position, name in enumerate(dataset.train.names.tolist())}
-    found = {file: position for file in files for name in _names(file) if (position := known.get(name)) is not None}
-    if unknown := [file for file in files if file not in found or _folder(file) == "test"]:
+    found = _positions_of(dataset, files)
+    if unknown := [file for file in files if file not in found]:
         tested = {} if dataset.test.names is None else {name.decode() for name in dataset.test.names.tolist()}
         in_test = any(name in tested for name in _names(unknown[0]))
         where = "in its test split, which no model was trained on" if in_test else "not in it"
@@ -196,6 +195,20 @@ def ids_of_files(dataset: Dataset, files: Sequence[str]) -> list[str]:
             "write class/file or train/class/file, as the images were added",
         )
     return [dataset.train.ids[position].decode() for position in found.values()]
+
+
+def ids_still_here(dataset: Dataset, files: Sequence[str]) -> set[str]:
+    """The ids of those of the files that are training images of the data set; the others have none."""
+    return {dataset.train.ids[position].decode() for position in _positions_of(dataset, files).values()}
+
+
+def _positions_of(dataset: Dataset, files: Sequence[str]) -> dict[str, int]:
+    """File -> position of the training image, for those that there are."""
+    if not files or dataset.train.names is None:
+        return {}
+    known = {name.decode(): position for position, name in enumerate(dataset.train.names.tolist())}
+    asked = [file for file in files if _folder(file) != "test"]
+    return {file: position for file in asked for name in _names(file) if (position := known.get(name)) is not None}
 
 
 def _names(file: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 from megu.data.arrays import atomic_folder
 from megu.project import Project
 from megu.purge.needles import Needles
-from megu.purge.places import JOURNAL
+from megu.purge.places import JOURNAL, PLAN
 from megu.purge.plan import Plan
 from megu.store import canonical_json
 
@@ -36,7 +36,7 @@ class Journal:
     @property
     def open(self) -> bool:
         """Whether a purge has begun and is not finished."""
-        return (self.root / "plan.json").is_file()
+        return (self.root / PLAN).is_file()
 
     def begin(self, needles: Sequence[Needles], prepare: Callable[[Path], Plan]) -> Plan:
         """Write the journal. prepare: puts the new versions of the data sets below a folder, and returns the plan with their hashes."""
@@ -45,11 +45,11 @@ class Journal:
             for number, entry in enumerate(needles):
                 np.save(folder / f"images-{number}.npy", entry.images, allow_pickle=False)
                 np.save(folder / f"ids-{number}.npy", entry.ids, allow_pickle=False)
-            (folder / "plan.json").write_bytes(canonical_json(plan.to_json()))
+            (folder / PLAN).write_bytes(canonical_json(plan.to_json()))
         return plan
 
     def plan(self) -> Plan:
-        return Plan.from_json(json.loads((self.root / "plan.json").read_bytes()))
+        return Plan.from_json(json.loads((self.root / PLAN).read_bytes()))
 
     def needles(self) -> list[Needles]:
         def read(name: str) -> Any:
@@ -72,5 +72,5 @@ class Journal:
 
     def end(self) -> None:
         """Take it away; the plan first, so that half of a journal is none."""
-        (self.root / "plan.json").unlink(missing_ok=True)
+        (self.root / PLAN).unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)

@@ -44,7 +44,7 @@ REACH_S = 2.0
 _PORTS = {"http": 80, "https": 443, "webdav": 80, "webdavs": 443, "ssh": 22, "hdfs": 8020, "webhdfs": 9870}
 _FIX = "bring it back, or `dvc remote remove {}`"
 #: Where the purge itself works; gone when it is done.
-JOURNAL = "purge"
+JOURNAL, PLAN = "purge", "plan.json"
 #: Folders that hold programs, not data. What git keeps is looked at by nobody: see docs/erasure.md.
 _PASSED = {".git", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
 #: First part of a path below the home -> its surface.
@@ -153,6 +153,11 @@ def _missing(remote: Remote, limit: float) -> str:
     return ""
 
 
+def unfinished(project: Project) -> bool:
+    """Whether a purge has begun and is not finished: its journal (`megu.purge.journal`) is there, and has its plan."""
+    return (project.home / JOURNAL / PLAN).is_file()
+
+
 def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[tuple[str, Path]]:
     """Every file of every surface that is on a disk of ours, each once. extra: folders elsewhere, with their surface."""
     folders = [(_surface, path) for _surface, path in ((CACHE, cache(project.root)), *extra)]
@@ -169,7 +174,7 @@ def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[
 def _walk(folder: Path, project: Project) -> Iterator[Path]:
     """Links to folders are followed below ``data/`` only, where a data set may be one."""
     passed = {project.keys.resolve()}
-    if (project.home / JOURNAL / "plan.json").is_file():  # what is left of one that has ended is looked at
+    if unfinished(project):  # what is left of one that has ended is looked at
         passed.add((project.home / JOURNAL).resolve())
     for here, names, files in os.walk(folder, followlinks=folder.name == "data"):
         names[:] = sorted(name for name in names if name not in _PASSED and Path(here, name) not in passed)

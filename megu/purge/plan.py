@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from megu import __version__
 from megu.data import pins
 from megu.data.arrays import SPLITS, Dataset
-from megu.data.splits import ids_of_files
+from megu.data.splits import ids_still_here
 from megu.errors import MeguError
 from megu.lineage import checks
 from megu.lineage import dossier as folder_of
@@ -421,12 +420,7 @@ def _named_files(path: Path, datasets: Sequence[Dataset]) -> set[bytes]:
         files = [str(entry) for entry in value.get("files", value.get("forget", {}).get("files", ()))]
     except (OSError, ValueError, AttributeError, TypeError):
         return set()
-    found = set[bytes]()
-    for dataset in datasets:
-        for file in files:
-            with contextlib.suppress(MeguError):  # not of this data set
-                found |= {identifier.encode() for identifier in ids_of_files(dataset, [file])}
-    return found
+    return {identifier.encode() for dataset in datasets for identifier in ids_still_here(dataset, files)}
 
 
 #: Between why something was left, and which purge found it.

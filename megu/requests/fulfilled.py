@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.data.arrays import Dataset
-from megu.data.splits import ForgetParams, emptied, ids_of_files
+from megu.data.splits import ForgetParams, emptied, ids_of_files, ids_still_here
 from megu.errors import MeguError
 from megu.lineage.commitments import commit
 
@@ -76,16 +76,10 @@ class Known:
 
     def still_here(self, target: Target) -> dict[str, set[str]]:
         """The part of an earlier request that the data set has still, its files by their ids."""
-        named = set[str]()
-        for file in target["files"]:
-            try:
-                named.update(ids_of_files(self.dataset, [file]))
-            except MeguError:
-                continue  # erased from the data set since
         return {
             "classes": set(target["classes"]) & set(self.dataset.classes),
             "subclasses": set(target["subclasses"]) & set(self.dataset.fine or ()),
-            "ids": (set(target["ids"]) & set(self.positions)) | named,
+            "ids": (set(target["ids"]) & set(self.positions)) | ids_still_here(self.dataset, target["files"]),
         }
 
     def samples(self, target: Target) -> set[str]:
