@@ -85,6 +85,7 @@ def test_a_run_of_a_deployment_is_one_that_the_automations_look_for(kind: str, d
     for entry in (died, never):
         assert entry["trigger"]["match_related"] == {"prefect.resource.id": f"prefect.tag.{deployment['tags'][0]}"}
         assert entry["state"]["state"] == "CRASHED"
+        assert set(entry["trigger"]["after"]) <= set(entry["trigger"]["expect"]), "or Prefect does not begin anew"
     every = int(deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
     assert 2 * every < died["trigger"]["within"]
     assert "prefect.flow-run.Running" in set(died["trigger"]["after"]) & set(never["trigger"]["expect"])

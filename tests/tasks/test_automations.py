@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime, timedelta
 from itertools import islice, permutations
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -40,6 +43,67 @@ def test_the_order_of_a_triggers_events_is_no_difference() -> None:
     for order in islice(permutations(sorted(kept.trigger.expect)), 0, None, 50):
         other = kept.model_copy(update={"trigger": kept.trigger.model_copy(update={"expect": set(order)})})
         assert _same(kept, other)
+
+
+DIED, NEVER = "megu: a run died without a word", "megu: a run never began"
+
+
+@pytest.mark.parametrize(
+    ("states", "marked"),
+    [
+        ({0: "Pending", 1: "Submitting"}, {NEVER}),
+        # As a worker has it that was killed when the run's turn had come.
+        ({0: "Pending", 1: "AwaitingConcurrencySlot", 30: "Pending", 31: "Submitting"}, {NEVER}),
+        ({0: "Pending", 1: "Submitting", 2: "InfrastructurePending", 9: "Running", 39: "heartbeat"}, {DIED}),
+        # Suspended, taken up again, killed before its first heartbeat; and killed by a worker that had just taken it up.
+        ({0: "Pending", 9: "Running", 39: "heartbeat", 50: "Suspended", 60: "Pending", 62: "Running"}, {DIED}),
+        ({0: "Pending", 9: "Running", 39: "heartbeat", 50: "Suspended", 60: "Pending", 62: "Submitting"}, {NEVER}),
+        ({0: "Pending", 9: "Running", 39: "heartbeat", 50: "Suspended"}, set()),
+        ({0: "Pending", 9: "Running", 39: "heartbeat", 50: "Completed"}, set()),
+        ({0: "Pending", 1: "AwaitingConcurrencySlot"}, set()),
+    ],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
+)
+def test_a_run_that_is_no_more_is_marked(states: dict[int, str], marked: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The events of a run's states, in seconds from the first, put to the very code by which Prefect's server decides."""
+    assert asyncio.run(fired(states, monkeypatch)) == marked
+
+
+async def fired(states: dict[int, str], monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The automations that act in the ten minutes after a run's last state."""
+    from prefect.server.events import triggers
+    from prefect.server.events.schemas.automations import Automation, Firing
+    from prefect.server.events.schemas.events import ReceivedEvent
+
+    from tasks.automations import create
+
+    acted: set[str] = set()
+
+    async def act(firing: Firing) -> None:
+        acted.add(firing.trigger.automation.name)
+
+    monkeypatch.setattr(triggers, "act", act)
+    create(FILE)
+    async with get_client() as client:
+        made = [found for name in (DIED, NEVER) for found in await client.read_automations_by_name(name)]
+    triggers.clear_loaded_automations()
+    for automation in made:
+        triggers.load_automation(Automation(**automation.model_dump()))
+    begun, run = datetime.now(UTC), {"prefect.resource.id": f"prefect.flow-run.{uuid4()}"}
+    tagged = {"prefect.resource.id": "prefect.tag.megu", "prefect.resource.role": "tag"}
+    due = dict.fromkeys(triggers.triggers, begun)
+    for second in range(max(states) + 600):
+        now = begun + timedelta(seconds=second)
+        # As `evaluate_proactive_triggers` does by the clock: each trigger when it asked to be looked at again, no sooner.
+        for key, trigger in triggers.triggers.items():
+            if due[key] <= now:
+                due[key] = await triggers.proactive_evaluation(trigger, now)  # type: ignore[arg-type]
+        if second in states:
+            name = f"prefect.flow-run.{states[second]}"
+            event = ReceivedEvent(occurred=now, received=now, event=name, resource=run, related=[tagged], id=uuid4())
+            await triggers.reactive_evaluation(event)
+    triggers.clear_loaded_automations()
+    return acted
 
 
 def test_a_block_or_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
