@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,3 +83,25 @@ def no_project_of_the_shell() -> None:
     """What a person's shell says of projects and trackers is not the tests'."""
     for name in ("MEGU_PROJECT", "MLFLOW_TRACKING_URI"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_database_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow takes more than a second to make a database: those of new projects are copies of a worker's first one."""
+    from megu import tracking
+
+    first, look = tmp_path_factory.mktemp("mlflow") / "mlflow.db", tracking._refuse_unusable
+
+    def copied(database: Path) -> None:
+        if not first.is_file():
+            from mlflow import MlflowClient
+
+            MlflowClient(f"sqlite:///{first}").search_experiments()
+        if not os.path.lexists(database):
+            with suppress(OSError):
+                shutil.copyfile(first, database)
+        look(database)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "_refuse_unusable", copied)
+        yield
