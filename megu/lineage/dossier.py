@@ -264,7 +264,7 @@ def _known(kind: type[T], content: bytes, where: str) -> T:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     """Kept: making one takes longer than all else that verifying a dossier computes."""
     from pydantic import TypeAdapter
 
@@ -276,7 +276,8 @@ def strict(kind: type[T], content: bytes, where: str) -> T:
     from pydantic import ValidationError
 
     try:
-        return _adapter(kind).validate_json(content, strict=True)
+        found: T = _adapter(kind).validate_json(content, strict=True)  # type: ignore[arg-type]
+        return found
     except ValidationError as failed:
         first = failed.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
