@@ -4,13 +4,15 @@
 
 Makes a tiny project of the first Fashion-MNIST images and runs it once without a kill. Then N times: everything kept is removed, a run
 is killed (SIGKILL; every other time its children too), and the next one has to end with the same root. It runs in processes that are forked
-from one that has imported everything, on a Prefect server that stays up, so a moment of the kill is one of the flow, not of an import. Prints
-a line a kill and a JSON object at the end; exit code 1 when something was not as it should be.
+from one that has imported all that the first run had imported at its end, on a Prefect server that stays up, so a moment of the kill is one
+of the flow, not of an import. Prints a line a kill and a JSON object at the end; exit code 1 when something was not as it should be.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
 import random
@@ -53,9 +55,9 @@ def main() -> int:
         home = Project(root).home
         services._START_S = 900.0  # on a machine that does other things too
         try:
-            prefect, mlflow = free_port(), free_port()
-            started = services.up(home, prefect_port=prefect, mlflow_port=mlflow)
-            os.environ["PREFECT_API_URL"] = f"{started[0].url}/api"
+            services.PORTS.pop("mlflow")  # the runs write to their database themselves
+            (prefect,) = services.up(home, prefect_port=free_port())
+            os.environ["PREFECT_API_URL"] = f"{prefect.url}/api"
             return crash(root, asked.times, random.Random(asked.seed))
         finally:
             services.down(home)
@@ -78,8 +80,8 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def start() -> int:
-    """The process id of a run that has begun."""
+def start(learned: Path | None = None) -> int:
+    """The process id of a run that has begun. learned: a file for the names of the modules that it has imported at its end."""
     child = os.fork()
     if child:
         return child
@@ -90,10 +92,23 @@ def start() -> int:
         from flows.unlearn import unlearn
 
         unlearn()
+        if learned:
+            learned.write_text("\n".join(sys.modules), encoding="utf-8")
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         os._exit(1)
     os._exit(0)
+
+
+def import_all(learned: Path) -> None:
+    """What a run has imported, and read to name its results: seconds that every fork would spend again."""
+    from megu import sources
+
+    for name in learned.read_text(encoding="utf-8").split():
+        with contextlib.suppress(Exception):  # some are no module that can be found by its name
+            importlib.import_module(name)
+        if name.split(".")[0] in sources.PACKAGES:
+            sources.closure(name)
 
 
 def finished(child: int, limit: float = 1800.0) -> bool:
@@ -116,8 +131,10 @@ def crash(root: Path, times: int, chance: random.Random) -> int:
 
     warm_up()
     project = Project(root)
-    if not finished(start()):
+    learned = project.home / "modules.txt"
+    if not finished(start(learned)):
         raise SystemExit("the run without a kill failed")
+    import_all(learned)
     forget(project)
     began = time.monotonic()
     if not finished(start()):

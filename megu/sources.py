@@ -68,7 +68,11 @@ def lineage(module: str) -> list[str]:
 
 def meaning(source: str) -> str:
     """The syntax tree of ``source`` as text, without docstrings (comments and layout are not in a tree)."""
-    tree = ast.parse(source)
+    return _meaning(ast.parse(source))
+
+
+def _meaning(tree: ast.Module) -> str:
+    """Takes the docstrings out of ``tree``."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
@@ -80,10 +84,9 @@ def meaning(source: str) -> str:
 @functools.cache
 def _read(path: Path, stamp: tuple[int, int], module: str, packages: tuple[str, ...]) -> tuple[str, frozenset[str]]:
     """The digest and the imports of one file; ``stamp`` (mtime, size) renews the memory when the file changes."""
-    source = path.read_text(encoding="utf-8")
-    digest = hashlib.sha256(meaning(source).encode()).hexdigest()
-    found = imports(ast.parse(source), module, package=path.name == "__init__.py", packages=packages)
-    return digest, frozenset(found)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = imports(tree, module, package=path.name == "__init__.py", packages=packages)
+    return hashlib.sha256(_meaning(tree).encode()).hexdigest(), frozenset(found)
 
 
 def file_digest(module: str, path: Path) -> str:

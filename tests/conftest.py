@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,11 +37,35 @@ settings.load_profile("megu")
 __all__ = ["fashion_mnist", "fashion_mnist_project", "finished"]
 
 
+@cache
+def group_of(path: Path) -> str | None:
+    """The group of a file's tests, which run on one worker. Read from the text: who distributes the tests does not import them."""
+    found = re.search(r'^pytestmark\s*=.*xdist_group\("(\w+)"\)', path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadgroup``, groups that hold: xdist 3.8 writes them into an attribute that pytest 9.2 does not read any more
+    (pytest-xdist issue 1386), and every worker made every fixture and started a server of its own."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(config.rootpath / nodeid.partition("::")[0]) or nodeid
+
+    return Groups(config, log)
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A real Prefect server with a database of its own."""
+    """A real Prefect server with a database of its own; one for all workers, or the groups do not hold."""
     from prefect.testing.utilities import prefect_test_harness
 
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        (tmp_path_factory.getbasetemp().parent / "prefect-server").touch(exist_ok=False)
     with prefect_test_harness(server_startup_timeout=120):
         yield
 
@@ -54,3 +83,25 @@ def no_project_of_the_shell() -> None:
     """What a person's shell says of projects and trackers is not the tests'."""
     for name in ("MEGU_PROJECT", "MLFLOW_TRACKING_URI"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_database_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow takes more than a second to make a database: those of new projects are copies of a worker's first one."""
+    from megu import tracking
+
+    first, look = tmp_path_factory.mktemp("mlflow") / "mlflow.db", tracking._refuse_unusable
+
+    def copied(database: Path) -> None:
+        if not first.is_file():
+            from mlflow import MlflowClient
+
+            MlflowClient(f"sqlite:///{first}").search_experiments()
+        if not os.path.lexists(database):
+            with suppress(OSError):
+                shutil.copyfile(first, database)
+        look(database)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "_refuse_unusable", copied)
+        yield

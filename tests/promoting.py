@@ -2,7 +2,8 @@
 
 Run as a program (``python promoting.py FINISHED COPY``) it tries every step of a promotion and of a rollback in COPY: a forked process
 is killed with SIGKILL at the step, another comes and settles; what then stands is printed, a JSON object a line. One program, because
-importing MLflow takes longer than all of it: it looks at FINISHED to import what is needed, and opens nothing of COPY before it forks.
+importing MLflow takes longer than all of it: it looks at FINISHED, with MLflow and without it, to import what is needed, and opens
+nothing of COPY before it forks.
 """
 
 from __future__ import annotations
@@ -121,4 +122,5 @@ def _run_of(project: Project, version: int) -> str:
 if __name__ == "__main__":
     warm = Project(Path(sys.argv[1]))
     promotion.look(warm, config.load(warm.params))
+    aliases(warm)
     main(Project(Path(sys.argv[2])))

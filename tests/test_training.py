@@ -194,7 +194,7 @@ from tiny import Crossings, images
 from megu import training
 from megu.weights import digest
 training.CHECKPOINT_EVERY_S = 0.0
-print(digest(training.train(images(), training.TrainParams(epochs=60, batch_size=16), 4, seed=0, checkpoint=Path({path!r}))))
+print(digest(training.train(images(), training.TrainParams(epochs=30, batch_size=16), 4, seed=0, checkpoint=Path({path!r}))))
 """
 
 
@@ -219,7 +219,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 
         def stop(self, label: str) -> None: ...
 
-    params = TrainParams(epochs=60, batch_size=16)
+    params = TrainParams(epochs=30, batch_size=16)
     with listening(Listener()):
         resumed = digest(train(images(), params, 4, seed=0, checkpoint=path))
     assert amounts[0] > 0, "it began where the killed one was"

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,7 @@ from megu.store import canonical_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from pydantic import TypeAdapter
 
 #: Raised when what a dossier holds changes. 1: a verdict in words by two thresholds; 2: the gate's.
 FORMAT = 2
@@ -261,12 +263,21 @@ def _known(kind: type[T], content: bytes, where: str) -> T:
     return strict(kind, content, where)
 
 
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """Kept: making one takes longer than all else that verifying a dossier computes."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
 def strict(kind: type[T], content: bytes, where: str) -> T:
     """A strict dataclass from JSON; raises `MeguError` naming the field that is unknown, missing or of a wrong type."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_json(content, strict=True)
+        found: T = _adapter(kind).validate_json(content, strict=True)  # type: ignore[arg-type]
+        return found
     except ValidationError as failed:
         first = failed.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from megu import cli, config
 from megu.data.arrays import Dataset
 from megu.errors import MeguError
 from megu.labeling import ask_about
+from megu.labeling.prototype import PrototypeParams
 from megu.project import Project
 from megu.summary import Summary
 
@@ -42,6 +44,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset, se
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEGU_PROJECT", str(root))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        # Its defaults take 600 images of 160 pixels through the network.
+        patch.setattr("flows.label.PrototypeParams", partial(PrototypeParams, exemplars=3, references=10, image_size=96))
         yield Project(root)
 
 
@@ -140,12 +144,13 @@ def test_what_names_a_kept_matrix(project: Project, labeled: dict[str, Any], set
     assert planned(project, setting).hit is hit
 
 
-def test_a_settings_of_ollama_names_no_prototype_matrix(project: Project) -> None:
-    from megu.config import LabelingParams
-    from megu.labeling.prototype import PrototypeParams
+def test_a_settings_of_ollama_names_no_prototype_matrix(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.label import by_prototype
     from tasks.labeling import LABELING
 
-    kept = config.load(project.params).model_copy(update={"labeling": LabelingParams("prototype", PrototypeParams())})
+    monkeypatch.setattr("flows.label.PrototypeParams", PrototypeParams)
+    kept = by_prototype(config.load(project.params))
+    assert (kept.labeling.kind, kept.labeling.params) == ("prototype", PrototypeParams())
     parts = LABELING.parts({"params": kept.labeling.params})
     assert not [name for name in parts if "ollama" in name]
     assert {name for name in parts if name.startswith("params.")} == {
