@@ -120,7 +120,8 @@ def measured(work: Callable[[], T], device: torch.device) -> tuple[T, Cost]:
 def forget_peak(device: torch.device) -> None:
     """Let `peak_memory` count from here on; where the system does not let us, it counts from the start of the process."""
     if device.type == "cuda":
-        torch.cuda.init()  # nothing need have used the device so far, and then torch has no statistics to reset
+        # Nothing need have used the device so far, and then torch has no statistics to reset.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:

@@ -90,7 +90,7 @@ A, B = torch.arange(6.0).reshape(2, 3), torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0
         lambda a: torch.rand(3, device=CUDA, generator=torch.Generator()),
         lambda a: a.uniform_(generator=torch.Generator()),
         lambda a: a.numpy(),
-        lambda a: np.asarray(a),
+        np.asarray,
         lambda a: a.pin_memory(),
         lambda a: torch.where(a > 1, a, A),
         lambda a: torch._fused_sgd_(
@@ -134,7 +134,7 @@ def test_what_cuda_refuses_is_refused(wrong: Callable[[Tensor], object], cuda: P
         (lambda a: a.sum().item(), 1),
         (lambda a: bool((a > 2).any()), 1),
         (lambda a: a.nonzero(), 1),
-        (lambda a: torch.unique(a), 1),
+        (torch.unique, 1),
         (lambda a: a.repeat_interleave(torch.tensor([1, 2], device=CUDA), dim=0), 2),
         (lambda a: torch.cuda.synchronize(), 1),
     ],
@@ -196,6 +196,17 @@ def test_training_has_the_cpus_bits_and_waits_for_nothing(recipe: str, place: st
     assert [wait for wait in waits if "_not_finite" in wait.functions], "the looks at the losses are seen"
 
 
+def test_a_wait_in_a_step_would_be_seen(cuda: Pretending, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = replace(RECIPES["adamw"], epochs=1)
+    for name, value in (("training.sent", lambda tensor, device: tensor.to(device)), ("data.tensors.ImageSet.home", CUDA)):
+        data = moved(on_disk(images(48)))
+        cuda.looked()
+        with monkeypatch.context() as patch:
+            patch.setattr(f"megu.{name}", value)
+            train(data, params, 4, seed=name.count("."))
+        assert in_loops(cuda.looked())
+
+
 def test_bfloat16_has_the_cpus_bits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     multiply_in(torch.bfloat16, monkeypatch)
     data, params = images(32), replace(RECIPES["sgd"], epochs=1)
@@ -244,8 +255,7 @@ def test_predictions_are_the_cpus_and_on_the_cpu(original: nn.Module, cuda: Pret
     for data in (images(40), on_disk(images(40))):
         expected, found = (predict(model, each, features=True) for model, each in ((original, data), (there, moved(data))))
         assert torch.equal(expected.logits, found.logits)
-        assert expected.features is not None and found.features is not None
-        assert torch.equal(expected.features, found.features)
+        assert torch.equal(expected.features, found.features)  # type: ignore[arg-type]
 
 
 def test_a_users_own_model_answers_there_too(cuda: Pretending) -> None:
@@ -317,7 +327,7 @@ def test_the_noise_reaches_its_objectives_in_bfloat16(original: nn.Module, monke
 
 #: Small settings: what is shown does not depend on how well the method forgets.
 SMALL: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(METHODS, {"epochs": 2, "batch_size": 16}),
+    **{name: {"epochs": 2, "batch_size": 16} for name in METHODS},
     "retrain": {},
     "unsir": {"noises": 4, "copies": 4, "noise_steps": 2, "per_class": 12, "batch_size": 16},
     "scrub": {"batch_size": 16, "forget_batch_size": 8},
@@ -330,41 +340,37 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("place", ["memory", "disk"])
+@pytest.fixture(scope="module")
+def needed(original: nn.Module) -> dict[str, Any]:
+    """What the methods are given beside model and data, to forget class 2."""
+    forget = images(64).subset(np.arange(2, 64, 4))
+    answers, labels = predict(original, forget).logits.numpy(), forget.labels.numpy()
+    return {
+        "perturbing": perturb(np.full((4, 4), 0.25), answers, labels, (2,), PerturbParams(), lambda mask: 0.8),
+        "noise": bank(original, 2),
+        "fresh": lambda: models.fresh("resnet-compact", 4, 1),
+        "recipe": replace(RECIPE, epochs=2),
+    }
+
+
 @pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=lambda value: value if isinstance(value, str) else "-".join(value))
 def test_a_method_has_the_cpus_bits_and_its_steps_wait_for_nothing(
-    name: str, changes: dict[str, Any], place: str, original: nn.Module, cuda: Pretending
+    name: str, changes: dict[str, Any], original: nn.Module, needed: dict[str, Any]
 ) -> None:
-    data = images(64)
-    chosen = data.labels.numpy() == 2
-    made = perturb(
-        np.full((4, 4), 0.25),
-        predict(original, data).logits.numpy()[chosen],
-        data.labels.numpy()[chosen],
-        (2,),
-        PerturbParams(),
-        lambda _: 0.8,
-    )
-    given = context(
-        METHODS[name].params(**{**SMALL[name], **changes}),
-        4,
-        (2,),
-        perturbing=made,
-        noise=bank(original, 2),
-        fresh=lambda: models.fresh("resnet-compact", 4, 1),
-        recipe=replace(RECIPE, epochs=2),
-    )
+    given = context(METHODS[name].params(**{**SMALL[name], **changes}), 4, (2,), **needed)
 
     def run(model: nn.Module, data: ImageSet) -> str:
-        return digest(
-            METHODS[name].run(model, data.subset(np.flatnonzero(chosen)), data.subset(np.flatnonzero(~chosen)), given)
-        )
+        forgotten = np.arange(len(data)) % 4 == 2
+        return digest(METHODS[name].run(model, *(data.subset(np.flatnonzero(part)) for part in (forgotten, ~forgotten)), given))
 
-    expected = run(original, data)
-    there = moved(on_disk(data) if place == "disk" else data)
-    cuda.looked()
-    assert run(copy.deepcopy(original).to(CUDA), there) == expected
-    assert not in_loops(cuda.looked())
+    expected = run(original, images(64))
+    with pretending() as cuda:
+        model = copy.deepcopy(original).to(CUDA)
+        for data in (images(64), on_disk(images(64))):
+            there = moved(data)
+            cuda.looked()
+            assert run(model, there) == expected
+            assert not in_loops(cuda.looked())
 
 
 def test_a_proxy_is_the_cpus(cuda: Pretending) -> None:
@@ -388,7 +394,8 @@ def test_relearning_takes_the_cpus_steps_and_waits_for_its_looks_alone(
     there, given = copy.deepcopy(lost).to(CUDA), moved(forget)
     cuda.looked()
     assert relearn(there, given, 90.0, params, seed=0) == expected
-    assert expected is not None and expected > 3
+    assert expected is not None
+    assert expected > 3
     beside = [wait for wait in cuda.looked() if "accuracy" not in wait.functions and "asked" not in wait.functions]
     assert not beside
 
