@@ -6,11 +6,13 @@ but has no values, and without CUDA in the build it cannot differentiate.)
 
 What raises, as on CUDA: an operation on tensors of both devices (but for a single number of the CPU beside elementwise operations,
 and positions of the CPU that index a tensor of the device); positions of the device that index a tensor of the CPU; a generator of
-the CPU for what is drawn on the device; ``numpy()``; `torch.cuda.reset_peak_memory_stats` before CUDA is in use.
+the CPU for what is drawn on the device; ``numpy()``; a fused optimiser's step on weights, gradients and moments that lie in memory in
+different orders; `torch.cuda.reset_peak_memory_stats` before CUDA is in use.
 
 What waits for the device is noted in `Pretending.waits` with the lines of ``megu/`` that it was called from: a copy to the CPU; a copy to
 the device that is not from pinned memory and ``non_blocking``; asking for a value (``item``, ``bool``, ``equal``); results whose size
-depends on values (``nonzero``, masks as indices, ``unique``); `torch.cuda.synchronize`.
+depends on values (``nonzero``, masks as indices, ``unique``); `torch.cuda.synchronize`. `Pretending.operations` are the names of all that
+was computed, to be compared with `NOT_DETERMINISTIC`.
 
 What it cannot show: CUDA's kernels, their rounding, speed and limits (so neither cuDNN nor deterministic modes), streams and the life
 of memory, several devices, compiling, and how much a wait costs. ``pretending(bfloat16=True)`` puts a simple autocast in the place of
@@ -46,6 +48,15 @@ ASKING = {
 }  # fmt: skip
 #: Beside the elementwise ones, what takes a single number of the CPU.
 TAKES_A_NUMBER = {"fill_", "masked_fill", "masked_fill_", "index_fill", "index_fill_", "index_put", "index_put_"}
+#: What ends a run on CUDA when torch is to be deterministic (the list of `torch.use_deterministic_algorithms`; bilinear interpolation is
+#: then computed otherwise).
+NOT_DETERMINISTIC = {
+    "avg_pool3d_backward", "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward", "adaptive_max_pool2d_backward",
+    "fractional_max_pool2d_backward", "fractional_max_pool3d_backward", "max_unpool2d", "max_unpool3d", "upsample_linear1d_backward",
+    "upsample_bicubic2d_backward", "upsample_trilinear3d_backward", "reflection_pad1d_backward", "reflection_pad2d_backward",
+    "reflection_pad3d_backward", "nll_loss2d_forward", "nll_loss2d_backward", "_ctc_loss_backward", "put_", "histc", "bincount",
+    "kthvalue", "median", "grid_sampler_2d_backward", "grid_sampler_3d_backward", "cumsum",
+}  # fmt: skip
 INDEXING = {"index", "index_put", "index_put_", "_unsafe_index", "_index_put_impl_"}
 
 
@@ -104,11 +115,12 @@ class Wait:
 
 
 class Pretending(TorchDispatchMode):
-    """Keeps the rules (see the module); ``waits`` are those since the last `looked`."""
+    """Keeps the rules (see the module). waits: since the last `looked`; operations: since the beginning."""
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[Wait] = []
+        self.operations: set[str] = set()
 
     def looked(self) -> list[Wait]:
         """The waits since the last call."""
@@ -139,6 +151,7 @@ class Pretending(TorchDispatchMode):
             return parts
 
         name = func._schema.name.removeprefix("aten::")
+        self.operations.add(name)
         if made_there:
             kwargs["device"] = torch.device("cpu")
         if name in ("_to_copy", "copy_"):
@@ -149,12 +162,12 @@ class Pretending(TorchDispatchMode):
             self.index(func, *args[:3])
         else:
             here = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, OnDevice)]
-            number = torch.Tag.pointwise in func.tags or name in TAKES_A_NUMBER or name.startswith(("_foreach_", "_fused_"))
+            number = torch.Tag.pointwise in func.tags or name in TAKES_A_NUMBER or name.startswith("_foreach_")
             changed = isinstance(args[0], Tensor) and not isinstance(args[0], OnDevice) and name.endswith("_")
             if changed or any(tensor.dim() or not number for tensor in here):
                 raise different(func)
         if name.startswith("_fused_"):
-            fusible(args)
+            fusible(func, args)
         if name in ASKING:
             self.wait(name)
         return computed(func, args, kwargs)
@@ -192,7 +205,7 @@ def different(func: Any) -> RuntimeError:
     )
 
 
-def fusible(arguments: Any) -> None:
+def fusible(func: Any, arguments: Any) -> None:
     """CUDA's fused optimisers go through memory in its order, so weights, gradients and moments must lie alike, and refuse if not."""
     weights, *others = [entry for entry in arguments if isinstance(entry, list | tuple) and entry and entry[0].dim()]
     for weight, *rest in zip(weights, *others, strict=True):
@@ -200,7 +213,7 @@ def fusible(arguments: Any) -> None:
             tuple(step for step, size in zip(one.stride(), one.shape, strict=True) if size > 1) for one in (weight, *rest)
         }
         if len(places) > 1 or {one.dtype for one in rest} != {weight.dtype}:
-            raise RuntimeError("params, grads, exp_avgs, and exp_avg_sqs must have same dtype, device, and layout")
+            raise RuntimeError(f"{func}: params, grads, exp_avgs, and exp_avg_sqs must have same dtype, device, and layout")
 
 
 def computed(func: Any, args: Any, kwargs: Any) -> Any:

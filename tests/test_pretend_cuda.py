@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from method_fixtures import RECIPE, context, original
-from pretend_cuda import CUDA, OnDevice, Pretending, Wait, pretending
+from pretend_cuda import CUDA, NOT_DETERMINISTIC, OnDevice, Pretending, Wait, pretending
 from tiny import images
 from torch import Tensor, nn
 
@@ -71,6 +71,12 @@ def on_disk(data: ImageSet) -> ImageSet:
 
 def in_loops(waits: list[Wait]) -> list[Wait]:
     return [wait for wait in waits if LOOPS & set(wait.functions) and not LOOKS & set(wait.functions)]
+
+
+def fits(cuda: Pretending) -> None:
+    """Since the last look no loop waited, and nothing was computed that a deterministic CUDA refuses."""
+    assert not in_loops(cuda.looked())
+    assert not cuda.operations & NOT_DETERMINISTIC
 
 
 A, B = torch.arange(6.0).reshape(2, 3), torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 1.0]])
@@ -214,7 +220,7 @@ def test_bfloat16_has_the_cpus_bits_too(monkeypatch: pytest.MonkeyPatch) -> None
     with pretending(bfloat16=True) as cuda:
         found = train(moved(data), params, 4, seed=0)
         assert digest(found) == digest(expected)
-        assert not in_loops(cuda.looked())
+        fits(cuda)
 
 
 def test_the_vision_transformer_trains_to_the_cpus_weights_and_waits_for_nothing(cuda: Pretending) -> None:
@@ -222,7 +228,7 @@ def test_the_vision_transformer_trains_to_the_cpus_weights_and_waits_for_nothing
     data, params = images(16), TrainParams(arch="vit-tiny", epochs=1, batch_size=16, lr=1e-3, augment="none", optimiser="sgd")
     expected = train(data, params, 4, seed=0)
     found = train(moved(data), params, 4, seed=0)
-    assert not in_loops(cuda.looked())
+    fits(cuda)
     for name, entry in found.state_dict().items():
         torch.testing.assert_close(entry.cpu(), expected.state_dict()[name], atol=1e-5, rtol=1e-4)
 
@@ -370,7 +376,7 @@ def test_a_method_has_the_cpus_bits_and_its_steps_wait_for_nothing(
             there = moved(data)
             cuda.looked()
             assert run(model, there) == expected
-            assert not in_loops(cuda.looked())
+            fits(cuda)
 
 
 def test_a_proxy_is_the_cpus(cuda: Pretending) -> None:
