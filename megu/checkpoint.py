@@ -49,9 +49,18 @@ def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, key:
         return 0  # damaged, or not ours: starting again is always right
     model.load_state_dict({name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")})
     states: dict[int, dict[str, object]] = {int(index): dict(values) for index, values in meta["plain"].items()}
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for name, value in tensors.items():
         if name.startswith("optimiser/"):
             _, index, entry = name.split("/", 2)
-            states.setdefault(int(index), {})[entry] = value
+            states.setdefault(int(index), {})[entry] = laid_out(value, parameters[int(index)])
     optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
     return int(meta["step"])
+
+
+def laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """``value`` with its numbers in the order in memory (channels last, say) that those of its parameter have: a file does not keep it, and
+    CUDA's fused optimisers refuse another one."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device, requires_grad=False).copy_(value)

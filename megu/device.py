@@ -68,10 +68,11 @@ def compute_deterministically(yes: bool) -> None:
 def fast_dtype(device: torch.device) -> torch.dtype:
     """The number format of the forward pass in training: bfloat16 where the hardware multiplies it, else float32.
 
-    On CPUs without AVX512-BF16 or AMX bfloat16 is emulated and several times slower than float32.
+    On CPUs without AVX512-BF16 or AMX, and on GPUs before Ampere, bfloat16 is emulated and several times slower than float32.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        # By default torch says yes to what older GPUs emulate, too.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
@@ -119,6 +120,8 @@ def measured(work: Callable[[], T], device: torch.device) -> tuple[T, Cost]:
 def forget_peak(device: torch.device) -> None:
     """Let `peak_memory` count from here on; where the system does not let us, it counts from the start of the process."""
     if device.type == "cuda":
+        # Nothing need have used the device so far, and then torch has no statistics to reset.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:

@@ -190,7 +190,8 @@ try:
     import torch
     device = "no CUDA"
     if torch.cuda.is_available():
-        device, bfloat16 = f"CUDA {torch.version.cuda} on {torch.cuda.get_device_name()}", torch.cuda.is_bf16_supported()
+        device = f"CUDA {torch.version.cuda} on {torch.cuda.get_device_name()}"
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         one = torch.ones(2, 2, dtype=torch.bfloat16)
         bfloat16 = float((one @ one).sum()) == 8

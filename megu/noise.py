@@ -7,6 +7,7 @@ Both depend on the label only, so a bank per label serves every sample.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from megu.device import fused
+from megu.device import fast, fused
 from megu.params import STRICT, check
 from megu.progress import track
 from megu.seeds import generator
@@ -104,6 +105,7 @@ def optimise_noise(
 ) -> Tensor:
     """Minimise ``sign * CE(f(N), label) + lam * ||N||`` for each image N; float32 (B, C, H, W) in, the same out on the CPU.
 
+    On CUDA the model is asked as in training, in bfloat16 where the hardware multiplies it; loss, gradients and steps are float32.
     sign: +1 is Eq 9 (towards the label), -1 is Eq 10 (away from it). penalty: what ``lam`` weighs, (B, C, H, W) -> (B,).
     """
     device, was_training, found = next(model.parameters()).device, model.training, []
@@ -115,14 +117,23 @@ def optimise_noise(
             noise = start[part].detach().to(device).clone(memory_format=torch.channels_last).requires_grad_(True)
             optimiser = torch.optim.Adam([noise], lr=params.lr, fused=fused(model))
             for _ in range(params.steps):
-                loss = signs * F.cross_entropy(model(noise), chosen, reduction="none") + params.lam * penalty(noise)
-                # The gradient of the noise alone: the frozen model's weights keep theirs.
-                (noise.grad,) = torch.autograd.grad(loss.sum(), noise)
+                loss = signs * F.cross_entropy(answer(model, noise), chosen, reduction="none") + params.lam * penalty(noise)
+                # The gradient of the noise alone: the frozen model's weights keep theirs. In the noise's order in memory, whatever the
+                # model's first layer makes of it: CUDA's fused optimiser refuses another one.
+                (slope,) = torch.autograd.grad(loss.sum(), noise)
+                noise.grad = slope.contiguous(memory_format=torch.channels_last)
                 optimiser.step()
                 advance(len(noise))
             found.append(noise.detach().cpu().contiguous())
     model.train(was_training)
     return torch.cat(found)
+
+
+def answer(model: nn.Module, noise: Tensor) -> Tensor:
+    """float32 logits: on CUDA computed in the format that the hardware multiplies fastest, on a CPU in float32."""
+    with fast(noise.device) if noise.device.type == "cuda" else nullcontext():
+        logits: Tensor = model(noise)
+    return logits.float()
 
 
 def mixture(positive: Tensor, negative: Tensor, alpha: float) -> Tensor:

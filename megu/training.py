@@ -345,6 +345,11 @@ def fingerprint(images: ImageSet) -> str:
     return hashed.hexdigest()
 
 
+def asked(device: torch.device) -> int:
+    """Images a batch that a model on ``device`` is asked about without gradients."""
+    return ASKED_CUDA if device.type == "cuda" else ASKED
+
+
 @torch.inference_mode()
 def predict(
     model: nn.Module, images: ImageSet, *, features: bool = False, label: str = "predict", batch_size: int = 0
@@ -354,7 +359,7 @@ def predict(
     batch_size: 0 for `ASKED`, on CUDA `ASKED_CUDA`; the device is waited for once a batch.
     """
     model.eval()
-    batch_size = batch_size or (ASKED_CUDA if images.device.type == "cuda" else ASKED)
+    batch_size = batch_size or asked(images.device)
     logits, penultimate = [], []
     with track(label, len(images), "images") as advance:
         for number in range(math.ceil(len(images) / batch_size)):

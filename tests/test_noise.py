@@ -95,6 +95,16 @@ def test_the_same_seed_gives_the_same_bank(model: nn.Module) -> None:
     assert not np.array_equal(first.positive, other.positive)
 
 
+def test_on_a_cpu_it_is_made_in_float32_whatever_training_multiplies_in(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, banks = NoiseParams(per_label=2, steps=5), []
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr("megu.device.fast_dtype", lambda device, dtype=dtype: dtype)
+        banks.append(make_noise_bank(model, 4, (1, 8, 8), [0], few, seed=0))
+    np.testing.assert_array_equal(banks[0].positive, banks[1].positive)
+
+
 def test_the_mixture_by_hand() -> None:
     """.7 * 10 + .3 * (-5) = 5.5"""
     assert mixture(torch.tensor(10.0), torch.tensor(-5.0), 0.7).item() == pytest.approx(5.5)

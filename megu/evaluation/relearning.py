@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from megu.data.tensors import ImageSet
+from megu.device import fused
 from megu.evaluation.params import RelearnParams
 from megu.progress import track
 from megu.seeds import derive, generator
@@ -37,16 +38,16 @@ def relearn(model: nn.Module, forget: ImageSet, target: float, params: RelearnPa
     """
     learner = copy.deepcopy(model).eval()
     batches = Batches(len(forget), params.batch_size, derive(seed, "relearn"))
-    optimiser = torch.optim.Adam(learner.parameters(), lr=params.lr)
+    optimiser = torch.optim.Adam(learner.parameters(), lr=params.lr, fused=fused(learner))
     shown = asked(forget, seed)
     with track("relearn", params.steps, "steps") as advance:
         for step in range(params.steps + 1):
             if accuracy(learner, shown) >= target:
                 return step
             if step < params.steps:
-                index = batches.at(step).to(forget.device)
+                inputs, labels = forget.batch(batches.at(step, forget.home)), forget.labels[batches.at(step, forget.device)]
                 optimiser.zero_grad(set_to_none=True)
-                F.cross_entropy(learner(forget.batch(index)), forget.labels[index]).backward()  # type: ignore[no-untyped-call]
+                F.cross_entropy(learner(inputs), labels).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 advance(1)
     return None

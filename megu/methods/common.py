@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.device import fused
+from megu.device import fused, sent
 from megu.methods.context import Context, given
 from megu.models import seeded
 from megu.params import check
 from megu.progress import track
 from megu.seeds import derive, generator
-from megu.training import ASKED, Batches, fingerprint, forward, one_cycle, optimise
+from megu.training import Batches, asked, fingerprint, forward, one_cycle, optimise
 
 #: (logits, positions in the images, step) -> loss
 LossOf = Callable[[Tensor, Tensor, int], Tensor]
@@ -81,8 +81,8 @@ def answers(model: nn.Module, images: ImageSet) -> Tensor:
     """float32 logits (N, K) of a frozen model for every image, on the device of the images."""
     with evaluating(model), torch.no_grad(), track("ask the original", len(images), "images") as advance:
         found = []
-        for start in range(0, len(images), ASKED):
-            inputs = images.batch(slice(start, start + ASKED))
+        for start in range(0, len(images), size := asked(images.device)):
+            inputs = images.batch(slice(start, start + size))
             found.append(model(inputs).float())
             advance(len(inputs))
     return torch.cat(found)
@@ -94,14 +94,15 @@ def gradients(model: nn.Module, images: ImageSet, batch_size: int, seed: int, la
     Every image once, the order drawn; the last batch is what is left. The model's own ``.grad`` stays as it is.
     """
     parameters = list(model.parameters())
-    order = torch.randperm(len(images), generator=generator(seed, label)).to(images.device)
+    order = torch.randperm(len(images), generator=generator(seed, label))
+    of_images, of_labels = sent(order, images.home), sent(order, images.device)
     with evaluating(model), track(label, len(images), "images") as advance:
         for start in range(0, len(order), batch_size):
-            index = order[start : start + batch_size]
-            loss = F.cross_entropy(model(images.batch(index)), images.labels[index])
+            part = slice(start, start + batch_size)
+            loss = F.cross_entropy(model(images.batch(of_images[part])), images.labels[of_labels[part]])
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
             yield [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-            advance(len(index))
+            advance(len(order[part]))
 
 
 def fresh_model(context: Context, stream: str, device: torch.device) -> nn.Module:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
+from megu.device import sent
 from megu.methods.common import MakeOptimiser, allowed, check_training, gradients, sgd, teach, wrong_labels
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
@@ -58,7 +59,11 @@ def salient(gradient: Sequence[Tensor], share: float) -> list[Tensor]:
     mask = torch.zeros(len(every), dtype=torch.bool, device=every.device)
     mask[best] = True
     parts = torch.split(mask, [entry.numel() for entry in gradient])
-    return [part.view(entry.shape) for part, entry in zip(parts, gradient, strict=True)]
+    # In the gradient's order in memory, which the masked gradient then keeps: CUDA's fused optimiser refuses another one.
+    return [
+        torch.empty_like(entry, dtype=torch.bool).copy_(part.view(entry.shape))
+        for part, entry in zip(parts, gradient, strict=True)
+    ]
 
 
 def masked_sgd(masks: Sequence[Tensor], lr: float, weight_decay: float) -> MakeOptimiser:
@@ -86,14 +91,17 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     """
     params: SalunParams = context.params
     masks = salient(summed(model, forget, params.batch_size, context.seed), params.share)
-    mask, images = allowed(forget.labels, context.forgotten, context.num_classes), forget.joined(retain)
+    # On the CPU, where the labels are drawn: a step must not wait for the device.
+    mask = allowed(forget.labels.cpu(), context.forgotten, context.num_classes)
+    images = forget.joined(retain)
     per_epoch = max(len(images) // params.batch_size, 1)
     drawn: dict[int, Tensor] = {}
 
     def labels(epoch: int) -> Tensor:
         if epoch not in drawn:
             drawn.clear()
-            drawn[epoch] = torch.cat([wrong_labels(mask, generator(context.seed, "labels", epoch)), retain.labels])
+            wrong = wrong_labels(mask, generator(context.seed, "labels", epoch))
+            drawn[epoch] = torch.cat([sent(wrong, retain.device), retain.labels])
         return drawn[epoch]
 
     return teach(
