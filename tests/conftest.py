@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,28 +32,6 @@ settings.register_profile("megu", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("megu")
 
 __all__ = ["fashion_mnist", "fashion_mnist_project", "finished"]
-
-
-@cache
-def group_of(path: Path) -> str | None:
-    """The group of a file's tests, which run on one worker. Read from the text: who distributes the tests does not import them."""
-    found = re.search(r'^pytestmark\s*=.*xdist_group\("(\w+)"\)', path.read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else None
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``--dist loadgroup``, groups that hold: xdist 3.8 writes them into an attribute that pytest 9.2 does not read any more
-    (pytest-xdist issue 1386), and every worker made every fixture and started a server of its own."""
-    if config.getvalue("dist") != "loadgroup":
-        return None
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Groups(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            return group_of(config.rootpath / nodeid.partition("::")[0]) or nodeid
-
-    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")
