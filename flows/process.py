@@ -19,7 +19,7 @@ from megu.project import find
 from megu.requests import files, settling
 from megu.requests.batches import batches, work_through
 from megu.requests.inbox import Inbox
-from tasks import processing
+from tasks import flow_runs, processing
 
 
 @flow(name="process", description="Have what is asked for forgotten, judge the model, ask for its approval.")
@@ -31,6 +31,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
     with processing.alone(project) as free:
         if not free:
             return {"busy": True}
+        flow_runs.mark_lost(datetime.now(UTC))
         promotion.settle(project)
         recovered = processing.recover(inbox)
         settled = settling.settle(inbox, config.registry.name)

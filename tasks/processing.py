@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import numpy as np
-from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
@@ -43,6 +41,7 @@ from megu.store import writing
 from megu.summary import Summary
 from megu.tracking import lineage
 from tasks import signals
+from tasks.flow_runs import died
 from tasks.slots import gpu
 
 #: Carries out the unlearning pipeline: configuration and tags in, summary out (`flows.unlearn.carry_out`).
@@ -232,16 +231,6 @@ def hand_over(project: Project, config: Config, inbox: Inbox, params: str, setti
     if started is not None:
         inbox.ledger.append("approval.asked", f"{name}/{number}", {"seal": found.seal, "flow_run": started})
     return {"version": f"{name}/{number}", "asked": started}
-
-
-def died(run: str) -> bool:
-    """Whether the flow run that asks for an approval crashed or failed, so that nobody can answer it. One that was cancelled did not."""
-    with get_client(sync_client=True) as client:
-        try:
-            state = client.read_flow_run(UUID(run)).state
-        except ObjectNotFound:
-            return True
-    return state is not None and (state.is_crashed() or state.is_failed())
 
 
 def ask(version: str, seal: str, params: str, settings: Sequence[str], again: int = 0) -> str | None:

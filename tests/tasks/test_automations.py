@@ -127,21 +127,6 @@ def test_a_slot_is_held_for_the_block_and_nobody_waits_without_a_limit() -> None
         pass
 
 
-def test_an_approval_whose_run_died_can_be_told_from_one_that_waits() -> None:
-    from prefect.states import Cancelled, Crashed, Failed, Paused, Pending
-
-    from flows.promote import promote
-    from tasks.processing import died
-
-    with get_client(sync_client=True) as client:
-        found = {
-            state.name: died(str(client.create_flow_run(promote, state=state).id))
-            for state in (Crashed(), Failed(), Pending(), Paused(name="Suspended"), Cancelled())
-        }
-    assert found == {"Crashed": True, "Failed": True, "Pending": False, "Suspended": False, "Cancelled": False}
-    assert died("00000000-0000-4000-8000-000000000000"), "of a server that was made anew"
-
-
 def test_a_schedule_plans_runs() -> None:
     """With SQLAlchemy 2.1 the server of Prefect 3.8 plans none, and only its log says so (pyproject.toml)."""
     from datetime import timedelta

@@ -1,0 +1,54 @@
+"""What Prefect believes of flow runs whose process is no more."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+#: The tag of our deployments, and so of their runs.
+TAG = "megu"
+#: For so long Prefect's server keeps the slot of its deployment for a run that has not begun, where the deployment says nothing else.
+GRACE_S = 300.0
+
+_PENDING = FlowRunFilter(
+    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])), tags=FlowRunFilterTags(all_=[TAG])
+)
+
+
+def died(run: str) -> bool:
+    """Whether the flow run that asks for an approval crashed or failed, so that nobody can answer it. One that was cancelled did not."""
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(run)).state
+        except ObjectNotFound:
+            return True
+    return state is not None and (state.is_crashed() or state.is_failed())
+
+
+def mark_lost(now: datetime) -> list[str]:
+    """Mark as crashed the runs of our deployments that a worker took and lost before they began; their names.
+
+    The automation "a run never began" does so sooner, but not for a run that was planned less than five minutes before it began: Prefect's
+    server holds such a run's events back from automations, because they are to follow the one of the plan, which it never sends
+    (Prefect 3.8, `prefect.server.events.ordering`). Here the slot is no longer the run's: it is past its grace.
+    """
+    with get_client(sync_client=True) as client:
+        lost = [run for run in client.read_flow_runs(flow_run_filter=_PENDING) if _past_its_grace(client, run, now)]
+        for run in lost:
+            client.set_flow_run_state(
+                run.id, Crashed(message="A worker took it and it never began. The next run does its work.")
+            )
+    return [run.name for run in lost]
+
+
+def _past_its_grace(client: SyncPrefectClient, run: FlowRun, now: datetime) -> bool:
+    assert run.state is not None
+    options = client.read_deployment(run.deployment_id).concurrency_options if run.deployment_id else None
+    grace = options.grace_period_seconds if options and options.grace_period_seconds is not None else GRACE_S
+    return now - run.state.timestamp > timedelta(seconds=grace)
