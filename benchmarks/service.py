@@ -60,10 +60,10 @@ POINTS = (
 #: What is tried with --at all.
 TRIED = {
     "flow": [point for point in POINTS if point not in ("suspended", "promoted")],
-    "worker": ["processing", "deciding", "suspended", "champion moved"],
+    "worker": ["processing", "registered", "deciding", "suspended", "champion moved"],
     "alone": ["processing"],
-    "prefect": ["processing", "suspended", "champion moved"],
-    "mlflow": ["processing", "registered", "suspended", "champion moved"],
+    "prefect": ["processing", "registered", "deciding", "suspended", "intended", "champion moved", "approved"],
+    "mlflow": ["accepted", "processing", "registered", "unlearned", "suspended", "intended", "champion moved", "approved"],
 }
 
 
