@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
+from scripts import printed
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_schedule_fires_and_a_request_goes_from_received_to_promoted_by_an_approval_through_prefect(
-    tmp_path: Path, fashion_mnist_project: Path
+    fashion_mnist_project: Path,
 ) -> None:
     """Prefect server and worker, MLflow server on SQLite, each a process of its own, with the deployments of prefect.yaml."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "MEGU_"))}
-    done = subprocess.run(
-        [sys.executable, "benchmarks/service.py", str(fashion_mnist_project / "data" / "fashion-mnist")],
-        cwd=ROOT,
-        env={**environment, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[0])
+    first, *_ = printed("service.py", str(fashion_mnist_project / "data" / "fashion-mnist"))
+    found = json.loads(first)
     assert found["wrong"] == []
     assert found["events"] == ["received", "accepted", "processing", "unlearned", "verified", "approved", "promoted"]
     assert (found["state"], found["champion"], found["champion_moves"]) == ("promoted", "1", 1)
