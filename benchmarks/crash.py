@@ -18,7 +18,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -46,6 +45,7 @@ def main() -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         make(root, asked.data)
         from lineage_fixtures import SECRETS
+        from ports import free_port
 
         from megu import services
         from megu.lineage.keys import PASSPHRASE
@@ -72,12 +72,6 @@ def make(root: Path, data: Path | None) -> None:
         folder = data or providers.fetch(ROOT, "fashion-mnist").dataset_path
         root.mkdir(parents=True, exist_ok=True)
         make_project(root, arrays.load(folder))
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def start(learned: Path | None = None) -> int:

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks"), str(REPOSITORY / "tests")]
 
 import psutil  # noqa: E402
-from service import end, free_port, tree  # noqa: E402
+from ports import free_port  # noqa: E402
+from service import end, tree  # noqa: E402
 
 from benchmarks.document import write  # noqa: E402
 from megu import services  # noqa: E402

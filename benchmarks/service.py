@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 from lineage_fixtures import SECRETS, make_project  # noqa: E402
+from ports import free_ports  # noqa: E402
 
 from benchmarks.document import write  # noqa: E402
 from megu import services  # noqa: E402
@@ -67,12 +67,6 @@ TRIED = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((services.HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 class Service:
     """A project with its servers and a worker; everything in the project's folder, on loopback."""
 
@@ -83,7 +77,7 @@ class Service:
         text = (REPOSITORY / "prefect.yaml").read_text().replace('cron: "0 3 * * *"\n        timezone: UTC', "interval: 20")
         (root / "prefect.yaml").write_text(text.replace("settings: []", f"settings: {json.dumps(LENIENT)}"))
         self.inbox = Inbox(self.project)
-        self.ports = {"prefect_port": free_port(), "mlflow_port": free_port()}
+        self.ports = free_ports()
         self.log = (root / "worker.log").open("ab")
         self.held = root / "hold"
         self.environment = {

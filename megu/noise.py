@@ -7,7 +7,6 @@ Both depend on the label only, so a bank per label serves every sample.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from megu.device import fast, fused
+from megu.device import fused
 from megu.params import STRICT, check
 from megu.progress import track
 from megu.seeds import generator
+from megu.training import forward
 
 #: Images optimised together: all of them, with a hundred labels, would take tens of gigabytes of activations.
 AT_ONCE = 256
@@ -131,9 +131,10 @@ def optimise_noise(
 
 def answer(model: nn.Module, noise: Tensor) -> Tensor:
     """float32 logits: on CUDA computed in the format that the hardware multiplies fastest, on a CPU in float32."""
-    with fast(noise.device) if noise.device.type == "cuda" else nullcontext():
-        logits: Tensor = model(noise)
-    return logits.float()
+    if noise.device.type == "cuda":
+        return forward(model, noise)
+    logits: Tensor = model(noise)
+    return logits
 
 
 def mixture(positive: Tensor, negative: Tensor, alpha: float) -> Tensor:

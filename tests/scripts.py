@@ -1,4 +1,4 @@
-"""Scripts of `benchmarks/` that start processes and servers of their own, run as a person runs them."""
+"""Scripts of `benchmarks/`, run as a person runs them."""
 
 from __future__ import annotations
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from scripts import printed
+
 BENCH = """\
 base:
   train: {arch: resnet-compact, epochs: 10, batch_size: 8}
@@ -21,21 +20,11 @@ def test_it_counts_by_hand_and_measures_every_part(tmp_path: Path) -> None:
     bench, page = tmp_path / "small.yaml", tmp_path / "page.md"
     bench.write_text(BENCH)
     page.write_text("# Page\n<!-- measured: share -->\nold\n<!-- end: share -->\n")
-    command = [
-        sys.executable,
-        "benchmarks/share.py",
-        "--bench",
-        str(bench),
-        "--device",
-        "cpu",
-        "--rounds",
-        "1",
-        "--seconds",
-        "0.1",
-    ]
-    ended = subprocess.run([*command, "--document", str(page)], cwd=ROOT, check=True, capture_output=True, text=True)
+    said = "\n".join(
+        printed("share.py", f"--bench={bench}", "--device=cpu", "--rounds=1", "--seconds=0.1", f"--document={page}")
+    )
     for name in ("train", "noise", "unlearn"):
-        assert f"round 1, {name}: " in ended.stdout
+        assert f"round 1, {name}: " in said
     text = page.read_text()
     # 49,500 retained images, ten epochs; 101 labels, two images each, five steps; 500 + 1,500 images, three epochs.
     for row in ("retrain, 10 epochs | 495,000 |", "noise | 1,010 |", "re-optimisation | 6,000 |", "made | 99,000 |"):

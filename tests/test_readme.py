@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import printed
 
 from megu.config import Config, parse
 from megu.labeling.ollama import strategies
@@ -54,9 +53,7 @@ def test_it_says_what_has_met_a_real_vision_model_and_the_four_commands() -> Non
 
 
 def test_the_page_about_labeling_is_written_from_the_functions() -> None:
-    made = subprocess.run(
-        [sys.executable, "benchmarks/labeling_numbers.py"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
+    made = "\n".join(printed("labeling_numbers.py"))
     assert made.strip() in (ROOT / "docs" / "labeling.md").read_text()
 
 

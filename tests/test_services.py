@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ports import free_port, free_ports
 
 from megu import services
 from megu.errors import MeguError
@@ -53,19 +54,6 @@ def kill(pid: int) -> None:
     """A child of ours, as nobody could refuse; it is gone when this returns."""
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def free_ports() -> dict[str, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return {"prefect_port": one.getsockname()[1], "mlflow_port": two.getsockname()[1]}
 
 
 def session(pid: int) -> list[int]:
