@@ -25,6 +25,7 @@ def preflight(project: Project, config: Config) -> None:
     """Raise `MeguError` for what can be known to fail: what is given, a labeler that has to be asked and cannot be, an unfinished purge."""
     providers.no_purge_is_open(project.root)
     given(project, config)
+    enough_to_judge(project, config)
     labeler_ready(project, config)
     signing_key(project, config)
 
@@ -74,8 +75,7 @@ def enough_to_judge(project: Project, config: Config) -> None:
 
 
 def labeler_ready(project: Project, config: Config) -> None:
-    """Raise `MeguError` for a labeler that has to be asked and cannot be: too few images to show it, or no server."""
-    enough_to_judge(project, config)
+    """Raise `MeguError` for a labeler that has to be asked and cannot be."""
     if config.labeling.kind == "ollama" and "perturbing" in needs(config):
         from tasks import labeler
 

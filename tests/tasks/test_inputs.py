@@ -9,7 +9,7 @@ from megu import config as configuration
 from megu.data.arrays import save
 from megu.errors import MeguError
 from megu.project import Project
-from tasks.inputs import enough_to_judge, labeler_ready
+from tasks.inputs import enough_to_judge
 
 
 @pytest.fixture
@@ -31,13 +31,6 @@ def test_a_labeler_that_has_too_few_images_is_refused(toy: Project) -> None:
         enough_to_judge(toy, config(3, 3))
     with pytest.raises(MeguError, match="class 'a' has 4 distinct training images, 5 are needed"):
         enough_to_judge(toy, config(2, 3, data={"name": "toy", "per_class": 4}))
-
-
-def test_whatever_asks_for_a_labeler_that_is_ready_is_told(toy: Project) -> None:
-    """`megu run`, `megu label` and, for all its cells at once, `megu bench`."""
-    labeler_ready(toy, config(2, 3))
-    with pytest.raises(MeguError, match="class 'a' has 5 distinct training images, 6 are needed"):
-        labeler_ready(toy, config(3, 3))
 
 
 def test_but_not_where_no_labeler_is_needed_or_the_data_are_not_here_yet(toy: Project) -> None:
