@@ -9,8 +9,10 @@ import configparser
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,6 +72,7 @@ def run(root: Path, *arguments: str, timeout: float = _TIMEOUT_S) -> str:
     }
     command = f"dvc {' '.join(arguments)}"
     with file_lock(root / ".megu" / "dvc.lock"):
+        _let_the_killed_go(root)
         process = subprocess.Popen(
             [sys.executable, "-m", "dvc", *arguments],
             cwd=root,
@@ -92,6 +95,30 @@ def run(root: Path, *arguments: str, timeout: float = _TIMEOUT_S) -> str:
             raise MeguError("DVC is not installed", "run `pip install dvc`, or `make install`")
         raise MeguError(f"`{command}` failed: {_reason(errors + output)}", f"run it in {root} to see all of it")
     return output
+
+
+def _let_the_killed_go(root: Path, patience: float = 10.0) -> None:
+    """Wait, ``patience`` seconds at most, until no zombie holds a lock of DVC.
+
+    DVC takes a lock for stale when there is no such process, and one that was killed is there until its parent, or the system in its
+    place, has taken note. DVC would not wait but fail.
+    """
+    import psutil
+
+    def dead(pid: int) -> bool:
+        try:
+            return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
+    try:
+        text = (root / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8")
+    except OSError:
+        return
+    holders = {int(pid) for pid in re.findall(r'"pid": (\d+)', text)}
+    deadline = time.monotonic() + patience
+    while any(map(dead, holders)) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _reason(text: str) -> str:
@@ -117,7 +144,8 @@ def repro(root: Path, stage: str, *, force: bool = False) -> LockedOuts:
     if locked.current and not force:
         return locked
     init(root)
-    run(root, "repro", "--quiet", "--single-item", *(["--force"] if force else []), stage)
+    # Not --quiet: DVC would keep the reason of a failure to itself.
+    run(root, "repro", "--single-item", *(["--force"] if force else []), stage)
     locked = locked_outs(root, stage)
     if not locked.current:
         raise MeguError(f"stage {stage} ran, but {locked.why}", "nothing else may change the project meanwhile; run again")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -39,6 +43,27 @@ def tracked(root: Path) -> list[str]:
     """What git would add."""
     command = ["git", "ls-files", "--others", "--exclude-standard"]
     return sorted(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_the_lock_of_a_killed_dvc_is_waited_for_until_the_process_is_gone(project: Path) -> None:
+    """As after a kill of a run: its DVC is a zombie for a moment, by which DVC itself takes the lock for held."""
+    dvc.repro(project, "split")
+    killed = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    killed.kill()
+    held = {"read": {}, "write": {str(project / "splits"): {"pid": killed.pid, "cmd": "dvc repro split"}}}
+    (project / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(held))
+    reaped = threading.Timer(0.5, killed.wait)
+    reaped.start()
+    assert dvc.repro(project, "split", force=True).current
+    reaped.join()
+
+
+def test_a_lock_that_is_held_is_said(project: Path) -> None:
+    dvc.repro(project, "split")
+    held = {"read": {}, "write": {str(project / "splits"): {"pid": os.getpid(), "cmd": "dvc repro split"}}}
+    (project / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(held))
+    with pytest.raises(MeguError, match=r"splits' is busy, it is being blocked by"):
+        dvc.repro(project, "split", force=True)
 
 
 def test_the_split_stage(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
