@@ -32,7 +32,8 @@ def test_it_measures_both_loops_and_writes_the_page(tmp_path: Path) -> None:
     text = page.read_text()
     rates = {name: [float(rate.replace(",", "")) for _, other, rate in turns if other == name] for name in ("ours", "ordinary")}
     medians = {name: sum(values) / 2 for name, values in rates.items()}
-    assert f"| images a second | {medians['ours']:,.0f} (" in text
+    said = float(re.search(r"\| images a second \| ([\d,]+) \(", text).group(1).replace(",", ""))  # type: ignore[union-attr]
+    assert abs(said - medians["ours"]) < 1  # the printed rates are rounded too, so their mean may round the other way
     ratio = float(re.search(r"megu's loop is ([\d.]+) times as fast", text).group(1))  # type: ignore[union-attr]
     assert abs(ratio - medians["ours"] / medians["ordinary"]) < 0.02
     assert "old" not in text
