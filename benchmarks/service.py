@@ -52,7 +52,7 @@ LENIENT = [f"gate.{name}=100" for name in ("forget_margin", "retain_drop", "clas
 PATIENCE_S = 420.0
 
 #: In the order in which a request comes by. The ones before "deciding" are the processing flow's, the ones after "suspended" the promotion
-#: flow's, but for the last two: the requests follow the champion in the next processing run. While it is suspended there is no flow to kill.
+#: flow's, in which the requests follow the champion. While it is suspended there is no flow to kill.
 POINTS = (
     "received", "accepted", "processing", "stage unlearn", "registered", "unlearned", "verified", "approval.asked", "deciding",
     "suspended", "intended", "previous_champion moved", "champion moved", "read back", "recorded", "approved", "promoted",

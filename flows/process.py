@@ -44,7 +44,6 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         )
         processing.blame(inbox, work)
         asked = processing.hand_over(project, config, inbox, params, settings or [])
-        settling.settle(inbox, config.registry.name)
     late = processing.overdue(inbox)
     now = overview(project, config.registry.name, config.requests)
     create_markdown_artifact(markdown(now), key="megu-status", description="Requests, runs and champion")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from megu.champions import CHAMPION, INTENDED, MOVED, PREVIOUS, REJECTED, UNDONE, Standing, rejection, standing
@@ -20,6 +20,8 @@ from megu.lineage import guard
 from megu.lineage.reading import dossier_of
 from megu.lineage.verify import Report, verify
 from megu.project import Project
+from megu.requests import settling
+from megu.requests.inbox import Inbox
 
 if TYPE_CHECKING:
     from megu.config import Config
@@ -112,12 +114,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Moved:
-    """A finished move. before: the champion before it. already: it had been made earlier, nothing was done now."""
+    """A finished move. before: the champion before it. already: it had been made earlier, nothing was done now.
+
+    fulfilled: ids of the requests that are promoted with it.
+    """
 
     name: str
     version: str
     before: str | None
     already: bool = False
+    fulfilled: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -209,7 +215,7 @@ def promote(
         _settle(project)
         found = look(project, config, version)
         if found.is_champion:
-            return Moved(found.name, found.version, None, already=True)
+            return Moved(found.name, found.version, None, already=True, fulfilled=_follow(project, found.name))
         if not found.seal.startswith(approval.evidence.lower()):
             raise Stale(
                 f"the approval is for the evidence {approval.evidence[:_PREFIX]}…, and {found} has {found.seal[:_PREFIX]}…",
@@ -258,7 +264,9 @@ def reject(project: Project, config: Config, approval: Approval, version: str | 
             raise Stale(f"the rejection is for other evidence than {found} has", "look at it again with `megu promote`")
         facts = {**_facts(found, approval, "rejection"), "gate": found.verdict.decision}
         earlier = rejection(project.ledger.events(found.name), found.seal)
-        return earlier or project.ledger.append(REJECTED, found.name, facts)
+        event = earlier or project.ledger.append(REJECTED, found.name, facts)
+        _follow(project, found.name)
+        return event
 
 
 def rollback(
@@ -340,6 +348,7 @@ def _settled(project: Project, name: str, facts: Mapping[str, Any]) -> str:
         against = [error.what]
     if not against:
         _finish(project, connected, name, facts, _nothing)
+        _follow(project, name)
         return f"{what} was finished"
     for alias, before in ((CHAMPION, facts["from"]), (PREVIOUS, facts["previous"])):
         if lineage.aliases(connected, name).get(alias) != before:
@@ -385,7 +394,12 @@ def _move(project: Project, name: str, facts: Mapping[str, Any], seen: int, rati
         raise MeguError(f"another promoter was first: {refused.what}", "look again with `megu promote`") from None
     reached(STEPS[0])
     _finish(project, connected, name, whole, reached)
-    return Moved(name, str(facts["version"]), facts["from"])
+    return Moved(name, str(facts["version"]), facts["from"], fulfilled=_follow(project, name))
+
+
+def _follow(project: Project, name: str) -> list[str]:
+    """Bring requests to where the champion has them; returns which are promoted now. Killed before it, the next processing run does it."""
+    return settling.settle(Inbox(project), name).get("promoted", [])
 
 
 def _beaten(events: list[Event], seen: int) -> str | None:

@@ -72,6 +72,39 @@ def test_a_person_promotes_and_the_champion_serves(here: Project) -> None:
     assert aliases(here) == {CHAMPION: "1", PREVIOUS: "2"}
 
 
+def verified(project: Project, name: str, version: str) -> str:
+    """A request that a version forgot and the gate passed; by the ledger alone."""
+    inbox = Inbox(project)
+    asked = Request(classes=(name,), basis="gdpr-17-1-a", requester="data-subject", due="2027-01-01")
+    one = inbox.add(asked).id
+    inbox.judge(lambda target: ("", 30))
+    facts = {"version": f"megu/{version}", "champion": ""}
+    for state in ("processing", "unlearned", "verified"):
+        inbox.move([one], state, facts)
+    return one
+
+
+def test_requests_follow_a_promotion_at_once(
+    here: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MEGU_PROJECT", str(here.root))
+    one, later, inbox = verified(here, "Sneaker", "2"), verified(here, "Bag", "3"), Inbox(here)
+    seen = promotion.look(here, settings(here)).seal
+    asked = ["promote", "--approve", "--approver", "Kim", "--rationale", "first-model", "--evidence", seen]
+    assert cli.guarded(lambda: cli.app(asked, standalone_mode=False)) == 0
+    assert f"requests promoted with it: {one}\n" in capsys.readouterr().out
+    assert [event.kind for event in inbox.entry(one).events[-2:]] == ["request.approved", "request.promoted"]
+    assert (inbox.entry(later).state, inbox.entry(later).failures) == ("accepted", 0)
+    assert promotion.promote(here, settings(here), approval(here)).fulfilled == []
+
+
+def test_requests_of_a_version_that_is_rejected_are_put_back_at_once(here: Project) -> None:
+    one = verified(here, "Sneaker", "2")
+    promotion.reject(here, settings(here), approval(here))
+    entry = Inbox(here).entry(one)
+    assert (entry.state, entry.failures, entry.reason) == ("accepted", 1, "its model was rejected")
+
+
 def test_an_alias_that_was_moved_by_hand_is_named_and_nothing_is_promoted_over_it(here: Project) -> None:
     promotion.promote(here, settings(here), approval(here))
     lineage.set_alias(lineage.reach(here.home), "megu", CHAMPION, "1")
@@ -295,7 +328,7 @@ def test_the_command_line_shows_approves_and_goes_back(
     assert call(*command)[:2] == (0, "champion: models:/megu/2\n")
     assert call("promote")[1].splitlines()[-1] == "it is the champion"
     code, out, _ = call("rollback", "1", "--approver", "A", "--rationale", "deadline", "--json")
-    assert json.loads(out) == {"name": "megu", "champion": "1", "before": "2", "already": False}
+    assert json.loads(out) == {"name": "megu", "champion": "1", "before": "2", "already": False, "fulfilled": []}
     code, _, errors = call("rollback", "--approver", "A", "--rationale", "deadline", "9")
     assert code == 2
     assert "models:/megu/9" in errors

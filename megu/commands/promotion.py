@@ -85,10 +85,13 @@ def register(
 
 def _print_moved(moved: Moved, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"name": moved.name, "champion": moved.version, "before": moved.before, "already": moved.already}))
+        facts = {"name": moved.name, "champion": moved.version, "before": moved.before, "already": moved.already}
+        print(json.dumps({**facts, "fulfilled": moved.fulfilled}))
         return
     before = f" (before it: version {moved.before})" if moved.before else ""
     print(f"champion: models:/{moved.name}/{moved.version}{', as it was already' if moved.already else before}")
+    if moved.fulfilled:
+        print(f"requests promoted with it: {', '.join(moved.fulfilled)}")
 
 
 def _print_candidate(found: Candidate, as_json: bool) -> None:

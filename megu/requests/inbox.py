@@ -7,7 +7,7 @@ owner can read. The file is written before the event, so an event always has its
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -19,7 +19,7 @@ from megu.lineage.keys import Keys
 from megu.project import Project
 from megu.requests.batches import Batch, Pending
 from megu.requests.request import Request, identity
-from megu.requests.states import OPEN, PREFIX, State, failures, refusal, state_of
+from megu.requests.states import OPEN, PREFIX, STATES, State, failures, refusal, state_of
 from megu.store import canonical_json, writing
 
 
@@ -138,12 +138,14 @@ class Inbox:
             raise MeguError(f"{self.path(request)} cannot be read ({error})", "restore it from a backup") from None
         return {name: list(value[name]) for name in ("classes", "subclasses", "ids", "files")}
 
-    def move(self, requests: Iterable[str], to: State, facts: Mapping[str, Any]) -> list[str]:
-        """Bring requests to another state, those that may go there from where they are now; returns which did."""
+    def move(
+        self, requests: Iterable[str], to: State, facts: Mapping[str, Any], *, out_of: Collection[State] = STATES
+    ) -> list[str]:
+        """Bring requests to another state, those that are in one of ``out_of`` and may go there; returns which did."""
         moved = []
         with self.ledger.transaction() as writer:
             for request in requests:
-                if _move(writer, request, to, facts):
+                if _move(writer, request, to, facts, out_of):
                     moved.append(request)
         return moved
 
@@ -203,9 +205,12 @@ def grouped(events: Iterable[Event]) -> list[Entry]:
     return [Entry(request, own) for request, own in found.items()]
 
 
-def _move(writer: Writer, request: str, to: State, facts: Mapping[str, Any]) -> bool:
+def _move(writer: Writer, request: str, to: State, facts: Mapping[str, Any], out_of: Collection[State] = STATES) -> bool:
+    def stays(events: Sequence[Event]) -> str | None:
+        return refusal(events, to) if state_of(events) in out_of else f"it is {state_of(events)} by now"
+
     try:
-        writer.append(f"{PREFIX}{to}", request, facts, unless=lambda events: refusal(events, to))
+        writer.append(f"{PREFIX}{to}", request, facts, unless=stays)
     except Refused:
         return False
     return True

@@ -14,7 +14,8 @@ def settle(inbox: Inbox, name: str) -> dict[str, list[str]]:
     """Bring requests to where the champion of the registered model ``name`` has them by now; returns which went where.
 
     A version has forgotten everything that any version before it forgot, so its promotion fulfils the requests of those as well. What
-    belongs to a version that was rejected, or made to follow another champion than there is now, is accepted again. Safe to repeat.
+    belongs to a version that was rejected, or made to follow another champion than there is now, is accepted again. Safe to repeat, and
+    to do in two processes at once.
     """
     events, moved = inbox.ledger.events(name), dict[str, list[str]]()
     ours = {entry.fact("version") for entry in inbox.entries()} - {""}
@@ -27,7 +28,8 @@ def settle(inbox: Inbox, name: str) -> dict[str, list[str]]:
             moved.setdefault("promoted", []).extend(done[1])
         elif why := _dropped(entry, version, events, name):
             facts = {"why": why, "failed": "rejected" in why}
-            moved.setdefault("accepted", []).extend(inbox.move([entry.id], "accepted", facts))
+            # Out of the state that was looked at: by now another process may have had it accepted, which is not to count twice.
+            moved.setdefault("accepted", []).extend(inbox.move([entry.id], "accepted", facts, out_of=[entry.state]))
     return moved
 
 

@@ -61,6 +61,21 @@ def test_what_was_rejected_is_accepted_again_and_counts_as_a_failure(inbox: Inbo
     assert inbox.entries()[0].failures == 1
 
 
+def test_two_processes_that_settle_at_once_count_a_rejection_once(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = verified(inbox, "A", "megu/1")
+    champion(inbox, "1", "rejection", REJECTED)
+    move = Inbox.move
+
+    def late(own: Inbox, *arguments: Any, **named: Any) -> list[str]:
+        monkeypatch.undo()
+        assert settle(own, "megu") == {"accepted": [one]}  # the other, between this one's look and its move
+        return move(own, *arguments, **named)
+
+    monkeypatch.setattr(Inbox, "move", late)
+    assert settle(inbox, "megu") == {"accepted": []}
+    assert inbox.entry(one).failures == 1
+
+
 def test_a_promotion_before_it_or_a_rollback_does_not_count(inbox: Inbox) -> None:
     champion(inbox, "1")
     one = verified(inbox, "A", "megu/2", champion="1")
