@@ -41,9 +41,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MeguError(f"there is no configuration file {path}", "name one with --params") from None
+        raise MeguError(f"there is no configuration file {path}", "name a file that is there") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise MeguError(f"{path} cannot be read ({error})", "name a YAML file with --params") from None
+        raise MeguError(f"{path} cannot be read ({error})", "name a YAML file that can be read") from None
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""

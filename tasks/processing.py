@@ -189,7 +189,7 @@ def pin(project: Project, config: Config, has: Known, forget: ForgetParams) -> s
         if not (folder / file).is_file() or (folder / file).read_text(encoding="utf-8") != text:
             (folder / file).write_text(text, encoding="utf-8")
     dvc.init(project.root)
-    dvc.run(project.root, "repro", "--quiet", "--single-item", "requests/dvc.yaml:forget")
+    dvc.run(project.root, "repro", "--single-item", "requests/dvc.yaml:forget")
     pinned, used = splits.load_split(folder / "split"), splits.make_split(has.dataset, forget, config.seed)
     if not np.array_equal(pinned.forget, used.forget) or not np.array_equal(pinned.retain, used.retain):
         raise MeguError("requests/split is not the forget set of the requests", "delete requests/split and run again")

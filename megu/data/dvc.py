@@ -56,7 +56,7 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def run(root: Path, *arguments: str, timeout: float = _TIMEOUT_S) -> str:
-    """Run ``dvc <arguments>`` in a project and return what it printed.
+    """Run ``dvc <arguments>`` in a project and return what it printed. Not with ``--quiet``: then DVC keeps the reason of a failure.
 
     Raises
     ------
@@ -92,16 +92,17 @@ def run(root: Path, *arguments: str, timeout: float = _TIMEOUT_S) -> str:
                 process.wait()
     if process.returncode:
         if "No module named dvc" in errors:
-            raise MeguError("DVC is not installed", "run `pip install dvc`, or `make install`")
+            raise MeguError("DVC is not installed", "run `pip install dvc`, or `make env`")
         raise MeguError(f"`{command}` failed: {_reason(errors + output)}", f"run it in {root} to see all of it")
     return output
 
 
 def _let_the_killed_go(root: Path, patience: float = 10.0) -> None:
-    """Wait, ``patience`` seconds at most, until no zombie holds a lock of DVC.
+    """Make good what a killed DVC leaves in its list of locks: an entry, or half a list.
 
-    DVC takes a lock for stale when there is no such process, and one that was killed is there until its parent, or the system in its
-    place, has taken note. DVC would not wait but fail.
+    DVC takes an entry for stale when there is no such process, and one that was killed is there until its parent, or the system in its
+    place, has taken note: that is waited for, ``patience`` seconds at most, since DVC would not wait but fail. A list that was cut short
+    is an error to DVC for ever: it is deleted. DVC's own guard of the list is held meanwhile, so no DVC is at its writing.
     """
     import psutil
 
@@ -111,14 +112,27 @@ def _let_the_killed_go(root: Path, patience: float = 10.0) -> None:
         except psutil.NoSuchProcess:
             return False
 
+    locks = root / ".dvc" / "tmp" / "rwlock"
     try:
-        text = (root / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8")
+        with locks.with_suffix(".lock").open("rb") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            text = locks.read_text(encoding="utf-8")
+            if not _is_json(text):
+                locks.unlink()
     except OSError:
         return
     holders = {int(pid) for pid in re.findall(r'"pid": (\d+)', text)}
     deadline = time.monotonic() + patience
     while any(map(dead, holders)) and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _reason(text: str) -> str:
@@ -144,7 +158,6 @@ def repro(root: Path, stage: str, *, force: bool = False) -> LockedOuts:
     if locked.current and not force:
         return locked
     init(root)
-    # Not --quiet: DVC would keep the reason of a failure to itself.
     run(root, "repro", "--single-item", *(["--force"] if force else []), stage)
     locked = locked_outs(root, stage)
     if not locked.current:

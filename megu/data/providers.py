@@ -208,7 +208,7 @@ def _share_with_dvc(root: Path, pin: DirHash | None) -> None:
         return
     if all((root / "data" / name).is_dir() for name in pins.read(root)):
         with contextlib.suppress(MeguError):
-            dvc.run(root, "commit", "--quiet", "--force", pins.FILE)
+            dvc.run(root, "commit", "--force", pins.FILE)
 
 
 # --- providers ---------------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def _from_dvc(root: Path, name: str, pin: DirHash) -> None:
         raise Unavailable("no remote configured")
     try:
         with track(f"dvc {command} {name}"):
-            dvc.run(root, command, "--quiet", f"data/{name}")
+            dvc.run(root, command, f"data/{name}")
     except MeguError as error:
         shutil.rmtree(root / "data" / name, ignore_errors=True)
         raise Unavailable(error.what) from error

@@ -58,6 +58,13 @@ def test_the_lock_of_a_killed_dvc_is_waited_for_until_the_process_is_gone(projec
     reaped.join()
 
 
+@pytest.mark.parametrize("left", ["", '{"write": {}, "re'])
+def test_a_list_of_locks_that_a_kill_cut_short_does_not_stop_every_run_after_it(project: Path, left: str) -> None:
+    dvc.repro(project, "split")
+    (project / ".dvc" / "tmp" / "rwlock").write_text(left)
+    assert dvc.repro(project, "split", force=True).current
+
+
 def test_a_lock_that_is_held_is_said(project: Path) -> None:
     dvc.repro(project, "split")
     held = {"read": {}, "write": {str(project / "splits"): {"pid": os.getpid(), "cmd": "dvc repro split"}}}
@@ -71,7 +78,7 @@ def test_the_split_stage(project: Path, monkeypatch: pytest.MonkeyPatch) -> None
     made = dvc.repro(project, "split")
     assert made.current
     assert splits.load_split(project / "splits").classes == (0,)
-    dvc.run(project, "commit", "--quiet", "--force", "data.dvc")
+    dvc.run(project, "commit", "--force", "data.dvc")
     assert dvc.status(project) == {}
     # DVC's own files and nothing else: no noise in git.
     assert tracked(project) == sorted(
