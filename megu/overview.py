@@ -148,6 +148,11 @@ def _needs_a_person(project: Project, attempts: int, entries: Sequence[Entry], l
     lines += [
         f"request {entry.id} failed {entry.failures} times ({entry.reason}): `megu request retry {entry.id}`" for entry in held
     ]
+    if done := [entry for entry in entries if entry.state == "promoted"]:
+        lines.append(
+            f"{len(done)} fulfilled: tell whoever asked (`megu certificate models:/{done[0].fact('version')}`), "
+            f"then `megu request close {done[0].id}`"
+        )
     if late:
         lines.append(f"{len(late)} overdue, the first since {min(entry.due for entry in late)}: `megu request list --overdue`")
     refused = project.root / "requests" / "refused"

@@ -62,9 +62,10 @@ def decide(project: Project, config: Config, version: str | None) -> dict[str, A
 def _promoted(project: Project, config: Config, found: Candidate, approval: promotion.Approval) -> dict[str, Any]:
     moved = promotion.promote(project, config, approval, found.version)
     outcome = {"outcome": "promoted", **asdict(moved), "model": str(found), "automatic": approval.automatic}
+    followed = f" Requests promoted with it: {', '.join(moved.fulfilled)}." if moved.fulfilled else ""
     create_markdown_artifact(
         f"**{found}** is the champion, approved by {'the policy' if approval.automatic else approval.approver}"
-        f"{f'; before it version {moved.before}' if moved.before else ''}. Evidence `{found.seal}`.",
+        f"{f'; before it version {moved.before}' if moved.before else ''}. Evidence `{found.seal}`.{followed}",
         key="promotion",
         description="What became of the challenger",
     )

@@ -21,6 +21,8 @@ from lineage_fixtures import Finished
 
 from megu import config, promotion
 from megu.project import Project
+from megu.requests.inbox import Inbox
+from megu.requests.request import Request
 from megu.tracking import lineage
 
 
@@ -37,6 +39,18 @@ def approval(project: Project, version: str | None = None, **changes: Any) -> pr
     """By somebody who has looked."""
     seen = promotion.look(project, config.load(project.params), version).seal
     return promotion.Approval(**{"approver": "A. Approver", "rationale": "evidence-holds", "evidence": seen, **changes})
+
+
+def verified(project: Project, name: str, version: str) -> str:
+    """A request that a version forgot and the gate passed; by the ledger alone."""
+    inbox = Inbox(project)
+    asked = Request(classes=(name,), basis="gdpr-17-1-a", requester="data-subject", due="2027-01-01")
+    one = inbox.add(asked).id
+    inbox.judge(lambda target: ("", 30))
+    facts = {"version": f"megu/{version}", "champion": ""}
+    for state in ("processing", "unlearned", "verified"):
+        inbox.move([one], state, facts)
+    return one
 
 
 def in_child(work: Callable[[], Any]) -> int:

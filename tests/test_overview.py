@@ -63,6 +63,18 @@ def test_what_waits_what_is_late_and_what_needs_a_person(project: Project) -> No
         assert said in text
 
 
+def test_what_is_fulfilled_is_to_be_told_and_closed(project: Project) -> None:
+    inbox = Inbox(project)
+    one = add(project, "A", "2026-12-24")
+    inbox.judge(lambda target: ("", 1))
+    for state in ("processing", "unlearned", "verified", "approved", "promoted"):
+        inbox.move([one], state, {"version": "megu/2"})  # type: ignore[arg-type]
+    said = f"1 fulfilled: tell whoever asked (`megu certificate models:/megu/2`), then `megu request close {one}`"
+    assert overview(project, "megu", RequestParams(), TODAY).person == [said]
+    inbox.move([one], "closed", {})
+    assert overview(project, "megu", RequestParams(), TODAY).person == []
+
+
 @pytest.fixture
 def prefect() -> Iterator[str]:
     """Two answers as Prefect's API gives them."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lineage_fixtures import Finished, run_in
-from promoting import aliases, approval, copied
+from promoting import aliases, approval, copied, verified
 
 from megu import cli, config, promotion
 from megu.champions import CHAMPION, PREVIOUS, Standing, promotions, standing
@@ -70,18 +70,6 @@ def test_a_person_promotes_and_the_champion_serves(here: Project) -> None:
     # Both forgot the same, so this one may come back.
     assert promotion.rollback(here, settings(here), "B. Other", "fault-in-production", "1").before == "2"
     assert aliases(here) == {CHAMPION: "1", PREVIOUS: "2"}
-
-
-def verified(project: Project, name: str, version: str) -> str:
-    """A request that a version forgot and the gate passed; by the ledger alone."""
-    inbox = Inbox(project)
-    asked = Request(classes=(name,), basis="gdpr-17-1-a", requester="data-subject", due="2027-01-01")
-    one = inbox.add(asked).id
-    inbox.judge(lambda target: ("", 30))
-    facts = {"version": f"megu/{version}", "champion": ""}
-    for state in ("processing", "unlearned", "verified"):
-        inbox.move([one], state, facts)
-    return one
 
 
 def test_requests_follow_a_promotion_at_once(

@@ -17,14 +17,16 @@ import pytest
 from lineage_fixtures import REPOSITORY, Finished
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_URL
-from promoting import aliases, copied
+from promoting import aliases, copied, verified
 
 from megu import config, promotion
 from megu.champions import CHAMPION
 from megu.data import arrays
 from megu.project import Project
+from megu.requests.inbox import Inbox
 from megu.tracking import lineage, registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flow")]
@@ -96,7 +98,7 @@ def test_a_person_approves_through_prefects_api_and_the_champion_serves(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     project, log = copied(finished, tmp_path / "project"), tmp_path / "worker.log"
-    found = promotion.look(project, config.load(project.params))
+    found, asked = promotion.look(project, config.load(project.params)), verified(project, "Sneaker", "2")
     with get_client(sync_client=True) as client, worker(project, log) as working:
         run = deployed(client)
         until(client, run, "Suspended", log, "approval-1")
@@ -117,6 +119,9 @@ def test_a_person_approves_through_prefects_api_and_the_champion_serves(
 
         resume_flow_run(run, run_input={**answer, "evidence": found.seal})
         until(client, run, "Completed", log)
+        written = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run])))
+        assert any(f"Requests promoted with it: {asked}." in str(artifact.data) for artifact in written)
+    assert Inbox(project).entry(asked).state == "promoted"
     assert aliases(project) == {CHAMPION: "2"}
     (moved,) = project.ledger.events(kind="champion.moved")
     assert (moved.facts["approver"], moved.facts["seal"], moved.facts["automatic"]) == ("A. Approver", found.seal, False)
