@@ -44,6 +44,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         )
         processing.blame(inbox, work)
         asked = processing.hand_over(project, config, inbox, params, settings or [])
+        processing.take_back(inbox)
     late = processing.overdue(inbox)
     now = overview(project, config.registry.name, config.requests)
     create_markdown_artifact(markdown(now), key="megu-status", description="Requests, runs and champion")

@@ -1,7 +1,8 @@
-"""What Prefect believes of flow runs whose process is no more."""
+"""What Prefect believes of flow runs whose process is no more, or whose question is settled."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -9,26 +10,33 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
 #: The tag of our deployments, and so of their runs.
 TAG = "megu"
 #: For so long Prefect's server keeps the slot of its deployment for a run that has not begun, where the deployment says nothing else.
 GRACE_S = 300.0
-
-_PENDING = FlowRunFilter(
-    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])), tags=FlowRunFilterTags(all_=[TAG])
-)
+#: What `withdraw` leaves in a run, by which it can be told from one that a person cancelled.
+WITHDRAWN = "Nothing is to be decided any more: no request waits for this version."
 
 
-def died(run: str) -> bool:
-    """Whether the flow run that asks for an approval crashed or failed, so that nobody can answer it. One that was cancelled did not."""
+def _ours(state: StateType) -> FlowRunFilter:
+    """The runs of our deployments in a state of this type."""
+    return FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[state])), tags=FlowRunFilterTags(all_=[TAG])
+    )
+
+
+def gone(run: str) -> bool:
+    """Whether nobody can answer the flow run that asks for an approval, since it crashed, failed or was withdrawn. A person who cancels one
+    has answered.
+    """
     with get_client(sync_client=True) as client:
         try:
             state = client.read_flow_run(UUID(run)).state
         except ObjectNotFound:
             return True
-    return state is not None and (state.is_crashed() or state.is_failed())
+    return state is not None and (state.is_crashed() or state.is_failed() or state.message == WITHDRAWN)
 
 
 def mark_lost(now: datetime) -> list[str]:
@@ -39,12 +47,24 @@ def mark_lost(now: datetime) -> list[str]:
     (Prefect 3.8, `prefect.server.events.ordering`). Here the slot is no longer the run's: it is past its grace.
     """
     with get_client(sync_client=True) as client:
-        lost = [run for run in client.read_flow_runs(flow_run_filter=_PENDING) if _past_its_grace(client, run, now)]
+        lost = [
+            run for run in client.read_flow_runs(flow_run_filter=_ours(StateType.PENDING)) if _past_its_grace(client, run, now)
+        ]
         for run in lost:
             client.set_flow_run_state(
                 run.id, Crashed(message="A worker took it and it never began. The next run does its work.")
             )
     return [run.name for run in lost]
+
+
+def withdraw(runs: Collection[str]) -> list[str]:
+    """Cancel those of the runs that are suspended: nobody needs to answer them any more. Returns their names."""
+    with get_client(sync_client=True) as client:
+        suspended = client.read_flow_runs(flow_run_filter=_ours(StateType.PAUSED)) if runs else []
+        settled = [run for run in suspended if str(run.id) in runs]
+        for run in settled:
+            client.set_flow_run_state(run.id, Cancelled(message=WITHDRAWN))
+    return [run.name for run in settled]
 
 
 def _past_its_grace(client: SyncPrefectClient, run: FlowRun, now: datetime) -> bool:

@@ -41,7 +41,7 @@ from megu.store import writing
 from megu.summary import Summary
 from megu.tracking import lineage
 from tasks import signals
-from tasks.flow_runs import died
+from tasks.flow_runs import gone, withdraw
 from tasks.slots import gpu
 
 #: Carries out the unlearning pipeline: configuration and tags in, summary out (`flows.unlearn.carry_out`).
@@ -206,7 +206,7 @@ def sealed(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
 
 def hand_over(project: Project, config: Config, inbox: Inbox, params: str, settings: Sequence[str]) -> dict[str, Any] | None:
     """Ask for the approval of the newest version of the registered model that passed the gate, once; None when there is none to ask for.
-    Asked again when the run that was to ask crashed or failed: nobody could answer it any more.
+    Asked again when nobody can answer the run that asked any more (`tasks.flow_runs.gone`).
 
     The policy approves at once where it may. Else the deployment ``promote/promote`` is started, which suspends until somebody answers;
     where there is none, `megu promote` is the way, and the requests wait in "verified".
@@ -224,7 +224,7 @@ def hand_over(project: Project, config: Config, inbox: Inbox, params: str, setti
         promotion.promote(project, config, promotion.by_policy(found), number)
         return {"version": f"{name}/{number}", "asked": "policy"}
     asked = [event for event in inbox.ledger.events(f"{name}/{number}", "approval.asked") if event.facts["seal"] == found.seal]
-    if asked and not died(asked[-1].facts["flow_run"]):
+    if asked and not gone(asked[-1].facts["flow_run"]):
         return {"version": f"{name}/{number}", "asked": asked[-1].facts["flow_run"]}
     started = ask(number, found.seal, params, settings, again=len(asked))
     signals.waiting(f"{name}/{number}")
@@ -236,7 +236,7 @@ def hand_over(project: Project, config: Config, inbox: Inbox, params: str, setti
 def ask(version: str, seal: str, params: str, settings: Sequence[str], again: int = 0) -> str | None:
     """Start the approval flow's deployment; returns its flow run, the same one for the same ``again``; None without a deployment.
 
-    again: how many runs that asked for it have died.
+    again: how many runs that asked for it are gone.
     """
     from prefect.deployments import run_deployment
 
@@ -251,6 +251,15 @@ def ask(version: str, seal: str, params: str, settings: Sequence[str], again: in
     except ObjectNotFound:
         return None
     return str(run.id)
+
+
+def take_back(inbox: Inbox) -> list[str]:
+    """Cancel the suspended runs that ask for the approval of a version that no request waits for any more, since it was promoted or
+    rejected from a terminal, or cannot be promoted now; their names. Else they would wait in the Prefect UI for ever.
+    """
+    waiting = {entry.fact("version") for entry in inbox.entries("verified")}
+    asked = [event for event in inbox.ledger.events(kind="approval.asked") if event.subject not in waiting]
+    return withdraw({str(event.facts["flow_run"]) for event in asked})
 
 
 def blame(inbox: Inbox, work: Work) -> None:
