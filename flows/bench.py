@@ -15,6 +15,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows import steps
 from flows.unlearn import pipeline, select
 from megu.bench import config as files
 from megu.bench.config import Bench
@@ -53,6 +54,7 @@ def bench(
     project, loaded = find(), files.load(Path(file), settings or ())
     cells = {cell.label: cell for cell in expand(loaded)}
     preflight(project, cells)
+    steps.say_without_commit(project)
     experiment = next(iter(cells.values())).config.registry.name
     with closing(record.begin(project, loaded, experiment, len(cells))) as parent:
         runner = loaded.runner

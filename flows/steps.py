@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefect import get_run_logger
+
+from megu import git
 from megu.config import Config
+from megu.progress import stages
 from megu.project import Project
 from megu.stages import Device
 from tasks import inputs, labeler
@@ -14,6 +18,13 @@ from tasks.labeling import LABELING
 from tasks.ollama import OLLAMA
 from tasks.original import GIVEN, TRAINED
 from tasks.predictions import PREDICTIONS
+
+
+def say_without_commit(project: Project) -> None:
+    """Where git gives no commit to record, say so and why, to the terminal and to Prefect; inside a flow run."""
+    if warning := git.checkout(project.root).warning:
+        stages().note(warning)
+        get_run_logger().warning(warning)
 
 
 def dataset(run: Run, project: Project, config: Config) -> Any:

@@ -201,6 +201,7 @@ def carry_out(project: Project, config: Config, tags: Mapping[str, str] | None =
     started = time.perf_counter()
     inputs.preflight(project, config)
     promotion.settle(project)
+    steps.say_without_commit(project)
     run = Executor(project, origin=environment(project.root))
     data, split = select(run, project, config)
     # Only now: a request for a class that the data set does not have leaves no MLflow run behind.

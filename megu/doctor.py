@@ -19,12 +19,13 @@ from importlib import metadata, util
 from pathlib import Path
 from shlex import quote
 
-from megu import services
+from megu import git, services
 from megu.errors import MeguError
 
 _PYTHON = (3, 11)
 _FREE = 2 * 10**9
 _PROBE_S = 60.0
+_GIT_S = 5.0
 _INSTALL = "make env"
 #: Known to break Prefect 3.8; holds where megu's own metadata, which says the same, is not installed.
 _FASTAPI_BELOW = (0, 151)
@@ -280,22 +281,18 @@ def _ollama(root: Path) -> list[Check]:
 
 
 def _git(root: Path) -> Check:
-    if shutil.which("git") is None:
-        return Check("git", False, "not installed: a run could not say which code made it", "sudo apt-get install git")
-    asked = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
-    try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)
-    except subprocess.TimeoutExpired:
-        return Check("git", False, "it does not answer within 5 s", f"git -C {quote(str(root))} status")
-    if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["no commit"])[0].removeprefix("fatal: ")
-        return Check(
-            "git",
-            None,
-            f"no commit to record: {why}",
-            f"git -C {quote(str(root))} init && git -C {quote(str(root))} commit --allow-empty -m start",
-        )
-    return Check("git", True, f"commit {done.stdout.strip().replace('-dirty', ', with changes that are not committed')}")
+    code = git.checkout(root, timeout=_GIT_S)
+    if code.commit is None:
+        optional = code.why in (git.NO_REPOSITORY, git.NO_COMMIT)
+        return Check("git", None if optional else False, f"a run could not say which code made it: {code.why}", code.fix)
+    if code.shallow:
+        detail = f"commit {code.commit[:10]} of a shallow clone: runs of earlier commits cannot be verified here"
+        return Check("git", None, detail, f"git -C {quote(str(root))} fetch --unshallow")
+    changed = {
+        True: ", with changes that are not committed",
+        None: ", and whether anything is changed was not answered in time",
+    }
+    return Check("git", True, f"commit {code.commit[:10]}{changed.get(code.dirty, '')}")
 
 
 def _disk(home: Path) -> Check:

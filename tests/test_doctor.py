@@ -153,8 +153,9 @@ def test_no_git_and_a_commit(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "start"]):
         subprocess.run(["git", "-C", str(root), *command], check=True)
     assert doctor._git(root).detail.startswith("commit ")
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setenv("PATH", str(root))
     assert found(root)["git"].ok is False
+    assert found(root)["git"].fix == "sudo apt-get install git"
 
 
 class Usage(NamedTuple):

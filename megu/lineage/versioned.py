@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from megu import sources
+from megu import git, sources
 from megu.data import dvc
 from megu.data import pins as dvc_pins
 from megu.errors import MeguError
@@ -21,32 +19,6 @@ from megu.store import canonical_json
 
 #: The files of the project that say which data and which split; a dossier has their hashes.
 FILES = ("data.dvc", "dvc.lock")
-
-
-def at_commit(root: Path, commit: str, names: Sequence[str]) -> dict[str, bytes] | None:
-    """Files of the folder ``root`` as they are in a commit, those that it has; None when git or the commit is not there."""
-    if not re.fullmatch(r"[0-9a-f]{40,64}", commit):  # from a dossier that anyone may have written
-        return None
-    asked = "".join(f"{commit}:./{name}\n" for name in names)
-    try:
-        subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=root, capture_output=True, timeout=20, check=True)
-        done = subprocess.run(
-            ["git", "cat-file", "--batch"], cwd=root, input=asked.encode(), capture_output=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return dict(_batch(done.stdout, names))
-
-
-def _batch(output: bytes, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """What ``git cat-file --batch`` wrote: a line with the size, then the content, for each name."""
-    for name in names:
-        head, _, output = output.partition(b"\n")
-        if head.endswith(b" missing"):
-            continue
-        size = int(head.rsplit(b" ", 1)[1])
-        yield name, output[:size]
-        output = output[size + 1 :]
 
 
 def entry_of(root: Path, name: str) -> dict[str, Any] | None:
@@ -70,21 +42,32 @@ def check_pins(case: Case) -> Check:
         return Check(name, True, "neither data.dvc nor dvc.lock had anything on this run")
     wrong, missing, said = [], [], []
     commit, dirty = case.dossier.environment["git.commit"], case.dossier.environment["git.dirty"]
-    committed = at_commit(case.project.root, commit, FILES) if commit != "unknown" else None
-    if committed is None:
-        missing.append("the run was not made in git" if commit == "unknown" else f"the commit {commit[:12]} is not here")
+    try:
+        committed = _committed(case, FILES)
+    except MeguError as error:
+        missing.append(str(error))
     else:
         for file, digest in recorded.items():
             if sha256(committed.get(file, b"")) == digest:
                 said.append(f"{file} is the one at {commit[:12]}")
-            elif dirty == "true":
-                missing.append(f"{file} was not committed when the run was made")
+            elif dirty != "false":
+                not_said = "" if dirty == "true" else ", as far as is known,"
+                missing.append(f"{file} was not{not_said} committed when the run was made")
             else:
                 wrong.append(f"{file} is another at {commit[:12]}")
     for file, look in (("data.dvc", _data_now), ("dvc.lock", _lock_now)):
         if file in recorded and (problem := look(case, recorded[file])):
             wrong.append(problem)
     return summed(name, wrong, missing, "; ".join(said))
+
+
+def _committed(case: Case, names: Sequence[str]) -> dict[str, bytes]:
+    """Files of the project as they are in the run's commit, those that it has. Raises `MeguError` when they cannot be read here."""
+    facts = case.dossier.environment
+    if facts["git.commit"] == "unknown":
+        raise MeguError(f"the run recorded no commit ({facts.get('git.why', 'it did not say why')})")
+    assert case.project is not None
+    return git.files_at(case.project.root, facts["git.commit"], names)
 
 
 def check_remotes(case: Case) -> Check:
@@ -168,20 +151,29 @@ def check_code(case: Case) -> Check:
     if not others:
         return Check(name, True, f"the {len(recorded)} modules that the stages ran are those installed")
     commit = case.dossier.environment["git.commit"]
-    root = case.project.root if case.project else None
     names = [f"{module.replace('.', '/')}{end}" for module in others for end in (".py", "/__init__.py")]
-    committed = at_commit(root, commit, names) if root and commit != "unknown" else None
-    if committed is None or case.dossier.environment["git.dirty"] != "false":
-        why = "other versions are installed, and the recorded commit does not have them"
-        return summed(name, [], [f"{', '.join(list(others)[:3])}{' …' if len(others) > 3 else ''}: {why}"], "")
-    wrong, missing = [], []
+    committed, why = None, "the project is not here"
+    if case.dossier.environment["git.dirty"] == "true":
+        why = "the run was made with changes that were not committed"
+    elif case.project is not None:
+        try:
+            committed = _committed(case, names)
+        except MeguError as error:
+            why = str(error)
+    if committed is None:
+        found = f"{', '.join(list(others)[:3])}{' …' if len(others) > 3 else ''}: other versions are installed, and {why}"
+        return summed(name, [], [found], "")
+    wrong: list[str] = []
+    missing: list[str] = []
     for module, digest in others.items():
         path = module.replace(".", "/")
         source = committed.get(f"{path}.py", committed.get(f"{path}/__init__.py"))
         if source is None:
             missing.append(f"{module} is not in the recorded commit")
         elif hashlib.sha256(sources.meaning(source.decode()).encode()).hexdigest() != digest:
-            wrong.append(f"{module} is another at the recorded commit")
+            (wrong if case.dossier.environment["git.dirty"] == "false" else missing).append(
+                f"{module} is another at the recorded commit"
+            )
     return summed(name, wrong, missing, f"{len(now)} modules as installed, {len(others)} as at {commit[:12]}")
 
 

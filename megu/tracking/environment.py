@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from megu import git
 
 PACKAGES = ("megu", "torch", "torchvision", "numpy", "prefect", "mlflow", "dvc", "ollama")
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Flat facts: git.commit, git.dirty ("true", "false", "unknown"), python, platform, cpu, cpus, threads, version.<package>."""
-    commit = _git(root, "rev-parse", "HEAD")
-    changed = _git(root, "status", "--porcelain")
+    """Flat facts: git.commit, git.dirty ("true", "false", "unknown"), python, platform, cpu, cpus, threads, version.<package>.
+
+    git.why: only without a commit, why there is none.
+    """
+    code = git.checkout(root)
     return {
-        "git.commit": commit or "unknown",
-        "git.dirty": "unknown" if commit is None or changed is None else str(bool(changed)).lower(),
+        "git.commit": code.commit or "unknown",
+        "git.dirty": "unknown" if code.dirty is None else str(code.dirty).lower(),
+        # Without what git itself says of it, which may name folders.
+        **({"git.why": code.why.partition(":")[0]} if code.why else {}),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_model(),
@@ -44,11 +49,3 @@ def cpu_model() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or "unknown"
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -242,7 +242,16 @@ def test_a_lost_commit_cannot_be_checked(finished: Finished) -> None:
     finally:
         folder.with_name("hidden").rename(folder)
     assert report.exit_code == 2
-    assert says(report, "dvc").endswith("is not here")
+    assert "no git repository" in says(report, "dvc")
+
+
+def test_a_checkout_that_git_takes_for_another_owners_is_said_to_be_that(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch for its own tests
+    report = verify(finished.newer.mlflow_run_id, finished.project)
+    assert report.exit_code == 2
+    assert "git config --global --add safe.directory" in says(report, "dvc")
 
 
 def test_no_id_of_a_sample_is_in_a_dossier(finished: Finished, copy: Path) -> None:

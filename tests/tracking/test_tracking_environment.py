@@ -27,10 +27,11 @@ def test_the_commit_and_whether_it_is_all(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_commit_and_a_machine_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert environment(tmp_path)["git.commit"] == "unknown"
-    assert environment(tmp_path)["git.dirty"] == "unknown"
+    facts = environment(tmp_path)
+    assert [facts[f"git.{name}"] for name in ("commit", "dirty", "why")] == ["unknown", "unknown", "no git repository"]
     monkeypatch.setenv("PATH", "")
     assert environment(tmp_path)["git.commit"] == "unknown"
+    assert environment(tmp_path)["git.why"] == "git is not installed"
 
 
 def test_versions_and_the_machine_are_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
