@@ -34,16 +34,17 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         flow_runs.mark_lost(datetime.now(UTC))
         promotion.settle(project)
         recovered = processing.recover(inbox)
-        settled = settling.settle(inbox, config.registry.name)
-        taken = files.take(inbox, config.requests, datetime.now(UTC).date())
-        has = processing.known(project, config)
-        accepted, rejected = inbox.judge(has.fault)
+        settled = settling.settle_all(inbox)
+        taken = files.take(inbox, config.requests, datetime.now(UTC).date(), config.data.name)
+        lanes = processing.lanes(project, config, inbox)
+        accepted, rejected = processing.judge(inbox, lanes)
         work = work_through(
-            batches(inbox.pending(config.requests.attempts), config.requests.batch),
-            lambda batch: processing.fulfil(project, config, inbox, has, batch, carry_out),
+            batches(processing.pending(inbox, lanes, config.requests.attempts), config.requests.batch),
+            lambda batch: processing.fulfil(project, lanes[batch.data], inbox, batch, carry_out),
         )
         processing.blame(inbox, work)
-        asked = processing.hand_over(project, config, inbox, params, settings or [])
+        asked = [processing.hand_over(project, lane, inbox, params, settings or []) for lane in lanes.values()]
+        asked = [approval for approval in asked if approval is not None]
         processing.take_back(inbox)
     late = processing.overdue(inbox)
     now = overview(project, config.registry.name, config.requests)
@@ -57,7 +58,9 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         "rejected": rejected,
         "batches": [{"batch": t.batch.id, "requests": len(t.batch.ids), "failed": t.reason} for t in work.tried],
         "stopped": work.stopped,
-        "approval": asked,
+        "held": {lane.data: lane.held for lane in lanes.values() if lane.held},
+        "approval": asked[0] if asked else None,
+        "approvals": asked,
         "overdue": [entry.id for entry in late],
     }
 

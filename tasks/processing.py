@@ -11,6 +11,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,7 +33,8 @@ from megu.lineage.dossier import MAIN, Dossier, Gate
 from megu.lineage.index import Index
 from megu.lineage.keys import Keys
 from megu.project import Project
-from megu.requests.batches import Batch, Work
+from megu.requests import datasets
+from megu.requests.batches import Batch, Pending, Work
 from megu.requests.fulfilled import Known, Target
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.request import scrubbed
@@ -84,18 +86,99 @@ def recover(inbox: Inbox) -> list[str]:
     return inbox.move(left, "accepted", {"failed": True, "why": "the run that had it ended before it was done"})
 
 
+@dataclass(frozen=True)
+class Lane:
+    """The requests for one data set. config: theirs; settings: what it changes of the flow's. held: why they wait, empty when they do not.
+
+    has: what they are looked up in; None while they wait.
+    """
+
+    data: str
+    config: Config
+    settings: tuple[str, ...] = ()
+    held: str = ""
+    has: Known | None = None
+
+
+def lanes(project: Project, config: Config, inbox: Inbox) -> dict[str, Lane]:
+    """Data set -> how its requests are processed, for every data set that a request waits for; what is configured now comes first.
+
+    A request under another data set than the configured one is processed on its own: from the champion that is of it. Where that cannot
+    be done, it waits, and `Lane.held` says for what.
+    """
+    waiting = {entry.data for entry in inbox.entries("received", "accepted", "verified")}
+    return {
+        name: _lane(project, config, inbox, name) for name in sorted(waiting, key=lambda name: (name != config.data.name, name))
+    }
+
+
+def _lane(project: Project, config: Config, inbox: Inbox, name: str) -> Lane:
+    if not name:
+        held = "nobody knows which data set they are about: withdraw them, and add them again with --data NAME"
+        return Lane(name, config, held=held)
+    champions, model, changes = datasets.of_champions(project), config.registry.name, dict[str, Any]()
+    if name != config.data.name:
+        model = _model_of(inbox, name, champions) or model
+        changes = {"data.name": name, "data.per_class": None, "registry.name": model}
+        config = config.model_copy(
+            update={
+                "data": replace(config.data, name=name, per_class=None),
+                "registry": replace(config.registry, name=model),
+            }
+        )
+    lane = Lane(name, config, tuple(f"{key}={json.dumps(value)}" for key, value in changes.items()))
+    if (of := champions.get(model, name)) != name:
+        return replace(
+            lane, held=f"they are about data set {name}, and the champion of {model} is of {of}: set registry.name to another"
+        )
+    if changes and model not in champions and config.original != OriginalParams():
+        return replace(
+            lane,
+            held=f"they are about data set {name}, and `original` is another's: run with --set data.name={name} and its own",
+        )
+    try:
+        return replace(lane, has=known(project, config))
+    except MeguError as error:
+        return replace(lane, held=scrubbed(str(error)))
+
+
+def _model_of(inbox: Inbox, name: str, champions: Mapping[str, str]) -> str:
+    """The registered model of a data set: the one whose champion is of it, or that a request for it has a version of; empty without one."""
+    if own := [model for model, data in champions.items() if data == name]:
+        return own[-1]
+    made = [entry.fact("version").rpartition("/")[0] for entry in inbox.entries() if entry.data == name]
+    return next(filter(None, reversed(made)), "")
+
+
+def judge(inbox: Inbox, lanes: Mapping[str, Lane]) -> tuple[int, int]:
+    """Accept or reject what came in, each by its own data set; returns how many of each. What is held stays "received"."""
+    judged = [inbox.judge(lane.has.fault, lane.data) for lane in lanes.values() if lane.has]
+    return sum(accepted for accepted, _ in judged), sum(rejected for _, rejected in judged)
+
+
+def pending(inbox: Inbox, lanes: Mapping[str, Lane], attempts: int) -> list[Pending]:
+    """What can be processed now. What is held stays "accepted", with the reason, which is said once and is no failure of a request."""
+    for entry in inbox.entries("accepted"):
+        held = lanes[entry.data].held if entry.data in lanes else ""
+        if held and entry.reason != held and entry.failures < attempts:
+            inbox.move([entry.id], "accepted", {"why": held}, out_of=["accepted"])
+    return [request for request in inbox.pending(attempts) if request.data in lanes and not lanes[request.data].held]
+
+
 def known(project: Project, config: Config) -> Known:
     """The data set that requests are looked up in, fetched when it is not here."""
     fetched = providers.fetch(project.root, config.data.name)
     return Known(arrays.limited(arrays.load(fetched.dataset_path), config.data.per_class))
 
 
-def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Batch, carry_out: CarryOut) -> str | None:
+def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: CarryOut) -> str | None:
     """Have a batch forgotten, with everything forgotten before, and judge the model; returns why it failed, None when it did not.
 
     A batch that the gate turns down did not fail, its requests did: they are put back, and no smaller batch is tried at once.
     """
-    batch = inbox.claim(batch, {"flow_run": flow_run.get_id() or ""})
+    config, has = lane.config, lane.has
+    assert has is not None, "what is held is not processed"
+    batch = inbox.claim(batch, {"flow_run": flow_run.get_id() or "", "data": lane.data})
     if not batch.ids:
         return None
     found = {request: inbox.target(request) for request in batch.ids}
@@ -105,7 +188,7 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
             raise MeguError(
                 f"the private file of {', '.join(lost)} is gone, so nobody knows what to forget", "withdraw it and add it again"
             )
-        forget = forget_set(project, config.registry.name, inbox, has, targets)
+        forget = forget_set(project, config, inbox, has, targets)
         at = lineage.aliases(tracking.client(project.home), config.registry.name).get(CHAMPION)
         asked = from_champion(config.model_copy(update={"forget": forget}), at)
         tags = {"batch": batch.id, "requests": _tag(batch.ids), "dvc.split": pin(project, config, has, forget)}
@@ -118,6 +201,7 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
         return why
     facts = {
         "batch": batch.id,
+        "data": lane.data,
         "version": (summary.model_version or "").removeprefix("models:/"),
         "mlflow_run": summary.mlflow_run_id,
         "root": made.root,
@@ -134,15 +218,17 @@ def fulfil(project: Project, config: Config, inbox: Inbox, has: Known, batch: Ba
     return None
 
 
-def forget_set(project: Project, model: str, inbox: Inbox, has: Known, new: Sequence[Target]) -> ForgetParams:
-    """What the requests name and everything that was forgotten before (`megu.requests.fulfilled`): by requests, and by versions that
-    were promoted without one.
+def forget_set(project: Project, config: Config, inbox: Inbox, has: Known, new: Sequence[Target]) -> ForgetParams:
+    """What the requests name and everything of their data set that was forgotten before (`megu.requests.fulfilled`): by requests, and by
+    versions that were promoted without one.
 
     Raises `MeguError` for what cannot be forgotten together, and when it cannot be known what a promoted version forgot.
     """
-    index, promoted = Index(project.index), guard.fulfilled(project, model)
+    index, promoted = Index(project.index), guard.fulfilled(project, config.registry.name)
     before, sets = [], set[str]()
     for entry in inbox.entries(*FORGOTTEN):
+        if entry.data not in ("", config.data.name):
+            continue
         if (target := inbox.target(entry.id)) is not None:
             before.append(target)
         else:
@@ -204,15 +290,15 @@ def sealed(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
     return made, made.evidence.gate
 
 
-def hand_over(project: Project, config: Config, inbox: Inbox, params: str, settings: Sequence[str]) -> dict[str, Any] | None:
-    """Ask for the approval of the newest version of the registered model that passed the gate, once; None when there is none to ask for.
-    Asked again when nobody can answer the run that asked any more (`tasks.flow_runs.gone`).
+def hand_over(project: Project, lane: Lane, inbox: Inbox, params: str, settings: Sequence[str]) -> dict[str, Any] | None:
+    """Ask for the approval of the newest version of the data set's registered model that passed the gate, once; None when there is none
+    to ask for. Asked again when nobody can answer the run that asked any more (`tasks.flow_runs.gone`).
 
     The policy approves at once where it may. Else the deployment ``promote/promote`` is started, which suspends until somebody answers;
     where there is none, `megu promote` is the way, and the requests wait in "verified".
     """
-    name = config.registry.name
-    waiting = [entry.fact("version").rpartition("/") for entry in inbox.entries("verified")]
+    config, name = lane.config, lane.config.registry.name
+    waiting = [entry.fact("version").rpartition("/") for entry in inbox.entries("verified") if entry.data == lane.data]
     numbers = [int(number) for model, _, number in waiting if model == name]
     if not numbers:
         return None
@@ -226,7 +312,7 @@ def hand_over(project: Project, config: Config, inbox: Inbox, params: str, setti
     asked = [event for event in inbox.ledger.events(f"{name}/{number}", "approval.asked") if event.facts["seal"] == found.seal]
     if asked and not gone(asked[-1].facts["flow_run"]):
         return {"version": f"{name}/{number}", "asked": asked[-1].facts["flow_run"]}
-    started = ask(number, found.seal, params, settings, again=len(asked))
+    started = ask(number, found.seal, params, [*settings, *lane.settings], again=len(asked))
     signals.waiting(f"{name}/{number}")
     if started is not None:
         inbox.ledger.append("approval.asked", f"{name}/{number}", {"seal": found.seal, "flow_run": started})

@@ -64,9 +64,12 @@ def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[
             str, typer.Option(metavar="DATE", help="By when, 2026-12-24 (default: requests.due_days from now).")
         ] = "",
         reference: Annotated[str, typer.Option(metavar="TICKET", help="A ticket's number such as DSR-2026-0142.")] = "",
+        data: Annotated[
+            str, typer.Option(metavar="NAME", help="The data set that it is about (default: the one that data.name names now).")
+        ] = "",
         as_json: JsonOption = False,
     ) -> None:
-        """Take a request in; adding it again changes nothing. There is no free text: it could name a person, and the ledger keeps all."""
+        """Take a request in; adding an open one again changes nothing. There is no free text: it could name a person, and the ledger keeps all."""
         from megu.requests import files
 
         own = inbox()
@@ -75,7 +78,7 @@ def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[
             "subclasses": subclasses or [],
             "ids": [*(ids or []), *(files.ids_in(table) if table else [])],
             "files": names or [],
-            **{"basis": basis, "requester": requester, "reason": reason, "due": due, "reference": reference},
+            **{"basis": basis, "requester": requester, "reason": reason, "due": due, "reference": reference, "data": data},
         }
         asked = files.parse(given, "megu request add", params(own), datetime.now(UTC).date())
         added = own.add(asked)
@@ -149,6 +152,7 @@ def _looking(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
         facts = entry.facts
         print(
             f"  {facts['reason']} under {facts['basis']}, from {facts['requester']}, reference {facts['reference'] or 'none'}"
+            f", data set {entry.data or 'unknown'}"
         )
         print(f"  names: {_named(entry)}")
         for event in entry.events:
@@ -209,7 +213,11 @@ def _processing(
         print(f"{done['accepted']} accepted, {done['rejected']} rejected, {len(done['recovered'])} recovered")
         for batch in done["batches"]:
             print(f"batch {batch['batch']} of {batch['requests']}: {batch['failed'] or 'done'}")
-        return print(_said(done["approval"]))
+        for data, why in done["held"].items():
+            print(f"the requests for {data or 'no known data set'} wait: {why}")
+        for approval in done["approvals"] or [None]:
+            print(_said(approval))
+        return None
 
 
 def _said(approval: Mapping[str, Any] | None) -> str:

@@ -69,12 +69,12 @@ def fulfilled(project: Project, name: str) -> list[Asked]:
 
 
 def accepted(project: Project, data: str) -> list[Asked]:
-    """What the requests ask for that are accepted and not yet, or not finally, forgotten. data: the data set they are looked up in.
+    """What the requests about a data set ask for that are accepted and not yet, or not finally, forgotten. data: its name.
 
     Raises `MeguError` when there are some and the data set or the key of the commitments is not here.
     """
     inbox, index = Inbox(project), Index(project.index)
-    entries_of = inbox.entries("accepted", "processing", *FORGOTTEN)
+    entries_of = [entry for entry in inbox.entries("accepted", "processing", *FORGOTTEN) if entry.data in ("", data)]
     if not entries_of:
         return []
     key, folder = Keys(project.keys).commitment_key(), project.data(data)

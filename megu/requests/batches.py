@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megu.store import canonical_json
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A request that waits. kind: `megu.requests.request.Request.kind`. due: ISO date. number: of the event that it came in with.
+    """A request that waits. kind, data: `megu.requests.request.Request`. due: ISO date. number: of the event that it came in with.
 
     failures: how often it failed before.
     """
@@ -21,14 +21,16 @@ class Pending:
     due: str
     number: int
     failures: int = 0
+    data: str = ""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Requests of one kind, the one that is due first in front."""
+    """Requests of one kind for one data set, the one that is due first in front."""
 
     kind: str
     ids: tuple[str, ...]
+    data: str = ""
 
     @property
     def id(self) -> str:
@@ -37,21 +39,21 @@ class Batch:
 
     def halves(self) -> tuple[Batch, Batch]:
         middle = (len(self.ids) + 1) // 2
-        return Batch(self.kind, self.ids[:middle]), Batch(self.kind, self.ids[middle:])
+        return replace(self, ids=self.ids[:middle]), replace(self, ids=self.ids[middle:])
 
 
 def batches(pending: Iterable[Pending], size: int) -> list[Batch]:
-    """Every request in one batch of at most ``size`` of its kind. What is due first comes first, within batches and among them.
+    """Every request in one batch of at most ``size`` of its kind and data set. What is due first comes first, within batches and among them.
 
     What failed before is kept from what did not, in ever smaller company (a sixteenth of ``size``, then a sixteenth of that): one
     that kills the run it is in, so that nobody can say which it was, is alone soon.
     """
-    alike: dict[tuple[str, int], list[Pending]] = {}
+    alike: dict[tuple[str, str, int], list[Pending]] = {}
     for request in sorted(pending, key=lambda request: (request.due, request.number)):
-        alike.setdefault((request.kind, request.failures), []).append(request)
-    parts = [part for (_, failures), waiting in alike.items() for part in _parts(waiting, max(size >> 4 * failures, 1))]
+        alike.setdefault((request.data, request.kind, request.failures), []).append(request)
+    parts = [part for (_, _, failures), waiting in alike.items() for part in _parts(waiting, max(size >> 4 * failures, 1))]
     parts.sort(key=lambda part: (part[0].due, part[0].number))
-    return [Batch(part[0].kind, tuple(request.id for request in part)) for part in parts]
+    return [Batch(part[0].kind, tuple(request.id for request in part), part[0].data) for part in parts]
 
 
 def _parts(waiting: Sequence[Pending], size: int) -> Iterator[Sequence[Pending]]:

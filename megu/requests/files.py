@@ -10,14 +10,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from megu.data.dvc import file_lock
 from megu.errors import MeguError
-from megu.requests.inbox import Added, Inbox
+from megu.requests.inbox import Added, Done, Inbox
 from megu.requests.request import Request, RequestParams
 from megu.store import writing
 
@@ -67,7 +67,7 @@ def parse(value: Mapping[str, Any], where: str, params: RequestParams, today: da
     missing = [name for name in ("basis", "requester") if name not in given]
     if missing:
         raise MeguError(f"{where}: it lacks {' and '.join(missing)}", "see `megu request add --help`")
-    if not all(isinstance(given.get(name, ""), str) for name in ("reason", "basis", "requester", "due", "reference")):
+    if not all(isinstance(given.get(name, ""), str) for name in ("reason", "basis", "requester", "due", "reference", "data")):
         raise MeguError(f"{where}: a value is no text", "put it in quotes")
     try:
         return Request(**given)
@@ -138,8 +138,8 @@ class Taken:
     refused: str = ""
 
 
-def take(inbox: Inbox, params: RequestParams, today: date) -> list[Taken]:
-    """Take in every file of the watched folder, one taker at a time; see the module."""
+def take(inbox: Inbox, params: RequestParams, today: date, data: str = "") -> list[Taken]:
+    """Take in every file of the watched folder, one taker at a time; see the module. data: the data set of what names none."""
     folder, taken = inbox.project.inbox, list[Taken]()
     if not folder.is_dir():
         return taken
@@ -148,10 +148,12 @@ def take(inbox: Inbox, params: RequestParams, today: date) -> list[Taken]:
             if path.name.startswith(".") or not path.is_file() or path.suffix.lower() not in SUFFIXES:
                 continue
             try:
-                added = inbox.add_all(read(path, params, today), "file")
+                asked = [replace(request, data=request.data or data) for request in read(path, params, today)]
+                added = inbox.add_all(asked, "file")
             except MeguError as error:
-                _set_aside(path, folder.parent / "refused", str(error))
-                taken.append(Taken(path.name, refused=str(error)))
+                why = f"{path.name}: {error}" if isinstance(error, Done) else str(error)
+                _set_aside(path, folder.parent / "refused", why)
+                taken.append(Taken(path.name, refused=why))
                 continue
             path.unlink()
             taken.append(Taken(path.name, added))

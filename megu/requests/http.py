@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from megu.errors import MeguError
 from megu.requests.files import parse
-from megu.requests.inbox import Inbox
+from megu.requests.inbox import Done, Inbox
 from megu.requests.request import RequestParams
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
             added = await run_in_threadpool(inbox.add, request, "http")
         except ValueError:
             return JSONResponse({"error": "the body is not JSON"}, 400)
+        except Done as error:
+            (_, entry), *_ = error.entries
+            answer = {"error": str(error), "id": entry.id, "state": entry.state, "since": entry.events[-1].time}
+            return JSONResponse(answer, 409)
         except MeguError as error:
             return JSONResponse({"error": str(error)}, 422)
         return JSONResponse({"id": added.id, "new": added.new, "state": added.state}, 201 if added.new else 200)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,21 @@ from megu.errors import MeguError
 from megu.ledger import Event, Ledger, Refused, Writer
 from megu.lineage.keys import Keys
 from megu.project import Project
+from megu.requests import datasets
 from megu.requests.batches import Batch, Pending
 from megu.requests.request import Request, identity
-from megu.requests.states import OPEN, PREFIX, STATES, State, failures, refusal, state_of
+from megu.requests.states import DONE, DROPPED, FORGOTTEN, OPEN, PREFIX, STATES, State, failures, refusal, state_of
 from megu.store import canonical_json, writing
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A request as the ledger has it, oldest event first."""
+    """A request as the ledger has it, oldest event first. data: its data set, empty where nobody knows (`datasets.of_old_request`)."""
 
     id: str
     events: Sequence[Event]
     target: Mapping[str, Sequence[str]] | None = field(repr=False, default=None)
+    data: str = ""
 
     @property
     def state(self) -> State:
@@ -67,6 +70,7 @@ class Entry:
             "id": self.id,
             "state": self.state,
             **self.facts,
+            "data": self.data,
             "received": self.events[0].time,
             "changed": self.events[-1].time,
             "failures": self.failures,
@@ -84,6 +88,26 @@ class Added:
 
 
 @dataclass(frozen=True)
+class _Place:
+    """Where a request belongs: its id, and the state of what has that id already."""
+
+    id: str
+    state: State | None
+
+
+class Done(MeguError):
+    """Requests that are fulfilled already: nothing was written. entries: each with its number among the ``asked`` ones."""
+
+    def __init__(self, entries: Sequence[tuple[int, Entry]], asked: int) -> None:
+        self.entries = entries
+        (number, first), *others = entries
+        which = f"request {number}" if asked > 1 else "the request"
+        what = f"{which} is fulfilled already: {first.id} is {first.state} since {first.events[-1].time[:10]}"
+        more = f", and so are {len(others)} more" if others else ""
+        super().__init__(f"{what}{more}; nothing was taken in", "if the data came back, ask again under a reference of its own")
+
+
+@dataclass(frozen=True)
 class Inbox:
     """The requests of a project. Creating the object touches nothing on disk."""
 
@@ -98,35 +122,78 @@ class Inbox:
         return self.project.requests / f"{request}.json"
 
     def add(self, request: Request, via: str = "command") -> Added:
-        """Take a request in; adding it again changes nothing. via: "command", "file" or "http"."""
+        """Take a request in; see `add_all`. via: "command", "file" or "http"."""
         return self.add_all([request], via)[0]
 
     def add_all(self, requests: Sequence[Request], via: str) -> list[Added]:
-        """Take requests in, all of them or none."""
+        """Take requests in, all of them or none. One that is open already changes nothing; one that was withdrawn or rejected before is
+        a new request, with an id of its own.
+
+        Raises `Done` for one that is fulfilled already, and `MeguError` for a data set that there is not.
+        """
         key = Keys(self.project.keys).commitment_key(create=True)
         assert key is not None
-        named = [(identity(key, request), request) for request in requests]
-        for name, request in named:
-            _write(self.path(name), canonical_json(request.to_json()))
+        asked = [self._for_data_set(request) for request in requests]
+        while True:
+            placed = [self._place(key, request) for request in asked]
+            if done := [(number, place.id) for number, place in enumerate(placed, start=1) if place.state in DONE]:
+                raise Done([(number, self.entry(name)) for number, name in done], len(placed))
+            for place, request in zip(placed, asked, strict=True):
+                # Written again where it was lost and is still needed; what a purge deleted of one that is forgotten stays deleted.
+                if place.state is None or place.state not in FORGOTTEN:
+                    _write(self.path(place.id), canonical_json(request.to_json()))
+            added = self._append(placed, asked, via)
+            if added is not None:
+                return added
+
+    def _for_data_set(self, request: Request) -> Request:
+        now = datasets.configured(self.project)
+        if request.data in ("", now):
+            return replace(request, data=now)
+        datasets.must_exist(self.project, request.data)
+        return request
+
+    def _place(self, key: bytes, request: Request) -> _Place:
+        """The id that a request has, and where that stands: the first that is not taken by one that was withdrawn or rejected."""
+        unnamed = identity(key, request, named=False)
+        old = self.ledger.events(unnamed, PREFIX)
+        if old and state_of(old) not in DROPPED and self._with_data(Entry(unnamed, old)).data in ("", request.data):
+            return _Place(unnamed, state_of(old))
+        for earlier in count():
+            name = identity(key, request, earlier=earlier)
+            state = state_of(self.ledger.events(name, PREFIX))
+            if state not in DROPPED:
+                return _Place(name, state)
+        raise AssertionError("the counter never ends")
+
+    def _append(self, placed: Sequence[_Place], requests: Sequence[Request], via: str) -> list[Added] | None:
+        """One transaction; None, and nothing is appended, when a request went elsewhere since it was looked at."""
         added = []
         with self.ledger.transaction() as writer:
-            for name, request in named:
-                state = state_of(writer.events(name))
-                if state is None:
-                    writer.append(f"{PREFIX}received", name, {**request.facts, "via": via})
-                added.append(Added(name, state is None, state or "received"))
+            states = [state_of(writer.events(place.id)) for place in placed]
+            if any(now in DROPPED | DONE for now in states):
+                return None
+            for place, request, before in zip(placed, requests, states, strict=True):
+                now = before or state_of(writer.events(place.id))  # the same twice in one file
+                if now is None:
+                    writer.append(f"{PREFIX}received", place.id, {**request.facts, "via": via})
+                added.append(Added(place.id, now is None, now or "received"))
         return added
 
     def entries(self, *states: State) -> list[Entry]:
         """The requests in these states (all, without one), the oldest first."""
-        return [entry for entry in grouped(self.ledger.events(kind=PREFIX)) if not states or entry.state in states]
+        found = [entry for entry in grouped(self.ledger.events(kind=PREFIX)) if not states or entry.state in states]
+        return [self._with_data(entry) for entry in found]
+
+    def _with_data(self, entry: Entry) -> Entry:
+        return entry if entry.data else replace(entry, data=datasets.of_old_request(self.project, entry.events))
 
     def entry(self, request: str) -> Entry:
         """One request, with its target if that is still kept. Raises `MeguError` when there is none."""
         events = self.ledger.events(request, PREFIX)
         if not events:
             raise MeguError(f"there is no request {request}", "`megu request list` names them")
-        return Entry(request, events, self.target(request))
+        return self._with_data(Entry(request, events, self.target(request), named_data(events)))
 
     def target(self, request: str) -> dict[str, list[str]] | None:
         """What a request names; None once that was deleted."""
@@ -166,13 +233,17 @@ class Inbox:
             raise MeguError(f"{request} does not wait for another try: it is {state_of(events)}", "nothing is to be done")
         self.move([request], "accepted", {"again": True, "why": "asked for by a person"})
 
-    def judge(self, fault: Callable[[Mapping[str, Sequence[str]]], tuple[str, int]]) -> tuple[int, int]:
-        """Accept or reject every request that came in; returns how many of each.
+    def judge(
+        self, fault: Callable[[Mapping[str, Sequence[str]]], tuple[str, int]], data: str | None = None
+    ) -> tuple[int, int]:
+        """Accept or reject every request that came in, of one data set when given; returns how many of each.
 
         fault: of a target, why it cannot be (empty when it can) and how many training images it is.
         """
         judged: list[tuple[str, State, dict[str, Any]]] = []
         for entry in self.entries("received"):
+            if data not in (None, entry.data):
+                continue
             target = self.target(entry.id)
             why, count = fault(target) if target else ("what it names was deleted", 0)
             judged.append((entry.id, "rejected", {"why": why}) if why else (entry.id, "accepted", {"samples": count}))
@@ -183,7 +254,7 @@ class Inbox:
     def pending(self, attempts: int) -> list[Pending]:
         """What can be processed: accepted, and not failed too often."""
         return [
-            Pending(entry.id, str(entry.facts["kind"]), entry.due, entry.events[0].number, entry.failures)
+            Pending(entry.id, str(entry.facts["kind"]), entry.due, entry.events[0].number, entry.failures, entry.data)
             for entry in self.entries("accepted")
             if entry.failures < attempts
         ]
@@ -194,7 +265,7 @@ class Inbox:
 
     def claim(self, batch: Batch, facts: Mapping[str, Any]) -> Batch:
         """Begin to process a batch; returns it without what was withdrawn or taken by another run meanwhile."""
-        return Batch(batch.kind, tuple(self.move(batch.ids, "processing", {**facts, "batch": batch.id})))
+        return replace(batch, ids=tuple(self.move(batch.ids, "processing", {**facts, "batch": batch.id})))
 
 
 def grouped(events: Iterable[Event]) -> list[Entry]:
@@ -202,7 +273,12 @@ def grouped(events: Iterable[Event]) -> list[Entry]:
     found: dict[str, list[Event]] = {}
     for event in events:
         found.setdefault(event.subject, []).append(event)
-    return [Entry(request, own) for request, own in found.items()]
+    return [Entry(request, own, data=named_data(own)) for request, own in found.items()]
+
+
+def named_data(events: Sequence[Event]) -> str:
+    """The data set that a request came in with; empty in ledgers from before requests named one."""
+    return str(events[0].facts.get("data", ""))
 
 
 def _move(writer: Writer, request: str, to: State, facts: Mapping[str, Any], out_of: Collection[State] = STATES) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from megu.lineage.commitments import commit
@@ -68,7 +69,8 @@ class Request:
     """One request. It names classes, finer classes, or training images by id or file; one kind at a time.
 
     reason, basis, requester: one of `REASONS`, `BASES`, `REQUESTERS`. due: ISO date. reference: a ticket's number
-    ("DSR-2026-0142"), which also tells two requests for the same thing apart; empty for none.
+    ("DSR-2026-0142"), which also tells two requests for the same thing apart; empty for none. data: the data set that it is about,
+    whatever is configured later; empty for the one that is configured when it comes in.
     """
 
     __pydantic_config__ = STRICT
@@ -82,6 +84,7 @@ class Request:
     requester: str
     due: str
     reference: str = ""
+    data: str = ""
 
     def __post_init__(self) -> None:
         named = [bool(self.classes), bool(self.subclasses), bool(self.ids or self.files)]
@@ -91,6 +94,8 @@ class Request:
         check("due", self.due, _is_date(self.due), "a date such as 2026-12-24")
         fits = not self.reference or bool(_REFERENCE.fullmatch(self.reference))
         check("reference", self.reference, fits, "a ticket's number such as DSR-2026-0142; no text, which could name a person")
+        here = self.data == Path(self.data).name and not self.data.startswith(".")
+        check("data", self.data, here, "the name of a folder under data/")
         wrong = [identifier for identifier in self.ids if not _ID.fullmatch(identifier)]
         check("ids", wrong[0] if wrong else "", not wrong, "32 hex characters each (data/<name>/train_ids.npy)")
         for name in ("classes", "subclasses", "files"):
@@ -113,7 +118,7 @@ class Request:
         return {
             "kind": self.kind,
             **{name: len(entries) for name, entries in self.target.items() if entries},
-            **{name: getattr(self, name) for name in ("reason", "basis", "requester", "due", "reference")},
+            **{name: getattr(self, name) for name in ("reason", "basis", "requester", "due", "reference", "data")},
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -127,12 +132,14 @@ def _is_date(text: str) -> bool:
         return False
 
 
-def identity(key: bytes, request: Request) -> str:
+def identity(key: bytes, request: Request, *, named: bool = True, earlier: int = 0) -> str:
     """The request's id: "r" and 16 hex characters, the same whenever the same target is asked for under the same reference.
 
-    It is a commitment under the project's key, so that nobody outside can find out from the id which sample was meant.
+    It is a commitment under the project's key, so that nobody outside can find out from the id which sample was meant. named: with its
+    data set; ids of ledgers from before requests named one are without. earlier: how many of the same were withdrawn or rejected before.
     """
-    return f"r{commit(key, canonical_json(['request', request.target, request.reference])).hex()[:16]}"
+    about = ["request", request.target, request.reference, *([request.data] if named else []), *([earlier] if earlier else [])]
+    return f"r{commit(key, canonical_json(about)).hex()[:16]}"
 
 
 def scrubbed(text: str, targets: Mapping[str, Any] | None = None, most: int = 200) -> str:

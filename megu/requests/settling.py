@@ -10,17 +10,28 @@ from megu.requests.inbox import Entry, Inbox
 from megu.requests.states import PREFIX
 
 
+def settle_all(inbox: Inbox) -> dict[str, list[str]]:
+    """`settle`, for every registered model that a request waits for."""
+    moved = dict[str, list[str]]()
+    for name in sorted({_model(entry.fact("version")) for entry in inbox.entries("verified", "approved")}):
+        for to, requests in settle(inbox, name).items():
+            moved.setdefault(to, []).extend(requests)
+    return moved
+
+
 def settle(inbox: Inbox, name: str) -> dict[str, list[str]]:
     """Bring requests to where the champion of the registered model ``name`` has them by now; returns which went where.
 
-    A version has forgotten everything that any version before it forgot, so its promotion fulfils the requests of those as well. What
-    belongs to a version that was rejected, or made to follow another champion than there is now, is accepted again. Safe to repeat, and
-    to do in two processes at once.
+    A version has forgotten everything of its data set that any version before it forgot, so its promotion fulfils the requests of those
+    as well. What belongs to a version that was rejected, or made to follow another champion than there is now, is accepted again. Safe to
+    repeat, and to do in two processes at once.
     """
     events, moved = inbox.ledger.events(name), dict[str, list[str]]()
     ours = {entry.fact("version") for entry in inbox.entries()} - {""}
     for entry in inbox.entries("verified", "approved"):
         version = entry.fact("version")
+        if _model(version) != name:
+            continue
         promoted = _promotion_of(entry, events, name, ours)
         if promoted is not None:
             facts = {"version": f"{name}/{promoted.facts['version']}", "event": promoted.number}
@@ -40,7 +51,8 @@ def _promotion_of(entry: Entry, events: Sequence[Event], name: str, ours: set[st
     for event in events:
         version = f"{name}/{event.facts.get('version')}"
         fits = event.kind == MOVED and event.facts["why"] == "promotion" and event.number > verified
-        if fits and version in ours and _number(version) >= own:
+        about = event.facts.get("data", entry.data) in ("", entry.data)
+        if fits and about and version in ours and _number(version) >= own:
             return event
     return None
 
@@ -52,6 +64,10 @@ def _dropped(entry: Entry, version: str, events: Sequence[Event], name: str) -> 
     if entry.state == "verified" and (standing(events).version or "") != entry.fact("champion"):
         return "its model was made to follow another champion"
     return ""
+
+
+def _model(version: str) -> str:
+    return version.rpartition("/")[0]
 
 
 def _number(version: str) -> int:

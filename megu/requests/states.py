@@ -31,6 +31,10 @@ TRANSITIONS: Mapping[State | None, frozenset[State]] = {
 IN_FLIGHT: frozenset[State] = frozenset({"processing", "unlearned"})
 #: A model forgot it, so no later model may bring it back, and no version may serve that was trained on it.
 FORGOTTEN: frozenset[State] = frozenset({"unlearned", "verified", "approved", "promoted", "closed"})
+#: Fulfilled: what is asked again is answered with that.
+DONE: frozenset[State] = frozenset({"promoted", "closed"})
+#: Nothing was forgotten for it: what is asked again is a new request.
+DROPPED: frozenset[State] = frozenset({"rejected", "withdrawn"})
 OPEN: frozenset[State] = frozenset(STATES) - {"closed", "rejected", "withdrawn"}
 
 PREFIX = "request."

@@ -260,6 +260,19 @@ def test_a_folder_of_files_is_taken_in_and_a_wrong_file_holds_up_no_other(inbox:
     assert files.take(inbox, RequestParams(), TODAY) == []
 
 
+def test_a_file_with_a_request_that_is_fulfilled_is_set_aside_whole_with_the_reason(inbox: Inbox) -> None:
+    done = inbox.add(request(classes=("Bag",), basis="contract", requester="court")).id
+    for state in ("accepted", "processing", "unlearned", "verified", "approved", "promoted"):
+        inbox.move([done], state, {})  # type: ignore[arg-type]
+    text = "[{classes: Coat, basis: contract, requester: court}, {classes: Bag, basis: contract, requester: court}]"
+    put(inbox, "a.yaml", text)
+    (taken,) = files.take(inbox, RequestParams(), TODAY)
+    assert f"a.yaml: request 2 is fulfilled already: {done} is promoted since" in taken.refused
+    refused = inbox.project.root / "requests" / "refused"
+    assert ((refused / "a.yaml").read_text(), (refused / "a.yaml.why").read_text()) == (text, f"{taken.refused}\n")
+    assert [entry.id for entry in inbox.entries()] == [done]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -66,6 +66,17 @@ def test_what_is_wrong_is_said_without_the_value(client: TestClient, content: by
     assert "Anna" not in answer.text
 
 
+def test_what_is_fulfilled_is_answered_with_when_and_by_no_new_request(client: TestClient, inbox: Inbox) -> None:
+    one = client.post("/requests", json=BODY).json()["id"]
+    for state in ("accepted", "processing", "unlearned", "verified", "approved", "promoted", "closed"):
+        inbox.move([one], state, {})  # type: ignore[arg-type]
+    again = client.post("/requests", json=BODY)
+    assert again.status_code == 409
+    assert (again.json()["id"], again.json()["state"]) == (one, "closed")
+    assert again.json()["since"] == inbox.entry(one).events[-1].time
+    assert len(inbox.entries()) == 1
+
+
 def test_what_is_not_there_is_not_found(client: TestClient) -> None:
     assert client.get("/requests/r0").status_code == 404
 

@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 from data_fixtures import toy
 
 from megu.champions import MOVED
-from megu.config import parse
+from megu.config import load, parse
+from megu.data import arrays
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.lineage.commitments import commit_all, fingerprint
 from megu.lineage.index import Index, Row
 from megu.lineage.keys import Keys
 from megu.project import Project
-from megu.requests.batches import Attempt, Batch, Work
+from megu.requests.batches import Attempt, Batch, Work, batches
 from megu.requests.fulfilled import Known
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
 from megu.summary import Summary
 from tasks import processing
 
+LANE = processing.Lane("toy", parse({"data": {"name": "toy"}}), has=Known(toy()))
+
 
 @pytest.fixture
 def inbox(project: Project) -> Inbox:
+    project.params.write_text("data: {name: toy}\n")
     return Inbox(project)
 
 
+def request(name: str, **values: Any) -> Request:
+    return Request(classes=(name,), basis="contract", requester="internal", due="2026-12-24", **values)
+
+
 def accepted(inbox: Inbox, name: str) -> str:
-    added = inbox.add(Request(classes=(name,), basis="contract", requester="internal", due="2026-12-24")).id
+    added = inbox.add(request(name)).id
     inbox.judge(lambda target: ("", 1))
     return added
 
@@ -85,7 +95,7 @@ def test_what_a_killed_run_had_in_hand_is_accepted_again_once(inbox: Inbox, stat
 
 def test_a_batch_that_cannot_be_split_goes_back_with_a_reason_that_names_nobody(project: Project, inbox: Inbox) -> None:
     anna = accepted(inbox, "Anna Smith")
-    why = processing.fulfil(project, parse({}), inbox, Known(toy()), Batch("class", (anna,)), never)
+    why = processing.fulfil(project, LANE, inbox, Batch("class", (anna,)), never)
     assert why is not None
     assert "no class" in why
     assert "Anna" not in why
@@ -100,13 +110,13 @@ def test_a_batch_that_cannot_be_split_goes_back_with_a_reason_that_names_nobody(
 def test_a_batch_that_was_withdrawn_meanwhile_is_not_run(project: Project, inbox: Inbox) -> None:
     gone = accepted(inbox, "Shirt")
     inbox.withdraw(gone)
-    assert processing.fulfil(project, parse({}), inbox, Known(toy()), Batch("class", (gone,)), never) is None
+    assert processing.fulfil(project, LANE, inbox, Batch("class", (gone,)), never) is None
 
 
 def test_a_request_whose_private_file_is_gone_is_never_taken_for_fulfilled(project: Project, inbox: Inbox) -> None:
     lost, whole = accepted(inbox, "Shirt"), accepted(inbox, "Sandal")
     inbox.path(lost).unlink()
-    why = processing.fulfil(project, parse({}), inbox, Known(toy()), Batch("class", (lost, whole)), never)
+    why = processing.fulfil(project, LANE, inbox, Batch("class", (lost, whole)), never)
     assert why is not None
     assert f"the private file of {lost} is gone" in why
     assert [inbox.entry(request).state for request in (lost, whole)] == ["accepted", "accepted"]
@@ -118,7 +128,7 @@ def test_what_was_forgotten_stays_forgotten(project: Project, inbox: Inbox) -> N
         inbox.move([before], state, {"version": "megu/1"})  # type: ignore[arg-type]
     target = inbox.target(new)
     assert target is not None
-    assert processing.forget_set(project, "megu", inbox, Known(toy()), [target]).classes == ("Sandal", "Shirt")
+    assert processing.forget_set(project, LANE.config, inbox, Known(toy()), [target]).classes == ("Sandal", "Shirt")
 
 
 def test_what_a_promoted_version_forgot_without_a_request_stays_forgotten(project: Project, inbox: Inbox) -> None:
@@ -131,13 +141,120 @@ def test_what_a_promoted_version_forgot_without_a_request_stays_forgotten(projec
     index.add([Row(**{**blank, **made})])
     sandal = inbox.target(accepted(inbox, "Sandal"))
     assert sandal is not None
-    assert processing.forget_set(project, "megu", inbox, Known(data), [sandal]).classes == ("Sandal",)
+    assert processing.forget_set(project, LANE.config, inbox, Known(data), [sandal]).classes == ("Sandal",)
     project.ledger.append(MOVED, "megu", {"why": "promotion", "version": "1", "run_id": "r", "from": None})
-    assert processing.forget_set(project, "megu", inbox, Known(data), [sandal]) == ForgetParams(classes=("Sandal", "Shirt"))
+    assert processing.forget_set(project, LANE.config, inbox, Known(data), [sandal]) == ForgetParams(
+        classes=("Sandal", "Shirt")
+    )
     for path in project.keys.iterdir():
         path.unlink()
     with pytest.raises(MeguError, match="recorded under another key"):
-        processing.forget_set(project, "megu", inbox, Known(data), [sandal])
+        processing.forget_set(project, LANE.config, inbox, Known(data), [sandal])
+
+
+# --- a request and its data set ----------------------------------------------------------------------------------------------
+
+
+def stored(project: Project, name: str, classes: tuple[str, ...], champion: str = "") -> None:
+    """A tiny data set in the project; champion: a registered model that is of it."""
+    images = np.random.default_rng(len(classes)).integers(0, 256, (12, 4, 4, 1), dtype=np.uint8)
+    halves = (images[:9], np.arange(9) % len(classes)), (images[9:], np.arange(3) % len(classes))
+    arrays.save(project.data(name), name=name, classes=classes, train=halves[0], test=halves[1], source="", licence="")
+    if champion:
+        facts = {"why": "promotion", "version": "1", "run_id": "r", "from": None, "data": name}
+        project.ledger.append(MOVED, champion, facts)
+
+
+def configured(project: Project, text: str) -> Any:
+    project.params.write_text(text)
+    return load(project.params)
+
+
+def test_a_request_under_one_data_set_is_processed_on_it_whatever_is_configured_now(project: Project) -> None:
+    inbox, seen = Inbox(project), list[Any]()
+    for name, classes in (("a", ("cat", "dog", "cow")), ("b", ("car", "cat", "bus"))):
+        stored(project, name, classes)
+    configured(project, "data: {name: a}")
+    first = inbox.add(request("cat")).id
+    config = configured(project, "data: {name: b, per_class: 1}")
+    second = inbox.add(request("cat")).id
+
+    def carry_out(project: Project, config: Any, tags: Any) -> Summary:
+        seen.append((config.data.name, config.data.per_class, config.forget.classes))
+        raise RuntimeError("seen")
+
+    lanes = processing.lanes(project, config, inbox)
+    assert list(lanes) == ["b", "a"]
+    assert processing.judge(inbox, lanes) == (2, 0)
+    made = batches(processing.pending(inbox, lanes, 3), 500)
+    assert [(batch.data, batch.ids) for batch in made] == [("a", (first,)), ("b", (second,))]
+    for batch in made:
+        processing.fulfil(project, lanes[batch.data], inbox, batch, carry_out)
+    assert seen == [("a", None, ("cat",)), ("b", 1, ("cat",))]
+    assert [inbox.entry(name).fact("data") for name in (first, second)] == ["a", "b"]
+    assert lanes["a"].settings == ('data.name="a"', "data.per_class=null", 'registry.name="megu"')
+
+
+@pytest.mark.parametrize(
+    ("champion", "text", "model", "held"),
+    [
+        ("of-a", "data: {name: b}", "of-a", ""),
+        ("of-a", "{data: {name: b}, original: {weights: b.pt}}", "of-a", ""),  # the champion is what it starts from
+        ("", "{data: {name: b}, original: {weights: b.pt}}", "megu", "`original` is another's"),
+        ("", "data: {name: b}", "megu", ""),
+        ("megu", "data: {name: b}", "megu", ""),
+    ],
+)
+def test_a_request_starts_from_the_champion_of_its_data_set_or_waits(
+    project: Project, champion: str, text: str, model: str, held: str
+) -> None:
+    inbox = Inbox(project)
+    stored(project, "a", ("cat", "dog", "cow"), champion)
+    configured(project, "data: {name: a}")
+    one = inbox.add(request("cat")).id
+    inbox.judge(lambda target: ("", 3))
+    lane = processing.lanes(project, configured(project, text), inbox)["a"]
+    assert (lane.config.data.name, lane.config.registry.name) == ("a", model)
+    assert held in lane.held
+    assert bool(held) == bool(lane.held)
+    for _ in range(2):  # the reason is said once
+        assert [waits.id for waits in processing.pending(inbox, {"a": lane}, 3)] == ([] if held else [one])
+    entry = inbox.entry(one)
+    assert (entry.state, entry.failures, entry.reason) == ("accepted", 0, lane.held)
+    assert len(entry.events) == (3 if held else 2)
+
+
+def test_a_request_does_not_start_from_the_champion_of_another_data_set(project: Project) -> None:
+    inbox = Inbox(project)
+    stored(project, "a", ("cat", "dog", "cow"), "megu")
+    stored(project, "b", ("car", "bus", "van"))
+    config = configured(project, "data: {name: b}")
+    inbox.add(request("car"))
+    assert "the champion of megu is of a: set registry.name" in processing.lanes(project, config, inbox)["b"].held
+    assert processing.lanes(project, load(project.params, ["registry.name=b"]), inbox)["b"].held == ""
+
+
+def test_what_was_forgotten_of_another_data_set_is_not_looked_for_in_this_one(project: Project, inbox: Inbox) -> None:
+    stored(project, "other", ("Shirt", "Hat"))
+    other = inbox.add(request("Shirt", data="other")).id
+    inbox.judge(lambda target: ("", 1))
+    for state in ("processing", "unlearned", "verified", "approved", "promoted"):
+        inbox.move([other], state, {"version": "of-other/1"})  # type: ignore[arg-type]
+    new = inbox.target(accepted(inbox, "Sandal"))
+    assert new is not None
+    assert processing.forget_set(project, LANE.config, inbox, Known(toy()), [new]).classes == ("Sandal",)
+
+
+def test_a_data_set_that_is_away_holds_up_its_own_requests_only(project: Project, inbox: Inbox) -> None:
+    stored(project, "toy", ("Sandal", "Shirt", "Sneaker"))
+    stored(project, "gone", ("Shirt", "Hat"))
+    inbox.add(request("Shirt", data="gone"))
+    one = inbox.add(request("Shirt")).id
+    shutil.rmtree(project.data("gone"))
+    lanes = processing.lanes(project, load(project.params), inbox)
+    assert "no data set" in lanes["gone"].held
+    assert processing.judge(inbox, lanes) == (1, 0)
+    assert [waits.id for waits in processing.pending(inbox, lanes, 3)] == [one]
 
 
 def test_the_private_file_of_the_split_keeps_its_salt_while_the_requests_stay(project: Project) -> None:
