@@ -69,7 +69,7 @@ def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[
         ] = "",
         as_json: JsonOption = False,
     ) -> None:
-        """Take a request in; adding an open one again changes nothing. There is no free text: it could name a person, and the ledger keeps all."""
+        """Take a request in; adding an open one again changes nothing. No free text: it could name a person, and the ledger keeps all."""
         from megu.requests import files
 
         own = inbox()
