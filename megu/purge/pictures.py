@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import io
 import re
+import struct
+import warnings
+import zlib
 from base64 import b64decode
 from binascii import Error as BadBase64
 from collections.abc import Iterator
@@ -20,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.data.arrays import Images
+from megu.data.images import IMAGES
 from megu.purge.needles import Strings
+from megu.purge.unpack import Reader, in_words
 
 #: Mean difference in grey levels up to which two pictures are one: JPEG and resizing stay below, two images of one class seldom are.
 NEAR = 4.0
@@ -31,38 +36,88 @@ _ROWS, _SEEN = 4, 2
 #: Begin and width of the steps that grey levels are counted by.
 _BORDERS, _STEP = (0, 4), 8
 _SIGNS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|GIF8[79]a", re.DOTALL)
+#: How pictures begin whose signs are too short to be looked for anywhere.
+_OTHERS = re.compile(rb"BM....\0\0\0\0|II\*\0|MM\0\*|P[1-6][\s#]", re.DOTALL)
+#: Files that are pictures by their name, also of kinds that cannot be decoded here.
+SUFFIXES = IMAGES | {".avif", ".heic", ".heif", ".jp2", ".jxl", ".pbm"}
+#: What is tried: no kind that another program decodes.
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
+#: Pixels of a picture that is decoded, and of all frames of an animation; bounds memory and time.
+_PIXELS, _FRAMES = 1 << 26, 1 << 30
+_ORIENTATION = 0x0112
 _BASE64 = re.compile(rb"(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD)[A-Za-z0-9+/]{40,}={0,2}")
 
 
-def pictures_in(content: Any) -> Iterator[NDArray[np.uint8]]:
-    """Every picture inside some bytes, at any offset, plain or as base64 (a page's data URIs, a question to a labeler); (h, w, 3)."""
-    view = memoryview(content)
-    for match in _SIGNS.finditer(view):
-        if (found := _decoded(view[match.start() :])) is not None:
-            yield found
-    for match in _BASE64.finditer(view):
+@dataclass(frozen=True)
+class Undecoded:
+    """A picture that cannot be decoded, and may show anything. why: in a few words."""
+
+    why: str
+
+
+def pictures_in(content: memoryview, suffix: str = "") -> Iterator[NDArray[np.uint8] | Undecoded]:
+    """Every picture inside some bytes, one after the other: at any offset, plain or as base64 (a page's data URIs, a question to a labeler);
+    each of an animation; (h, w, 3). suffix: of the file's name, ".png".
+
+    What is a picture by its name, its beginning or as base64 and cannot be decoded is told. Further inside, the two or three bytes that a
+    picture begins with are there by chance.
+    """
+    begins = False
+    for match in _SIGNS.finditer(content):
+        begins = begins or not match.start()
+        for found in _decoded(content[match.start() :]):
+            if isinstance(found, np.ndarray) or not match.start():
+                yield found
+    if not begins and len(content) and (suffix in SUFFIXES or _OTHERS.match(content)):
+        for found in _decoded(content):
+            if isinstance(found, np.ndarray) or suffix in SUFFIXES:
+                yield found
+    for match in _BASE64.finditer(content):
         encoded = bytes(match.group())
         try:
-            found = _decoded(memoryview(b64decode(encoded[: len(encoded) // 4 * 4])))
-        except BadBase64:
-            continue
-        if found is not None:
-            yield found
+            decoded = b64decode(encoded[: len(encoded) // 4 * 4])
+        except BadBase64 as error:
+            yield Undecoded(in_words(error))
+        else:
+            yield from _decoded(memoryview(decoded))
 
 
-def whole(content: bytes) -> NDArray[np.uint8] | None:
-    """The picture that a file is, in any format that Pillow reads; None when it is none."""
-    return _decoded(memoryview(content))
+def _decoded(content: memoryview) -> Iterator[NDArray[np.uint8] | Undecoded]:
+    """The frames of a picture, as they are stored and as they are shown; one in memory at a time."""
+    from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
-
-def _decoded(content: memoryview) -> NDArray[np.uint8] | None:
-    from PIL import Image
-
+    Image.init()
+    formats, left = [name for name in _FORMATS if name in Image.OPEN], _FRAMES
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
-        return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BufferedReader(Reader(content)), formats=formats) as picture:
+                for frame in ImageSequence.Iterator(picture):
+                    size = frame.size[0] * frame.size[1]
+                    left -= size
+                    if size > _PIXELS or left < 0:
+                        raise ValueError("it has more pixels than are looked at")
+                    yield np.asarray(frame.convert("RGB"))
+                    if frame.getexif().get(_ORIENTATION, 1) != 1:
+                        yield np.asarray(ImageOps.exif_transpose(frame).convert("RGB"))
+    except UnidentifiedImageError:
+        yield Undecoded("no picture that can be decoded")
+    except (Image.DecompressionBombError, *_BAD) as error:  # type: ignore[misc]
+        yield Undecoded(in_words(error))
+
+
+#: What Pillow raises for broken pictures.
+_BAD: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+)
+_BAD += (OverflowError, MemoryError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)

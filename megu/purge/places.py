@@ -159,7 +159,8 @@ def unfinished(project: Project) -> bool:
 
 
 def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[tuple[str, Path]]:
-    """Every file of every surface that is on a disk of ours, each once. extra: folders elsewhere, with their surface."""
+    """Every file of every surface that is on a disk of ours, each once, and every folder that cannot be listed. extra: folders elsewhere, with
+    their surface."""
     folders = [(_surface, path) for _surface, path in ((CACHE, cache(project.root)), *extra)]
     folders += [(REMOTES, remote.folder) for remote in remotes(project.root) if remote.folder is not None]
     elsewhere = [(surface, path.resolve()) for surface, path in folders if path.is_dir()]
@@ -176,7 +177,8 @@ def _walk(folder: Path, project: Project) -> Iterator[Path]:
     passed = {project.keys.resolve()}
     if unfinished(project):  # what is left of one that has ended is looked at
         passed.add((project.home / JOURNAL).resolve())
-    for here, names, files in os.walk(folder, followlinks=folder.name == "data"):
+    closed: list[OSError] = []
+    for here, names, files in os.walk(folder, followlinks=folder.name == "data", onerror=closed.append):
         names[:] = sorted(name for name in names if name not in _PASSED and Path(here, name) not in passed)
         if Path(here) == project.root.resolve():
             linked = [
@@ -188,6 +190,7 @@ def _walk(folder: Path, project: Project) -> Iterator[Path]:
             path = Path(here, name)
             if path.is_file() and not path.is_symlink():
                 yield path
+    yield from (Path(error.filename) for error in closed if not isinstance(error, FileNotFoundError))
 
 
 def surface_of(project: Project, path: Path) -> str:

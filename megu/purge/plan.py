@@ -26,7 +26,7 @@ from megu.project import Project
 from megu.purge import erasures, places, policy
 from megu.purge.document import Covered, DataErased, Entry, Rows, is_name
 from megu.purge.params import PurgeParams
-from megu.purge.scan import Found, Scanner
+from megu.purge.scan import Found, Scanner, inspect
 from megu.purge.sought import Masks, Sought
 from megu.requests.inbox import Inbox
 from megu.requests.states import FORGOTTEN as FORGOTTEN_STATES
@@ -141,13 +141,15 @@ def make(
         ],
     )
     scanners = [Scanner(needles) for needles in found.needles()]
-    hits, digests = look(project, scanners, mlflow)
+    every_hit, digests = look(project, scanners, mlflow)
+    hits = {path: entry for path, entry in every_hit.items() if entry[1]}
     _data(project, plan, found)
     here = {digest for _, digest in digests.values()}
     gone = _derived(project, plan, found, every, runs, asked, mlflow, here)
     _requests(project, plan, found, hits)
     _files(project, plan, hits, digests, gone)
     _purged_before(project, plan, runs, hits, digests)
+    _doubts(project, plan, every_hit, digests)
     _kept(plan, runs)
     _unreachable(project, plan, mlflow)
     plan.looked = counted(scanners)
@@ -180,19 +182,19 @@ def elsewhere(mlflow: Tracked) -> list[tuple[str, Path]]:
 def look(
     project: Project, scanners: Sequence[Scanner], mlflow: Tracked
 ) -> tuple[dict[Path, tuple[str, Found]], dict[Path, tuple[str, str]]]:
-    """Every file in which something was found, with its surface; and the surface and SHA-256 of every file."""
+    """Every file in which something was found or that leaves a doubt, with its surface; and the surface and SHA-256 of every file that can be
+    read."""
     hits: dict[Path, tuple[str, Found]] = {}
     digests: dict[Path, tuple[str, str]] = {}
     for surface, path in places.files(project, elsewhere(mlflow)):
         try:
-            found = Found()
-            for scanner in scanners:
-                found |= scanner.file(path)
-            if found:
-                hits[path] = surface, found
-            digests[path] = surface, sha256_file(path)
+            found, digest = inspect(scanners, path)
         except FileNotFoundError:
             continue
+        if found or found.doubtful:
+            hits[path] = surface, found
+        if digest is not None:
+            digests[path] = surface, digest
     return hits, digests
 
 
@@ -449,9 +451,9 @@ def _purged_before(
     left = {entry.what: (entry, document) for document in documents for entry in document.purge.residual if entry.sha256}
     for path, (surface, digest) in digests.items():
         what = project.relative(path)
-        if what in known or path in hits or surface == places.DATA:
+        if what in known or path in hits:
             continue
-        if (document := anywhere.get(digest) or there.get((what, digest))) is not None:
+        if surface != places.DATA and (document := anywhere.get(digest) or there.get((what, digest))) is not None:
             why = f"was erased by the purge {document.seal[:12]}… and is back"
             if surface in (places.OTHERS, places.DOSSIERS):
                 plan.residual.append(_entry(surface, what, f"{why}: not megu's to take away", digest))
@@ -462,6 +464,18 @@ def _purged_before(
             changed = "" if digest == entry.sha256 else ", which has changed since, and nobody can look again"
             why = f"{entry.why.partition(_SAID)[0]}{_SAID} {document.seal[:12]}… found{changed}"
             plan.residual.append(_entry(surface, what, why, digest))
+
+
+def _doubts(
+    project: Project, plan: Plan, hits: Mapping[Path, tuple[str, Found]], digests: Mapping[Path, tuple[str, str]]
+) -> None:
+    """What may hold something of them and is not erased for a doubt: it is looked at again when all else is gone."""
+    decided = {action.what for action in plan.actions if action.kind == "file"} | {entry.what for entry in plan.residual}
+    for path, (surface, found) in hits.items():
+        what = project.relative(path)
+        if found.doubtful and what not in decided:
+            why = str(Found(suspected=found.suspected, unreadable=found.unreadable))
+            plan.residual.append(_entry(surface, what, why, digests.get(path, (surface, None))[1]))
 
 
 def _is_database(path: Path) -> bool:

@@ -155,12 +155,14 @@ def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflo
     hits, digests = plan.look(project, scanners, mlflow)
     erased = [Entry(surface=a.surface, what=a.what, sha256=a.sha256, why=a.why, until=None) for a in decided.actions]
     gone = {entry.sha256 for entry in erased if entry.sha256 is not None and entry.surface != places.RESULTS}
-    residual = list(decided.residual)
+    # Of a data set's files there are new versions.
+    residual = [entry for entry in decided.residual if entry.surface != places.DATA or entry.sha256 is None]
     known = {(entry.surface, entry.what) for entry in [*residual, *decided.retained]}
     for path, (surface, found) in hits.items():
         what = project.relative(path)
         if (surface, what) not in known:
-            residual.append(Entry(surface=surface, what=what, sha256=digests[path][1], why=str(found), until=None))
+            sha256 = digests.get(path, (surface, None))[1]
+            residual.append(Entry(surface=surface, what=what, sha256=sha256, why=str(found), until=None))
     for path, (surface, digest) in digests.items():
         if digest in gone and path not in hits and (surface, project.relative(path)) not in known:
             residual.append(

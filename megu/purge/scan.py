@@ -1,40 +1,53 @@
 """Search files of any kind for forgotten samples: bytes of their images, their ids, and their images in another form.
 
 Looked into: the file as it is; pictures anywhere in it, also as base64; the cells of a SQLite database, whose long values lie in pieces; and
-what gzip, zip (so ``.npz``) and tar have packed, to a depth of three. Not seen: what is encrypted, or packed in another way.
+what archives hold (`megu.purge.unpack`), to a depth of three. What cannot be read there is found too, as `Found.unreadable`: it may hold
+anything.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gzip
-import io
+import hashlib
 import mmap
 import sqlite3
-import tarfile
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from megu.data.arrays import Images
 from megu.purge.needles import Needles
-from megu.purge.pictures import Pictures, pictures_in, whole
-from megu.store import sha256_file
+from megu.purge.pictures import SUFFIXES, Pictures, pictures_in
+from megu.purge.unpack import Budget, in_words, is_archive, members
 
 _DEPTH = 3
 _SQLITE = b"SQLite format 3\0"
-_PICTURES = {".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+#: A database, its write-ahead log and its journal: long values lie in pieces in them.
+_PIECES = (_SQLITE, b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")
+#: The largest database inside an archive that is opened: it is held in memory.
+_DATABASE = 1 << 28
+_NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Found:
-    """What of the forgotten samples is in one place, each a set of numbers of them. pixels: their bytes. copies: in another form.
-    ids: their ids as text."""
+    """What of the forgotten samples is in one place, and what cannot be told of it.
+
+    Certain, each a set of numbers of samples: pixels: their bytes; copies: their images in another form; ids: their ids as text. A `Found` is
+    true when something is certain.
+
+    Doubtful: suspected: places in it that look like one of the images in another size. unreadable: parts of it that could not be read, and why;
+    "" before the colon is the whole. Where there is a doubt, nobody may say that nothing of them is there (`RESIDUAL`), and nothing is erased
+    for it.
+    """
 
     pixels: frozenset[int] = frozenset()
     copies: frozenset[int] = frozenset()
     ids: frozenset[int] = frozenset()
+    suspected: frozenset[str] = _NONE
+    unreadable: frozenset[str] = _NONE
 
     def __bool__(self) -> bool:
         return bool(self.pixels or self.copies or self.ids)
@@ -44,8 +57,13 @@ class Found:
         """Whether an image can be seen there; an id alone shows none."""
         return bool(self.pixels or self.copies)
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether something of them may be there all the same."""
+        return bool(self.suspected or self.unreadable)
+
     def __or__(self, other: Found) -> Found:
-        return Found(self.pixels | other.pixels, self.copies | other.copies, self.ids | other.ids)
+        return Found(*(getattr(self, name) | getattr(other, name) for name in self.__dataclass_fields__))
 
     def __str__(self) -> str:
         counts = {
@@ -53,7 +71,16 @@ class Found:
             "{} images in another form": self.copies,
             "the ids of {} samples": self.ids,
         }
-        return ", ".join(words.format(f"{len(numbers):,}") for words, numbers in counts.items() if numbers) or "nothing"
+        said = [words.format(f"{len(numbers):,}") for words, numbers in counts.items() if numbers]
+        said += [f"suspected: {_some(self.suspected)}"] if self.suspected else []
+        said += [f"unreadable: {_some(self.unreadable)}"] if self.unreadable else []
+        return ", ".join(said) or "nothing"
+
+
+def _some(parts: frozenset[str], most: int = 3) -> str:
+    """Some of them, and how many more there are."""
+    shown = sorted(parts)[:most]
+    return "; ".join(shown) + (f"; and {len(parts) - most} more" if len(parts) > most else "")
 
 
 @dataclass
@@ -64,7 +91,7 @@ class Scanner:
     files: int = 0
     size: int = 0
     _pictures: Pictures = field(init=False, repr=False)
-    _known: dict[str, Found] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[str, str], Found] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self._pictures = Pictures(self.needles.images)
@@ -73,94 +100,141 @@ class Scanner:
     def images(self) -> Images:
         return self.needles.images
 
-    def scan(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Found]]:
-        """Every file in which something was found. A file that vanishes meanwhile is passed over.
-
-        Raises ``OSError`` for one that cannot be read: it may hold anything.
-        """
-        for path in paths:
-            try:
-                if found := self.file(path):
-                    yield path, found
-            except FileNotFoundError:
-                continue
-
     def file(self, path: Path) -> Found:
-        size = path.stat().st_size
-        self.files += 1
-        self.size += size
-        if not size:
-            return Found()
-        digest = sha256_file(path)
-        if digest not in self._known:
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                self._known[digest] = self._in(memoryview(content), path.suffix.lower(), _DEPTH)
-            if self._starts(path, _SQLITE):
-                self._known[digest] |= self._in_cells(path)
-        return self._known[digest]
+        """What is in a file. Raises ``FileNotFoundError`` for one that vanishes; one that cannot be read is `Found.unreadable`."""
+        return inspect([self], path)[0]
 
     def content(self, content: bytes, suffix: str = "") -> Found:
-        """What is in some bytes."""
-        return self._in(memoryview(content), suffix, _DEPTH)
+        """What is in some bytes. suffix: of a file's name, ".png"."""
+        return self._in(memoryview(content), suffix, _DEPTH, Budget(len(content)))
 
-    def _in(self, content: memoryview, suffix: str, depth: int) -> Found:
-        pictures = list(pictures_in(content))
-        if suffix in _PICTURES and (opened := whole(bytes(content))) is not None:
-            pictures.append(opened)
-        copies = frozenset[int]().union(*(self._pictures.find(picture) for picture in pictures))
-        found = Found(frozenset(self.needles.pixels_in(content)), copies, frozenset(self.needles.ids_in(content)))
+    def mapped(self, path: Path, content: memoryview, digest: str) -> Found:
+        """What is in a file whose content and SHA-256 are at hand."""
+        self.files += 1
+        self.size += len(content)
+        suffix = _suffix(path.name)
+        if (digest, suffix) not in self._known:
+            found = self._in(content, suffix, _DEPTH, Budget(len(content)), nested=False)
+            if bytes(content[: len(_SQLITE)]) == _SQLITE:
+                found |= self._in_cells(lambda: _read_only(path))
+            self._known[digest, suffix] = found
+        return self._known[digest, suffix]
+
+    def _in(self, content: memoryview, suffix: str, depth: int, budget: Budget, nested: bool = True) -> Found:
+        copies, unreadable = set[int](), set[str]()
+        whole = not bytes(content[:16]).startswith(_PIECES)
+        for picture in pictures_in(content, suffix):
+            if isinstance(picture, np.ndarray):
+                copies |= self._pictures.find(picture)
+            elif whole:
+                unreadable.add(f": {picture.why}")
+        found = Found(
+            frozenset(self.needles.pixels_in(content)),
+            frozenset(copies),
+            frozenset(self.needles.ids_in(content)),
+            unreadable=frozenset(unreadable),
+        )
+        if nested and bytes(content[: len(_SQLITE)]) == _SQLITE:
+            found |= self._in_cells(lambda: _in_memory(content))
         if depth:
-            for inner in _unpacked(content):
-                found |= self._in(memoryview(inner), "", depth - 1)
-        content.release()
+            for member in members(content, budget):
+                inner = self._in(member.content, _suffix(member.name), depth - 1, budget)
+                if member.why:
+                    inner |= Found(unreadable=frozenset({f": {member.why}"}))
+                found |= _inside(member.name, inner)
+        elif is_archive(content):
+            found |= Found(unreadable=frozenset({f": packed more than {_DEPTH} deep"}))
         return found
 
-    def _in_cells(self, path: Path) -> Found:
-        found = Found()
-        for _, _, value in cells(path):
-            found |= self.content(value)
-        return found
+    def _in_cells(self, opening: Callable[[], sqlite3.Connection]) -> Found:
+        found, broken = Found(), set[str]()
+        for table, _, value in cells(opening, broken):
+            found |= _inside(table, self.content(value))
+        return found | Found(unreadable=frozenset(broken))
 
-    @staticmethod
-    def _starts(path: Path, head: bytes) -> bool:
+
+def inspect(scanners: Sequence[Scanner], path: Path) -> tuple[Found, str | None]:
+    """What all scanners find in a file, and its SHA-256; None where it, or a folder, cannot be read.
+
+    Raises ``FileNotFoundError`` for a file that vanishes.
+    """
+    try:
         with path.open("rb") as file:
-            return file.read(len(head)) == head
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if not file.seek(0, 2):
+                return Found(), digest
+            # Not closed by hand: it is when nobody looks into it any more.
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return Found(unreadable=frozenset({f": {in_words(error)}"})), None
+    found = Found()
+    for scanner in scanners:
+        found |= scanner.mapped(path, content, digest)
+    return found, digest
 
 
-def cells(database: Path, least: int = 32) -> Iterator[tuple[str, str, bytes]]:
-    """Table, column and content of every text or blob of a SQLite database that is long enough to hold an id."""
-    with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as opened:
-        opened.text_factory = bytes
-        tables = [name.decode() for (name,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in tables:
-            with contextlib.suppress(
-                sqlite3.OperationalError
-            ):  # a virtual table whose module is not here; its data are in others
-                cursor = opened.execute(f'SELECT * FROM "{table}"')
-                names = [column[0] for column in cursor.description]
-                for row in cursor:
-                    for name, value in zip(names, row, strict=True):
-                        if isinstance(value, bytes) and len(value) >= least:
-                            yield table, name, value
+def _suffix(name: str) -> str:
+    """The ending of a file's name by which it is known for a picture; of macOS's companions (``._a.png``) none."""
+    path = PurePosixPath(name)
+    suffix = path.suffix.lower()
+    return suffix if suffix in SUFFIXES and not path.name.startswith("._") else ""
 
 
-def _unpacked(content: memoryview) -> Iterator[bytes]:
-    """What an archive holds; nothing of what is none or is broken."""
-    head = bytes(content[:262])
-    with contextlib.suppress(
-        OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError
-    ):
-        if head[:2] == b"\x1f\x8b":
-            yield gzip.decompress(content)
-        elif head[:4] == b"PK\x03\x04":
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                for name in archive.namelist():
-                    yield archive.read(name)
-        elif head[257:262] == b"ustar":
-            with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-                for member in tar:
-                    if (opened := tar.extractfile(member)) is not None:
-                        yield opened.read()
+def _inside(name: str, found: Found) -> Found:
+    """What was found inside a part of something, its places told from outside."""
+    if not name or not found.doubtful:
+        return found
+    moved = [
+        frozenset(f"{name}{'' if part.startswith(':') else '/'}{part}" for part in parts)
+        for parts in (found.suspected, found.unreadable)
+    ]
+    return Found(found.pixels, found.copies, found.ids, *moved)
 
 
-__all__ = ["Found", "Scanner", "cells"]
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+
+
+def _in_memory(content: memoryview) -> sqlite3.Connection:
+    """A database that is no file. Raises ``sqlite3.Error`` for one that is too large."""
+    if len(content) > _DATABASE:
+        raise sqlite3.DataError("a database too large to be opened here")
+    whole = bytearray(content)
+    whole[18:20] = b"\1\1"  # one that keeps a journal beside itself would look for that file
+    opened = sqlite3.connect(":memory:")
+    opened.deserialize(whole)
+    return opened
+
+
+def cells(opening: Callable[[], sqlite3.Connection], broken: set[str], least: int = 32) -> Iterator[tuple[str, str, bytes]]:
+    """Table, column and content of every text or blob of a SQLite database that is long enough to hold an id.
+
+    broken: what cannot be read is put there, and why.
+    """
+    try:
+        with contextlib.closing(opening()) as opened:
+            opened.text_factory = bytes
+            tables = [name.decode() for (name,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            for table in tables:
+                yield from _cells_of(opened, table, broken, least)
+    except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+        broken.add(f": a database that cannot be read ({in_words(error)})")
+
+
+def _cells_of(opened: sqlite3.Connection, table: str, broken: set[str], least: int) -> Iterator[tuple[str, str, bytes]]:
+    quoted = table.replace('"', '""')
+    try:
+        cursor = opened.execute(f'SELECT * FROM "{quoted}"')
+        names = [column[0] for column in cursor.description]
+        for row in cursor:
+            for name, value in zip(names, row, strict=True):
+                if isinstance(value, bytes) and len(value) >= least:
+                    yield table, name, value
+    except sqlite3.Error as error:
+        if "no such module" not in str(error):  # a virtual table, whose data are in others
+            broken.add(f"{table}: cannot be read ({in_words(error)})")
+
+
+__all__ = ["Found", "Scanner", "cells", "inspect"]
