@@ -58,6 +58,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         "rejected": rejected,
         "batches": [{"batch": t.batch.id, "requests": len(t.batch.ids), "failed": t.reason} for t in work.tried],
         "stopped": work.stopped,
+        "outage": work.outage,
         "held": {lane.data: lane.held for lane in lanes.values() if lane.held},
         "approval": asked[0] if asked else None,
         "approvals": asked,

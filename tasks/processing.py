@@ -32,9 +32,10 @@ from megu.lineage.dossier import FORGOTTEN as FORGOTTEN_SET
 from megu.lineage.dossier import MAIN, Dossier, Gate
 from megu.lineage.index import Index
 from megu.lineage.keys import Keys
+from megu.outages import is_outage
 from megu.project import Project
 from megu.requests import datasets
-from megu.requests.batches import Batch, Pending, Work
+from megu.requests.batches import Away, Batch, Pending, Work
 from megu.requests.fulfilled import Known, Target
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.request import scrubbed
@@ -174,7 +175,8 @@ def known(project: Project, config: Config) -> Known:
 def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: CarryOut) -> str | None:
     """Have a batch forgotten, with everything forgotten before, and judge the model; returns why it failed, None when it did not.
 
-    A batch that the gate turns down did not fail, its requests did: they are put back, and no smaller batch is tried at once.
+    Raises `Away` when an outage ended it: then its requests are accepted as before, and none of them failed. A batch that the gate turns
+    down did not fail, its requests did: they are put back, and no smaller batch is tried at once.
     """
     config, has = lane.config, lane.has
     assert has is not None, "what is held is not processed"
@@ -197,7 +199,10 @@ def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: 
         made, verdict = sealed(project, summary)
     except Exception as error:
         why = scrubbed(f"{error}" if isinstance(error, MeguError) else f"{type(error).__name__}: {error}", _merged(targets))
-        inbox.move(batch.ids, "accepted", {"why": why})
+        away = is_outage(error)
+        inbox.move(batch.ids, "accepted", {"why": f"waits, an outage: {why}" if away else why})
+        if away:
+            raise Away(why) from error
         return why
     facts = {
         "batch": batch.id,

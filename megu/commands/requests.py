@@ -213,6 +213,10 @@ def _processing(
         print(f"{done['accepted']} accepted, {done['rejected']} rejected, {len(done['recovered'])} recovered")
         for batch in done["batches"]:
             print(f"batch {batch['batch']} of {batch['requests']}: {batch['failed'] or 'done'}")
+        if done["outage"]:
+            print(f"stopped by an outage, and what was not done waits as it was: {done['outage']}")
+        elif done["stopped"]:
+            print("stopped: a dozen batches failed in a row, so no request is blamed")
         for data, why in done["held"].items():
             print(f"the requests for {data or 'no known data set'} wait: {why}")
         for approval in done["approvals"] or [None]:

@@ -72,17 +72,25 @@ class Attempt:
 _ENOUGH = 12
 
 
+class Away(Exception):
+    """Raised by an attempt that an outage ended (`megu.outages`); says which. The batch is as it was before."""
+
+
 @dataclass(frozen=True)
 class Work:
-    """What came of the batches. tried: in order. stopped: the fault lies elsewhere, and what is not in ``tried`` was not begun."""
+    """What came of the batches. tried: in order. stopped: the fault lies elsewhere, and what is not in ``tried`` was not begun.
+
+    outage: what was away, empty when nothing was; nothing in the batch that met it failed.
+    """
 
     tried: Sequence[Attempt]
     stopped: bool
+    outage: str = ""
 
     @property
     def spoilt(self) -> dict[str, str]:
         """The requests that fail alone, with the reason; none when everything does."""
-        if self.stopped:
+        if self.stopped and not self.outage:
             return {}
         return {
             attempt.batch.ids[0]: attempt.reason for attempt in self.tried if attempt.reason and len(attempt.batch.ids) == 1
@@ -92,14 +100,18 @@ class Work:
 def work_through(queue: Iterable[Batch], attempt: Callable[[Batch], str | None]) -> Work:
     """Try every batch; of one that fails, its halves, so that what spoils it ends up alone and the others go through.
 
-    attempt: does a batch and returns why it failed, None when it did not. When a dozen fail with nothing that works between them, the
-    fault lies elsewhere (a server that is away), and it stops there.
+    attempt: does a batch and returns why it failed, None when it did not. When it raises `Away`, it stops there, and the batch and those
+    after it wait as they are. When a dozen fail with nothing that works between them, the fault lies elsewhere too, though nobody knows
+    where, and it stops as well.
     """
     waiting, tried = list(queue), list[Attempt]()
     failed = 0
     while waiting and failed < _ENOUGH:
         batch = waiting.pop(0)
-        tried.append(Attempt(batch, attempt(batch)))
+        try:
+            tried.append(Attempt(batch, attempt(batch)))
+        except Away as outage:
+            return Work(tried, stopped=True, outage=str(outage))
         failed = failed + 1 if tried[-1].reason else 0
         if tried[-1].reason and len(batch.ids) > 1:
             waiting[:0] = batch.halves()

@@ -19,7 +19,7 @@ from megu.errors import MeguError
 from megu.ledger import Event
 from megu.project import Project
 from megu.requests import files
-from megu.requests.batches import Batch, Pending, batches, work_through
+from megu.requests.batches import Away, Batch, Pending, batches, work_through
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request, RequestParams, identity, scrubbed
 from megu.requests.states import FORGOTTEN, STATES, TRANSITIONS, failures, refusal, state_of
@@ -350,6 +350,17 @@ def test_when_everything_fails_no_request_is_blamed() -> None:
     assert work.stopped
     assert work.spoilt == {}
     assert len(work.tried) < 20
+
+
+def test_an_outage_stops_the_work_and_spares_all_but_what_failed_alone_before_it() -> None:
+    def attempt(batch: Batch) -> str | None:
+        if batch.ids == ("r2",):
+            raise Away("no server")
+        return "spoilt" if "r0" in batch.ids else None
+
+    work = work_through([Batch("ids", (f"r{n}",)) for n in range(4)], attempt)
+    assert [made.batch.ids for made in work.tried] == [("r0",), ("r1",)]
+    assert (work.stopped, work.outage, work.spoilt) == (True, "no server", {"r0": "spoilt"})
 
 
 def test_a_thousand_requests_are_batched_in_under_two_seconds(inbox: Inbox) -> None:

@@ -24,7 +24,7 @@ from megu.lineage.commitments import commit_all, fingerprint
 from megu.lineage.index import Index, Row
 from megu.lineage.keys import Keys
 from megu.project import Project
-from megu.requests.batches import Attempt, Batch, Work, batches
+from megu.requests.batches import Attempt, Batch, Work, batches, work_through
 from megu.requests.fulfilled import Known
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
@@ -105,6 +105,24 @@ def test_a_batch_that_cannot_be_split_goes_back_with_a_reason_that_names_nobody(
     assert inbox.entry(anna).failures == 1
     processing.blame(inbox, Work([Attempt(Batch("class", (anna,)), why)], stopped=True))
     assert inbox.entry(anna).failures == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_an_outage_is_no_requests_fault_and_they_wait_as_they_were(project: Project, inbox: Inbox, count: int) -> None:
+    names = [inbox.add(request("Shirt", reference=f"DSR-{number}")).id for number in range(count)]
+    inbox.judge(lambda target: ("", 1))
+    tried = list[str]()
+
+    def away(*arguments: Any) -> Summary:
+        tried.append("once")
+        raise MeguError("the MLflow server does not answer", "start it") from ConnectionRefusedError()
+
+    work = work_through(batches(inbox.pending(3), 500), lambda batch: processing.fulfil(project, LANE, inbox, batch, away))
+    processing.blame(inbox, work)
+    assert (work.stopped, work.outage, tried) == (True, "the MLflow server does not answer: start it", ["once"])
+    for entry in map(inbox.entry, names):
+        assert (entry.state, entry.failures) == ("accepted", 0)
+        assert entry.reason == "waits, an outage: the MLflow server does not answer: start it"
 
 
 def test_a_batch_that_was_withdrawn_meanwhile_is_not_run(project: Project, inbox: Inbox) -> None:
