@@ -556,8 +556,9 @@ def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json
     from megu.terminal import print_plan
     from tasks.labeler import cost
 
-    kept = next(decision.hit for decision in decisions if decision.label == "labeling")
-    print_plan(decisions, cost(here, config, kept), as_json=as_json)
+    # Only some methods need a labeler: for the others nothing will be asked.
+    labeling = next((decision for decision in decisions if decision.label == "labeling"), None)
+    print_plan(decisions, cost(here, config, labeling.hit) if labeling else None, as_json=as_json)
 
 
 promotion.register(app, _project, _config)

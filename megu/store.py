@@ -156,6 +156,12 @@ class Store:
         except OSError:
             return False
 
+    def find(self, kind: str, sha256: str) -> Ref | None:
+        """The reference of a file that is there by its hash; None when it is not, or not as it was."""
+        path = self.path(Ref(kind, sha256, 0))
+        ref = Ref(kind, sha256, path.stat().st_size) if path.is_file() else None
+        return ref if ref and self.holds(ref) else None
+
     def checked(self, ref: Ref) -> Path:
         """The path of a file that has just been hashed. Raises `Missing`."""
         if not self.holds(ref):

@@ -60,7 +60,7 @@ def train_original(project: Project, config: Config, out: Path) -> None:
     with joined(config.device) as device:
         if device.type == "cuda":
             compute_deterministically(config.deterministic)
-        data = arrays.load(project.data(config.data.name))
+        data = arrays.limited(arrays.load(project.data(config.data.name)), config.data.per_class)
         images = ImageSet.from_partition(data.train, data.mean, data.std, device)
         info = ModelInfo.of(config.train.arch, data.num_classes, images.shape)
         own = world()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from megu.lineage.keys import Keys, signer
 from megu.methods import code, lookup
 from megu.project import Project
 from megu.stages import Code
-from megu.store import Ref
+from megu.store import Ref, canonical_json, writing
 from megu.weights import OTHER_KINDS, read_state
 
 
@@ -108,12 +109,34 @@ def given_weights(project: Project, config: Config) -> Ref | None:
             raise MeguError(f"original.weights: there is no file {named}", "name a safetensors file, relative to the project")
         read_state(path)  # says what is wrong with a file that is none
         return _kept(project, path)
-    if registered:
-        from megu import tracking
+    return _fetched(project, registered) if registered else None
 
+
+def _fetched(project: Project, name: str) -> Ref | None:
+    """The weights of a model that MLflow has, fetched once for what the name stands for now."""
+    from megu import tracking
+
+    identity, digest = tracking.identity(name, home=project.home)
+    notes = project.home / "originals.json"
+    if digest:
+        known = project.store.find("safetensors", digest)
+    else:
+        known = project.store.find(*found) if (found := _noted(notes).get(identity)) else None
+    if known is None:
         with tempfile.TemporaryDirectory() as folder:
-            return _kept(project, tracking.fetch_model(registered, Path(folder), home=project.home))
-    return None
+            known = _kept(project, tracking.fetch_model(name, Path(folder), home=project.home))
+        if identity and not digest:
+            with writing(notes) as temporary:
+                temporary.write_bytes(canonical_json({**_noted(notes), identity: [known.kind, known.sha256]}))
+    return known
+
+
+def _noted(path: Path) -> dict[str, tuple[str, str]]:
+    """Which weights a model of MLflow's had when it was fetched; nothing where the file is not whole."""
+    try:
+        return {str(name): (str(kind), str(digest)) for name, (kind, digest) in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _kept(project: Project, path: Path) -> Ref:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from megu import cli
+from megu.methods import METHODS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -156,6 +157,18 @@ def test_a_fresh_project_has_everything_to_run(root: Path, capsys: pytest.Captur
     assert [stage["cache"] for stage in stages] == ["miss"] * len(stages)
     assert stages[0]["why"] == "never run before"
     assert not (root / "data").exists()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_can_be_planned_with_a_labeler_or_without(
+    method: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["explain"], ["run", "--dry-run"]):
+        assert call(*command, "--json", "--set", f"unlearn.method={method}") == 0
+        found = json.loads(capsys.readouterr().out)
+        labeled = any(stage["name"] == "labeling" for stage in found["stages"])
+        assert labeled == ("perturbing" in METHODS[method].needs)
+        assert found["labeling"] is None, "the prototype labeler asks nobody"
 
 
 @pytest.mark.parametrize("command", ["run", "label"])

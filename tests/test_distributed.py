@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import images
 
-from megu import train_distributed
+from megu import config, train_distributed
 from megu.data import arrays
 from megu.data.arrays import save
 from megu.data.tensors import ImageSet
@@ -21,7 +22,7 @@ from megu.errors import MeguError
 from megu.models import build
 from megu.project import Project
 from megu.training import TrainParams, fit, train
-from megu.weights import load_model
+from megu.weights import digest, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 # No batch norm, and steps large enough to be told from rounding.
@@ -85,6 +86,18 @@ def test_two_processes_come_to_the_weights_of_one(toy: Project, tmp_path: Path) 
 
     # bfloat16 products round otherwise in half a batch; a gradient of half of the batch would be some 50% off.
     assert between(found, single) < 0.03 * between(single, start)
+
+
+def test_the_limit_of_the_data_set_holds_here_too(toy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_distributed, "joined", lambda device: nullcontext(CPU))
+    asked = config.load(
+        toy.params, ["data.name=toy", "data.per_class=3", "device=cpu", "train.arch=vit-tiny", "train.epochs=1"]
+    )
+    train_distributed.train_original(toy, asked, tmp_path / "limited.safetensors")
+    data = arrays.limited(arrays.load(toy.data("toy")), 3)
+    alone = train(ImageSet.from_partition(data.train, data.mean, data.std, CPU), asked.train, 4, asked.seed)
+    assert len(data.train) == 12
+    assert digest(load_model(tmp_path / "limited.safetensors")[0]) == digest(alone)
 
 
 def test_what_goes_wrong_is_one_line(toy: Project, tmp_path: Path) -> None:

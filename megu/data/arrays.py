@@ -77,6 +77,7 @@ class Dataset:
     fine: the names of the finer classes that ``Partition.fine`` counts, where ``classes`` are superclasses; else None.
     resized, reduced, left_out: see `Facts`.
     mean, std: per channel, of the train images scaled to [0, 1], rounded to 4 digits.
+    limit: of each class the training images that are left (`limited`); None for the whole set.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Dataset:
     resized: str = ""
     reduced: str = ""
     left_out: tuple[str, ...] = ()
+    limit: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -417,7 +419,7 @@ def limited(dataset: Dataset, per_class: int | None) -> Dataset:
     rank = np.arange(len(order)) - starts[np.searchsorted(classes, train.labels[order])]
     chosen = np.sort(order[rank < per_class])
     kept = {name: entry[chosen] for name, entry in vars(train).items() if isinstance(entry, np.ndarray)}
-    return replace(dataset, train=replace(train, **kept))
+    return replace(dataset, train=replace(train, **kept), limit=per_class)
 
 
 @contextmanager

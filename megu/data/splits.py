@@ -189,7 +189,7 @@ def ids_of_files(dataset: Dataset, files: Sequence[str]) -> list[str]:
     if unknown := [file for file in files if file not in found]:
         tested = {} if dataset.test.names is None else {name.decode() for name in dataset.test.names.tolist()}
         in_test = any(name in tested for name in _names(unknown[0]))
-        where = "in its test split, which no model was trained on" if in_test else "not in it"
+        where = "in its test split, which no model was trained on" if in_test else _absent(dataset)
         raise MeguError(
             f"forget.files: {len(unknown)} of {len(files)} are not training images of {dataset.name!r}; {unknown[0]!r} is {where}",
             "write class/file or train/class/file, as the images were added",
@@ -223,13 +223,18 @@ def _folder(file: str) -> str:
     return SPLIT_FOLDERS.get(parts[-3], "train") if len(parts) > 2 else "train"
 
 
+def _absent(dataset: Dataset) -> str:
+    """Where a sample is that the data set does not have."""
+    return "not in it" if dataset.limit is None else f"not among the {dataset.limit} of each class that data.per_class leaves"
+
+
 def _with_ids(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.bool_]:
     """Mask (N,) of the training images with these ids: every copy of an image goes, or the copy would remember it."""
     wanted = np.array([identifier.encode("ascii", "replace") for identifier in ids])
     unknown = [identifier for identifier, known in zip(ids, np.isin(wanted, dataset.train.ids), strict=True) if not known]
     if unknown:
         in_test = bool(np.isin(unknown[0].encode("ascii", "replace"), dataset.test.ids))
-        where = "in its test split, which no model was trained on" if in_test else "not in it"
+        where = "in its test split, which no model was trained on" if in_test else _absent(dataset)
         raise MeguError(
             f"forget.ids: {len(unknown)} of {len(ids)} are not training images of {dataset.name!r}; {unknown[0]!r} is {where}",
             "ids are the 32 hex characters of data/<name>/train_ids.npy",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megu.errors import MeguError
 from megu.gate import GateParams, judge
 from megu.lineage import format1
 from megu.lineage.case import JSON, Case, Check, differences, summed
@@ -53,6 +54,7 @@ def facts(case: Case) -> Check:
         pairs |= {
             f"data {key}": (getattr(dossier.data, key), data.values[key]) for key in ("name", "dvc_hash", "source", "licence")
         }
+        pairs["data per_class"] = (dossier.per_class, data.values.get("per_class"))
     if (split := case.record("split")) is not None:
         pairs["split"] = (dossier.scope.split, split.files["positions"]["sha256"])
         pairs["scenario"] = (dossier.scope.scenario, split.values["scenario"])
@@ -121,7 +123,7 @@ def commitments(case: Case) -> Check:
     if positions is None or ids is None:
         return Check(name, None, "the data set or the split is not here to make them again")
     if (purged := _purged(case)) is not None:
-        return _commitments_after(case, key, ids, positions, purged)
+        return _commitments_after(case, key, positions, purged)
     forget = [bytes(value) for value in ids[positions["forget"]]]
     retain = [bytes(value) for value in ids[positions["retain"]]]
     wrong = [] if commit_all(key, forget) == case.opened.forgotten else ["they are not those to the forgotten samples"]
@@ -142,19 +144,26 @@ def _purged(case: Case) -> list[DataErased] | None:
     return steps if folder.is_dir() and vars(dvc_pins.hash_dir(folder)) == steps[-1].after else None
 
 
-def _commitments_after(case: Case, key: bytes, ids: Any, positions: Any, purged: list[DataErased]) -> Check:
+def _commitments_after(case: Case, key: bytes, positions: Any, purged: list[DataErased]) -> Check:
     """`commitments`, where rows of the data set are gone: those that are here are what they should be, and with the commitments to those
-    that are gone they make up the old data set; the retain set was recomputed by the purge before it erased them."""
+    that are gone they make up the old data set; the retain set was recomputed by the purge before it erased them.
+
+    Of a run that saw a part of each class (`Dossier.per_class`) the positions count that part, which cannot be told again: every forgotten
+    sample has to be here or among the rows that are gone.
+    """
     from megu.purge.erasures import kept_positions, makes_up
 
-    name, scope = "commitments", case.dossier.scope
+    name, scope, ids = "commitments", case.dossier.scope, _ids(case, whole=True)
     assert case.erasures is not None
-    here, gone = kept_positions(positions["forget"], purged)
     known = {commitment for entry in purged for commitment in entry.train.each()}
-    recorded = case.opened.forgotten
-    parts = {recorded[start : start + SIZE] for start in range(0, len(recorded), SIZE)}
-    wrong = []
-    if parts - known != {commit(key, bytes(value)) for value in ids[here]} - known:
+    parts, wrong = _each(case.opened.forgotten), []
+    if case.dossier.per_class is None:
+        here, gone = kept_positions(positions["forget"], purged)
+        as_recorded = parts - known == {commit(key, bytes(value)) for value in ids[here]} - known
+    else:
+        gone = len(parts & known)
+        as_recorded = parts <= known | {commit(key, bytes(value)) for value in ids}
+    if not as_recorded:
         wrong.append("they are not those to the forgotten samples")
     if not makes_up(key, ids, purged):
         wrong.append("what is here and what was erased are not together the data set of the run")
@@ -167,15 +176,21 @@ def _commitments_after(case: Case, key: bytes, ids: Any, positions: Any, purged:
     return summed(name, wrong, ["the retain set was not recomputed before rows of it were erased"], said)
 
 
-def _ids(case: Case) -> Any:
-    """The ids of the training images, where the data set is here; None where it is not."""
-    import numpy as np
+def _each(commitments: bytes) -> set[bytes]:
+    return {commitments[start : start + SIZE] for start in range(0, len(commitments), SIZE)}
 
-    path = case.project.data(case.dossier.data.name) / "train_ids.npy" if case.project else None
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path else None
-    except (OSError, ValueError, EOFError):
+
+def _ids(case: Case, *, whole: bool = False) -> Any:
+    """The ids of the training images that the run saw (whole: of all there are), where the data set is here; None where it is not."""
+    from megu.data import arrays
+
+    if case.project is None:
         return None
+    try:
+        loaded = arrays.load(case.project.data(case.dossier.data.name))
+    except MeguError:
+        return None
+    return arrays.limited(loaded, None if whole else case.dossier.per_class).train.ids
 
 
 def files(case: Case) -> Check:
@@ -296,11 +311,18 @@ def index(case: Case) -> Check:
             wrong.append(f"its {what} set has changed")
     key, ids = Keys(case.project.keys).commitment_key(), _ids(case)
     if key is not None and ids is not None and not wrong and (purged := _purged(case)) is not None:
-        from megu.purge.erasures import makes_up
+        from megu.purge.erasures import before, makes_up
 
-        if row.trained != purged[0].trained or not makes_up(key, ids, purged):
+        ids = _ids(case, whole=True)
+        if case.dossier.per_class is None:
+            as_recorded = row.trained == purged[0].trained
+        else:
+            as_recorded = _each(kept.path(row.trained).read_bytes()) <= _each(before(key, ids, purged))
+        if not as_recorded or not makes_up(key, ids, purged):
             wrong.append("its training set is not what is here and what was erased")
     elif key is not None and ids is not None and not wrong and sha256(commit_all(key, (bytes(i) for i in ids))) != row.trained:
         data_moved = data(case).holds is not True
-        (missing if data_moved else wrong).append("its training set is not that of the data set")
+        (missing if data_moved else wrong).append(
+            "its training set is not that of the data set as the run saw it (`megu lineage index` makes it again)"
+        )
     return summed("index", wrong, missing, "which samples this run saw is indexed")

@@ -196,6 +196,12 @@ class Dossier:
     previous: Previous | None
     tracked: Tracked
 
+    @property
+    def per_class(self) -> int | None:
+        """Of each class the training images that the run saw (`megu.data.arrays.limited`); None for all, and where none is recorded."""
+        found = (self.parameters.get("data") or {}).get("per_class")
+        return found if isinstance(found, int) else None
+
     def to_bytes(self) -> bytes:
         """Canonical JSON: what is hashed and signed."""
         return canonical_json(asdict(self))

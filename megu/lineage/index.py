@@ -72,7 +72,8 @@ class Index:
         return name
 
     def trained(self, data: str, key: str, make: Callable[[], bytes]) -> str:
-        """The set of all training images of a version of a data set, made at the first use. data: its DVC hash."""
+        """The set of all training images of a version of a data set, made at the first use. data: its DVC hash, and the limit where a run
+        saw a part of it only."""
         with self._open() as opened:
             known = opened.execute("SELECT name FROM data WHERE data = ? AND key = ?", (data, key)).fetchone()
             if known and self.path(known[0]).is_file():

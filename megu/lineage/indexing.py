@@ -51,8 +51,14 @@ def add(project: Project, dossier: Dossier, seal: str, forgotten: bytes) -> None
         from megu.purge import erasures
 
         folder = project.data(dossier.data.name)
-        now, ids = pins.hash_dir(folder, project.root), arrays.load(folder).train.ids
+        now, loaded = pins.hash_dir(folder, project.root), arrays.limited(arrays.load(folder), dossier.per_class)
+        ids = loaded.train.ids
         purged = erasures.load(project, {}, own_key(project), dossier.run.mlflow_run_id, True).data(dossier.data.dvc_hash)
+        if purged and loaded.limit is not None:
+            raise MeguError(
+                "it saw a part of its data set only, and nobody can tell any more which of the erased images were in it",
+                "put .megu/lineage back from a backup",
+            )
         if purged and purged[-1].after == vars(now) and erasures.makes_up(key, ids, purged):
             return erasures.before(key, ids, purged)
         if now.md5 != dossier.data.dvc_hash:
@@ -60,7 +66,8 @@ def add(project: Project, dossier: Dossier, seal: str, forgotten: bytes) -> None
         return commit_all(key, (bytes(value) for value in ids))
 
     index.put(forgotten)
-    index.add([row_of(dossier, seal, index.trained(dossier.data.dvc_hash, dossier.scope.key, make))])
+    view = dossier.data.dvc_hash + ("" if dossier.per_class is None else f" per_class={dossier.per_class}")
+    index.add([row_of(dossier, seal, index.trained(view, dossier.scope.key, make))])
 
 
 def rebuild(project: Project) -> tuple[int, list[str]]:

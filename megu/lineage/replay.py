@@ -78,13 +78,14 @@ def _erased(case: Case, name: str) -> Check | None:
 
 
 def _dataset(case: Case) -> Dataset | None:
+    """The data set as the run saw it; None where it is not here as it was."""
     from megu.data import arrays, pins
 
     assert case.project is not None
     folder = case.project.data(case.dossier.data.name)
     if not folder.is_dir() or pins.hash_dir(folder).md5 != case.dossier.data.dvc_hash:
         return None
-    return arrays.load(folder)
+    return arrays.limited(arrays.load(folder), case.dossier.per_class)
 
 
 def _answers(case: Case, weights: Ref, dataset: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:

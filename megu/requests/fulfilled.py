@@ -34,6 +34,11 @@ class Known:
             self.positions.setdefault(identifier.decode(), []).append(position)
         self.tested = {identifier.decode() for identifier in dataset.test.ids.tolist()}
 
+    @property
+    def _of_what(self) -> str:
+        limit = self.dataset.limit
+        return "the data set" if limit is None else f"the data set as data.per_class leaves it ({limit} of each class)"
+
     def fault(self, target: Target) -> tuple[str, int]:
         """Why a request cannot be, empty when it can, and how many training images it is. The reason names nothing: the ledger has it."""
         if target["classes"]:
@@ -46,12 +51,12 @@ class Known:
             ids = {*target["ids"], *ids_of_files(self.dataset, target["files"])}
         except MeguError:
             named = "" if self.dataset.train.names is not None else ": it did not come as files"
-            return f"not all {len(target['files'])} files are training images of the data set{named}", 0
+            return f"not all {len(target['files'])} files are training images of {self._of_what}{named}", 0
         unknown = ids - set(self.positions)
         if unknown:
             tested = len(unknown & self.tested)
             where = f", {tested} of them are test images, which no model was trained on" if tested else ""
-            return f"{len(unknown)} of {len(ids)} ids are not training images of the data set{where}", 0
+            return f"{len(unknown)} of {len(ids)} ids are not training images of {self._of_what}{where}", 0
         gone = [position for identifier in ids for position in self.positions[identifier]]
         left = self.labels - Counter(self.dataset.train.labels[gone].tolist())
         if len(left) < len(self.labels):

@@ -270,4 +270,11 @@ def fetch_model(name: str, folder: Path, *, home: Path) -> Path:
     return fetch_weights(name, folder, home=home)
 
 
-__all__: Sequence[str] = ["Run", "client", "closing", "fetch_model", "flat", "uri"]
+def identity(name: str, *, home: Path) -> tuple[str, str | None]:
+    """See `megu.tracking.registry.identity`."""
+    from megu.tracking import registry
+
+    return registry.identity(name, home=home)
+
+
+__all__: Sequence[str] = ["Run", "client", "closing", "fetch_model", "flat", "identity", "uri"]

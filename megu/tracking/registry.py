@@ -173,6 +173,31 @@ def serve(connected: MlflowClient, uri: str, images: NDArray[np.uint8]) -> NDArr
 
 
 @answered
+def identity(uri: str, *, home: Path) -> tuple[str, str | None]:
+    """What ``uri`` (as for `fetch_weights`) names at present, without fetching it: an identity that no other weights get, empty where MLflow
+    has none, and the SHA-256 of the weights where megu registered them.
+
+    Raises `MeguError` when there is no such version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    connected = client(home)
+    logged = re.fullmatch(r"runs:/([^/]+)/(.+)", uri)
+    if logged is None:
+        entry = find_version(connected, uri)
+        made = f"models:/{entry.name}/{entry.version} of {entry.creation_timestamp}"
+        return f"{made} in {connected.tracking_uri}", entry.tags.get(DIGEST_TAG)
+    try:
+        outputs = connected.get_run(logged[1]).outputs
+        models = [connected.get_logged_model(output.model_id) for output in (outputs.model_outputs if outputs else ())]
+    except MlflowException:
+        return "", None  # `fetch_weights` says what is wrong
+    own = [model for model in models if model.name == logged[2]]
+    newest = max(own, key=lambda model: model.creation_timestamp, default=None)
+    return (f"{newest.model_id} in {connected.tracking_uri}" if newest else ""), None
+
+
+@answered
 def fetch_weights(uri: str, folder: Path, *, home: Path) -> Path:
     """Copy the weights of a model into ``folder``: a registered version (``models:/name/3``, ``models:/name@alias``) or a model that
     a run logged (``runs:/<run id>/<name>``).

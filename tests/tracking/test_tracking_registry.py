@@ -14,6 +14,7 @@ import torch
 
 from megu.errors import MeguError
 from megu.models import MODELS, build
+from megu.project import Project
 from megu.store import sha256_file
 from megu.tracking import Run, fetch_model
 from megu.tracking.registry import DIGEST_TAG, Serving, Version, register
@@ -283,6 +284,38 @@ def test_a_pickled_model_is_not_loaded(run: Run, home: Path, tmp_path: Path) -> 
     assert "pt2" in raised.value.fix
     with pytest.raises(MeguError, match="holds no weights"):
         fetch_model(f"runs:/{run.id}/nothing", tmp_path / "none", home=home)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_original_is_fetched_once_for_what_its_name_stands_for(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: bool
+) -> None:
+    from megu import config, tracking
+    from tasks.inputs import given_weights
+
+    project, fetched = Project(home.parent), list[str]()
+    uri = log_plainly(run, "pt2") if plain else "models:/once@challenger"
+    first = None if plain else put(run, weights(tmp_path, 21), "once")
+
+    def counted(name: str, folder: Path, *, home: Path) -> Path:
+        fetched.append(name)
+        return fetch_model(name, folder, home=home)
+
+    monkeypatch.setattr(tracking, "fetch_model", counted)
+    asked = config.parse({"original": {"model": uri}})
+    found = [given_weights(project, asked) for _ in range(3)]
+    assert found[0] is not None
+    assert found == [found[0]] * 3
+    assert fetched == [uri]
+    project.store.path(found[0]).unlink()
+    assert given_weights(project, asked) == found[0], "what a purge took from the store is fetched again"
+    assert fetched == [uri] * 2
+    if not plain:  # the name stands for another version now
+        assert put(run, weights(tmp_path, 22), "once") != first
+        assert given_weights(project, asked) not in (None, found[0])
+        assert fetched == [uri] * 3
 
 
 @pytest.mark.parametrize("name", ["a/b", "a:b"])
