@@ -21,6 +21,7 @@ from shlex import quote
 
 from megu import git, services
 from megu.errors import MeguError
+from megu.scope import RequestScope
 
 _PYTHON = (3, 11)
 _FREE = 2 * 10**9
@@ -339,7 +340,7 @@ def _params(root: Path) -> Check:
         loaded = config.load(path)
     except MeguError as error:
         return Check("params.yaml", False, error.what, error.fix)
-    what = ", ".join(loaded.forget.classes) if loaded.forget.scenario in ("class", "subclass") else loaded.forget.scenario
+    what = RequestScope.of(vars(loaded.forget))
     return Check("params.yaml", True, f"forget {what} of {loaded.data.name} with {loaded.unlearn.method}, seed {loaded.seed}")
 
 

@@ -25,11 +25,11 @@ Evaluation = Mapping[str, Any]
 class GateParams:
     """What the comparison with the retrain allows, in points (accuracies and attacks are in percent).
 
-    forget_margin: accuracy on forgotten images (test and training) above the retrain's. retain_drop: accuracy on retained test images
-    under it; class_drop: the same for each class alone. mia_band: the entropy attack's score above or below it: too many still
-    recognised, or so few that the forgetting itself shows. attack_margin: forgotten samples that the shadow attack finds at 1%
-    false alarms, above the retrain's; without that attack nothing is asked, unless attack_required. min_seeds: retrains of
-    different seeds (``reference.repeats``).
+    forget_margin: accuracy on forgotten images (test, training, and single ones beside classes) above the retrain's. retain_drop:
+    accuracy on retained test images under it; class_drop: the same for each class alone. mia_band: the entropy attack's score above or
+    below it: too many still recognised, or so few that the forgetting itself shows. attack_margin: forgotten samples that the shadow
+    attack finds at 1% false alarms, above the retrain's; without that attack nothing is asked, unless attack_required. min_seeds: retrains
+    of different seeds (``reference.repeats``).
     """
 
     __pydantic_config__ = STRICT
@@ -97,6 +97,15 @@ class Verdict:
         """Why it fails, a reason a rule."""
         return [rule.reason for rule in self.rules if rule.holds is False]
 
+    @property
+    def still_known(self) -> bool:
+        """Whether it fails because what was to be forgotten is known still."""
+        forgotten = [rule for rule in self.rules if rule.rule.startswith("forgotten") or rule.rule in ("MIA", "shadow attack")]
+        return any(
+            rule.holds is False and None not in (rule.value, rule.high) and float(rule.value or 0) > float(rule.high or 0)
+            for rule in forgotten
+        )
+
 
 def judge(evaluation: Evaluation, params: GateParams, *, champion: str | None) -> Verdict:
     """Apply every rule.
@@ -104,7 +113,7 @@ def judge(evaluation: Evaluation, params: GateParams, *, champion: str | None) -
     evaluation: the values of the evaluation stage (`tasks.evaluation`), as a dossier keeps them. champion: the version that holds the
     alias now; None without one.
     """
-    rules = [rule(evaluation, params) for rule in RULES]
+    rules = [found for rule in RULES if (found := rule(evaluation, params)) is not None]
     if any(rule.holds is False for rule in rules):
         return Verdict(decision="fail", rules=rules)
     return Verdict(decision="pass" if champion else "needs a person", rules=rules)
@@ -132,7 +141,17 @@ def seeds(evaluation: Evaluation, params: GateParams) -> RuleResult:
     )
 
 
+def on_training(evaluation: Evaluation) -> bool:
+    """Whether Af is, for want of test images of what was forgotten, the accuracy on the forgotten training images. Evaluations of older
+    versions do not say (`megu.evaluation.AF_ON`)."""
+    return evaluation.get("Af_on") == "train"
+
+
 def forgotten_test(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """Without a test image of what was forgotten nothing is held to this; its training images are judged in any case."""
+    if on_training(evaluation):
+        why = "there are no test images of it; judged by its training images alone"
+        return RuleResult(rule="forgotten, test", holds=None, value=None, low=None, high=None, reason=why)
     return bounded(
         evaluation, "forgotten, test", "Af", above=params.forget_margin, reason=_says("NOT forgotten", "as the retrain has it")
     )
@@ -146,6 +165,14 @@ def forgotten_train(evaluation: Evaluation, params: GateParams) -> RuleResult:
         above=params.forget_margin,
         reason=_says("training images NOT forgotten", "as the retrain has it"),
     )
+
+
+def forgotten_single(evaluation: Evaluation, params: GateParams) -> RuleResult | None:
+    """The single samples of a request that names whole classes too: the classes, with many more images, would hide them. None of others."""
+    if not any("Af_single" in _marks(evaluation, name) for name in ("unlearned", "reference")):
+        return None
+    said = _says("single images NOT forgotten", "as the retrain has it")
+    return bounded(evaluation, "forgotten, single images", "Af_single", above=params.forget_margin, reason=said)
 
 
 def retained(evaluation: Evaluation, params: GateParams) -> RuleResult:
@@ -203,11 +230,13 @@ def attack(evaluation: Evaluation, params: GateParams) -> RuleResult:
     return bounded(evaluation, "shadow attack", "RMIA_TPR_1", above=params.attack_margin, reason=reason)
 
 
-RULES: Sequence[Callable[[Evaluation, GateParams], RuleResult]] = (
+#: None of a rule that an evaluation has nothing for.
+RULES: Sequence[Callable[[Evaluation, GateParams], RuleResult | None]] = (
     evidence_is_there,
     seeds,
     forgotten_test,
     forgotten_train,
+    forgotten_single,
     retained,
     classes,
     membership,

@@ -42,7 +42,8 @@ class StageSummary:
 class Summary:
     """A finished run. metrics, original and reference are in percent, entropies in nats; reference is the mean over the
     retrains and None when there was none; spread has the 95% interval when there were at least two; comparison is to the first
-    retrain (`megu.evaluation.compared`); champion is the version that the gate took the model to follow."""
+    retrain (`megu.evaluation.compared`); af_on is "train" where Af is, for want of test images, of the forgotten training images; champion
+    is the version that the gate took the model to follow; advice is what to try where it has not forgotten."""
 
     headline: str
     stages: Sequence[StageSummary]
@@ -52,6 +53,8 @@ class Summary:
     spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     comparison: Mapping[str, float | None] = field(default_factory=dict)
     gap: float | None = None
+    af_on: str = "test"
+    advice: str = ""
     gate: Verdict | None = None
     champion: str | None = None
     time_share: float | None = None
@@ -74,6 +77,8 @@ class Summary:
             "reference_spread": {name: dict(entry) for name, entry in self.spread.items()},
             "comparison": dict(self.comparison),
             "gap": self.gap,
+            "Af_on": self.af_on,
+            "advice": self.advice or None,
             "gate": asdict(self.gate) if self.gate else None,
             "champion": self.champion,
             "time_share": self.time_share,

@@ -30,17 +30,18 @@ def evaluate(
 
     loaded = kept.dataset(project, data)
     positions = kept.forget_split(project, split)
+    fine = None if loaded.train.fine is None or loaded.test.fine is None else (loaded.train.fine, loaded.test.fine)
     witnesses = [Shadow(**project.store.arrays(shadow.files["shadow"])) for shadow in shadows]
     arrays: dict[str, Any] = {}
 
     def mark(said: Any, name: str | None, steps: dict[str, Any]) -> evaluation.Score:
         """name: under which the distributions are kept; None where they are not."""
         asked = (said["train_logits"], loaded.train.labels, said["test_logits"], loaded.test.labels, positions)
-        found = evaluation.score(*asked, loaded.num_classes)
+        found = evaluation.score(*asked, loaded.num_classes, loaded.train.fine)
         metrics = {**found.metrics, **steps}
         drawn: dict[str, dict[str, Any]] = {"confidence": found.confidence, "entropy": found.entropy}
         if witnesses:
-            attacked = audit(*asked, witnesses)
+            attacked = audit(*asked, witnesses, fine)
             metrics |= attacked.metrics
             drawn["rmia"] = {"forget": attacked.forget, "test": attacked.test}
         if name:
@@ -55,7 +56,7 @@ def evaluate(
     steps = [0, *(entry.values["steps"] for entry in relearned)] if relearned else []
     times = [{"relearn_steps": count} for count in steps] or [{}] * len(answers)
     scores = [mark(*entry) for entry in zip(answers, names, times, strict=True)]
-    values: dict[str, Any] = {"classes": list(loaded.classes)} | {
+    values: dict[str, Any] = {"classes": list(loaded.classes), evaluation.AF_ON: evaluation.measured_on(positions)} | {
         name: {"metrics": found.metrics, "per_class": found.per_class}
         for name, found in zip(("original", "unlearned"), scores, strict=False)
     }
@@ -94,7 +95,8 @@ def against(scores: list[Any], answers: list[Any], forget: Any) -> dict[str, Any
 
 def say(result: Result) -> str:
     marks = result.values["unlearned"]["metrics"]
-    return f"Af {marks['Af']:.1f}%, Ar {marks['Ar']:.1f}%" if marks["Af"] is not None and marks["Ar"] is not None else ""
+    on = " (training images)" if result.values["Af_on"] == "train" else ""
+    return f"Af {marks['Af']:.1f}%{on}, Ar {marks['Ar']:.1f}%" if marks["Af"] is not None and marks["Ar"] is not None else ""
 
 
 EVALUATION = Stage("evaluation", "Compare before, after and retrain", evaluate, say)

@@ -24,10 +24,11 @@ from megu.gate import judge
 from megu.lineage import graph
 from megu.lineage.commitments import hidden_parts
 from megu.lineage.dossier import Gate, sha256
-from megu.methods import lookup
+from megu.methods import METHODS, lookup
 from megu.progress import stages
 from megu.project import Project
 from megu.report.data import ReportData
+from megu.scope import RequestScope
 from megu.stages import Device, Result
 from megu.store import canonical_json, writing
 from megu.summary import SPENT, StageSummary, Summary
@@ -73,14 +74,7 @@ def begin(project: Project, config: Config, tags: Mapping[str, str] | None = Non
 
 def request_in_words(config: Config) -> str:
     """What is to be forgotten, in a few words."""
-    forget = config.forget
-    if forget.scenario in ("class", "subclass"):
-        return ", ".join(forget.classes)
-    if forget.scenario == "random":
-        return f"{forget.count} random images"
-    listed = len(forget.ids) + len(forget.files)
-    named = [*forget.classes, *forget.subclasses] if forget.scenario == "mixed" else []
-    return ", ".join([*named, *([f"{listed} images"] if listed else [])])
+    return str(RequestScope.of(vars(config.forget)))
 
 
 def named(config: Config) -> bool:
@@ -114,6 +108,9 @@ def record_mlflow(
             "dvc.data": data.values["dvc_hash"],
             "split.sha256": split.files["positions"].sha256,
             **({"gate": summary.gate.decision} if summary.gate else {}),
+            "Af.on": "test images"
+            if summary.af_on == "test"
+            else "forgotten training images (there are no test images of them)",
             "split.through_dvc": str(split.notes["through_dvc"]).lower(),
             **labeler_tags(config, results.get("labeling")),
             **{f"origin_run_id.{label}": origin for label, origin in origins.items()},
@@ -259,6 +256,8 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
         spread=values.get("spread", {}),
         comparison=comparison,
         gap=comparison.get("gap"),
+        af_on=values["Af_on"],
+        advice=way_out(config.unlearn.method) if verdict.still_known else "",
         gate=verdict,
         champion=champion,
         time_share=time_share(executor),
@@ -266,6 +265,18 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
         mlflow_url=run.url(live.mlflow),
         prefect_flow_run_id=flow_run.get_id() or "",
         prefect_url=prefect_url(project) if live.prefect_ui else None,
+    )
+
+
+def way_out(method: str) -> str:
+    """What to try where a method has not forgotten: its own parameters, another method, and the one that forgets for certain."""
+    harder, others = lookup(method).harder, [name for name in METHODS if name not in (method, "retrain")]
+    later = [*METHODS][[*METHODS].index(method) + 1 :] if method in METHODS else []
+    following = next((name for name in later if name in others), others[0])
+    own = f"{harder} (--set); " if harder else ""
+    return (
+        f"To forget more: {own}or take the next method, --set unlearn.method={following}; `megu bench FILE` compares them on your data, "
+        "and unlearn.method=retrain forgets exactly, for the price of a training."
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megu.gate import RULES, GateParams, Verdict, judge
+from megu.gate import GateParams, Verdict, judge
 
 BOUNDED = ("Af", "Af_train", "Ar", "MIA", "RMIA_TPR_1")
 
@@ -48,6 +48,35 @@ def test_good_evidence_passes_and_every_rule_says_value_bounds_and_reason() -> N
         "shadow attack": (1.5, None, 6.5),
     }
     assert all(rule.reason for rule in verdict.rules)
+
+
+def test_without_test_images_the_training_images_alone_are_judged_and_it_is_said() -> None:
+    values = evaluation({"Af": 40.0}, Af_on="train")  # as it is measured then: what Af_train is
+    (rule,) = (rule for rule in judge(values, GateParams(), champion="1").rules if rule.rule == "forgotten, test")
+    assert (rule.holds, rule.value) == (None, None)
+    assert "no test images" in rule.reason
+    assert failing(values) == {}
+    assert failing(evaluation({"Af_train": 40.0}, Af_on="train")) == {"forgotten, train": "training images NOT forgotten"}
+    assert (
+        failing(evaluation({"Af": 40.0}, Af_on="test"))
+        == failing(evaluation({"Af": 40.0}))
+        == {"forgotten, test": "NOT forgotten"}
+    )
+
+
+def test_single_images_beside_classes_are_judged_alone() -> None:
+    values = evaluation({"Af_single": 80.0})
+    values["reference"]["metrics"] = {**values["reference"]["metrics"], "Af_single": 60.0}
+    assert failing(values) == {"forgotten, single images": "single images NOT forgotten"}
+    assert failing(values, forget_margin=20) == {}
+    assert failing(evaluation({"Af_single": 80.0}))["forgotten, single images"].startswith("not measured")
+
+
+def test_a_way_out_is_named_where_something_is_known_still_and_only_there() -> None:
+    assert judge(evaluation({"Af": 40.0}), GateParams(), champion="1").still_known
+    assert judge(evaluation({"MIA": 90.0}), GateParams(), champion="1").still_known
+    for values in (evaluation(), evaluation({"MIA": 1.0}), evaluation({"Ar": 10.0}), evaluation({"Af": None})):
+        assert not judge(values, GateParams(), champion="1").still_known
 
 
 def test_the_first_model_is_never_passed_without_a_person() -> None:
@@ -120,7 +149,7 @@ def test_without_a_retrain_everything_that_needs_one_fails() -> None:
     found = failing(values)
     assert found["evidence"] == "not measured: reference"
     assert found["seeds"] == "only 0 retrains"
-    assert set(found) == {judge(values, GateParams(), champion="1").rules[k].rule for k in range(len(RULES))}
+    assert set(found) == {rule.rule for rule in judge(values, GateParams(), champion="1").rules}
     assert judge({}, GateParams(), champion="1").decision == "fail"
 
 

@@ -11,6 +11,7 @@ from megu.bench.config import Bench
 from megu.config import Config
 from megu.errors import MeguError
 from megu.methods import names
+from megu.scope import RequestScope
 
 #: The method whose result is the reference's by construction: it has a row, but no cell that would train it a second time.
 RETRAIN = "retrain"
@@ -116,9 +117,6 @@ def _cell(bench: Bench, variant: Variant, target: Mapping[str, Any], seed: int, 
 
 def target_name(config: Config) -> str:
     """What a cell forgets, in a few words."""
-    forget = config.forget
-    if forget.scenario in ("class", "subclass"):
-        return " + ".join(forget.classes)
-    if forget.scenario == "random":
-        return f"{forget.count} random"
-    return f"{len(forget.ids) + len(getattr(forget, 'files', ()))} images"
+    scope = RequestScope.of(vars(config.forget))
+    single = [f"{scope.samples} {'random' if scope.drawn else 'images'}"] if scope.samples else []
+    return " + ".join([*scope.names, *single])

@@ -20,9 +20,9 @@ CAPTIONS = {
 }
 
 NOTES = """\
-- `Ar`, `Af`: accuracy on test images of the retained and of the forgotten classes (random and id requests: whole test set, forgotten
-  training images). `MIA`: share of the forgotten training images that the entropy attack calls members. The right value of each is the
-  retrain's; a low MIA is not success in itself.
+- `Ar`, `Af`: accuracy on test images of the retained and of the forgotten classes (random and id requests, and classes without test
+  images: whole test set, forgotten training images). `MIA`: share of the forgotten training images that the entropy attack calls members.
+  The right value of each is the retrain's; a low MIA is not success in itself.
 - `gap`: mean absolute difference to the retrain of the same seed over Ar, Af and MIA, in points. `ToW` (1 is best) and `JS` (nats, on the
   forgotten training images) compare with that retrain too.
 - ± is half of the 95% t interval over the n runs. The gap of the row *true retrain* is that between retrains of different seeds (all pairs,

@@ -18,6 +18,7 @@ from megu.lineage.reading import Found
 from megu.lineage.verify import Report
 from megu.purge import document
 from megu.report.words import number
+from megu.scope import RequestScope
 
 JSON = Any
 
@@ -125,31 +126,40 @@ def _lead(dossier: Dossier, state: str) -> str:
 
 def _what(dossier: Dossier) -> str:
     """What was to be forgotten, so that it fits into a sentence."""
-    scope, words = dossier.scope, dossier.request["words"]
-    if scope.scenario in ("class", "subclass"):
-        return f"all {scope.forget:,} images of “{words}” that it had been trained on"
-    return f"{scope.forget:,} single {'image' if scope.forget == 1 else 'images'} that it had been trained on"
+    count, asked = dossier.scope.forget, RequestScope.of(dossier.request)
+    named, single = ", ".join(asked.names), f"single {'image' if asked.samples == 1 else 'images'}"
+    if not asked.samples:
+        return f"all {count:,} images of “{named}” that it had been trained on"
+    if asked.names:
+        return f"{count:,} images that it had been trained on, all of “{named}” and {asked.samples:,} {single}"
+    return f"{count:,} single {'image' if count == 1 else 'images'} that it had been trained on"
 
 
 def _asked(dossier: Dossier) -> dict[str, str]:
-    scope = dossier.scope
-    kinds = {
-        "class": "a whole class",
-        "subclass": "a part of a class",
-        "random": "images drawn at random",
-        "ids": "single images",
-    }
-    words = str(dossier.request["words"])
-    named = f"{kinds.get(scope.scenario, scope.scenario)}: {words}" if scope.scenario in ("class", "subclass") else words
-    version = model(dossier)
+    scope, version = dossier.scope, model(dossier)
     return {
-        "Asked to forget": named,
+        "Asked to forget": _named(RequestScope.of(dossier.request), str(dossier.request["words"])),
         "Images concerned": f"{scope.forget:,} of {scope.forget + scope.retain:,} training images",
         "Data set": dossier.data.name,
         "Begun": _day(began(dossier)),
         "Finished": _day(ended(dossier)),
         "Model": f"{version[0]}, version {version[1]}" if version else "not registered",
     }
+
+
+def _named(asked: RequestScope, words: str) -> str:
+    """What was asked for, each kind by its own name."""
+    if not asked.names:
+        return words
+    kinds = [
+        f"{one if len(names) == 1 else more}: {', '.join(names)}"
+        for one, more, names in (
+            ("a whole class", "whole classes", asked.classes),
+            ("a part of a class", "parts of classes", asked.subclasses),
+        )
+        if names
+    ]
+    return "; ".join([*kinds, *([f"single images: {asked.samples:,}"] if asked.samples else [])])
 
 
 def _done(dossier: Dossier) -> Iterator[str]:
@@ -171,14 +181,23 @@ def _done(dossier: Dossier) -> Iterator[str]:
 
 def _measures(dossier: Dossier) -> Iterator[Measure]:
     yield Measure("What was to be forgotten: how much of it is recognised", _of_each(dossier, "Af"), _reading(dossier))
+    if single := _of_each(dossier, "Af_single"):
+        alone = "The single images themselves, apart from the classes. The second bar should be where the third is."
+        yield Measure("The single images: how many of them are recognised", single, alone)
     kept = "Images of everything else that are new to every model. The second bar should not be shorter than the others."
     yield Measure("Everything else: how much of it is recognised", _of_each(dossier, "Ar"), kept)
 
 
 def _reading(dossier: Dossier) -> str:
-    """How to read the bars of what was forgotten."""
-    whole = dossier.scope.scenario in ("class", "subclass")
-    shown = "New images of what was forgotten." if whole else "The forgotten images themselves."
+    """How to read the bars of what was forgotten: of new images where there are some, which single images have not."""
+    asked, new = RequestScope.of(dossier.request), dossier.scope.test_forget > 0
+    whole = new or not asked.samples
+    if new:
+        shown = f"New images of “{', '.join(asked.names)}”." if asked.samples else "New images of what was forgotten."
+    else:
+        shown = "The forgotten images themselves" + (
+            "." if asked.samples else ": there are no new images of what was forgotten."
+        )
     if dossier.evidence.evaluation.get("reference") is None:
         return f"{shown} Without a model that never saw them nobody can say where the second bar should be."
     why = "" if whole else "; a model that never saw them gets many of them right all the same, as it does with any new image"
@@ -187,7 +206,8 @@ def _reading(dossier: Dossier) -> str:
 
 def _of_each(dossier: Dossier, metric: str) -> list[float | None]:
     evaluation = dossier.evidence.evaluation
-    return [evaluation[name]["metrics"].get(metric) for name in ("original", "unlearned", "reference") if evaluation.get(name)]
+    models = [evaluation[name]["metrics"] for name in ("original", "unlearned", "reference") if evaluation.get(name)]
+    return [metrics.get(metric) for metrics in models] if any(metric in metrics for metrics in models) else []
 
 
 def _attack(dossier: Dossier) -> str:

@@ -23,6 +23,7 @@ from megu.data.arrays import Dataset, atomic_folder, limited, load, write_array,
 from megu.data.images import IMAGES, SPLIT_FOLDERS
 from megu.errors import MeguError
 from megu.params import STRICT, check
+from megu.scope import RequestScope
 
 Positions = NDArray[np.int64]
 Scenario = Literal["class", "subclass", "random", "ids", "mixed"]
@@ -97,24 +98,26 @@ def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit
     """
     forget, test_forget = np.zeros(len(dataset.train), dtype=bool), np.zeros(len(dataset.test), dtype=bool)
     whole: tuple[int, ...] = ()
-    for kind, asked in _by_class(params):
+    scope = RequestScope.of(vars(params))
+    for kind, asked in (("class", scope.classes), ("subclass", scope.subclasses)):
+        if not asked:
+            continue
         names, train, test = _labels(dataset, kind)
         chosen = tuple(sorted({class_index(names, name, dataset.name) for name in asked}))
         forget |= np.isin(train, chosen)
         test_forget |= np.isin(test, chosen)
         whole = chosen if kind == "class" else whole
-    if params.scenario == "random":
-        forget |= _with_ids(dataset, _draw(dataset, params.count, seed))
-    elif params.scenario in ("ids", "mixed") and (ids := [*params.ids, *ids_of_files(dataset, params.files)]):
-        forget |= _with_ids(dataset, ids)
+    if scope.drawn:
+        forget |= _with_ids(dataset, _draw(dataset, scope.samples, seed))
+    elif scope.samples:
+        forget |= _with_ids(dataset, [*params.ids, *ids_of_files(dataset, params.files)])
     if not forget.any():
         raise MeguError(f"the request forgets no training image of {dataset.name!r}", "name classes that have training images")
     if forget.all():
         raise MeguError(
             f"the request forgets all {len(forget)} training images of {dataset.name!r}", "leave something to retain"
         )
-    if params.scenario != "class":
-        _check_no_class_is_emptied(dataset, forget, whole)
+    _check_no_class_is_emptied(dataset, forget, whole)
     return ForgetSplit(
         scenario=params.scenario,
         classes=whole,
@@ -125,16 +128,9 @@ def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit
     )
 
 
-def _by_class(params: ForgetParams) -> list[tuple[str, tuple[str, ...]]]:
-    """The class names that a request has, each with what counts them."""
-    if params.scenario == "mixed":
-        return [(kind, names) for kind, names in (("class", params.classes), ("subclass", params.subclasses)) if names]
-    return [(params.scenario, params.classes)] if params.scenario in ("class", "subclass") else []
-
-
-def _labels(dataset: Dataset, scenario: str) -> tuple[Sequence[str], Positions, Positions]:
+def _labels(dataset: Dataset, kind: str) -> tuple[Sequence[str], Positions, Positions]:
     """The names that a request by class may use, and the labels that count them in train and test."""
-    if scenario == "class":
+    if kind == "class":
         return dataset.classes, dataset.train.labels, dataset.test.labels
     if dataset.fine is None or dataset.train.fine is None or dataset.test.fine is None:
         has = "is labelled by its finer classes" if dataset.coarse else "has no superclasses"

@@ -25,14 +25,17 @@ Floats = NDArray[np.float64]
 
 #: The metrics whose mean absolute difference to the retrain is the headline.
 HEADLINE = ("Ar", "Af", "MIA")
+#: Of the values of an evaluation, where it says what `measured_on` gives. Evaluations of older versions do not say it.
+AF_ON = "Af_on"
 
 
 @dataclass(frozen=True)
 class Score:
     """One model's marks.
 
-    metrics: Ar, Af (test images; for random and ids requests Af is on the forgotten training images and Ar on the whole test
-    set), Ar_train, Af_train, test_accuracy, MIA, MIA_SVM in percent; entropy_forget, entropy_retain, entropy_test in nats (means).
+    metrics: Ar, Af (test images; where what is forgotten has none, Af is on the forgotten training images: `measured_on`), Ar_train,
+    Af_train, test_accuracy, MIA, MIA_SVM in percent; entropy_forget, entropy_retain, entropy_test in nats (means). Where single samples are
+    forgotten beside whole classes, Af_single is Af_train of these samples alone, which the classes would outnumber.
     per_class: test accuracy by class in percent, NaN for a class without test images.
     confidence, entropy: float32 per sample, of the groups "forget" and "retain" (training) and "test", as the attack sees them.
     """
@@ -50,8 +53,12 @@ def score(
     test_labels: NDArray[Any],
     split: ForgetSplit,
     num_classes: int,
+    fine: NDArray[Any] | None = None,
 ) -> Score:
-    """Mark a model by what it answers. Logits (N, K) and labels (N,) of the whole training and test split."""
+    """Mark a model by what it answers. Logits (N, K) and labels (N,) of the whole training and test split.
+
+    fine: the finer labels (N,) of the training split, where the data set has some.
+    """
     right_train = train_logits.argmax(1) == train_labels
     right_test = test_logits.argmax(1) == test_labels
     probabilities = {
@@ -61,6 +68,7 @@ def score(
     }
     entropy = {name: entropies(p) for name, p in probabilities.items()}
     af_train = percent(right_train[split.forget])
+    single = single_samples(split.forget, train_labels, fine)
     metrics = {
         "Ar": percent(right_test[split.test_retain]),
         "Af": percent(right_test[split.test_forget]) if len(split.test_forget) else af_train,
@@ -71,12 +79,29 @@ def score(
         "MIA_SVM": members_called(entropy["retain"], entropy["test"], entropy["forget"], svm),
         **{f"entropy_{name}": float(values.mean()) for name, values in entropy.items()},
     }
+    if 0 < len(single) < len(split.forget):
+        metrics["Af_single"] = percent(right_train[single])
     return Score(
         metrics=metrics,
         per_class=[percent(right_test[test_labels == k]) for k in range(num_classes)],
         confidence={name: p.max(axis=1).astype(np.float32) for name, p in probabilities.items()},
         entropy={name: values.astype(np.float32) for name, values in entropy.items()},
     )
+
+
+def measured_on(split: ForgetSplit) -> str:
+    """The images that Af is the accuracy on: "test", or "train" where what is forgotten has no test images."""
+    return "test" if len(split.test_forget) else "train"
+
+
+def single_samples(forget: NDArray[Any], labels: NDArray[Any], fine: NDArray[Any] | None) -> NDArray[Any]:
+    """The forgotten training samples whose class, and finer class where there is one, has others that stay; positions, ascending."""
+    chosen = np.asarray(forget)
+    for names in (labels, fine):
+        if names is not None:
+            left = np.bincount(names) - np.bincount(np.asarray(names)[forget], minlength=int(np.max(names)) + 1)
+            chosen = chosen[left[np.asarray(names)[chosen]] > 0]
+    return chosen
 
 
 def percent(right: NDArray[np.bool_]) -> float:

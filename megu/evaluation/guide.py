@@ -54,6 +54,12 @@ METRICS = {
         "The samples of the request themselves, whether or not the rest of their class is forgotten.",
         brief=True,
     ),
+    "Af_single": Metric(
+        "forgotten, single images",
+        "%",
+        "the retrain's",
+        "Of a request for classes and single images together: the single ones alone, which the classes outnumber.",
+    ),
     "Ar_train": Metric(
         "retained, train", "%", "the retrain's", "What was learned from the rest must stay learned.", brief=True
     ),
@@ -83,7 +89,8 @@ METRICS = {
         "shadow attack (RMIA): AUC",
         "",
         "the retrain's, about 0.5",
-        "Forgotten training samples against test samples of the same class, each compared with shadow models that never saw it. A retrain "
+        "Forgotten training samples against test samples of the same class, class by class, each compared with shadow models that never saw "
+        "it. A retrain "
         "saw neither. Above it: still recognised as members. Below it: pushed under the unseen ones, which shows too.",
     ),
     "RMIA_TPR_1": Metric(
@@ -130,3 +137,8 @@ METRICS = {
         "The same on the whole test set: what users of the model meet.",
     ),
 }
+
+
+def title(name: str, *, on_training: bool) -> str:
+    """A metric's title. on_training: Af is of the forgotten training images, for want of test images (`megu.gate.on_training`)."""
+    return "Af: forgotten, train (no test)" if name == "Af" and on_training else METRICS[name].title

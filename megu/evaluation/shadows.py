@@ -9,10 +9,12 @@ shadow answers, which takes dozens of shadows; RMIA compares with their mean and
 one set serves every method and every request. They come in pairs of complementary halves: each training sample is new to exactly
 one of a pair.
 
-*Populations.* "Members": the forgotten training samples. "Non-members": the test samples of the same class or sub-class (for random and
-ids requests: of the classes that the forgotten samples have). Both together are the attack's population z: a class's own samples,
-because to a network that has lost the class every sample of it is less likely than any sample of another, and all would tie; both
-groups, because each is in turn ranked among the same z.
+*Populations.* "Members": the forgotten training samples. "Non-members": the test samples of the same classes (of the finer classes, where
+the data set has some), whatever the request names: it may name a class and single samples of another together. Each class is a
+population z of its own, members and non-members of it: to a network that has lost a class every sample of it is less likely than any
+sample of another, so samples of different classes would be told apart by their class alone; both groups, because each is in turn ranked
+among the same z. The ranks of all classes are then one distribution for each group. Forgotten samples of a class without test samples
+are left out.
 
 *The score.* For each sample, with p the softmax probability of its true label:
 
@@ -126,15 +128,17 @@ def audit(
     test_labels: NDArray[Any],
     split: ForgetSplit,
     shadows: Sequence[Shadow],
+    fine: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> Audit:
     """The attack on one model (see the module). Logits (N, K) and labels (N,) of the whole training and test split.
 
-    Without a test sample of the forgotten classes nothing can be said, and every metric is NaN.
+    fine: the finer labels of both, where the data set has some. Without a test sample of the forgotten classes nothing can be said, and
+    every metric is NaN.
     """
+    train_kinds, test_kinds = (np.asarray(kinds) for kinds in fine or (train_labels, test_labels))
     forget = np.asarray(split.forget)
-    same = np.asarray(split.test_forget)
-    if not len(same):
-        same = np.flatnonzero(np.isin(test_labels, np.unique(train_labels[forget])))
+    forget = forget[np.isin(train_kinds[forget], test_kinds)]
+    same = np.flatnonzero(np.isin(test_kinds, train_kinds[forget]))
     if not len(same):
         nothing = np.empty(0)
         return Audit(dict.fromkeys(("RMIA_AUC", "RMIA_TPR_1", "RMIA_TPR_01"), float("nan")), nothing, nothing)
@@ -148,8 +152,12 @@ def audit(
         np.stack([shadow.test[same] for shadow in shadows]),
         np.stack([shadow.seen_test[same] for shadow in shadows]),
     )
-    population = np.concatenate([members, others])
-    scores = rmia(members, population), rmia(others, population)
+    scores = np.empty(len(forget)), np.empty(len(same))
+    for kind in np.unique(train_kinds[forget]):
+        of_kind = train_kinds[forget] == kind, test_kinds[same] == kind
+        population = np.concatenate([members[of_kind[0]], others[of_kind[1]]])
+        for found, ratios, here in zip(scores, (members, others), of_kind, strict=True):
+            found[here] = rmia(ratios[here], population)
     metrics = {
         "RMIA_AUC": auc(*scores),
         "RMIA_TPR_1": 100 * tpr_at_fpr(*scores, 0.01),

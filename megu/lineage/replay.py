@@ -48,8 +48,11 @@ def metrics_again(case: Case) -> Check:
     for model, label in _models(case).items():
         weights = next(record for record in case.records if record.label == label).refs["weights"]
         train, test = _answers(case, weights, dataset)
-        score = evaluation.score(train, dataset.train.labels, test, dataset.test.labels, positions, dataset.num_classes)
+        labels = dataset.train.labels, dataset.test.labels
+        score = evaluation.score(train, labels[0], test, labels[1], positions, dataset.num_classes, dataset.train.fine)
         for metric, value in without_nan(score.metrics).items():
+            if metric not in recorded[model]["metrics"]:
+                continue  # measured since a later version only
             count += 1
             wrong += _differs(f"{model} {metric}", recorded[model]["metrics"][metric], value, exact)
     how = "to the last digit" if exact else f"within {POINTS} points, on another machine or device"

@@ -60,5 +60,6 @@ METHOD = Method(
     title="Distil a random network on the forget set and the original on a share of the retain set",
     paper="Chundawat et al., Can bad teaching induce forgetting?, AAAI 2023",
     cost="an epoch over the forget set and 30% of the retain set, and asking the teachers once",
+    harder="raise unlearn.epochs or unlearn.lr",
     needs=("retain",),
 )

@@ -75,4 +75,5 @@ METHOD = Method(
     title="Teach each forget image the wrong class nearest across the decision boundary; no retain data",
     paper="Chen et al., Boundary unlearning, CVPR 2023 (Boundary Shrink)",
     cost="ten epochs over the forget set alone",
+    harder="raise unlearn.lr or unlearn.epochs",
 )

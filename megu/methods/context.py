@@ -61,7 +61,8 @@ class Method:
     """An unlearning method as the registry has it.
 
     params: the frozen dataclass of its parameters. run: ``(model, forget, retain, context) -> model``; the given model stays as it is.
-    title, paper, cost: a line each, for a person. needs: some of `NEEDS`. spares: what of that certain parameters make superfluous.
+    title, paper, cost: a line each, for a person. harder: which parameters to change, and which way, where the result still knows what it
+    was to forget; empty where none helps. needs: some of `NEEDS`. spares: what of that certain parameters make superfluous.
     """
 
     params: type[Any]
@@ -69,6 +70,7 @@ class Method:
     title: str
     paper: str
     cost: str
+    harder: str = ""
     needs: tuple[str, ...] = ()
     spares: Callable[[Any], frozenset[str]] = _spares_nothing
 

@@ -54,4 +54,5 @@ METHOD = Method(
     title="Distil the original with the forgotten class struck from its answers; no retain data",
     paper="Zhou et al., Decoupled distillation to erase, CVPR 2025, arXiv 2503.23751 (DELETE)",
     cost="twenty epochs over the forget set alone",
+    harder="raise unlearn.epochs or unlearn.lr",
 )

@@ -54,5 +54,6 @@ METHOD = Method(
     title="Go on training on the retain set alone",
     paper="Golatkar et al., Eternal sunshine of the spotless net, CVPR 2020 (baseline)",
     cost="five epochs over the retain set",
+    harder="raise unlearn.lr or unlearn.epochs",
     needs=("retain",),
 )

@@ -193,6 +193,7 @@ METHOD = Method(
     title="Teach what a labeler says forget images look like, under feature noise, beside a sample of the retain set",
     paper="MeGU: Machine-Guided Unlearning with Target Feature Disentanglement, arXiv 2602.17088",
     cost="the labeler once a data set; a proxy on a tenth of the retain set where the original has memorised; noise; a few epochs",
+    harder="raise unlearn.epochs or unlearn.lr",
     needs=("perturbing", "noise", "retain"),
     spares=spares,
 )

@@ -76,5 +76,6 @@ METHOD = Method(
     title="Descend on the retain set while ascending on the forget set",
     paper="Kurmanji et al., Towards unbounded machine unlearning, NeurIPS 2023 (NegGrad+)",
     cost="ten epochs over the retain set, each step with a forget batch beside it",
+    harder="lower unlearn.alpha, or raise unlearn.epochs or unlearn.lr",
     needs=("retain",),
 )

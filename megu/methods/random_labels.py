@@ -49,5 +49,6 @@ METHOD = Method(
     title="Teach each forget image a random wrong class, beside the whole retain set (Amnesiac)",
     paper="Graves et al., Amnesiac machine learning, AAAI 2021",
     cost="three epochs over all of the data",
+    harder="raise unlearn.lr or unlearn.epochs",
     needs=("retain",),
 )

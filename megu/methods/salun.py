@@ -119,5 +119,6 @@ METHOD = Method(
     title="Random labels, changing only the half of the weights that the forget set's gradient is largest on",
     paper="Fan et al., SalUn: Empowering machine unlearning via gradient-based weight saliency, ICLR 2024",
     cost="ten epochs over all of the data",
+    harder="raise unlearn.epochs, unlearn.lr or unlearn.share",
     needs=("retain",),
 )

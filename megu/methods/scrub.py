@@ -113,5 +113,6 @@ METHOD = Method(
     title="Push away from the original on the forget set, then towards it on the retain set, in turn",
     paper="Kurmanji et al., Towards unbounded machine unlearning, NeurIPS 2023 (SCRUB)",
     cost="three epochs over the retain set and two over the forget set",
+    harder="raise unlearn.msteps (at most unlearn.epochs) or unlearn.lr",
     needs=("retain",),
 )

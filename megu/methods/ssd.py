@@ -87,5 +87,6 @@ METHOD = Method(
     title="Dampen the weights that matter more to the forget set than to all of the data; no training",
     paper="Foster et al., Fast machine unlearning without retraining through selective synaptic dampening, AAAI 2024 (SSD)",
     cost="a forward and backward pass over all of the data",
+    harder="lower unlearn.alpha or unlearn.lam",
     needs=("retain",),
 )

@@ -112,5 +112,6 @@ METHOD = Method(
     title="Impair with noise that maximises the forget class's error, then repair on retain samples",
     paper="Tarun et al., Fast yet effective machine unlearning, TNNLS 2023 (UNSIR)",
     cost="noise images; two epochs over a thousand retain samples a class",
+    harder="raise unlearn.impair_lr or unlearn.impair_epochs",
     needs=("retain",),
 )

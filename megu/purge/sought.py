@@ -17,6 +17,7 @@ from megu.lineage.commitments import SIZE, commit, fingerprint
 from megu.lineage.keys import Keys
 from megu.project import Project
 from megu.purge.needles import Needles
+from megu.scope import RequestScope
 
 Masks = dict[str, NDArray[np.bool_]]
 
@@ -72,7 +73,8 @@ class Sought:
 def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sought:
     """The samples of the runs' commitments in every data set under ``data/``: a sample is found by what it is, not by where it was.
 
-    test_images: of a request for a class or sub-class, the test images of the data set that it was made for as well.
+    test_images: of a class or finer class that a request names, the test images of the data set that it was made for as well. The training
+    images that ``data.per_class`` kept from the run are of that class too, and go.
 
     Raises `MeguError` when the key of the commitments is not here.
     """
@@ -80,14 +82,20 @@ def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sough
     if key is None or any(fingerprint(key) != run.dossier.scope.key for run in runs):
         raise MeguError("the key of the commitments is not here", "put it back into .megu/keys/commitments.key")
     forgotten = frozenset(run.forgotten[start : start + SIZE] for run in runs for start in range(0, len(run.forgotten), SIZE))
-    found = []
+    found, named = [], set[bytes]()
     for path in sorted(project.root.glob("data/*/meta.json")):
         dataset = arrays.load(path.parent)
         wanted = {split: _of(key, getattr(dataset, split).ids, forgotten) for split in SPLITS}
-        if test_images:
-            for run in runs:
-                if run.dossier.data.name == path.parent.name:
-                    wanted["test"] |= _tested(dataset, run)
+        for run in runs:
+            if run.dossier.data.name == path.parent.name:
+                if test_images:
+                    wanted["test"] |= _named(dataset, "test", run)
+                if (
+                    run.dossier.per_class is not None
+                ):  # the request names the class, and the run saw and committed to a part of it
+                    rest = _named(dataset, "train", run)
+                    wanted["train"] |= rest
+                    named |= {commit(key, bytes(value)) for value in dataset.train.ids[rest]}
         if any(mask.any() for mask in wanted.values()):
             # Every copy: an image that is gone from one split is gone from the other, and from every other data set (below).
             found.append((dataset, wanted))
@@ -101,21 +109,17 @@ def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sough
         masks = {split: np.isin(getattr(dataset, split).ids, gone) for split in SPLITS}
         if any(mask.any() for mask in masks.values()):
             every.append((dataset, masks))
-    return Sought(key, forgotten, tuple(every))
+    return Sought(key, forgotten | named, tuple(every))
 
 
 def _of(key: bytes, ids: NDArray[np.bytes_], commitments: frozenset[bytes]) -> NDArray[np.bool_]:
     return np.fromiter((commit(key, bytes(value)) in commitments for value in ids), dtype=bool, count=len(ids))
 
 
-def _tested(dataset: Dataset, run: Opened) -> NDArray[np.bool_]:
-    """The test images of the classes that a request names."""
-    request = run.dossier.request
-    scenario, names = request["scenario"], set(request["classes"])
-    if scenario == "class":
-        labels, known = dataset.test.labels, dataset.classes
-    elif scenario == "subclass" and dataset.fine is not None and dataset.test.fine is not None:
-        labels, known = dataset.test.fine, dataset.fine
-    else:
-        return np.zeros(len(dataset.test), dtype=bool)
-    return np.isin(labels, [number for number, name in enumerate(known) if name in names])
+def _named(dataset: Dataset, split: str, run: Opened) -> NDArray[np.bool_]:
+    """The images of a split of the classes and finer classes that a request names."""
+    scope, part = RequestScope.of(run.dossier.request), getattr(dataset, split)
+    found = np.isin(part.labels, [number for number, name in enumerate(dataset.classes) if name in scope.classes])
+    if part.fine is not None:
+        found |= np.isin(part.fine, [number for number, name in enumerate(dataset.fine or ()) if name in scope.subclasses])
+    return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from megu.evaluation.guide import METRICS, Metric
-from megu.gate import RuleResult
+from megu.evaluation.guide import METRICS, Metric, title
+from megu.gate import RuleResult, on_training
 from megu.summary import Summary
 
 #: Reasons that a headline has room for.
@@ -17,7 +17,7 @@ def headline(request: str, evaluation: Mapping[str, Any], failures: Sequence[str
     """One sentence: what happened to the forgotten and to the rest, and what of it the gate does not allow (`megu.gate`)."""
     before, after = evaluation["original"]["metrics"], evaluation["unlearned"]["metrics"]
     reference = (evaluation.get("reference") or {}).get("metrics")
-    known = f"{request}: {number(before['Af'])} → {number(after['Af'])}"
+    known = f"{request}{' (its training images)' if on_training(evaluation) else ''}: {number(before['Af'])} → {number(after['Af'])}"
     rest = f"the rest {number(before['Ar'])} → {number(after['Ar'])}"
     if reference is None:
         return f"{known}; {rest}; no retrain to compare with"
@@ -80,7 +80,7 @@ def row(summary: Summary, key: str, metric: Metric) -> dict[str, str]:
         original, unlearned = summary.original.get(key), summary.metrics.get(key)
         reference = dict(summary.reference or {})
     written = {
-        "metric": metric.title,
+        "metric": title(key, on_training=summary.af_on == "train"),
         "original": number(original, digits, unit),
         "unlearned": number(unlearned, digits, unit),
     }
@@ -107,6 +107,8 @@ def conclusions(summary: Summary) -> list[str]:
         spent = "Proxy, noise and re-optimisation" if {"proxy", "noise"} <= ran else "Noise and re-optimisation"
         spent = spent if "noise" in ran else "Unlearning"
         lines.append(f"{spent} took {summary.time_share:.0f}% of the retrain's time.")
+    if summary.advice:
+        lines.append(summary.advice)
     return lines
 
 

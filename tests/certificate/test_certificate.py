@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dossier_fixtures as made
 import pytest
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from megu.certificate import Certificate, certificate, render
 from megu.certificate.figure import bars
 from megu.certificate.words import Measure
+from megu.data.splits import Scenario
 from megu.lineage.case import Check
 from megu.lineage.reading import Found
 from megu.lineage.verify import Report
@@ -76,11 +77,65 @@ def test_a_difference_is_said_in_the_first_place() -> None:
 
 
 def test_single_images_are_counted_and_not_named() -> None:
-    found = made.found(request={"words": "2 images", "scenario": "ids", "ids": ["f" * 64, "e" * 64]}, scope={"scenario": "ids"})
+    scope = {"scenario": "ids", "test_forget": 0}
+    found = made.found(request={"words": "2 images", "scenario": "ids", "ids": ["f" * 64, "e" * 64]}, scope=scope)
     page = render(said(found))
     assert "2 single images that it had been trained on" in plain(page)
     assert "gets many of them right all the same" in plain(page)
     assert "f" * 64 not in page
+
+
+MIXED = {
+    "words": "Sneaker, 2 images",
+    "scenario": "mixed",
+    "classes": ["Sneaker"],
+    "subclasses": [],
+    "ids": ["f" * 64, "e" * 64],
+}
+
+
+def test_classes_and_single_images_together_are_both_said_and_read_apart() -> None:
+    judged = made.evaluation()
+    for name, value in (("original", 100.0), ("unlearned", 50.0), ("reference", 0.0)):
+        judged[name] = {**judged[name], "metrics": {**judged[name]["metrics"], "Af_single": value}}
+    found = made.found(request=MIXED, scope={"scenario": "mixed", "forget": 8}, evidence={"evaluation": judged})
+    text = plain(render(said(found)))
+    assert "8 images that it had been trained on, all of “Sneaker” and 2 single images" in text
+    assert "a whole class: Sneaker; single images: 2" in text
+    assert "New images of “Sneaker”. The second bar should be where the third is." in text
+    assert "The single images themselves, apart from the classes." in text
+    assert "50.0%" in text
+    assert "gets many of them right all the same" not in text
+
+
+@pytest.mark.parametrize(
+    ("request_", "shown"),
+    [
+        (
+            {"scenario": "class"},
+            "The forgotten images themselves: there are no new images of what was forgotten. The second bar",
+        ),
+        ({"scenario": "ids", "ids": ["f" * 64]}, "The forgotten images themselves. The second bar"),
+        (MIXED, "The forgotten images themselves. The second bar"),
+    ],
+)
+def test_without_new_images_of_it_the_bars_are_said_to_be_of_the_forgotten_ones(request_: dict[str, Any], shown: str) -> None:
+    found = made.found(request=request_, scope={"scenario": request_["scenario"], "test_forget": 0})
+    assert shown in plain(render(said(found)))
+
+
+def test_every_kind_of_request_has_its_words() -> None:
+    kinds = {
+        "class": ({"classes": ["A", "B"]}, "whole classes: A, B"),
+        "subclass": ({"classes": ["x"]}, "a part of a class: x"),
+        "random": ({"count": 2, "words": "2 random images"}, "2 random images"),
+        "ids": ({"ids": ["f" * 64], "words": "1 image"}, "1 image"),
+        "mixed": ({"classes": ["A"], "subclasses": ["x", "y"]}, "a whole class: A; parts of classes: x, y"),
+    }
+    assert set(kinds) == set(get_args(Scenario))
+    for scenario, (asked, words) in kinds.items():
+        found = made.found(request={"scenario": scenario, "subclasses": [], **asked}, scope={"scenario": scenario})
+        assert said(found).asked["Asked to forget"] == words
 
 
 def test_a_retrain_is_said_to_be_exact() -> None:

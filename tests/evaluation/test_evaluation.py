@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from megu.evaluation import compared, entropies, flat, gap, js_divergence, mean_of, score, softmax, spread, tow
+from megu.evaluation import (
+    compared,
+    entropies,
+    flat,
+    gap,
+    js_divergence,
+    mean_of,
+    measured_on,
+    score,
+    single_samples,
+    softmax,
+    spread,
+    tow,
+)
 from megu.evaluation.statistics import interval, t_quantile
 
 
@@ -43,6 +56,28 @@ def test_a_random_request_marks_the_forgotten_training_images() -> None:
     found = score(sure(0, 1, 0), np.array([0, 1, 2]), sure(0, 0), np.array([0, 1]), split, 4)  # type: ignore[arg-type]
     assert (found.metrics["Af"], found.metrics["Ar"]) == (100, 50)
     assert math.isnan(found.per_class[3])
+
+
+def test_single_images_beside_a_class_are_marked_alone() -> None:
+    """Forget class 2 (training images 2, 3: wrong) and the first image of class 0 (right), whose other image 4 stays."""
+    split = SimpleNamespace(
+        forget=np.array([0, 2, 3]), retain=np.array([1, 4]), test_forget=np.array([2]), test_retain=np.arange(2)
+    )
+    labels = np.array([0, 1, 2, 2, 0])
+    found = score(sure(0, 1, 0, 0, 0), labels, sure(0, 1, 1), np.array([0, 1, 2]), split, 3)  # type: ignore[arg-type]
+    assert found.metrics["Af_single"] == 100
+    assert found.metrics["Af_train"] == pytest.approx(100 / 3)
+    assert measured_on(split) == "test"  # type: ignore[arg-type]
+    alone = SimpleNamespace(**{**vars(split), "forget": np.array([0]), "test_forget": np.array([], dtype=int)})
+    assert "Af_single" not in score(sure(0, 1, 0, 0, 0), labels, sure(0, 1, 1), np.array([0, 1, 2]), alone, 3).metrics  # type: ignore[arg-type]
+    assert measured_on(alone) == "train"  # type: ignore[arg-type]
+
+
+def test_a_finer_class_is_no_single_image() -> None:
+    labels, fine = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 2])
+    assert single_samples(np.array([0, 1]), labels, fine).tolist() == []
+    assert single_samples(np.array([0, 3]), labels, fine).tolist() == [0], "3 is all of class 1"
+    assert single_samples(np.array([0, 1]), labels, None).tolist() == [0, 1]
 
 
 def test_entropy_by_hand() -> None:

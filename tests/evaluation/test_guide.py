@@ -21,7 +21,9 @@ def test_every_metric_is_explained() -> None:
     attacked = audit(logits[:4], train_labels, logits, test_labels, split, [shadow]).metrics  # type: ignore[arg-type]
     said = {"train_logits": logits[:4], "test_logits": logits}
     comparison = compared(marks, said, marks, said, split.forget)
-    assert set(METRICS) == {*marks, *attacked, *comparison, "relearn_steps"}
+    beside = SimpleNamespace(**{**vars(split), "forget": np.array([0, 2, 3]), "retain": np.array([1])})
+    mixed = score(logits[[0, 1, 2, 3, 0]], np.array([0, 1, 2, 2, 0]), logits, test_labels, beside, 3).metrics  # type: ignore[arg-type]
+    assert set(METRICS) == {*marks, *mixed, *attacked, *comparison, "relearn_steps"}
 
 
 def test_each_says_what_is_right_and_why() -> None:

@@ -136,3 +136,45 @@ def test_a_request_of_single_samples_is_compared_with_test_samples_of_their_clas
     elsewhere = np.zeros_like(test_labels)
     nothing = audit(said[0], train_labels, said[1], elsewhere, some, witnesses)  # type: ignore[arg-type]
     assert all(math.isnan(value) for value in nothing.metrics.values())
+
+
+def test_of_a_class_and_single_samples_together_like_is_compared_with_like() -> None:
+    """Class 2 is lost (every answer near 0), of class 0 five samples go. To a model that saw none of them there is nothing to tell, whatever
+    the shares of the classes in the two groups; one that still knows the five is found out by them."""
+    train_labels, test_labels, answer, witnesses, split, nobody = setting(count=1200)
+    single = np.flatnonzero(train_labels == 0)[:60]
+    mixed = SimpleNamespace(forget=np.sort(np.concatenate([split.forget, single])), retain=None, test_forget=split.test_forget)
+    lost = np.where(train_labels == 2, 0.001, 1.0), np.where(test_labels == 2, 0.001, 1.0)
+
+    def audited(seen: np.ndarray) -> Any:
+        return audit(
+            logits(answer("train", seen) * lost[0], train_labels),
+            train_labels,
+            logits(answer("test", nobody) * lost[1], test_labels),
+            test_labels,
+            mixed,  # type: ignore[arg-type]
+            witnesses,
+        )
+
+    retrain = audited(np.isin(np.arange(1200), mixed.forget, invert=True))
+    assert 0.45 < retrain.metrics["RMIA_AUC"] < 0.55
+    assert len(retrain.test) == np.isin(test_labels, (0, 2)).sum()
+    known = audited(train_labels != 2)
+    assert known.metrics["RMIA_AUC"] > retrain.metrics["RMIA_AUC"] + 0.02
+    assert known.metrics["RMIA_TPR_1"] > 2 * max(retrain.metrics["RMIA_TPR_1"], 1)
+
+
+def test_finer_classes_are_compared_with_their_own() -> None:
+    train_labels, test_labels, answer, witnesses, _, nobody = setting()
+    finer = SimpleNamespace(forget=np.flatnonzero(np.arange(400) % 6 == 2), retain=None, test_forget=None)
+    said = logits(answer("train", nobody), train_labels), logits(answer("test", nobody), test_labels)
+    found = audit(
+        said[0],
+        train_labels,
+        said[1],
+        test_labels,
+        finer,
+        witnesses,
+        (np.arange(400) % 6, np.arange(400) % 6),  # type: ignore[arg-type]
+    )
+    assert (len(found.forget), len(found.test)) == (67, 67)

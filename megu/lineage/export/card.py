@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from megu.evaluation.guide import METRICS
+from megu.evaluation.guide import METRICS, title
+from megu.gate import on_training
 from megu.lineage.dossier import Dossier
 from megu.lineage.export.common import JSON, model
 from megu.lineage.reading import Found
@@ -31,9 +32,15 @@ def metadata(found: Found) -> dict[str, JSON]:
     dossier = found.dossier
     registered = model(dossier)
     measured = dossier.evidence.evaluation["unlearned"]["metrics"]
+    train = on_training(dossier.evidence.evaluation)
     metrics = [
-        {"type": "accuracy", "name": METRICS[name].title, "value": round(measured[name], 4), "args": {"split": split}}
-        for name, split in _SPLITS.items()
+        {
+            "type": "accuracy",
+            "name": title(name, on_training=train),
+            "value": round(measured[name], 4),
+            "args": {"split": split},
+        }
+        for name, split in {**_SPLITS, **({"Af": "train"} if train else {})}.items()
         if measured.get(name) is not None
     ]
     return {
@@ -78,6 +85,8 @@ def _body(found: Found) -> Iterator[str]:
     yield "\n## What it is\n"
     yield f"- An image classifier for `{dossier.data.name}` ({dossier.data.train:,} training images), changed to forget a part of them."
     yield f"- Request: {dossier.scope.scenario}, {dossier.scope.forget:,} training images; {dossier.scope.retain:,} were kept."
+    if dossier.per_class is not None:
+        yield f"- Of each class at most {dossier.per_class:,} training images were used (`data.per_class`)."
     yield f"- Method: `{dossier.method['name']}`, {_small(str(dossier.method['title']))} ({dossier.method['paper']})."
     if dossier.labeler:
         yield f"- Labeler: {dossier.labeler['name']}, {dossier.labeler['kind']}."
@@ -106,7 +115,8 @@ def _table(dossier: Dossier) -> Iterator[str]:
     for key, metric in METRICS.items():
         if key in found["unlearned"]:
             values = [number(metrics.get(key), *UNITS[metric.unit]) for metrics in found.values()]
-            yield f"| {metric.title} | {' | '.join(values)} | {metric.right} |"
+            named = title(key, on_training=on_training(dossier.evidence.evaluation))
+            yield f"| {named} | {' | '.join(values)} | {metric.right} |"
 
 
 def _small(title: str) -> str:
