@@ -291,7 +291,7 @@ def add(
 ) -> None:
     """Bring your own images under data/ and pin them in data.dvc."""
     from megu.data import arrays, providers
-    from megu.data.images import parse_packing
+    from megu.data.packing import parse_packing
 
     packing = parse_packing(size, superclasses, labels, max_corrupt, only, per_class)
     with _watching():

@@ -13,7 +13,7 @@ from scripts import printed
 from megu.bench.config import load
 from megu.bench.expansion import expand
 from megu.data.cifar import SUPERCLASSES
-from megu.data.images import parse_packing
+from megu.data.packing import parse_packing
 from tasks.bench import as_file
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from megu.data.arrays import Columns, Dataset, Facts, save_columns
-from megu.data.images import coarse_names
+from megu.data.superclasses import coarse_names
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 

@@ -1,30 +1,17 @@
-"""Image bytes to arrays: the IDX files of the MNIST family, and class folders of image files."""
+"""Class folders of image files to a data set's arrays."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import lzma
 import os
-import shutil
-import struct
-import tarfile
-import tempfile
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from megu.data.arrays import (
     SPLITS,
@@ -35,111 +22,22 @@ from megu.data.arrays import (
     ImageWriter,
     atomic_folder,
     complete,
-    is_disk_full,
     load,
     superclass_labels,
 )
+from megu.data.decoding import readable
+from megu.data.files import files_in
+from megu.data.layout import Sample, names, sample
+from megu.data.packing import Packing, reduced
+from megu.data.superclasses import SUPERCLASSES, coarse_names, parse_superclasses
 from megu.errors import MeguError
 from megu.progress import track
 
-SUPERCLASSES = "superclasses.json"
 #: Files read and decoded together.
 _BATCH = 256
 #: Bytes a file on average from which decoding in threads is faster: on two cores it took 1.7 times as long for CIFAR's 2 kB
 #: files, and less than half for JPEGs of 1200 x 900.
 _THREADS_PAY = 16_384
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """One gzipped IDX file of unsigned bytes, with its shape.
-
-    Raises
-    ------
-    ValueError: not such a file, or cut short.
-    """
-    try:
-        data = gzip.decompress(path.read_bytes())
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path.name} is damaged ({error})") from error
-    if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise ValueError(f"{path.name} is not an IDX file of bytes")
-    header = 4 + 4 * data[3]
-    shape = struct.unpack(f">{data[3]}I", data[4:header])
-    if len(data) - header != int(np.prod(shape)):
-        raise ValueError(f"{path.name} has {len(data) - header} bytes for shape {shape}")
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How class folders become arrays.
-
-    Attributes
-    ----------
-    size: height and width in pixels that every image is brought to: the largest part of the middle with that shape is cut out and
-        resized (bilinear, smoothed). None: all images must have one size.
-    max_corrupt: the largest share of files, in [0, 1], that may be unreadable; they are left out and listed. More is an error.
-    coarse_labels: label by superclass and keep the finer labels beside.
-    superclasses: {superclass: [class, ...]} where the images come without a ``superclasses.json``.
-    only: the class folders to take, all others are left where they are. Empty: all.
-    per_class: of each class folder so many images at most, in train and in test. None: all.
-    """
-
-    size: tuple[int, int] | None = None
-    max_corrupt: float = 0.0
-    coarse_labels: bool = False
-    superclasses: Mapping[str, Sequence[str]] | None = None
-    only: tuple[str, ...] = ()
-    per_class: int | None = None
-
-
-def parse_packing(
-    size: str | None,
-    superclasses: Path | None,
-    labels: str,
-    max_corrupt: float,
-    only: str | None = None,
-    per_class: int | None = None,
-) -> Packing:
-    """`Packing` as the command line has it. Raises `MeguError` for what cannot be."""
-    if labels not in ("fine", "coarse"):
-        raise MeguError(f"--labels {labels!r} is not known", "write fine or coarse")
-    sides = [] if size is None else size.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and 1 <= int(side) <= 4096 for side in sides):
-        raise MeguError(f"--size {size!r} is not a size", "write 32, or 24x32 (height x width), in pixels up to 4096")
-    found = None
-    if superclasses is not None:
-        try:
-            found = parse_superclasses(str(superclasses), superclasses.read_bytes())
-        except OSError as error:
-            raise MeguError(f"{superclasses} cannot be read ({error.strerror})", "check the path") from None
-    classes = () if only is None else tuple(name.strip() for name in only.split(","))
-    if not all(classes):
-        raise MeguError(f"--only {only!r} has an empty name", "write the class folders as CLASS,CLASS,…")
-    shape = (int(sides[0]), int(sides[-1])) if sides else None
-    return Packing(shape, max_corrupt, labels == "coarse", found, classes, per_class)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    split: str
-    folder: str
-    label: str
-    file: str
-    size: int
-    where: str
-    read: Callable[[], bytes]
-
-    @property
-    def key(self) -> str:
-        return f"{self.label}/{self.file}"
-
-    @property
-    def stem(self) -> str:
-        return f"{self.label}/{PurePosixPath(self.file).stem}"
 
 
 def pack(path: Path, source: Path | Sequence[Path], facts: Facts, packing: Packing) -> Dataset:
@@ -169,14 +67,14 @@ def pack(path: Path, source: Path | Sequence[Path], facts: Facts, packing: Packi
     return load(path)
 
 
-def _scan(sources: Sequence[Path], stack: ExitStack) -> tuple[dict[str, list[_Entry]], dict[str, list[str]] | None]:
+def _scan(sources: Sequence[Path], stack: ExitStack) -> tuple[dict[str, list[Sample]], dict[str, list[str]] | None]:
     """The samples of each split in the order of their names, and the superclass file's content."""
-    entries: dict[tuple[str, str], _Entry] = {}
+    entries: dict[tuple[str, str], Sample] = {}
     superclasses: dict[str, list[str]] | None = None
-    for where, name, size, read in _files(sources, stack):
+    for where, name, size, read in files_in(sources, stack):
         if PurePosixPath(name).name == SUPERCLASSES:
             superclasses = parse_superclasses(where, read())
-        elif entry := _entry(where, name, size, read):
+        elif entry := sample(where, name, size, read):
             if (entry.split, entry.key) in entries:
                 raise MeguError(
                     f"{entry.where} and {entries[entry.split, entry.key].where} are the same image file", "keep one"
@@ -197,7 +95,7 @@ def _scan(sources: Sequence[Path], stack: ExitStack) -> tuple[dict[str, list[_En
     return splits, superclasses
 
 
-def _taken(splits: Mapping[str, list[_Entry]], packing: Packing) -> dict[str, list[_Entry]]:
+def _taken(splits: Mapping[str, list[Sample]], packing: Packing) -> dict[str, list[Sample]]:
     """The samples that ``packing.only`` and ``packing.per_class`` leave, in their order.
 
     Of each class the images are taken whose names' hashes come first: the choice looks random (files of one name often show one thing)
@@ -211,7 +109,7 @@ def _taken(splits: Mapping[str, list[_Entry]], packing: Packing) -> dict[str, li
     return {split: _first(entries, packing) for split, entries in splits.items()}
 
 
-def _first(entries: Sequence[_Entry], packing: Packing) -> list[_Entry]:
+def _first(entries: Sequence[Sample], packing: Packing) -> list[Sample]:
     wanted = [entry for entry in entries if not packing.only or entry.label in packing.only]
     if packing.per_class is None:
         return wanted
@@ -224,7 +122,7 @@ def _first(entries: Sequence[_Entry], packing: Packing) -> list[_Entry]:
 
 
 def _described(
-    kept: Mapping[str, Sequence[_Entry]],
+    kept: Mapping[str, Sequence[Sample]],
     superclasses: Mapping[str, Sequence[str]] | None,
     facts: Facts,
     packing: Packing,
@@ -246,78 +144,7 @@ def _described(
     return replace(facts, classes=above, coarse=None, fine=classes), columns
 
 
-def reduced(packing: Packing) -> str:
-    """What `_taken` leaves, in words; "" for everything."""
-    classes = f"{len(set(packing.only))} class folders" if packing.only else ""
-    number = f"at most {packing.per_class:,} images of each class and split" if packing.per_class else ""
-    return ", ".join(filter(None, (classes, number)))
-
-
 _RESIZED = "to {} x {} pixels (height x width): the middle cut to that shape, then resized (bilinear)"
-
-
-def names(entries: Sequence[_Entry]) -> list[str]:
-    """The name of each sample: class and file, without the ending unless another file of the class differs in that alone."""
-    often = Counter(entry.stem for entry in entries)
-    return [entry.stem if often[entry.stem] == 1 else entry.key for entry in entries]
-
-
-_File = tuple[str, str, int, Callable[[], bytes]]
-
-
-def _files(sources: Iterable[Path], stack: ExitStack) -> Iterator[_File]:
-    """(for messages, path inside the data set, bytes, reader) of every file in folders and archives."""
-    for source in sources:
-        if source.is_dir():
-            for path in sorted(p for p in source.rglob("*") if p.is_file()):
-                if path.parent == source and path.name.endswith(_ARCHIVES):
-                    yield from _archive(path, stack)
-                else:
-                    yield str(path), path.relative_to(source).as_posix(), path.stat().st_size, path.read_bytes
-        elif source.is_file() and source.name.endswith(_ARCHIVES):
-            yield from _archive(source, stack)
-        elif source.is_file() and source.suffix == ".json":
-            yield str(source), SUPERCLASSES, source.stat().st_size, source.read_bytes
-        elif source.exists():
-            raise MeguError(
-                f"{source} is neither a folder nor an archive", f"give a folder or a file ending in {', '.join(_ARCHIVES)}"
-            )
-        else:
-            raise MeguError(f"{source} does not exist", "check the path")
-
-
-def _archive(path: Path, stack: ExitStack) -> Iterator[_File]:
-    try:
-        if path.name.endswith(".zip"):
-            bundle = stack.enter_context(zipfile.ZipFile(path))
-            for info in bundle.infolist():
-                if not info.is_dir():
-                    yield f"{path}:{info.filename}", info.filename, info.file_size, partial(bundle.read, info)
-        else:
-            # A compressed tar cannot be read out of order at a bearable speed, so its files are put aside as they pass, on disk.
-            aside = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    if member.isfile() and (file := tar.extractfile(member)) is not None:
-                        start = aside.tell()
-                        shutil.copyfileobj(file, aside)
-                        aside.flush()
-                        read = partial(os.pread, aside.fileno(), member.size, start)
-                        yield f"{path}:{member.name}", member.name, member.size, read
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        if is_disk_full(error):
-            raise
-        raise MeguError(f"{path} is damaged or not an archive ({error})", "fetch the file again") from error
-
-
-def _entry(where: str, name: str, size: int, read: Callable[[], bytes]) -> _Entry | None:
-    """The sample that a file is, or None for files that are none (a README, a hidden file)."""
-    parts = PurePosixPath(name).parts
-    if parts[-1].startswith((".", "__MACOSX")) or "__MACOSX" in parts or PurePosixPath(name).suffix.lower() not in IMAGES:
-        return None
-    if len(parts) < 3 or parts[-3] not in SPLIT_FOLDERS:
-        raise MeguError(f"{where} is not in a class folder", "lay images out as train/<class>/<image> and test/<class>/<image>")
-    return _Entry(SPLIT_FOLDERS[parts[-3]], parts[-3], parts[-2], parts[-1], size, where, read)
 
 
 class _Decoder:
@@ -330,7 +157,7 @@ class _Decoder:
         self.first: tuple[tuple[int, int], str] | None = None
         self.writers: list[ImageWriter] = []
 
-    def write(self, path: Path, entries: Sequence[_Entry]) -> list[_Entry]:
+    def write(self, path: Path, entries: Sequence[Sample]) -> list[Sample]:
         """Write what can be read; returns the samples that were."""
         writer = ImageWriter(path)
         self.writers.append(writer)
@@ -356,11 +183,11 @@ class _Decoder:
             writer.close()
         return kept
 
-    def _try(self, entry: _Entry) -> Images | str:
+    def _try(self, entry: Sample) -> Images | str:
         """The image (H, W, C), or why it cannot be read."""
-        return _readable(entry.read, self.packing.size)
+        return readable(entry.read, self.packing.size)
 
-    def _of_one_size(self, image: Images, entry: _Entry) -> Images:
+    def _of_one_size(self, image: Images, entry: Sample) -> Images:
         size = (image.shape[0], image.shape[1])
         self.first = self.first or (size, entry.where)
         if size != self.first[0]:
@@ -388,69 +215,3 @@ class _Decoder:
             if writer.shape[3] < channels:
                 writer.widen()
                 writer.close()
-
-
-def _readable(read: Callable[[], bytes], size: tuple[int, int] | None) -> Images | str:
-    """An image (H, W, C), or why it cannot be read."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(read())) as image:
-            return _pixels(image, size)
-    except UnidentifiedImageError:
-        return "not an image"
-    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
-
-
-def decoded(path: Path, size: tuple[int, int]) -> Images:
-    """One image file in the form that a data set of this size (height, width) has it: uint8 (H, W, C).
-
-    Raises `MeguError` when it is not an image that can be read.
-    """
-    found = _readable(path.read_bytes, size)
-    if isinstance(found, str):
-        raise MeguError(f"{path} cannot be read: {found}", "name an image file")
-    return found
-
-
-def _pixels(image: Any, size: tuple[int, int] | None) -> Images:
-    """uint8 (H, W, C): one channel for grey images (16-bit ones lose their lower byte), three for all others."""
-    from PIL import Image
-
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    if size is not None and plain.size != size[::-1]:
-        plain = plain.crop(_middle(plain.size, size)).resize(size[::-1], Image.Resampling.BILINEAR)
-    array: Images = np.asarray(plain)
-    return array[..., None] if array.ndim == 2 else array
-
-
-def _middle(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest box (left, top, right, bottom) in the middle of an image of ``size`` (width, height) with the shape of (height, width)."""
-    width, height = size
-    across = min(width, max(round(height * shape[1] / shape[0]), 1))
-    down = min(height, max(round(width * shape[0] / shape[1]), 1))
-    left, top = (width - across) // 2, (height - down) // 2
-    return left, top, left + across, top + down
-
-
-def parse_superclasses(where: str, data: bytes) -> dict[str, list[str]]:
-    """The content of a superclass file, {superclass: [class, ...]}."""
-    try:
-        return {str(coarse): [str(name) for name in names] for coarse, names in json.loads(data).items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise MeguError(f"{where} is not of the form {{superclass: [class, ...]}} ({error})", "correct it") from error
-
-
-def coarse_names(classes: Sequence[str], superclasses: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The superclass of each class."""
-    of: dict[str, str] = {}
-    for coarse, members in superclasses.items():
-        for name in members:
-            if of.setdefault(name, coarse) != coarse:
-                raise MeguError(f"{SUPERCLASSES} has {name!r} in {of[name]!r} and in {coarse!r}", "name every class once")
-    if missing := [name for name in classes if name not in of]:
-        raise MeguError(f"{SUPERCLASSES} has no superclass for {', '.join(map(repr, missing[:5]))}", "name every class once")
-    return tuple(of[name] for name in classes)

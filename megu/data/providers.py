@@ -22,7 +22,8 @@ from typing import Any, Literal
 
 from megu.data import arrays, cifar, dvc, images, pins
 from megu.data.arrays import Dataset, Facts
-from megu.data.images import Packing
+from megu.data.idx import read_idx
+from megu.data.packing import Packing
 from megu.data.pins import DirHash
 from megu.errors import MeguError
 from megu.plugins import plugins
@@ -252,7 +253,7 @@ CLASSES = {
 def _write_fashion_mnist(folder: Path) -> Callable[[Path], Dataset]:
     """Read the four IDX files in ``folder``; the function returned writes the data set."""
     try:
-        idx = [images.read_idx(folder / f"{name}.gz") for name in _FASHION_MNIST_FILES]
+        idx = [read_idx(folder / f"{name}.gz") for name in _FASHION_MNIST_FILES]
     except (OSError, ValueError) as error:
         raise Unavailable(f"its files cannot be read ({error})") from error
     train_images, train_labels, test_images, test_labels = idx

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.data.arrays import Dataset, atomic_folder, limited, load, write_array, write_json
-from megu.data.images import IMAGES, SPLIT_FOLDERS
+from megu.data.layout import IMAGES, SPLIT_FOLDERS
 from megu.errors import MeguError
 from megu.params import STRICT, check
 from megu.scope import RequestScope

@@ -124,7 +124,7 @@ def _in_image(path: Path, folders: list[Path]) -> Iterator[str]:
     """The id that an image has in the form of each data set here."""
     import numpy as np
 
-    from megu.data.images import decoded
+    from megu.data.decoding import decoded
 
     for folder in folders:
         dataset = arrays.load(folder)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.data.arrays import Images
-from megu.data.images import IMAGES
+from megu.data.layout import IMAGES
 from megu.purge.needles import Strings
 from megu.purge.unpack import Reader, in_words
 

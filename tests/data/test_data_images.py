@@ -17,7 +17,9 @@ from PIL import Image
 
 from megu.data import images
 from megu.data.arrays import Dataset, Facts, image_ids
-from megu.data.images import Packing, pack, parse_packing, read_idx
+from megu.data.idx import read_idx
+from megu.data.images import pack
+from megu.data.packing import Packing, parse_packing
 from megu.errors import MeguError
 from megu.progress import listening
 

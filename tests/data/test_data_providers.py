@@ -25,7 +25,7 @@ from PIL import Image
 from megu import plugins
 from megu.data import arrays, cifar, dvc, pins, providers
 from megu.data.arrays import Dataset
-from megu.data.images import Packing
+from megu.data.packing import Packing
 from megu.data.providers import Unavailable, add, fetch, status
 from megu.errors import MeguError
 from megu.vision import import_torchvision
