@@ -259,6 +259,8 @@ def fetch(
 
     with _watching():
         fetched = providers.fetch(_project().root, name, local or ())
+    for line in fetched.notes:
+        print(f"{name}: {line}", file=sys.stderr)
     print(f"{name}: {fetched.provider}, DVC hash {fetched.dvc_hash} ({_pin_in_words(fetched.pin)})")
 
 
@@ -301,6 +303,8 @@ def add(
         print(f"left out: {line}", file=sys.stderr)
     if found.left_out:
         print(f"{name}: {len(found.left_out)} images could not be read; data/{name}/meta.json lists them", file=sys.stderr)
+    for line in added.notes:
+        print(f"{name}: {line}", file=sys.stderr)
     height, width = found.image_size
     kinds = f"{found.num_classes} classes" + (f" (superclasses of {len(found.fine)})" if found.fine else "")
     pixels = f"{height} x {width} pixels, {'grey' if found.channels == 1 else 'colour'}"
@@ -322,7 +326,7 @@ def data_status() -> None:
     with _watching():
         rows = providers.status(_project().root)
     for row in rows:
-        print(f"{row.name}: {row.state}")
+        print("\n".join([f"{row.name}: {row.state}", *(f"  {line}" for line in row.notes)]))
     if any(row.state != "ok" for row in rows):
         raise typer.Exit(1)
 

@@ -347,7 +347,7 @@ def _params(root: Path) -> Check:
 def _data(root: Path) -> Check:
     """The data set that params.yaml names; the first one known when that file is broken, which is another finding."""
     from megu import config
-    from megu.data import providers
+    from megu.data import advice, pins, providers
 
     try:
         name = config.load(root / "params.yaml").data.name
@@ -356,6 +356,8 @@ def _data(root: Path) -> Check:
     state = next((entry for entry in providers.status(root) if entry.name == name), None)
     fetch = f"megu data fetch {name}"
     path = quote(str(root / "data" / name))
+    again = advice.comes_again(root, name, pins.read(root).get(name))
+    aside = f"mv {path} {path}.other && {fetch}" if again else "megu data status"
     match state.state if state else "missing":
         case "ok":
             return Check("data set", True, f"{name} is as pinned ({state.actual if state else ''})")
@@ -372,10 +374,10 @@ def _data(root: Path) -> Check:
                 f"megu data add FOLDER --name {name}",
             )
         case "damaged":
-            return Check("data set", False, f"data/{name} is damaged", f"rm -r {path} && {fetch}")
+            return Check("data set", False, f"data/{name} is damaged", aside)
         case other:
             detail = f"data/{name} {other} from its pin in data.dvc ({state.actual if state else ''})"
-            return Check("data set", False, detail, f"mv {path} {path}.other && {fetch}")
+            return Check("data set", False, detail, aside)
 
 
 def _runs(root: Path, home: Path) -> Check:

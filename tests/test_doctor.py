@@ -13,6 +13,7 @@ import pytest
 from ollama_server import FakeOllama, blind
 
 from megu import doctor
+from megu.data import pins
 from megu.doctor import Check
 
 SOUND = {"torch": (True, "2.13.0"), "torchvision": (True, "0.28.0")}
@@ -138,8 +139,11 @@ def test_a_damaged_data_set(root: Path) -> None:
     (root / "data" / "fashion-mnist").mkdir(parents=True)
     (root / "data" / "fashion-mnist" / "meta.json").write_text("{}")
     check = found(root)["data set"]
-    assert check.ok is False
-    assert check.fix.endswith("megu data fetch fashion-mnist")
+    assert (check.ok, check.fix) == (False, "megu data status"), "without a pin nobody knows that it comes again"
+    pins.write(root, "fashion-mnist", pins.DirHash("0" * 32 + ".dir", 1, 1))
+    check = found(root)["data set"]
+    path = root / "data" / "fashion-mnist"
+    assert (check.ok, check.fix) == (False, f"mv {path} {path}.other && megu data fetch fashion-mnist")
 
 
 def test_a_data_set_that_nobody_has(root: Path) -> None:

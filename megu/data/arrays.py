@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megu.data.repeats import repeats
 from megu.errors import MeguError
 from megu.progress import track
 
@@ -36,7 +37,12 @@ SPLITS = ("train", "test")
 _FORMAT = 1
 _META_KEYS = {"format", "name", "classes", "coarse", "mean", "std", "source", "licence", "splits"}
 #: Only there when it says something, so that a set without it has the bytes it always had.
-_META_MORE = {"fine", "resized", "reduced", "left_out"}
+NOTES = {"left_out", "ignored", "converted", "repeated"}
+_META_MORE = {"fine", "resized", "reduced"} | NOTES
+#: All that a data set's folder may have.
+FILES = frozenset(
+    {"meta.json", *(f"{split}_{column}.npy" for split in SPLITS for column in ("images", "labels", "ids", "fine", "names"))}
+)
 #: Pixels that are looked at together; bounds the memory.
 _CHUNK_PIXELS = 1 << 22
 
@@ -75,7 +81,8 @@ class Dataset:
     classes: the name of each label.
     coarse: the superclass name of each class, or None when the data set has none.
     fine: the names of the finer classes that ``Partition.fine`` counts, where ``classes`` are superclasses; else None.
-    resized, reduced, left_out: see `Facts`.
+    resized, reduced, left_out, ignored, converted: see `Facts`.
+    repeated: see `megu.data.repeats`; of a set that came as files, else nothing.
     mean, std: per channel, of the train images scaled to [0, 1], rounded to 4 digits.
     limit: of each class the training images that are left (`limited`); None for the whole set.
     """
@@ -95,6 +102,9 @@ class Dataset:
     reduced: str = ""
     left_out: tuple[str, ...] = ()
     limit: int | None = None
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    converted: Mapping[str, int] = field(default_factory=dict)
+    repeated: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -200,7 +210,8 @@ class Facts:
     """What `meta.json` says beside the shapes. fine: see `Dataset`. resized: what was done to images of another size, in words.
 
     reduced: which part of what was there was taken, in words. left_out: the files that could not be read and why, for each
-    "file: reason".
+    "file: reason". ignored, converted: how many files were left out that are no images, and how many images something was done to, by kind.
+    count_repeats: whether to count the images that are there twice.
     """
 
     name: str
@@ -212,6 +223,9 @@ class Facts:
     resized: str = ""
     reduced: str = ""
     left_out: Sequence[str] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    converted: Mapping[str, int] = field(default_factory=dict)
+    count_repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,12 +276,6 @@ def complete(folder: Path, facts: Facts, columns: Mapping[str, Columns]) -> None
         split: np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS
     }
     mean, std = channel_statistics(images["train"])
-    more = {
-        "fine": facts.fine and list(facts.fine),
-        "resized": facts.resized,
-        "reduced": facts.reduced,
-        "left_out": list(facts.left_out),
-    }
     meta: dict[str, Any] = {
         "format": _FORMAT,
         "name": facts.name,
@@ -278,8 +286,8 @@ def complete(folder: Path, facts: Facts, columns: Mapping[str, Columns]) -> None
         "source": facts.source,
         "licence": facts.licence,
         "splits": {split: list(images[split].shape) for split in SPLITS},
-        **{key: value for key, value in more.items() if value},
     }
+    ids: dict[str, Ids] = {}
     with track(f"write {facts.name}", total=sum(map(len, images.values())), unit="images") as advance:
         for split, column in columns.items():
             write_array(folder / f"{split}_labels.npy", np.asarray(column.labels, dtype=np.int64))
@@ -287,12 +295,22 @@ def complete(folder: Path, facts: Facts, columns: Mapping[str, Columns]) -> None
                 write_array(folder / f"{split}_fine.npy", np.asarray(column.fine, dtype=np.int64))
             if column.names is not None:
                 write_array(folder / f"{split}_names.npy", np.array([name.encode() for name in column.names]))
-            ids = []
+            found = [np.empty(0, dtype="S32")]
             for rows in chunks(images[split]):
-                ids.append(image_ids(rows))
+                found.append(image_ids(rows))
                 advance(len(rows))
-            write_array(folder / f"{split}_ids.npy", np.concatenate(ids) if ids else np.empty(0, dtype="S32"))
-    write_json(folder / "meta.json", meta)
+            ids[split] = np.concatenate(found)
+            write_array(folder / f"{split}_ids.npy", ids[split])
+    more = {
+        "fine": facts.fine and list(facts.fine),
+        "resized": facts.resized,
+        "reduced": facts.reduced,
+        "left_out": list(facts.left_out),
+        "ignored": facts.ignored,
+        "converted": facts.converted,
+        "repeated": repeats(ids, {split: column.labels for split, column in columns.items()}) if facts.count_repeats else {},
+    }
+    write_json(folder / "meta.json", meta | {key: value for key, value in more.items() if value})
     load(folder)
 
 
@@ -305,7 +323,9 @@ def load(path: Path) -> Dataset:
         for here; `megu.data.pins` does that by hash.
     """
     if not (path / "meta.json").is_file():
-        raise MeguError(f"no data set in {path}", "run `megu data fetch`")
+        raise MeguError(
+            f"no data set in {path}", f"run `megu data fetch {path.name}`, or `megu data add` for images of your own"
+        )
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         if not isinstance(meta, dict) or set(meta) - _META_MORE != _META_KEYS or meta["format"] != _FORMAT:
@@ -334,10 +354,13 @@ def load(path: Path) -> Dataset:
             resized=meta.get("resized", ""),
             reduced=meta.get("reduced", ""),
             left_out=tuple(meta.get("left_out", ())),
+            ignored=dict(meta.get("ignored", {})),
+            converted=dict(meta.get("converted", {})),
+            repeated=dict(meta.get("repeated", {})),
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise MeguError(
-            f"the data set in {path} is damaged ({error})", "delete the folder and run `megu data fetch`"
+            f"the data set in {path} is damaged ({error})", "`megu data status` says what to do; keep the folder until then"
         ) from error
 
 
@@ -400,7 +423,10 @@ def save_view(path: Path, view: Dataset, name: str) -> Dataset:
         for split, part in parts.items()
     }
     facts = Facts(
-        name, view.classes, view.coarse, view.source, view.licence, view.fine, view.resized, view.reduced, view.left_out
+        *(name, view.classes, view.coarse, view.source, view.licence, view.fine, view.resized, view.reduced, view.left_out),
+        ignored=view.ignored,
+        converted=view.converted,
+        count_repeats=bool(view.repeated),
     )
     return save_columns(path, facts, {split: part.images for split, part in parts.items()}, columns)
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import megu
 from megu.data import pins
+from megu.data.clutter import hide_from_dvc
 from megu.data.pins import DirHash
 from megu.errors import MeguError
 
@@ -158,6 +159,7 @@ def repro(root: Path, stage: str, *, force: bool = False) -> LockedOuts:
     if locked.current and not force:
         return locked
     init(root)
+    hide_from_dvc(root)
     run(root, "repro", "--single-item", *(["--force"] if force else []), stage)
     locked = locked_outs(root, stage)
     if not locked.current:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.data.arrays import SPLITS, Dataset, ImageWriter, Partition, chunks, load, write_array, write_json
+from megu.data.repeats import repeats
 from megu.errors import MeguError
 
 
@@ -36,6 +37,13 @@ def write_without(dataset: Dataset, gone: Mapping[str, NDArray[np.bool_]], folde
             if column is not None:
                 write_array(folder / f"{split}_{name}.npy", np.asarray(column[keep]))
         meta["splits"][split][0] = int(keep.sum())
+    if meta.pop("repeated", None):
+        parts = {split: (getattr(dataset, split), ~gone[split]) for split in SPLITS}
+        ids, labels = (
+            {split: getattr(part, name)[keep] for split, (part, keep) in parts.items()} for name in ("ids", "labels")
+        )
+        if left := repeats(ids, labels):
+            meta["repeated"] = left
     write_json(folder / "meta.json", meta)
     return load(folder)
 

@@ -1,68 +1,76 @@
-"""Every file in folders and archives, with a reader of its bytes."""
+"""Every file in folders and archives, with a reader of its bytes. Nothing is unpacked by its name, so no name can lead anywhere."""
 
 from __future__ import annotations
 
-import lzma
 import os
-import shutil
-import tarfile
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from megu.data.arrays import is_disk_full
+from megu.data.archives import archive
+from megu.data.clutter import clutter
+from megu.data.layout import ARCHIVES, File
+from megu.data.naming import shown
 from megu.data.superclasses import SUPERCLASSES
 from megu.errors import MeguError
 
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-
-File = tuple[str, str, int, Callable[[], bytes]]
-
 
 def files_in(sources: Iterable[Path], stack: ExitStack) -> Iterator[File]:
-    """(for messages, path inside the data set, bytes, reader) of every file in folders and archives."""
+    """Every file and folder in folders and archives; archives stay open until the stack is closed.
+
+    Raises `MeguError` for a source that is neither, that cannot be read, or that leads in a circle.
+    """
     for source in sources:
         if source.is_dir():
-            for path in sorted(p for p in source.rglob("*") if p.is_file()):
-                if path.parent == source and path.name.endswith(_ARCHIVES):
-                    yield from _archive(path, stack)
+            for file in _walk(source):
+                top = not file.folder and "/" not in file.name and file.name.lower().endswith(ARCHIVES)
+                if top and not file.problem and clutter([file.name]) is None:
+                    yield from archive(source / file.name, stack)
                 else:
-                    yield str(path), path.relative_to(source).as_posix(), path.stat().st_size, path.read_bytes
-        elif source.is_file() and source.name.endswith(_ARCHIVES):
-            yield from _archive(source, stack)
-        elif source.is_file() and source.suffix == ".json":
-            yield str(source), SUPERCLASSES, source.stat().st_size, source.read_bytes
+                    yield file
+        elif source.is_file() and source.name.lower().endswith(ARCHIVES):
+            yield from archive(source, stack)
+        elif source.is_file() and source.suffix.lower() == ".json":
+            yield File(str(source), SUPERCLASSES, source.stat().st_size, source.read_bytes)
         elif source.exists():
             raise MeguError(
-                f"{source} is neither a folder nor an archive", f"give a folder or a file ending in {', '.join(_ARCHIVES)}"
+                f"{shown(str(source))} is neither a folder nor an archive",
+                f"give a folder or a file ending in {', '.join(ARCHIVES)}",
             )
         else:
-            raise MeguError(f"{source} does not exist", "check the path")
+            raise MeguError(f"{shown(str(source))} does not exist", "check the path")
 
 
-def _archive(path: Path, stack: ExitStack) -> Iterator[File]:
+def _walk(root: Path) -> Iterator[File]:
+    """Every file and folder below a folder, in the order of their names. Links are followed: that is what they were made for."""
     try:
-        if path.name.endswith(".zip"):
-            bundle = stack.enter_context(zipfile.ZipFile(path))
-            for info in bundle.infolist():
-                if not info.is_dir():
-                    yield f"{path}:{info.filename}", info.filename, info.file_size, partial(bundle.read, info)
+        state = os.stat(root)
+        yield from _below(root, PurePosixPath(), ((state.st_dev, state.st_ino),))
+    except OSError as error:
+        raise MeguError(
+            f"{shown(str(error.filename or root))} cannot be read ({error.strerror})",
+            "run as a user who may read it, or move it away",
+        ) from error
+
+
+def _below(folder: Path, inside: PurePosixPath, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        path, name = folder / entry.name, inside / entry.name
+        where, left_out = str(path), clutter(name.parts) is not None
+        try:
+            state = entry.stat(follow_symlinks=not left_out)
+        except OSError as error:
+            yield File(where, str(name), 0, path.read_bytes, f"is a link that leads nowhere ({error.strerror})")
+            continue
+        if stat.S_ISDIR(state.st_mode):
+            identity = (state.st_dev, state.st_ino)
+            if identity in above:
+                raise MeguError(f"{shown(where)} is a link to a folder that it is in itself", "remove the link")
+            yield File(where, str(name), 0, path.read_bytes, folder=True)
+            yield from _below(path, name, (*above, identity))
         else:
-            # A compressed tar cannot be read out of order at a bearable speed, so its files are put aside as they pass, on disk.
-            aside = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    if member.isfile() and (file := tar.extractfile(member)) is not None:
-                        start = aside.tell()
-                        shutil.copyfileobj(file, aside)
-                        aside.flush()
-                        read = partial(os.pread, aside.fileno(), member.size, start)
-                        yield f"{path}:{member.name}", member.name, member.size, read
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        if is_disk_full(error):
-            raise
-        raise MeguError(f"{path} is damaged or not an archive ({error})", "fetch the file again") from error
+            problem = "" if stat.S_ISREG(state.st_mode) else "is neither a file nor a folder but a pipe, a socket or a device"
+            yield File(where, str(name), state.st_size, path.read_bytes, problem)

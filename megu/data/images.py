@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,9 +27,12 @@ from megu.data.arrays import (
     load,
     superclass_labels,
 )
+from megu.data.clutter import clutter
 from megu.data.decoding import readable
 from megu.data.files import files_in
-from megu.data.layout import Sample, names, sample
+from megu.data.layout import LARGEST, Sample, in_class_folder, names, sample
+from megu.data.naming import nfc, shown
+from megu.data.notes import Notes
 from megu.data.packing import Packing, reduced
 from megu.data.superclasses import SUPERCLASSES, coarse_names, parse_superclasses
 from megu.errors import MeguError
@@ -38,9 +43,19 @@ _BATCH = 256
 #: Bytes a file on average from which decoding in threads is faster: on two cores it took 1.7 times as long for CIFAR's 2 kB
 #: files, and less than half for JPEGs of 1200 x 900.
 _THREADS_PAY = 16_384
+#: Images of such files that are in memory together: they may be large.
+_TOGETHER = 16
 
 
-def pack(path: Path, source: Path | Sequence[Path], facts: Facts, packing: Packing) -> Dataset:
+def pack(
+    path: Path,
+    source: Path | Sequence[Path],
+    facts: Facts,
+    packing: Packing,
+    *,
+    described: bool = True,
+    notes: Notes | None = None,
+) -> Dataset:
     """Make a data set folder of ``train/<class>/<image>`` and ``test/<class>/<image>`` in a folder, an archive, or several of either.
 
     ``val/`` or ``valid/`` serve where there is no ``test/``.
@@ -48,6 +63,8 @@ def pack(path: Path, source: Path | Sequence[Path], facts: Facts, packing: Packi
     ({superclass: [class, ...]}) beside the images gives the coarse names. Images become grey (one channel) when every file is
     grey, else RGB. Samples are in the order of their path names, so the same files give the same bytes however they were packed.
     A batch of images at most is in memory. ``facts`` has the name, source and licence; the rest of it is found here.
+    What is left out and what is done to images is counted in ``notes`` and, where the set is ``described``, in ``meta.json``: not for a set
+    that has to be the same from another source.
 
     Raises
     ------
@@ -55,44 +72,99 @@ def pack(path: Path, source: Path | Sequence[Path], facts: Facts, packing: Packi
         read (they are named).
     """
     sources = [source] if isinstance(source, Path) else list(source)
+    notes = notes or Notes()
     with ExitStack() as stack:
-        splits, superclasses = _scan(sources, stack)
+        splits, superclasses = _scan(sources, stack, notes)
         splits = _taken(splits, packing)
+        _compare_classes(splits, notes)
         folder = stack.enter_context(atomic_folder(path))
-        decoder = _Decoder(packing, sum(map(len, splits.values())))
+        decoder = _Decoder(packing, sum(map(len, splits.values())), notes)
         kept = {split: decoder.write(folder / f"{split}_images.npy", entries) for split, entries in splits.items()}
         decoder.judge()
         decoder.equalise()
-        complete(folder, *_described(kept, superclasses or packing.superclasses, facts, packing, decoder))
+        facts, columns = _described(kept, superclasses or packing.superclasses, facts, packing, decoder)
+        if described:
+            facts = replace(facts, ignored=dict(notes.ignored), converted=dict(notes.converted), count_repeats=True)
+        complete(folder, facts, columns)
     return load(path)
 
 
-def _scan(sources: Sequence[Path], stack: ExitStack) -> tuple[dict[str, list[Sample]], dict[str, list[str]] | None]:
+class _Scan(NamedTuple):
     """The samples of each split in the order of their names, and the superclass file's content."""
+
+    splits: dict[str, list[Sample]]
+    superclasses: dict[str, list[str]] | None
+
+
+def _scan(sources: Sequence[Path], stack: ExitStack, notes: Notes) -> _Scan:
     entries: dict[tuple[str, str], Sample] = {}
     superclasses: dict[str, list[str]] | None = None
-    for where, name, size, read in files_in(sources, stack):
-        if PurePosixPath(name).name == SUPERCLASSES:
-            superclasses = parse_superclasses(where, read())
-        elif entry := sample(where, name, size, read):
-            if (entry.split, entry.key) in entries:
-                raise MeguError(
-                    f"{entry.where} and {entries[entry.split, entry.key].where} are the same image file", "keep one"
-                )
-            entries[entry.split, entry.key] = entry
-    if len(folders := {e.folder for e in entries.values() if e.split == "test"}) > 1:
-        raise MeguError(f"there are images under {' and '.join(sorted(folders))}", "keep the ones to test on")
+    folders: set[tuple[str, str]] = set()
+    for file in files_in(sources, stack):
+        parts = PurePosixPath(file.name).parts
+        if file.folder:
+            if clutter(parts) is None and in_class_folder(f"{file.name}/image"):
+                folders.add((parts[-2], nfc(parts[-1])))
+        elif clutter(parts):
+            notes.left_out(file)
+        elif parts[-1] == SUPERCLASSES and not file.problem:
+            superclasses = parse_superclasses(file.where, file.read())
+        elif entry := sample(file):
+            _add(entries, entry)
+        else:
+            notes.left_out(file)
+    if empty := sorted(f"{folder}/{label}" for folder, label in folders - {(e.folder, e.label) for e in entries.values()}):
+        notes.remarks.append(f"no images in {_few([shown(name) for name in empty])}")
+    return _Scan(_ordered(list(entries.values()), sources), superclasses)
+
+
+def _ordered(entries: Sequence[Sample], sources: Sequence[Path]) -> dict[str, list[Sample]]:
+    """The samples of each split in their order. Raises `MeguError` for a split without any, or in two folders."""
+    for split, what in (("train", "give the folder one name"), ("test", "keep the ones to test on")):
+        if len(found := {e.folder for e in entries if e.split == split}) > 1:
+            raise MeguError(f"there are images under {' and '.join(sorted(found))}", what)
     # By the name without its ending first, so that an image comes where it did whatever format it is packed in.
     splits = {
-        split: sorted((e for e in entries.values() if e.split == split), key=lambda e: (e.label, e.stem, e.file))
-        for split in SPLITS
+        split: sorted((e for e in entries if e.split == split), key=lambda e: (e.label, e.stem, e.file)) for split in SPLITS
     }
-    for split, found in splits.items():
-        if not found:
+    for split, samples in splits.items():
+        if not samples:
             raise MeguError(
-                f"{', '.join(map(str, sources))} has no {split} images", f"lay them out as {split}/<class>/<image file>"
+                f"{shown(', '.join(map(str, sources)))} has no {split} images", f"lay them out as {split}/<class>/<image file>"
             )
-    return splits, superclasses
+    return splits
+
+
+def _add(entries: dict[tuple[str, str], Sample], entry: Sample) -> None:
+    if (other := entries.get((entry.split, entry.key))) is None:
+        entries[entry.split, entry.key] = entry
+    elif entry.where == other.where:
+        raise MeguError(f"{shown(entry.where)} is there twice", "keep one")
+    else:
+        raise MeguError(f"{shown(entry.where)} and {shown(other.where)} are the same image file", "keep one, or rename one")
+
+
+def _compare_classes(splits: Mapping[str, Sequence[Sample]], notes: Notes) -> None:
+    """Say which classes lack images in a split. Raise `MeguError` where that is so for names that differ in capitals only."""
+    has = {split: {entry.label for entry in entries} for split, entries in splits.items()}
+    everywhere, classes = set.intersection(*has.values()), set.union(*has.values())
+    spelt: dict[str, list[str]] = {}
+    for label in sorted(classes):
+        spelt.setdefault(label.casefold(), []).append(label)
+    for labels in (labels for labels in spelt.values() if len(labels) > 1):
+        said = " and ".join(map(repr, labels))
+        if not everywhere.issuperset(labels):
+            raise MeguError(
+                f"class folders {said} differ in capitals only, and one has no train or no test images", "use one name"
+            )
+        notes.remarks.append(f"classes {said} differ in capitals only")
+    for split in splits:
+        if missing := sorted(classes - has[split]):
+            notes.remarks.append(f"no {split} images of {_few(list(map(repr, missing)))}")
+
+
+def _few(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _taken(splits: Mapping[str, list[Sample]], packing: Packing) -> dict[str, list[Sample]]:
@@ -150,9 +222,10 @@ _RESIZED = "to {} x {} pixels (height x width): the middle cut to that shape, th
 class _Decoder:
     """Decodes the samples of each split into its file, in order, and remembers what could not be read."""
 
-    def __init__(self, packing: Packing, total: int) -> None:
+    def __init__(self, packing: Packing, total: int, notes: Notes) -> None:
         self.packing = packing
         self.total = total
+        self.notes = notes
         self.left_out: list[str] = []
         self.first: tuple[tuple[int, int], str] | None = None
         self.writers: list[ImageWriter] = []
@@ -164,27 +237,37 @@ class _Decoder:
         kept = []
         try:
             with (
+                warnings.catch_warnings(action="ignore"),  # Pillow's, on files that it reads nevertheless
                 ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool,
                 track(f"decode {path.name.split('_')[0]} images", total=len(entries), unit="images") as advance,
             ):
                 for start in range(0, len(entries), _BATCH):
                     batch = entries[start : start + _BATCH]
-                    # Small images are decoded in the time that handing them to a thread takes.
-                    large = sum(entry.size for entry in batch) > _THREADS_PAY * len(batch)
-                    found = list((pool.map if large else map)(self._try, batch))
-                    for entry, image in zip(batch, found, strict=True):
+                    for entry, image in zip(batch, self._each(pool, batch), strict=True):
                         if isinstance(image, str):
-                            self.left_out.append(f"{entry.where}: {image}")
+                            self.left_out.append(f"{entry.path}: {image}")
                         else:
-                            writer.append(self._of_one_size(image, entry)[None])
+                            writer.append(self._of_one_size(image[0], entry)[None])
                             kept.append(entry)
+                            for kind in image[1]:
+                                self.notes.did(kind, entry.path)
                     advance(len(batch))
         finally:
             writer.close()
         return kept
 
-    def _try(self, entry: Sample) -> Images | str:
-        """The image (H, W, C), or why it cannot be read."""
+    def _each(self, pool: ThreadPoolExecutor, batch: Sequence[Sample]) -> Iterator[tuple[Images, tuple[str, ...]] | str]:
+        # Small images are decoded in the time that handing them to a thread takes.
+        if sum(entry.size for entry in batch) <= _THREADS_PAY * len(batch):
+            yield from map(self._try, batch)
+            return
+        for start in range(0, len(batch), _TOGETHER):
+            yield from pool.map(self._try, batch[start : start + _TOGETHER])
+
+    def _try(self, entry: Sample) -> tuple[Images, tuple[str, ...]] | str:
+        """The image (H, W, C) and what was done to it, or why it cannot be read."""
+        if entry.size > LARGEST:
+            return f"larger than {LARGEST >> 20} MiB"
         return readable(entry.read, self.packing.size)
 
     def _of_one_size(self, image: Images, entry: Sample) -> Images:
@@ -193,7 +276,7 @@ class _Decoder:
         if size != self.first[0]:
             (height, width), where = self.first
             raise MeguError(
-                f"{entry.where} is {size[1]}x{size[0]} pixels and {where} is {width}x{height}",
+                f"{shown(entry.where)} is {size[1]}x{size[0]} pixels and {shown(where)} is {width}x{height}",
                 f"bring all images to one size with --size {min(height, width)}",
             )
         return image

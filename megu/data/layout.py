@@ -1,4 +1,7 @@
-"""How a file's path says which sample it is: ``train/<class>/<image>`` and ``test/<class>/<image>``."""
+"""How a file's path says which sample it is: ``train/<class>/<image>`` and ``test/<class>/<image>``.
+
+Names are brought to one spelling, and what no later step could write, ask for or show is refused here (`megu.data.naming`).
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,68 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from megu.data.clutter import clutter
+from megu.data.naming import nfc, shown, unusable, unusable_class
+from megu.data.superclasses import SUPERCLASSES
 from megu.errors import MeguError
 
 SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+IMAGES = {
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"),
+}
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz")
+#: Archives that cannot be opened here.
+_OTHER_ARCHIVES = (".7z", ".rar", ".tar.zst", ".tzst", ".tar.lz", ".tar.z", ".tar.lzma")
+
+
+#: Bytes that an image file may have; a larger one is not read.
+LARGEST = 1 << 29
+
+
+@dataclass(frozen=True)
+class File:
+    """A file in a folder or an archive.
+
+    Attributes
+    ----------
+    where: what messages name it by.
+    name: its path inside the source, with "/".
+    size: in bytes, unpacked.
+    read: returns its bytes.
+    problem: why it cannot be used at all, "" for a file that can be read.
+    folder: it is a folder; there is nothing to read.
+    """
+
+    where: str
+    name: str
+    size: int
+    read: Callable[[], bytes]
+    problem: str = ""
+    folder: bool = False
+
+
+def is_archive(name: str) -> bool:
+    """Whether a name is an archive's, one that can be opened or not."""
+    return name.lower().endswith((*ARCHIVES, *_OTHER_ARCHIVES))
+
+
+def can_be_sample(name: str) -> bool:
+    """Whether the bytes of a file of this name are ever asked for."""
+    path = PurePosixPath(name)
+    return clutter(path.parts) is None and (path.suffix.lower() in IMAGES or path.name == SUPERCLASSES)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image file. where: as messages name it."""
+    """One image file.
+
+    Attributes
+    ----------
+    split: "train" or "test". folder: the folder that says so.
+    label, file: the names of class folder and file.
+    size, where, read: see `File`.
+    """
 
     split: str
     folder: str
@@ -33,18 +89,46 @@ class Sample:
     def stem(self) -> str:
         return f"{self.label}/{PurePosixPath(self.file).stem}"
 
+    @property
+    def path(self) -> str:
+        """The same wherever the data set lies."""
+        return f"{self.folder}/{self.key}"
 
-def names(entries: Sequence[Sample]) -> list[str]:
-    """The name of each sample: class and file, without the ending unless another file of the class differs in that alone."""
-    often = Counter(entry.stem for entry in entries)
-    return [entry.stem if often[entry.stem] == 1 else entry.key for entry in entries]
 
+def sample(file: File) -> Sample | None:
+    """The sample that a file is, or None for a file that is none (a README).
 
-def sample(where: str, name: str, size: int, read: Callable[[], bytes]) -> Sample | None:
-    """The sample that a file is, or None for files that are none (a README, a hidden file)."""
-    parts = PurePosixPath(name).parts
-    if parts[-1].startswith((".", "__MACOSX")) or "__MACOSX" in parts or PurePosixPath(name).suffix.lower() not in IMAGES:
+    Raises `MeguError` for an image in no class folder, an archive inside the data set, and a name that cannot be used.
+    """
+    path = PurePosixPath(file.name)
+    if file.problem:
+        raise MeguError(f"{shown(file.where)} {file.problem}", "put the file itself there, unpack the archive, or remove it")
+    if is_archive(path.name):
+        raise MeguError(
+            f"{shown(file.where)} is an archive inside the data set", "unpack it, or give it as a source of its own"
+        )
+    if path.suffix.lower() not in IMAGES:
         return None
-    if len(parts) < 3 or parts[-3] not in SPLIT_FOLDERS:
-        raise MeguError(f"{where} is not in a class folder", "lay images out as train/<class>/<image> and test/<class>/<image>")
-    return Sample(SPLIT_FOLDERS[parts[-3]], parts[-3], parts[-2], parts[-1], size, where, read)
+    if ".." in path.parts:
+        raise MeguError(f"{shown(file.where)} has '..' in its name", "pack the files by their own paths")
+    if not in_class_folder(file.name):
+        raise MeguError(
+            f"{shown(file.where)} is not in a class folder", "lay images out as train/<class>/<image> and test/<class>/<image>"
+        )
+    folder, label, name = path.parts[-3:]
+    for kind, reason in (("class folder", unusable_class(label)), ("file", unusable(name))):
+        if reason:
+            raise MeguError(f"{shown(file.where)}: the {kind}'s name {reason}", "rename it")
+    return Sample(SPLIT_FOLDERS[folder.lower()], folder, nfc(label), nfc(name), file.size, file.where, file.read)
+
+
+def in_class_folder(name: str) -> bool:
+    """Whether a file lies where images belong."""
+    parts = PurePosixPath(name).parts
+    return len(parts) > 2 and parts[-3].lower() in SPLIT_FOLDERS
+
+
+def names(samples: Sequence[Sample]) -> list[str]:
+    """The name of each sample: class and file, without the ending unless another file of the class differs in that alone."""
+    often = Counter(entry.stem for entry in samples)
+    return [entry.stem if often[entry.stem] == 1 else entry.key for entry in samples]

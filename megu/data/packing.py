@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megu.data.naming import nfc
 from megu.data.superclasses import parse_superclasses
 from megu.errors import MeguError
 
@@ -53,7 +54,7 @@ def parse_packing(
             found = parse_superclasses(str(superclasses), superclasses.read_bytes())
         except OSError as error:
             raise MeguError(f"{superclasses} cannot be read ({error.strerror})", "check the path") from None
-    classes = () if only is None else tuple(name.strip() for name in only.split(","))
+    classes = () if only is None else tuple(nfc(name.strip()) for name in only.split(","))
     if not all(classes):
         raise MeguError(f"--only {only!r} has an empty name", "write the class folders as CLASS,CLASS,…")
     shape = (int(sides[0]), int(sides[-1])) if sides else None

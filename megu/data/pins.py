@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+from megu.data.clutter import is_known_clutter
 from megu.errors import MeguError
 from megu.progress import track
 
@@ -29,8 +31,14 @@ class DirHash:
     nfiles: int
 
 
-def hash_dir(path: Path, root: Path | None = None) -> DirHash:
-    """DVC's hash of a folder: the MD5 of the JSON list of its files' MD5s and relative paths.
+def files_of(path: Path) -> dict[str, Path]:
+    """The files that DVC hashes of a folder, by relative path: without what systems leave anywhere, as ``.dvcignore`` has it."""
+    found = ((file.relative_to(path), file) for file in path.rglob("*") if file.is_file())
+    return {relative.as_posix(): file for relative, file in found if not is_known_clutter(relative.parts)}
+
+
+def hash_dir(path: Path, root: Path | None = None, only: Collection[str] | None = None) -> DirHash:
+    """DVC's hash of a folder: the MD5 of the JSON list of its files' MD5s and relative paths; of those of ``only`` where it is given.
 
     With ``root`` (a project) the hash of each file is kept in ``<root>/.megu`` for as long as its inode, size and times stay.
 
@@ -41,7 +49,7 @@ def hash_dir(path: Path, root: Path | None = None) -> DirHash:
     if not path.is_dir():
         raise MeguError(f"{path} is not a folder", "run `megu data fetch`")
     memo = _Memo(root)
-    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    files = sorted((name, file) for name, file in files_of(path).items() if only is None or name in only)
     sizes = [file.stat().st_size for _, file in files]
     with track(f"hash {path.name}", total=sum(sizes), unit="bytes") as advance:
         listing = []

@@ -7,7 +7,10 @@ compared with its pin before it takes its place under ``data/``. `add` makes a d
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import io
+import json
+import re
 import shutil
 import socket
 import subprocess
@@ -20,11 +23,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from megu.data import arrays, cifar, dvc, images, pins
+from megu.data import advice, arrays, cifar, dvc, images, pins
 from megu.data.arrays import Dataset, Facts
+from megu.data.clutter import hide_from_dvc
 from megu.data.idx import read_idx
+from megu.data.notes import Notes
 from megu.data.packing import Packing
 from megu.data.pins import DirHash
+from megu.data.repeats import repeat_lines
 from megu.errors import MeguError
 from megu.plugins import plugins
 from megu.progress import track
@@ -51,22 +57,28 @@ class Fetched:
     provider: who gave it: "local" (already there), "dvc", "torchvision", "os-package" or "folder".
     dvc_hash: DVC's directory hash (36 characters, ending in ".dir").
     pin: "match", or "unpinned" when ``data.dvc`` does not know the name. A mismatch is an error.
+    notes: what was left out of a user's images and what was done to them, a line each.
     """
 
     dataset_path: Path
     provider: str
     dvc_hash: str
     pin: Pin
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class State:
-    """One line of `status`: ``state`` is "ok", "unpinned", "differs" (from the pin), "damaged" or "missing"."""
+    """One line of `status`: ``state`` is "ok", "unpinned", "differs" (from the pin), "damaged" or "missing".
+
+    notes: what to do about it, and the images that are there twice, a line each.
+    """
 
     name: str
     state: Literal["ok", "unpinned", "differs", "damaged", "missing"]
     expected: str | None
     actual: str | None
+    notes: tuple[str, ...] = ()
 
 
 def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
@@ -104,7 +116,7 @@ def no_purge_is_open(root: Path) -> None:
 
 
 def _obtain(root: Path, name: str, pin: DirHash | None, local: Sequence[Path] = ()) -> Fetched:
-    path = root / "data" / name
+    path, notes = root / "data" / name, Notes()
     failures = []
     if pin is not None and not local:
         try:
@@ -114,14 +126,14 @@ def _obtain(root: Path, name: str, pin: DirHash | None, local: Sequence[Path] = 
             failures.append(f"dvc: {reason}")
     if name in COARSE_OF:
         return _by_superclass(root, name, pin, local)
-    for provider, source in ({"file": partial(_from_local, name, local)} if local else providers_for(name)).items():
+    for provider, source in ({"file": partial(_from_local, name, local, notes)} if local else providers_for(name)).items():
         try:
             with tempfile.TemporaryDirectory(prefix="megu-data-") as scratch:
                 write = source(Path(scratch))
                 with _staged(path) as staged:
                     write(staged)
                     fetched = _check(root, staged, pin, provider)
-                return Fetched(path, provider, fetched.dvc_hash, fetched.pin)
+                return Fetched(path, provider, fetched.dvc_hash, fetched.pin, tuple(notes.lines()))
         except Unavailable as reason:
             failures.append(f"{provider}: {reason}")
     if not failures:
@@ -148,12 +160,12 @@ def _by_superclass(root: Path, name: str, pin: DirHash | None, local: Sequence[P
     return Fetched(root / "data" / name, base, fetched.dvc_hash, fetched.pin)
 
 
-def _from_local(name: str, local: Sequence[Path], scratch: Path) -> Callable[[Path], Dataset]:
+def _from_local(name: str, local: Sequence[Path], notes: Notes, scratch: Path) -> Callable[[Path], Dataset]:
     """What the user has: an archive of CIFAR's authors, told by its file name, or class folders."""
     if len(local) == 1 and local[0].name == _CIFAR_FILES.get(name) and local[0].is_file():
         return _cifar_from_archive(name, local[0], scratch)
     facts, packing = _known(name, Facts(name, ()), Packing())
-    return lambda path: images.pack(path, local, facts, packing)
+    return lambda path: images.pack(path, local, facts, packing, described=name not in _BY_NAME, notes=notes)
 
 
 def _known(name: str, facts: Facts, packing: Packing) -> tuple[Facts, Packing]:
@@ -178,22 +190,26 @@ def _staged(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+#: As `tempfile` names folders.
+_LEFTOVER = re.compile(r"\.[A-Za-z0-9._-]+-[a-z0-9_]{8}")
+
+
 def _remove_leftovers(root: Path) -> None:
     """Drop what a killed fetch left; called under the lock, so nobody is writing there."""
-    for leftover in (root / "data").glob(".*-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for path in (root / "data").glob(".*-*"):
+        if _LEFTOVER.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _check(root: Path, path: Path, pin: DirHash | None, provider: str) -> Fetched:
     """Compare a folder with its pin, then open it."""
-    where = f"data/{path.name}"
     actual = pins.hash_dir(path, root if provider == "local" else None)
     if pin is not None and actual.md5 != pin.md5:
+        if provider in ("local", "dvc"):
+            raise MeguError(*advice.difference(root, path.name, pin, actual))
         raise MeguError(
-            f"{where} from {provider} is damaged or another data set: expected {pin.md5}, got {actual.md5}",
-            f"remove {where} and run `megu data fetch`"
-            if provider in ("local", "dvc")
-            else "if the new data are right, change the pin in data.dvc; else report where they came from",
+            f"data/{path.name} from {provider} is damaged or another data set: expected {pin.md5}, got {actual.md5}",
+            "if the new data are right, change the pin in data.dvc; else report where they came from",
         )
     arrays.load(path)
     return Fetched(path, provider, actual.md5, "unpinned" if pin is None else "match")
@@ -209,6 +225,7 @@ def _share_with_dvc(root: Path, pin: DirHash | None) -> None:
         return
     if all((root / "data" / name).is_dir() for name in pins.read(root)):
         with contextlib.suppress(MeguError):
+            hide_from_dvc(root)
             dvc.run(root, "commit", "--force", pins.FILE)
 
 
@@ -408,6 +425,8 @@ DEFAULT = "fashion-mnist"
 #: Data set -> the one that it is made of by labelling it by superclass.
 COARSE_OF = {"cifar20": "cifar100"}
 
+_BY_NAME = {*SOURCES, *COARSE_OF}
+
 #: The group of entry points by which other packages bring data sets: functions like those of `SOURCES`.
 GROUP = "megu.datasets"
 
@@ -456,29 +475,41 @@ def add(
     MeguError: a name that is no plain folder name or is taken by other data, images that cannot be used, or a full disk.
     """
     _check_name(name)
-    path = root / "data" / name
+    path, notes = root / "data" / name, Notes()
     facts, packing = _known(name, Facts(name, (), None, source_name, licence), packing or Packing())
     with arrays.write_errors_answered(path), dvc.file_lock(root / ".megu" / "data.lock"), contextlib.ExitStack() as stack:
         pin = pins.read(root).get(name)
         stack.callback(_remove_if_empty, path.parent)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=_folder(path.parent)) as scratch:
             staged = Path(scratch) / name
-            found = images.pack(staged, source, facts, packing)
+            found = images.pack(staged, source, facts, packing, described=name not in _BY_NAME, notes=notes)
             kind = cifar.KINDS.get(COARSE_OF.get(name, name))
             if kind and (found.fine or found.classes) != kind.classes:
                 raise MeguError(f"these images are not of the classes of {name}", "choose another --name")
             new = pins.hash_dir(staged)
+            if path.exists() and _same_samples(path, staged):
+                new = pins.hash_dir(path, root)
             old = pins.hash_dir(path, root).md5 if path.exists() else pin.md5 if pin else new.md5
             if {old, pin.md5 if pin else old} != {new.md5}:
                 raise MeguError(
                     f"data set {name!r} exists with other contents ({old}; these images give {new.md5})",
-                    f"choose another --name, or remove data/{name} and its entry in data.dvc",
+                    "choose another --name"
+                    if path.exists()
+                    else "add the images that it was made of, or choose another --name",
                 )
             if not path.exists():
                 staged.rename(path)
         pins.write(root, name, new)
     _share_with_dvc(root, new)
-    return Fetched(path, "folder", new.md5, "match")
+    return Fetched(path, "folder", new.md5, "match", (*notes.lines(), *repeat_lines(arrays.load(path))))
+
+
+def _same_samples(one: Path, other: Path) -> bool:
+    """Whether two data sets differ at most in what was met beside their images and done to them."""
+    meta = [json.loads((folder / "meta.json").read_text(encoding="utf-8")) for folder in (one, other)]
+    first, second = ({key: value for key, value in entry.items() if key not in arrays.NOTES} for entry in meta)
+    files = sorted({file.name for folder in (one, other) for file in folder.glob("*.npy")})
+    return first == second and not any(filecmp.cmpfiles(one, other, files, shallow=False)[1:])
 
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -511,11 +542,12 @@ def _state(root: Path, name: str, pin: DirHash | None) -> State:
     expected = pin.md5 if pin else None
     if not path.is_dir():
         return State(name, "missing", expected, None)
-    actual = pins.hash_dir(path, root).md5
-    if expected not in (None, actual):
-        return State(name, "differs", expected, actual)
+    found = pins.hash_dir(path, root)
+    actual = found.md5
+    if pin is not None and expected != actual:
+        return State(name, "differs", expected, actual, (": ".join(advice.difference(root, name, pin, found)),))
     try:
-        arrays.load(path)
-    except MeguError:
-        return State(name, "damaged", expected, actual)
-    return State(name, "ok" if expected else "unpinned", expected, actual)
+        dataset = arrays.load(path)
+    except MeguError as error:
+        return State(name, "damaged", expected, actual, (f"{error.what}: {advice.mend(root, name, pin)}",))
+    return State(name, "ok" if expected else "unpinned", expected, actual, tuple(repeat_lines(dataset)))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from megu.data.arrays import Dataset, atomic_folder, limited, load, write_array, write_json
 from megu.data.layout import IMAGES, SPLIT_FOLDERS
+from megu.data.naming import nfc
 from megu.errors import MeguError
 from megu.params import STRICT, check
 from megu.scope import RequestScope
@@ -158,14 +159,15 @@ def emptied(labels: NDArray[np.integer[Any]], names: Sequence[str], gone: NDArra
 
 
 def class_index(classes: Sequence[str], name: str, dataset: str) -> int:
-    """The number of a class among ``classes``; the name must match exactly.
+    """The number of a class among ``classes``; the name must match exactly, in whichever of its Unicode spellings.
 
     Raises
     ------
     MeguError: no such class; the message has the nearest names.
     """
-    if name in classes:
-        return classes.index(name)
+    spelt = list(map(nfc, classes))
+    if nfc(name) in spelt:
+        return spelt.index(nfc(name))
     by_lower = {known.lower(): known for known in classes}
     near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)]
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {_shorten(classes)}"
@@ -183,7 +185,7 @@ def ids_of_files(dataset: Dataset, files: Sequence[str]) -> list[str]:
         )
     found = _positions_of(dataset, files)
     if unknown := [file for file in files if file not in found]:
-        tested = {} if dataset.test.names is None else {name.decode() for name in dataset.test.names.tolist()}
+        tested = {} if dataset.test.names is None else {nfc(name.decode()) for name in dataset.test.names.tolist()}
         in_test = any(name in tested for name in _names(unknown[0]))
         where = "in its test split, which no model was trained on" if in_test else _absent(dataset)
         raise MeguError(
@@ -202,21 +204,21 @@ def _positions_of(dataset: Dataset, files: Sequence[str]) -> dict[str, int]:
     """File -> position of the training image, for those that there are."""
     if not files or dataset.train.names is None:
         return {}
-    known = {name.decode(): position for position, name in enumerate(dataset.train.names.tolist())}
+    known = {nfc(name.decode()): position for position, name in enumerate(dataset.train.names.tolist())}
     asked = [file for file in files if _folder(file) != "test"]
     return {file: position for file in asked for name in _names(file) if (position := known.get(name)) is not None}
 
 
 def _names(file: str) -> tuple[str, ...]:
     """The names that a file may have in a data set: its class folder and itself, with its ending and without; the last that is there counts."""
-    path = PurePosixPath(*PurePosixPath(file).parts[-2:])
+    path = PurePosixPath(*PurePosixPath(nfc(file)).parts[-2:])
     return (str(path.with_suffix("")), str(path)) if path.suffix.lower() in IMAGES else (str(path),)
 
 
 def _folder(file: str) -> str:
     """The split that a file's path names: "test", or "train" where it names none."""
     parts = PurePosixPath(file).parts
-    return SPLIT_FOLDERS.get(parts[-3], "train") if len(parts) > 2 else "train"
+    return SPLIT_FOLDERS.get(parts[-3].lower(), "train") if len(parts) > 2 else "train"
 
 
 def _absent(dataset: Dataset) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from megu.data.naming import nfc, shown, unusable_class
 from megu.errors import MeguError
 
 SUPERCLASSES = "superclasses.json"
@@ -12,10 +13,17 @@ SUPERCLASSES = "superclasses.json"
 
 def parse_superclasses(where: str, data: bytes) -> dict[str, list[str]]:
     """The content of a superclass file, {superclass: [class, ...]}."""
+    form = "{superclass: [class, ...]}"
     try:
-        return {str(coarse): [str(name) for name in names] for coarse, names in json.loads(data).items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise MeguError(f"{where} is not of the form {{superclass: [class, ...]}} ({error})", "correct it") from error
+        content = json.loads(data)
+        if not (isinstance(content, dict) and all(isinstance(names, list) for names in content.values())):
+            raise ValueError("its content is of another form")
+    except (ValueError, RecursionError) as error:
+        raise MeguError(f"{shown(where)} is not of the form {form} ({error})", "correct it") from error
+    for coarse in content:
+        if reason := unusable_class(coarse):
+            raise MeguError(f"{shown(where)}: the superclass {coarse!r} {reason}", "rename it")
+    return {nfc(coarse): [nfc(str(name)) for name in names] for coarse, names in content.items()}
 
 
 def coarse_names(classes: Sequence[str], superclasses: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -53,6 +53,21 @@ def test_a_data_set_that_nothing_is_left_of_is_refused(tmp_path: Path) -> None:
         erasing.write_without(before, {"train": np.ones(6, dtype=bool), "test": np.zeros(6, dtype=bool)}, tmp_path / "new")
 
 
+def test_images_that_are_there_twice_are_counted_again(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 1), dtype=np.uint8)
+    columns = {split: Columns(np.arange(4) % 2, names=[f"cat/{split}{n}" for n in range(4)]) for split in SPLITS}
+    facts = Facts("some", ("a", "b"), ignored={".DS_Store": 2}, count_repeats=True)
+    before = arrays.save_columns(tmp_path / "some", facts, {"train": images, "test": images[::-1]}, columns)
+    assert before.repeated == {"in train and in test": 4, "in two classes": 4}
+    for gone, left in ((1, 3), (3, 1), (2, 2)):
+        mask = np.arange(4) < gone
+        after = erasing.write_without(before, {"train": mask, "test": np.zeros(4, dtype=bool)}, tmp_path / f"new{gone}")
+        assert after.repeated == {"in train and in test": left, "in two classes": left}
+        assert after.ignored == before.ignored
+    none = erasing.write_without(before, {"train": np.arange(4) < 2, "test": np.arange(4) < 2}, tmp_path / "none")
+    assert "repeated" not in json.loads((none.path / "meta.json").read_text())
+
+
 def test_the_new_count_is_written_down(tmp_path: Path) -> None:
     before = made(tmp_path / "some")
     mask = np.arange(6) < 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from megu.data import dvc, pins
+from megu.data.clutter import CLUTTER, hide_from_dvc
 from megu.data.pins import DirHash, hash_dir
 from megu.errors import MeguError
 
@@ -33,6 +34,11 @@ def test_the_hash_is_dvcs_own(tmp_path: Path) -> None:
         pins.write(tmp_path, name, hashes[name])
     ours = (tmp_path / "data.dvc").read_text()
     dvc.init(tmp_path)
+    for clutter in (".DS_Store", "sub dir/._b.npy", "Thumbs.db", "#recycle/c", ".ipynb_checkpoints/c"):
+        (tmp_path / "data" / "one" / clutter).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / "one" / clutter).write_text("left by a system")
+    assert hash_dir(tmp_path / "data" / "one") == hashes["one"]
+    hide_from_dvc(tmp_path)
     dvc.run(tmp_path, "commit", "--quiet", "--force", "data.dvc")
     assert (tmp_path / "data.dvc").read_text() == ours
     assert dvc.status(tmp_path) == {}
@@ -43,6 +49,28 @@ def test_the_hash_is_dvcs_own(tmp_path: Path) -> None:
     dvc.run(tmp_path, "checkout", "--quiet", "data/two")
     assert hash_dir(tmp_path / "data" / "two") == hashes["two"]
     assert not (tmp_path / "data" / "one").exists()
+
+
+def test_dvc_is_told_of_clutter_once_and_only_where_there_is_some(tmp_path: Path) -> None:
+    folder(tmp_path / "data" / "one")
+    hide_from_dvc(tmp_path)
+    assert not (tmp_path / ".dvcignore").exists()
+    (tmp_path / ".dvcignore").write_text("mine\n.DS_Store")
+    (tmp_path / "data" / "one" / ".DS_Store").write_text("")
+    for _ in range(2):
+        hide_from_dvc(tmp_path)
+        lines = (tmp_path / ".dvcignore").read_text().splitlines()
+        assert lines[:2] == ["mine", ".DS_Store"]
+        assert len(lines) == len(CLUTTER) + 2
+        assert len(set(lines)) == len(lines)
+
+
+def test_the_repository_tells_dvc_of_all_clutter(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "Thumbs.db").write_text("")
+    shutil.copy(REPOSITORY / ".dvcignore", tmp_path)
+    hide_from_dvc(tmp_path)
+    assert (tmp_path / ".dvcignore").read_bytes() == (REPOSITORY / ".dvcignore").read_bytes()
 
 
 def test_read_and_write(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def entries(root: Path) -> list[str]:
 
 
 def test_the_first_fetch_and_the_next(root: Path, one_source: list[Path]) -> None:
-    (root / "data" / ".fashion-mnist-killed").mkdir(parents=True)
+    (root / "data" / ".fashion-mnist-killed_0").mkdir(parents=True)
     first = fetch(root, "fashion-mnist")
     assert (first.provider, first.pin, len(first.dvc_hash)) == ("files", "unpinned", 36)
     assert entries(root) == ["fashion-mnist"]
@@ -104,8 +104,8 @@ def test_damaged_data_name_both_hashes(root: Path, one_source: list[Path]) -> No
         fetch(root, "fashion-mnist")
     assert expected.md5 in raised.value.what
     assert pins.hash_dir(path).md5 in raised.value.what
-    assert "remove data/fashion-mnist" in raised.value.fix
-    assert [entry.state for entry in status(root)] == ["differs"]
+    assert raised.value.fix == "move data/fashion-mnist aside, do not delete it, and run `megu data fetch fashion-mnist`"
+    assert [(entry.state, entry.notes) for entry in status(root)] == [("differs", (str(raised.value),))]
     shutil.rmtree(path)
     assert fetch(root, "fashion-mnist").pin == "match"
 
@@ -325,6 +325,24 @@ def test_add_leaves_nothing_of_images_that_cannot_be_used(root: Path, tmp_path: 
         add(root, source, "my pets")
     assert entries(root) == []
     assert pins.read(root) == {}
+
+
+def test_adding_again_what_has_clutter_by_now_changes_nothing(root: Path, tmp_path: Path) -> None:
+    source = own_images(tmp_path / "own")
+    added = add(root, source, "pets")
+    assert added.notes == ()
+    (source / ".DS_Store").write_bytes(b"Finder was here")
+    again = add(root, source, "pets")
+    assert again.dvc_hash == added.dvc_hash == pins.read(root)["pets"].md5
+    assert again.notes == ("left out: 1 .DS_Store (.DS_Store)",)
+
+
+def test_what_is_left_out_is_in_the_description_of_a_users_own_set_only(root: Path, cifar100: dict[str, Path]) -> None:
+    (cifar100["folders"] / "Thumbs.db").write_bytes(b"")
+    assert fetch(root, "cifar100", [cifar100["folders"]]).notes == ("left out: 1 Thumbs.db (Thumbs.db)",)
+    assert arrays.load(root / "data" / "cifar100").ignored == {}
+    assert add(root, cifar100["folders"], "mine").notes == ("left out: 1 Thumbs.db (Thumbs.db)",)
+    assert arrays.load(root / "data" / "mine").ignored == {"Thumbs.db": 1}
 
 
 def test_a_known_name_is_for_its_own_classes(root: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,19 @@ from megu.data import arrays, splits
 from megu.data.arrays import Dataset, Partition, coarse_view, save
 from megu.data.splits import ForgetParams, ForgetSplit, load_split, make_split, read_params, save_split
 from megu.errors import MeguError
+
+
+@pytest.mark.parametrize("had", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_a_name_is_found_in_either_unicode_spelling(had: str, asked: str) -> None:
+    """macOS and Linux write the letters of one name differently; sets that were added before names were brought to one form have either."""
+    there, here = (unicodedata.normalize(kind, "Café") for kind in (had, asked))
+    plain = dataset()
+    names = np.array([f"{there}/{n}{'é'}".encode() for n in range(len(plain.train))])
+    data = replace(plain, classes=(there, *plain.classes[1:]), train=replace(plain.train, names=names))
+    assert make_split(data, ForgetParams(classes=(here,)), 0).classes == (0,)
+    file = unicodedata.normalize(asked, f"train/{here}/4é.png")
+    assert make_split(data, ForgetParams(scenario="ids", files=(file,)), 0).forget.tolist() == [4]
 
 
 def permuted(data: Dataset, order: np.ndarray) -> Dataset:

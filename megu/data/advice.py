@@ -1,0 +1,48 @@
+"""What to do about a data set that is not as it should be: never anything that could lose the only copy of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from megu.data import dvc, pins
+from megu.data.arrays import FILES
+from megu.data.naming import shown
+from megu.data.pins import DirHash
+
+#: Files that are named.
+_SHOWN = 3
+
+
+def strays(path: Path) -> list[str]:
+    """The files in a data set's folder that are no part of it, what systems leave anywhere aside; relative to the folder."""
+    return sorted(set(pins.files_of(path)) - FILES)
+
+
+def difference(root: Path, name: str, pin: DirHash, actual: DirHash) -> tuple[str, str]:
+    """In what ``data/<name>`` is not as pinned, and what to do about it."""
+    folder = root / "data" / name
+    if (more := strays(folder)) and pins.hash_dir(folder, root, only=FILES).md5 == pin.md5:
+        named = ", ".join(map(shown, more[:_SHOWN])) + (f" and {len(more) - _SHOWN} more" if len(more) > _SHOWN else "")
+        return (
+            f"data/{name} has files that are no part of the data set: {named}",
+            f"move them out of data/{name}; all else is as pinned",
+        )
+    what = f"data/{name} is damaged or another data set than data.dvc has under its name: expected {pin.md5}, got {actual.md5}"
+    return what, mend(root, name, pin)
+
+
+def mend(root: Path, name: str, pin: DirHash | None) -> str:
+    """What to do about a data set that is damaged or not as pinned."""
+    if comes_again(root, name, pin):
+        return f"move data/{name} aside, do not delete it, and run `megu data fetch {name}`"
+    return (
+        f"keep data/{name}, it may be the only copy: bring back the data.dvc that belongs to it (`git log data.dvc`), or add its images "
+        "under another name (`megu data add`)"
+    )
+
+
+def comes_again(root: Path, name: str, pin: DirHash | None) -> bool:
+    """Whether a data set can be fetched, and a pin proves that it is the same one."""
+    from megu.data import providers
+
+    return pin is not None and (name in providers.names() or dvc.in_cache(root, pin) or dvc.has_remote(root))

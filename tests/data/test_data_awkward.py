@@ -1,0 +1,59 @@
+"""Every form of `awkward`: right to the pixel and counted, or refused by name in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from awkward import FORMS, Made
+
+from megu.data import archives
+from megu.data.arrays import Facts
+from megu.data.images import pack
+from megu.data.notes import Notes
+from megu.data.packing import Packing
+from megu.data.repeats import repeat_lines
+from megu.errors import MeguError
+
+
+def test_there_are_many() -> None:
+    assert len(FORMS) > 100
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_awkward(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(archives, "_ROOM", 1 << 19)
+    made, notes = Made(tmp_path / "set"), Notes()
+    FORMS[name](made)
+    target = tmp_path / "data" / "packed"
+    packing = Packing(max_corrupt=made.max_corrupt)
+    if made.refused:
+        with pytest.raises(MeguError) as raised:
+            pack(target, made.source, Facts("set", ()), packing, notes=notes)
+        assert made.refused in str(raised.value)
+        assert raised.value.fix
+        assert str(raised.value).isprintable(), "one line, fit for any terminal"
+        assert list((tmp_path / "data").glob("*")) == []
+        return
+    dataset = pack(target, made.source, Facts("set", ()), packing, notes=notes)
+    found = {}
+    for split, part in (("train", dataset.train), ("test", dataset.test)):
+        assert part.names is not None
+        for label, image, file in zip(part.labels, part.images, part.names, strict=True):
+            assert file.decode().startswith(f"{dataset.classes[label]}/")
+            found[f"{split}/{file.decode()}"] = image
+    assert found.keys() == made.images.keys()
+    for key, image in found.items():
+        assert np.array_equal(image, made.images[key]), key
+    meta = json.loads((target / "meta.json").read_text())
+    for key in ("ignored", "converted", "repeated"):
+        assert meta.get(key, {}) == getattr(made, key)
+        assert (key in meta) == bool(getattr(made, key)), "a field that has nothing to say is not there"
+    lines = [*notes.lines(), *repeat_lines(dataset)]
+    assert all(any(part in line for line in lines) for part in made.said), lines
+    assert all(line.isprintable() for line in lines)
+    silent = not (made.said or made.ignored or made.converted or made.repeated)
+    assert not (silent and lines), lines
+    assert capfd.readouterr() == ("", "")
