@@ -27,6 +27,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
     """Process what waits. params, settings: as for the unlearning flow; what is to be forgotten comes from the requests."""
     project = find()
     config = configuration.load(project.root / params, settings or ())
+    config.registry.required()
     inbox = Inbox(project)
     with processing.alone(project) as free:
         if not free:

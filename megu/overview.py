@@ -117,9 +117,19 @@ def _to_promote(
     project: Project, name: str, entries: Sequence[Entry], rows: Sequence[Row], events: Sequence[Event]
 ) -> list[str]:
     """The newest version that may be promoted: of the requests, or else of a run without one that the gate let pass."""
-    waiting = [_number(entry.fact("version")) for entry in entries if entry.state == "verified"]
-    if waiting:
-        return [f"{name}/{max(waiting)} waits for approval: the form in the Prefect UI, or `megu promote {max(waiting)}`"]
+    verified = [entry for entry in entries if entry.state == "verified"]
+    models = {entry.fact("version").rpartition("/")[0] for entry in verified} - {""}
+    lines = []
+    for model in sorted(models):
+        number = max(_number(entry.fact("version")) for entry in verified if entry.fact("version").startswith(f"{model}/"))
+        lines.append(f"{model}/{number} waits for approval: the form in the Prefect UI, or `megu promote {number}`")
+    if without := [entry.id for entry in verified if not entry.fact("version")]:
+        lines.append(
+            f"no version was registered of the model that forgot {', '.join(without)}: "
+            "`megu process` with registry.enabled: true takes it up again"
+        )
+    if lines:
+        return lines
     now = standing(events)
     newest = max(
         (row for row in rows if row.model.startswith(f"models:/{name}/")), key=lambda row: _number(row.model), default=None

@@ -53,6 +53,14 @@ class RegistryParams:
         moved = self.alias in (CHAMPION, PREVIOUS)
         check("alias", self.alias, not moved, f"another than {CHAMPION} and {PREVIOUS}, which `megu promote` moves")
 
+    def required(self) -> None:
+        """Raise `MeguError` where requests cannot be processed: what fulfils one is a version that becomes the champion."""
+        if not self.enabled:
+            raise MeguError(
+                "registry.enabled is false, and a request is fulfilled by a registered version that becomes the champion",
+                "set registry.enabled: true; `megu run` unlearns without a registry, and megu then follows no request",
+            )
+
 
 def read(path: Path) -> dict[str, Any]:
     """The file as it stands. An empty file is an empty configuration: every default."""

@@ -63,6 +63,20 @@ def test_what_waits_what_is_late_and_what_needs_a_person(project: Project) -> No
         assert said in text
 
 
+def test_every_model_that_waits_is_named_and_what_has_no_version_does_not_stop_it(project: Project) -> None:
+    inbox, versions = Inbox(project), ("megu/3", "other/7", "")
+    requests = [add(project, name, "2026-12-24") for name in "ABC"]
+    inbox.judge(lambda target: ("", 1))
+    for request, version in zip(requests, versions, strict=True):
+        for state in ("processing", "unlearned", "verified"):
+            inbox.move([request], state, {"version": version})  # type: ignore[arg-type]
+    first, second, third = overview(project, "megu", RequestParams(), TODAY).person
+    assert first.startswith("megu/3 waits for approval")
+    assert second.startswith("other/7 waits for approval")
+    assert requests[2] in third
+    assert "registry.enabled: true" in third
+
+
 def test_what_is_fulfilled_is_to_be_told_and_closed(project: Project) -> None:
     inbox = Inbox(project)
     one = add(project, "A", "2026-12-24")

@@ -200,7 +200,7 @@ def _processing(
     ) -> None:
         """Process the pending requests now, as the schedule does: forget, judge, register, ask for approval."""
         here = project()
-        config(here, None, settings)
+        config(here, None, settings).registry.required()
         from flows.process import process as flow
         from megu.tracking import warm_up
 

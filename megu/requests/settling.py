@@ -32,7 +32,7 @@ def settle(inbox: Inbox, name: str) -> dict[str, list[str]]:
         version = entry.fact("version")
         if _model(version) != name:
             continue
-        promoted = _promotion_of(entry, events, name, ours)
+        promoted = _promotion_of(entry, events, name, ours) if version else None
         if promoted is not None:
             facts = {"version": f"{name}/{promoted.facts['version']}", "event": promoted.number}
             done = [inbox.move([entry.id], "approved", facts), inbox.move([entry.id], "promoted", facts)]
@@ -59,6 +59,8 @@ def _promotion_of(entry: Entry, events: Sequence[Event], name: str, ours: set[st
 
 def _dropped(entry: Entry, version: str, events: Sequence[Event], name: str) -> str:
     """Why its version will never be the champion; empty while it may."""
+    if not version:
+        return "no version of its model was registered"
     if any(event.kind == REJECTED and f"{name}/{event.facts['version']}" == version for event in events):
         return "its model was rejected"
     if entry.state == "verified" and (standing(events).version or "") != entry.fact("champion"):

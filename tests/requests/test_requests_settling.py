@@ -10,7 +10,7 @@ from megu.champions import INTENDED, MOVED, REJECTED
 from megu.project import Project
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
-from megu.requests.settling import settle
+from megu.requests.settling import settle, settle_all
 
 
 @pytest.fixture
@@ -43,6 +43,15 @@ def test_a_promotion_fulfils_what_its_version_and_those_before_forgot(inbox: Inb
     assert settle(inbox, "megu") == {}
     kinds = [event.kind for event in inbox.entry(first).events]
     assert kinds[-2:] == ["request.approved", "request.promoted"]
+
+
+def test_what_was_verified_without_a_registry_is_taken_up_again(inbox: Inbox) -> None:
+    """An older processing run with registry.enabled: false left it there for ever."""
+    one, other = verified(inbox, "A", ""), verified(inbox, "B", "megu/1")
+    assert settle_all(inbox) == {"accepted": [one]}
+    entry = inbox.entry(one)
+    assert (entry.state, entry.failures, entry.reason) == ("accepted", 0, "no version of its model was registered")
+    assert inbox.entry(other).state == "verified"
 
 
 def test_the_version_of_a_run_by_hand_fulfils_nothing(inbox: Inbox) -> None:
