@@ -17,6 +17,7 @@ import typer
 from megu import __version__, project
 from megu.commands import automations, documents, promotion, purge, requests
 from megu.errors import MeguError
+from megu.escaping import plain, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -363,7 +364,7 @@ def verify(
         print(json.dumps(report.to_json(), indent=2))
     else:
         for check in report.checks:
-            print(f"{ {True: '✓', False: '✗', None: '?'}[check.holds] } {check.name}: {check.says}")
+            print(f"{ {True: '✓', False: '✗', None: '?'}[check.holds] } {check.name}: {plain(check.says)}")
         print({0: "all holds", 1: "NOT as recorded", 2: "nothing differs, but not all can be checked here"}[report.exit_code])
     raise typer.Exit(report.exit_code)
 
@@ -379,7 +380,7 @@ def lineage_show(
     found = reading.dossier_of(target, _project_if_any())
     version = found.dossier.tracked.version
     model = f"models:/{version['name']}/{version['version']}" if version else None
-    print((graph.mermaid if mermaid else graph.text)(found.records, model))
+    print(visible((graph.mermaid if mermaid else graph.text)(found.records, model)))
 
 
 @lineage_app.command("which")
@@ -410,7 +411,7 @@ def lineage_which(
     for row in rows:
         print(
             f"{row['model'] or 'not registered'}: {words.get(row['history'], 'forgot it')}; its original: {words[row['original']]}"
-            f" (run {row['mlflow_run_id']}, {row['created'][:10]}, forget {row['request']})"
+            f" (run {row['mlflow_run_id']}, {row['created'][:10]}, forget {plain(row['request'])})"
         )
 
 
@@ -512,7 +513,7 @@ def status(as_json: JsonOption = False) -> None:
         return
     for name, url in now.services.items():
         print(f"{name}: {url or 'not running'}")
-    print(f"\n{markdown(now)}")
+    print(f"\n{markdown(now, plain)}")
 
 
 def _project() -> project.Project:
@@ -622,8 +623,7 @@ def _disk_is_full(error: BaseException | None) -> bool:
 
 
 def _fail(message: str, code: int) -> int:
-    one_line = " ".join(message.split())
-    print(f"megu: {one_line}", file=sys.stderr)
+    print(f"megu: {plain(message)}", file=sys.stderr)
     return code
 
 

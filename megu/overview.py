@@ -11,12 +11,12 @@ import os
 import re
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from megu import services
+from megu import escaping, services
 from megu.champions import rejection, standing
 from megu.errors import MeguError
 from megu.ledger import Event
@@ -144,7 +144,7 @@ def _to_promote(
         return []
     number = _number(newest.model)
     return [
-        f"{name}/{number} ({newest.request}) is not promoted and the gate says {gate.decision}: see `megu promote {number}`"
+        f"{name}/{number} ({_no_code(newest.request)}) is not promoted and the gate says {gate.decision}: see `megu promote {number}`"
     ]
 
 
@@ -156,7 +156,8 @@ def _needs_a_person(project: Project, attempts: int, entries: Sequence[Entry], l
     lines = []
     held = [entry for entry in entries if entry.state == "accepted" and entry.failures >= attempts]
     lines += [
-        f"request {entry.id} failed {entry.failures} times ({entry.reason}): `megu request retry {entry.id}`" for entry in held
+        f"request {entry.id} failed {entry.failures} times ({_no_code(entry.reason)}): `megu request retry {entry.id}`"
+        for entry in held
     ]
     if done := [entry for entry in entries if entry.state == "promoted"]:
         lines.append(
@@ -198,34 +199,51 @@ def _post(url: str, body: dict[str, Any]) -> list[dict[str, Any]] | None:
     return value if isinstance(value, list) else None
 
 
-def markdown(now: Overview) -> str:
-    """The same for a person, in Markdown that reads well on a terminal."""
+def markdown(now: Overview, written: Callable[[str], str] = escaping.markdown) -> str:
+    """The same for a person, in Markdown that reads well on a terminal. written: how names are written, there `megu.escaping.plain`."""
     requests = ", ".join(f"{count} {state}" for state, count in now.requests.items()) or "none"
     lines = ["## Requests", "", f"{requests}{f'; **{now.overdue} overdue**' if now.overdue else ''}", ""]
     if now.waiting:
         lines += ["| request | state | due | days left | age | why |", "|---|---|---|---|---|---|"]
         lines += [
-            f"| {row['id']} | {row['state']} | {row['due']} | {row['days_left']} | {row['age_days']} d | {row['why'] or ''} |"
+            f"| {row['id']} | {row['state']} | {row['due']} | {row['days_left']} | {row['age_days']} d | {written(row['why'] or '')} |"
             for row in now.waiting
         ]
         lines.append("")
     lines += ["## Champion", ""]
     if now.champion:
         lines.append(
-            f"**{now.champion['version']}** since {now.champion['since'][:16]}, approved by {now.champion['approver']}"
+            f"**{written(now.champion['version'])}** since {now.champion['since'][:16]}, "
+            f"approved by {written(now.champion['approver'])}"
         )
-        lines.append(f"before: {', '.join(now.lineage[1:]) or 'none'}")
+        lines.append(f"before: {written(', '.join(now.lineage[1:]) or 'none')}")
     else:
         lines.append("none yet")
     lines += ["", "## Last runs", ""]
-    lines += [f"- {row['created'][:16]} forget {row['request']}: {row['model'] or 'not registered'}" for row in now.runs] or [
-        "none"
-    ]
+    lines += [
+        f"- {row['created'][:16]} forget {written(row['request'])}: {written(row['model'] or 'not registered')}"
+        for row in now.runs
+    ] or ["none"]
     lines += ["", "## Next", ""]
     if now.schedules is None:
         lines.append("no Prefect server answers (`megu up`)")
     else:
-        lines += [f"- {row['deployment']}: {row['next']}" for row in now.schedules] or ["no schedule is active"]
+        lines += [f"- {written(row['deployment'])}: {row['next']}" for row in now.schedules] or ["no schedule is active"]
     lines += ["", "## Needs a person", ""]
-    lines += [f"- {line}" for line in now.person] or ["nothing"]
+    lines += [f"- {_outside_code(line, written)}" for line in now.person] or ["nothing"]
     return "\n".join(lines)
+
+
+def _no_code(text: str) -> str:
+    """A name or a reason in a line that has code spans of its own."""
+    return text.replace("`", "'")
+
+
+def _outside_code(line: str, written: Callable[[str], str]) -> str:
+    """A line with commands in code spans: what is around them is written as names are."""
+    parts = re.split(r"(?<!`)(`[^`]+`)(?!`)", line)
+    return "".join(part if number % 2 else _kept_spaces(part, written) for number, part in enumerate(parts))
+
+
+def _kept_spaces(text: str, written: Callable[[str], str]) -> str:
+    return f"{' ' if text[:1] == ' ' else ''}{written(text)}{' ' if text[1:] and text[-1] == ' ' else ''}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from megu.escaping import visible
+
 if TYPE_CHECKING:
     from jinja2 import Template
 
@@ -15,6 +17,7 @@ def template(package: str, name: str) -> Template:
     environment = Environment(
         loader=PackageLoader(package, "."),
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

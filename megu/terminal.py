@@ -23,6 +23,7 @@ from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
 
+from megu import escaping
 from megu.bench.outcome import Outcome
 from megu.bench.table import ACROSS, COLUMNS
 from megu.bench.table import text as bench_text
@@ -30,6 +31,11 @@ from megu.progress import Advance, listening, watching
 from megu.report.words import conclusions, summary_rows
 from megu.store import without_nan
 from megu.summary import Summary
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text as it is, without rich's markup."""
+    return Text(escaping.visible(text), style)
 
 
 class _Column(TextColumn):
@@ -40,7 +46,7 @@ class _Column(TextColumn):
         self.text, self.of_style = text, style
 
     def render(self, task: Bar) -> Text:
-        return Text(self.text(task), style=self.of_style)
+        return _text(self.text(task), self.of_style)
 
 
 def _done(bar: Bar) -> str:
@@ -78,7 +84,7 @@ class Watcher:
         self._bars: dict[str, list[TaskID]] = {}
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            _Column(lambda bar: bar.description),
             BarColumn(bar_width=24),
             _Column(_done),
             _Column(_rate, "cyan"),
@@ -111,15 +117,15 @@ class Watcher:
     def note(self, text: str) -> None:
         """One line about the run as a whole."""
         if self.show:
-            self.console.print(text, style="dim", highlight=False)
+            self.console.print(_text(text, "dim"))
 
     def stage_starts(self, name: str, title: str) -> None:
         """A stage begins to compute."""
         if self.console.is_terminal:
-            self._stage = f"[bold]{name}[/] {title}"
+            self._stage = f"{name}: {title}"
             self.start(self._stage, None, "")
         elif self.show:
-            self.console.print(f"  {name}: {title} …", highlight=False)
+            self.console.print(_text(f"  {name}: {title} …"))
 
     def stage_ends(self, name: str, *, hit: bool, seconds: float, says: str) -> None:
         """A stage is done, or its kept result was found."""
@@ -127,8 +133,9 @@ class Watcher:
             self.stop(self._stage)
             self._stage = ""
         if self.show:
-            mark, took = ("[cyan]=[/]", "kept") if hit else ("[green]✓[/]", f"{seconds:.1f} s")
-            self.console.print(f"{mark} {name:<19} [dim]{took:>8}[/]  {says}", highlight=False, soft_wrap=True)
+            mark, took = (_text("=", "cyan"), "kept") if hit else (_text("✓", "green"), f"{seconds:.1f} s")
+            line = Text.assemble(mark, f" {name:<19} ", (f"{took:>8}", "dim"), "  ", _text(says))
+            self.console.print(line, soft_wrap=True)
 
 
 def print_plan(decisions: Sequence[Any], cost: Any | None = None, *, as_json: bool) -> None:
@@ -143,13 +150,13 @@ def print_plan(decisions: Sequence[Any], cost: Any | None = None, *, as_json: bo
     table.add_column("cache")
     table.add_column("why", overflow="fold")
     for entry in decisions:
-        table.add_row(entry.label, Text("hit", "cyan") if entry.hit else Text("miss", "yellow"), entry.why)
+        table.add_row(entry.label, Text("hit", "cyan") if entry.hit else Text("miss", "yellow"), _text(entry.why))
     console = Console()
     console.print(table)
     misses = sum(not entry.hit for entry in decisions)
     console.print(f"{len(decisions) - misses} kept, {misses} to run", style="bold", highlight=False)
     if cost:
-        console.print(Text(cost.in_words()), soft_wrap=True)
+        console.print(_text(cost.in_words()), soft_wrap=True)
 
 
 def print_labeling(made: Mapping[str, Any], *, as_json: bool) -> None:
@@ -159,7 +166,7 @@ def print_labeling(made: Mapping[str, Any], *, as_json: bool) -> None:
         return
     console = Console()
     what = "found" if made["cache"] == "hit" else f"made in {duration(made['seconds'])}, {made['asked']:,} questions asked"
-    console.print(Text(f"{made['data']}: judged by {made['labeler']['kind']}; {what}"), soft_wrap=True)
+    console.print(_text(f"{made['data']}: judged by {made['labeler']['kind']}; {what}"), soft_wrap=True)
     console.print(Text("see it with megu label --show"), style="dim", soft_wrap=True)
 
 
@@ -169,28 +176,28 @@ def print_shown(shown: Any, *, as_json: bool) -> None:
         print(json.dumps(dataclasses.asdict(shown), indent=2))
         return
     console = Console()
-    table = Table(title=Text(shown.labeler), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=_text(shown.labeler), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name, justify in (("class", "left"), ("itself", "right"), ("nearest concepts", "left"), ("abstentions", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for name, others in shown.nearest.items():
         near = ", ".join(f"{other} {value:.2f}" for other, value in others.items() if value >= 0.005)
-        table.add_row(Text(name), f"{shown.own[name]:.2f}", Text(near or "nothing"), str(shown.abstained[name] or "—"))
+        table.add_row(_text(name), f"{shown.own[name]:.2f}", _text(near or "nothing"), str(shown.abstained[name] or "—"))
     console.print(table)
     for name, value in shown.agreement.items():
         said = "not defined" if value is None else f"{value:.2f}"
-        console.print(Text(f"rank correlation with {name}: {said}"), soft_wrap=True)
+        console.print(_text(f"rank correlation with {name}: {said}"), soft_wrap=True)
     for name, why in shown.missing.items():
-        console.print(Text(f"not compared with {name}: {why}"), soft_wrap=True)
+        console.print(_text(f"not compared with {name}: {why}"), soft_wrap=True)
     if shown.sanity:
         numbers = ", ".join(f"{name} {value:.2f}" for name, value in shown.sanity.items() if value is not None)
-        console.print(Text(f"sanity: {numbers}"), soft_wrap=True)
-    console.print(Text(f"figure       {shown.picture}"), soft_wrap=True)
+        console.print(_text(f"sanity: {numbers}"), soft_wrap=True)
+    console.print(_text(f"figure       {shown.picture}"), soft_wrap=True)
 
 
 def print_summary(summary: Summary) -> None:
     """The one table at the end of a run, on standard output."""
     console = Console()
-    table = Table(title=summary.headline, title_justify="left", title_style="bold")
+    table = Table(title=_text(summary.headline), title_justify="left", title_style="bold")
     rows = summary_rows(summary)
     for name in rows[0]:
         table.add_column("" if name == "metric" else name, justify="left" if name == "metric" else "right")
@@ -211,7 +218,7 @@ def print_summary(summary: Summary) -> None:
     lines.append(f"report       {summary.report}")
     lines.append(f"dossier      {summary.dossier}; check it with megu verify {summary.mlflow_run_id}")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(_text(line), soft_wrap=True)
 
 
 def print_bench(outcome: Outcome, *, as_json: bool) -> None:
@@ -230,18 +237,17 @@ def print_bench(outcome: Outcome, *, as_json: bool) -> None:
             table.add_column(name, justify="left" if name in ("target", "method", "value") else "right", no_wrap=True)
         for row, following, cells in zip(rows, [*rows[1:], None], body, strict=True):
             last = following is not None and following.target != row.target
-            table.add_row(*(Text(cell) for cell in cells), end_section=last)
+            table.add_row(*(_text(cell) for cell in cells), end_section=last)
         console.print(table)
     for mark in outcome.failed:
-        console.print(
-            f"FAILED  {mark.target}, {mark.method} {mark.point}, seed {mark.seed}: {mark.error}", markup=False, soft_wrap=True
-        )
+        said = f"FAILED  {mark.target}, {mark.method} {mark.point}, seed {mark.seed}: {mark.error}"
+        console.print(_text(said), soft_wrap=True)
     stages = f"{outcome.computed + outcome.kept} stages, {outcome.kept} kept"
     console.print(
         f"{len(outcome.marks)} runs, {len(outcome.failed)} failed; {stages}, {outcome.seconds:.1f} s", highlight=False
     )
-    console.print(f"MLflow run   {outcome.mlflow_url or outcome.mlflow_run_id}", highlight=False, soft_wrap=True)
-    console.print(f"files        {outcome.folder}", highlight=False, soft_wrap=True)
+    console.print(_text(f"MLflow run   {outcome.mlflow_url or outcome.mlflow_run_id}"), soft_wrap=True)
+    console.print(_text(f"files        {outcome.folder}"), soft_wrap=True)
 
 
 def print_bench_plan(cells: Sequence[Any], kept: Mapping[str, Any], missing: Mapping[str, Any], *, as_json: bool) -> None:
@@ -274,7 +280,7 @@ def print_methods(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         params = ", ".join(f"{name}={value}" for name, value in row["params"].items()) or "none of its own"
         about = {"paper": row["paper"], "cost": row["cost"], "needs": ", ".join(row["needs"]) or "the forget set alone"}
         lines = [row["title"], *(f"{name}: {text}" for name, text in about.items()), f"parameters: {params}", ""]
-        table.add_row(Text(row["name"], "bold"), Text("\n".join(lines)))
+        table.add_row(_text(row["name"], "bold"), _text("\n".join(lines)))
     Console().print(table)
 
 
@@ -290,5 +296,5 @@ def print_checks(checks: Sequence[Any], *, as_json: bool) -> None:
     marks = {True: Text("ok", "green"), False: Text("missing", "bold red"), None: Text("optional", "yellow")}
     for check in checks:
         text = check.detail + (f"\n→ {check.fix}" if check.fix and check.ok is not True else "")
-        table.add_row(marks[check.ok], check.name, text)
+        table.add_row(marks[check.ok], _text(check.name), _text(text))
     console.print(table)

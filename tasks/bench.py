@@ -21,6 +21,7 @@ from megu.bench.expansion import Cell
 from megu.bench.marks import Mark, numeric
 from megu.bench.outcome import Outcome
 from megu.bench.published import published
+from megu.escaping import markdown
 from megu.project import Project
 from megu.store import canonical_json, without_nan, writing
 from megu.tracking import Run
@@ -193,10 +194,14 @@ def publish(project: Project, bench: Bench, run: Run, outcome: Outcome, files: M
     run.artifacts({**files, "bench.json": canonical_json(without_nan(as_file(bench)))})
     link = run.url(services.endpoints(project.home).mlflow) or run.url(record.MLFLOW_UI)
     create_markdown_artifact(
-        f"{table.markdown(outcome.summary, table.ACROSS)}\n\n[MLflow run]({link})", key="bench", description=bench.name
+        f"{table.markdown(outcome.summary, table.ACROSS)}\n\n[MLflow run]({link})",
+        key="bench",
+        description=markdown(bench.name),
     )
     head, body = table.text(outcome.rows)
-    create_table_artifact([dict(zip(head, cells, strict=True)) for cells in body], key="bench-table", description=bench.name)
+    create_table_artifact(
+        [dict(zip(head, cells, strict=True)) for cells in body], key="bench-table", description=markdown(bench.name)
+    )
     for name, content in files.items():
         if name.endswith(".png"):
             picture = base64.b64encode(content).decode()

@@ -13,6 +13,7 @@ from prefect.input import RunInput
 from megu import promotion
 from megu.config import Config
 from megu.errors import MeguError
+from megu.escaping import markdown
 from megu.project import Project
 from megu.promotion import Candidate
 from megu.report.words import gate_rows
@@ -64,7 +65,7 @@ def _promoted(project: Project, config: Config, found: Candidate, approval: prom
     outcome = {"outcome": "promoted", **asdict(moved), "model": str(found), "automatic": approval.automatic}
     followed = f" Requests promoted with it: {', '.join(moved.fulfilled)}." if moved.fulfilled else ""
     create_markdown_artifact(
-        f"**{found}** is the champion, approved by {'the policy' if approval.automatic else approval.approver}"
+        f"**{markdown(str(found))}** is the champion, approved by {'the policy' if approval.automatic else markdown(approval.approver)}"
         f"{f'; before it version {moved.before}' if moved.before else ''}. Evidence `{found.seal}`.{followed}",
         key="promotion",
         description="What became of the challenger",
@@ -76,14 +77,14 @@ def described(found: Candidate, complaint: str = "") -> str:
     """The page of the form, in Markdown."""
     rows = gate_rows(found.verdict.rules)
     lines = [
-        *([f"**Not accepted: {complaint}**", ""] if complaint else []),
-        f"**{found}**: {found.headline}",
+        *([f"**Not accepted: {markdown(complaint)}**", ""] if complaint else []),
+        f"**{markdown(str(found))}**: {markdown(found.headline)}",
         "",
         f"Champion now: {f'version {found.champion}' if found.champion else 'none'}. Gate: **{found.verdict.decision}**.",
         "",
         f"| {' | '.join(rows[0])} |",
         f"|{'---|' * len(rows[0])}",
-        *(f"| {' | '.join(row.values())} |" for row in rows),
+        *(f"| {' | '.join(map(markdown, row.values()))} |" for row in rows),
         "",
         f"Evidence (copy it into the form once you have looked at it): `{found.seal}`",
         "",

@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 from megu import leftovers, report, services, tracking
 from megu.champions import CHAMPION
 from megu.config import Config
+from megu.escaping import markdown, plain
 from megu.evaluation import flat
 from megu.gate import judge
 from megu.lineage import graph
@@ -60,9 +61,9 @@ def begin(project: Project, config: Config, tags: Mapping[str, str] | None = Non
     return Run.start(
         project.home,
         config.registry.name,
-        f"forget {words}",
+        f"forget {plain(words)}",
         {
-            "request": words,
+            "request": plain(words),
             "prefect.flow_run_id": flow_run.get_id() or "",
             "prefect.flow_run_name": flow_run.get_name() or "",
             "prefect.flow_run_url": prefect_url(project),
@@ -180,7 +181,7 @@ def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mappi
     """graph: the lineage as Mermaid."""
     link = run.url(services.endpoints(project.home).mlflow) or run.url(MLFLOW_UI)
     create_markdown_artifact(
-        f"{report.summary_markdown(summary)}\n\n[MLflow run]({link})", key="unlearning", description=summary.headline
+        f"{report.summary_markdown(summary)}\n\n[MLflow run]({link})", key="unlearning", description=markdown(summary.headline)
     )
     create_table_artifact(
         report.summary_rows(summary), key="unlearning-metrics", description="Original, unlearned and true retrain"
@@ -222,7 +223,7 @@ def register(
         name=config.registry.name,
         alias=config.registry.alias,
         tags={
-            "request": request_in_words(config),
+            "request": plain(request_in_words(config)),
             "dataset": loaded.name,
             "dvc.data": data.values["dvc_hash"],
             "method": config.unlearn.method,

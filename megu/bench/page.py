@@ -10,6 +10,7 @@ import yaml
 
 from megu.bench import published, ranking, table
 from megu.bench.marks import Mark
+from megu.escaping import markdown, markdown_block
 
 CAPTIONS = {
     "retain-forget": "Accuracy on the retained against accuracy on the forgotten images. Large: mean over the seeds; small: each seed. "
@@ -54,12 +55,12 @@ def render(content: Content) -> str:
     """The page. Every number in it comes from the marks."""
     failed = [mark for mark in content.marks if mark.error]
     parts = [
-        f"# {content.title}",
+        f"# {markdown(content.title)}",
         "",
-        *([f"**{content.note}**", ""] if content.note else []),
+        *([f"**{markdown(content.note)}**", ""] if content.note else []),
         f"Made by the command; {len(content.marks)} runs, {len(failed) or 'none'} failed.",
         "",
-        f"```console\n$ {content.command}\n```",
+        markdown_block(f"$ {content.command}", "console"),
         "",
         "## Over all targets and seeds",
         "",
@@ -86,11 +87,11 @@ def render(content: Content) -> str:
         parts += ["## Beside the published numbers", "", f"From {published.SOURCE}.", "", table.lines_of(*found), ""]
     parts += ["## What failed", ""]
     parts += [
-        f"- {mark.target}, {mark.method}{f' {mark.point}' if mark.point else ''}, seed {mark.seed}: {mark.error}"
+        f"- {markdown(f'{mark.target}, {mark.method} {mark.point}'.rstrip())}, seed {mark.seed}: {markdown(mark.error or '')}"
         for mark in failed
     ]
     parts += [] if failed else ["Nothing."]
-    facts = [f"- {name}: {value}" for name, value in content.environment.items()]
+    facts = [f"- {markdown(name)}: {markdown(value)}" for name, value in content.environment.items()]
     parts += ["", "## Machine", "", *facts, "", "## Configuration", ""]
-    parts += [f"```yaml\n{yaml.safe_dump(dict(content.config), sort_keys=False, allow_unicode=True).rstrip()}\n```", ""]
+    parts += [markdown_block(yaml.safe_dump(dict(content.config), sort_keys=False, allow_unicode=True).rstrip(), "yaml"), ""]
     return "\n".join(parts)

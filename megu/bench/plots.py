@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from megu import escaping
 from megu.bench.marks import Mark, finished
 from megu.bench.table import ORIGINAL, REFERENCE, floors, spread, summary
 from megu.evaluation.statistics import interval
@@ -344,8 +345,7 @@ def _curve(
 
 
 def _text(name: str, most: int = 28) -> str:
-    plain = name if len(name) <= most else name[: most - 1] + "…"
-    return plain.replace("$", r"\$")
+    return escaping.figure(name, most)
 
 
 def _bare(axes: Axes) -> None:

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from megu.bench.marks import Mark, finished
 from megu.bench.table import lines_of
+from megu.escaping import markdown as text
 from megu.evaluation import HEADLINE
 
 #: A method that is the reference itself has a gap of 0 to it.
@@ -55,7 +56,7 @@ def markdown(marks: Sequence[Mark]) -> str:
         return ""
     first, second = over_all[:2]
     said = (
-        f"Nearest to the retrain over all: **{first.method}**, {first.gap:.2f} points; then {second.method}, {second.gap:.2f}. "
+        f"Nearest to the retrain over all: **{text(first.method)}**, {first.gap:.2f} points; then {text(second.method)}, {second.gap:.2f}. "
         "*Most of it*: the metric that makes the largest part of that gap."
     )
     head = ["target", "nearest", "gap", f"place of {first.method}", "its gap", "most of it"]

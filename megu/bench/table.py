@@ -10,6 +10,8 @@ from itertools import combinations
 from typing import Any
 
 from megu.bench.marks import Mark, Numbers, finished
+from megu.escaping import csv_cell
+from megu.escaping import markdown as markdown_text
 from megu.evaluation import HEADLINE, gap, tow
 from megu.evaluation.statistics import interval
 
@@ -182,12 +184,8 @@ def text(
 
 
 def lines_of(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(_plain(cell) for cell in cells)} |" for cells in body)])
-
-
-def _plain(cell: str) -> str:
-    return cell.replace("|", r"\|").replace("\n", " ")
+    lines = [f"| {' | '.join(map(markdown_text, head))} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(map(markdown_text, cells))} |" for cells in body)])
 
 
 def beside(table: Sequence[Row]) -> tuple[list[str], list[list[str]]] | None:
@@ -212,8 +210,8 @@ def as_csv(table: Sequence[Row]) -> str:
     writer = csv.DictWriter(buffer, fields, lineterminator="\n", restval="")
     writer.writeheader()
     for row in table:
-        record: dict[str, Any] = {"target": row.target, "method": row.method, "value": row.point, "runs": row.n}
-        record["failed"] = row.failed
+        record: dict[str, Any] = {"target": csv_cell(row.target), "method": csv_cell(row.method), "value": csv_cell(row.point)}
+        record |= {"runs": row.n, "failed": row.failed}
         for name, entry in row.values.items():
             several = entry["n"] > 1
             record |= {name: entry["mean"], **({f"{name}_low": entry["low"], f"{name}_high": entry["high"]} if several else {})}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from megu.escaping import plain
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -114,7 +116,7 @@ def _print_candidate(found: Candidate, as_json: bool) -> None:
             )
         )
         return
-    print(f"{found}: {found.headline}")
+    print(f"{found}: {plain(found.headline)}")
     print(f"champion: {f'version {found.champion}' if found.champion else 'none'}")
     print(f"evidence: {found.seal}")
     print(f"gate: {found.verdict.decision}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from megu import project
+from megu.escaping import plain
 
 if TYPE_CHECKING:
     from megu.purge.run import Outcome
@@ -63,13 +64,13 @@ def _say(outcome: Outcome) -> None:
         print("a purge was stopped half-way; this is what it was to do, and `megu purge --apply` goes on with it")
     elif outcome.resumed:
         print("went on with a purge that was stopped")
-    print(f"for {', '.join(f'{run.request} (run {run.mlflow_run_id})' for run in outcome.plan.covers)}")
+    print(f"for {', '.join(f'{plain(run.request)} (run {run.mlflow_run_id})' for run in outcome.plan.covers)}")
     width = max(len(surface.name) for surface in outcome.surfaces)
     for surface in outcome.surfaces:
         print(f"{surface.verdict:<8}  {surface.name:<{width}}  {surface.says}")
     if outcome.sealed is None:
         for action in outcome.plan.actions:
-            print(f"would erase  {action.what}: {action.why}")
+            print(f"would erase  {plain(action.what)}: {plain(action.why)}")
         todo = "`megu purge --apply` does it" if outcome.plan.actions else "there is nothing to erase"
         print(f"nothing was changed; {todo}")
     else:

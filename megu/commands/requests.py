@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from megu.escaping import plain
 from megu.requests.request import BASES, REASONS, REQUESTERS, RequestParams
 from megu.requests.states import STATES
 
@@ -250,4 +251,4 @@ def _named(entry: Entry) -> str:
     if entry.target is None:
         return "deleted"
     names = [name for entries in entry.target.values() for name in entries]
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return plain(", ".join(names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

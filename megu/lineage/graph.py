@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from megu import escaping
 from megu.lineage.record import Record
 
 
@@ -57,14 +57,11 @@ def mermaid(records: Sequence[Record], model: str | None = None) -> str:
         first = next(iter(record.refs.values()), None)
         digest = str(record.values.get("dvc_hash") or (first.sha256 if first else record.result_digest))[:12]
         shape = ("[(", ")]") if record.stage == "dataset" else ("[", "]")
-        lines.append(f'  {names[record.label]}{shape[0]}"{_plain(record.label)}<br/>{digest}"{shape[1]}')
+        lines.append(
+            f'  {names[record.label]}{shape[0]}"{escaping.mermaid(record.label)}<br/>{escaping.mermaid(digest)}"{shape[1]}'
+        )
     for record in records:
         lines += [f"  {names[parent]} --> {names[record.label]}" for parent in record.parents]
     if model and "unlearn" in names:
-        lines += [f'  model(["{_plain(model)}"])', f"  {names['unlearn']} --> model"]
+        lines += [f'  model(["{escaping.mermaid(model)}"])', f"  {names['unlearn']} --> model"]
     return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """A label without what Mermaid or HTML would take for their own."""
-    return re.sub(r'["<>\[\](){}|#;`]', " ", text)

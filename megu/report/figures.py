@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from megu import escaping
+
 # Okabe and Ito's colours: told apart by colour-blind readers too.
 COLOURS = {"original": "#767d89", "unlearned": "#d55e00", "reference": "#0072b2"}
 NAMES = {"original": "original", "unlearned": "unlearned", "reference": "true retrain"}
@@ -315,6 +317,5 @@ def _bare(axes: Axes) -> None:
 
 
 def short(name: str, most: int = 16) -> str:
-    """A class name for a label; dollar signs would start mathematics."""
-    plain = name if len(name) <= most else name[: most - 1] + "…"
-    return plain.replace("$", r"\$")
+    """A class name for a label."""
+    return escaping.figure(name, most)

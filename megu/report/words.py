@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from megu.escaping import markdown
 from megu.evaluation.guide import METRICS, Metric, title
 from megu.gate import RuleResult, on_training
 from megu.summary import Summary
@@ -117,4 +118,4 @@ def summary_markdown(summary: Summary) -> str:
     rows = summary_rows(summary)
     columns = list(rows[0])
     table = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row.values())} |" for row in rows)]
-    return "\n".join([f"**{summary.headline}**", "", *table, "", *conclusions(summary)])
+    return "\n".join([f"**{markdown(summary.headline)}**", "", *table, "", *conclusions(summary)])

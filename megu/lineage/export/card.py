@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from megu.escaping import markdown, markdown_code
 from megu.evaluation.guide import METRICS, title
 from megu.gate import on_training
 from megu.lineage.dossier import Dossier
@@ -80,31 +81,38 @@ def _body(found: Found) -> Iterator[str]:
     dossier = found.dossier
     registered = model(dossier)
     name = f"models:/{registered[0]}/{registered[1]}" if registered else f"run {dossier.run.mlflow_run_id}"
-    yield f"# {name}, after forgetting {dossier.request['words']}"
-    yield f"\n{dossier.evidence.verdict}."
+    yield f"# {markdown(name)}, after forgetting {markdown(str(dossier.request['words']))}"
+    yield f"\n{markdown(dossier.evidence.verdict)}."
     yield "\n## What it is\n"
-    yield f"- An image classifier for `{dossier.data.name}` ({dossier.data.train:,} training images), changed to forget a part of them."
+    yield (
+        f"- An image classifier for {markdown_code(dossier.data.name)} ({dossier.data.train:,} training images), "
+        "changed to forget a part of them."
+    )
     yield f"- Request: {dossier.scope.scenario}, {dossier.scope.forget:,} training images; {dossier.scope.retain:,} were kept."
     if dossier.per_class is not None:
         yield f"- Of each class at most {dossier.per_class:,} training images were used (`data.per_class`)."
-    yield f"- Method: `{dossier.method['name']}`, {_small(str(dossier.method['title']))} ({dossier.method['paper']})."
+    method = dossier.method
+    said = f"{_small(str(method['title']))} ({method['paper']})"
+    yield f"- Method: {markdown_code(str(method['name']))}, {markdown(said)}."
     if dossier.labeler:
-        yield f"- Labeler: {dossier.labeler['name']}, {dossier.labeler['kind']}."
-    yield f"- Compared with: {dossier.evidence.reference}."
+        said = f"{dossier.labeler['name']}, {dossier.labeler['kind']}"
+        yield f"- Labeler: {markdown(said)}."
+    yield f"- Compared with: {markdown(dossier.evidence.reference)}."
     yield "\n## Intended use\n"
     yield "To take the place of the model that still knew the forgotten images. It classifies what that one classified, and nothing else."
     yield "\n## Evaluation\n"
     yield from _table(dossier)
     yield "\n## Limits\n"
-    yield from (f"- {limit}" for limit in dossier.claim.limits)
+    yield from (f"- {markdown(limit)}" for limit in dossier.claim.limits)
     yield "\n## Training data\n"
-    yield f"`{dossier.data.name}`, DVC hash `{dossier.data.dvc_hash}`; source: {dossier.data.source}; licence: {dossier.data.licence}."
+    yield f"{markdown_code(dossier.data.name)}, DVC hash `{dossier.data.dvc_hash}`; "
+    yield f"source: {markdown(dossier.data.source)}; licence: {markdown(dossier.data.licence)}."
     yield "\n## Provenance\n"
     yield f"- weights (SHA-256): `{dossier.models.unlearned}`"
     yield f"- lineage root: `{dossier.root}`"
     yield f"- dossier seal: `{found.seal.seal}` ({f'signed by `{found.seal.public}`' if found.seal.public else 'unsigned'})"
     yield f"- code: commit `{dossier.environment['git.commit']}`"
-    yield f"- check it: `megu verify {name if registered else dossier.run.mlflow_run_id}`"
+    yield f"- check it: {markdown_code(f'megu verify {name if registered else dossier.run.mlflow_run_id}')}"
 
 
 def _table(dossier: Dossier) -> Iterator[str]:
