@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from megu.data.naming import nfc
+
 
 @dataclass(frozen=True)
 class RequestScope:
@@ -26,7 +28,7 @@ class RequestScope:
 
         Raises ``ValueError`` for a scenario that is not known.
         """
-        scenario, names = request["scenario"], tuple(request["classes"])
+        scenario, names = request["scenario"], tuple(map(nfc, request["classes"]))
         listed = len(request.get("ids", ())) + len(request.get("files", ()))
         if scenario == "class":
             return cls(classes=names)
@@ -37,7 +39,7 @@ class RequestScope:
         if scenario == "ids":
             return cls(samples=listed)
         if scenario == "mixed":
-            return cls(classes=names, subclasses=tuple(request["subclasses"]), samples=listed)
+            return cls(classes=names, subclasses=tuple(map(nfc, request["subclasses"])), samples=listed)
         raise ValueError(f"no such scenario: {scenario}")
 
     @property

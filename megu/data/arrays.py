@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megu.data.naming import nfc
 from megu.data.repeats import repeats
 from megu.errors import MeguError
 from megu.progress import track
@@ -330,7 +331,7 @@ def load(path: Path) -> Dataset:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         if not isinstance(meta, dict) or set(meta) - _META_MORE != _META_KEYS or meta["format"] != _FORMAT:
             raise ValueError("meta.json does not describe a data set of this version")
-        fine = None if meta.get("fine") is None else tuple(meta["fine"])
+        fine = None if meta.get("fine") is None else _spelt(meta["fine"])
         train, test = (
             _load_partition(path, split, tuple(meta["splits"][split]), len(meta["classes"]), len(fine or ()))
             for split in SPLITS
@@ -342,7 +343,7 @@ def load(path: Path) -> Dataset:
         return Dataset(
             name=meta["name"],
             path=path,
-            classes=tuple(meta["classes"]),
+            classes=_spelt(meta["classes"]),
             coarse=None if meta["coarse"] is None else tuple(meta["coarse"]),
             mean=tuple(meta["mean"]),
             std=tuple(meta["std"]),
@@ -362,6 +363,12 @@ def load(path: Path) -> Dataset:
         raise MeguError(
             f"the data set in {path} is damaged ({error})", "`megu data status` says what to do; keep the folder until then"
         ) from error
+
+
+def _spelt(names: Sequence[str]) -> tuple[str, ...]:
+    """Class names in the spelling that requests have; as they are where that would make two into one, in a set of before."""
+    spelt = tuple(map(nfc, names))
+    return spelt if len(set(spelt)) == len(spelt) else tuple(names)
 
 
 def _load_partition(path: Path, split: str, shape: tuple[int, ...], num_classes: int, num_fine: int) -> Partition:

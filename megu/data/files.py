@@ -63,7 +63,8 @@ def _below(folder: Path, inside: PurePosixPath, above: tuple[tuple[int, int], ..
         try:
             state = entry.stat(follow_symlinks=not left_out)
         except OSError as error:
-            yield File(where, str(name), 0, path.read_bytes, f"is a link that leads nowhere ({error.strerror})")
+            problem = f"{'is a link that leads nowhere' if entry.is_symlink() else 'cannot be read'} ({error.strerror})"
+            yield File(where, str(name), 0, path.read_bytes, problem)
             continue
         if stat.S_ISDIR(state.st_mode):
             identity = (state.st_dev, state.st_ino)

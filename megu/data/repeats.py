@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megu.data.naming import shown
+
 if TYPE_CHECKING:
     from megu.data.arrays import Dataset
 
@@ -51,5 +53,7 @@ def _places(dataset: Dataset, image: bytes) -> str:
     found = []
     for split, part in (("train", dataset.train), ("test", dataset.test)):
         if part.names is not None:
-            found += [f"{split}/{part.names[position].decode()}" for position in np.flatnonzero(part.ids == image)[:_SHOWN]]
+            found += [
+                shown(f"{split}/{part.names[position].decode()}") for position in np.flatnonzero(part.ids == image)[:_SHOWN]
+            ]
     return " = ".join(found)

@@ -58,6 +58,8 @@ class ForgetParams:
     files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("classes", "subclasses", "files"):
+            object.__setattr__(self, name, tuple(map(nfc, getattr(self, name))))
         check("scenario", self.scenario, self.scenario in get_args(Scenario), f"one of {', '.join(get_args(Scenario))}")
         check("count", self.count, self.count >= 1, "at least 1")
         if self.scenario in ("class", "subclass"):
@@ -165,9 +167,14 @@ def class_index(classes: Sequence[str], name: str, dataset: str) -> int:
     ------
     MeguError: no such class; the message has the nearest names.
     """
-    spelt = list(map(nfc, classes))
-    if nfc(name) in spelt:
-        return spelt.index(nfc(name))
+    same = [number for number, known in enumerate(classes) if nfc(known) == nfc(name)]
+    if len(same) > 1:
+        raise MeguError(
+            f"forget.classes: data set {dataset!r} has {name!r} twice, in two Unicode spellings",
+            "add its images again: they become one class",
+        )
+    if same:
+        return same[0]
     by_lower = {known.lower(): known for known in classes}
     near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)]
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {_shorten(classes)}"
@@ -211,7 +218,7 @@ def _positions_of(dataset: Dataset, files: Sequence[str]) -> dict[str, int]:
 
 def _names(file: str) -> tuple[str, ...]:
     """The names that a file may have in a data set: its class folder and itself, with its ending and without; the last that is there counts."""
-    path = PurePosixPath(*PurePosixPath(nfc(file)).parts[-2:])
+    path = PurePosixPath(*PurePosixPath(file).parts[-2:])
     return (str(path.with_suffix("")), str(path)) if path.suffix.lower() in IMAGES else (str(path),)
 
 

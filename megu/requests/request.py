@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from megu.data.naming import nfc
 from megu.lineage.commitments import commit
 from megu.params import STRICT, check
 from megu.store import canonical_json
@@ -87,6 +88,8 @@ class Request:
     data: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("classes", "subclasses", "files"):
+            object.__setattr__(self, name, tuple(map(nfc, getattr(self, name))))
         named = [bool(self.classes), bool(self.subclasses), bool(self.ids or self.files)]
         check("classes", self.classes, sum(named) == 1, "given, or else subclasses, or else ids and files: one kind a request")
         for name, known in (("reason", REASONS), ("basis", BASES), ("requester", REQUESTERS)):

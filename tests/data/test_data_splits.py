@@ -19,19 +19,38 @@ from megu.data import arrays, splits
 from megu.data.arrays import Dataset, Partition, coarse_view, save
 from megu.data.splits import ForgetParams, ForgetSplit, load_split, make_split, read_params, save_split
 from megu.errors import MeguError
+from megu.requests.fulfilled import Known
+from megu.requests.request import BASES, REQUESTERS, Request
+from megu.scope import RequestScope
 
 
 @pytest.mark.parametrize("had", ["NFC", "NFD"])
 @pytest.mark.parametrize("asked", ["NFC", "NFD"])
-def test_a_name_is_found_in_either_unicode_spelling(had: str, asked: str) -> None:
+def test_a_name_is_found_in_either_unicode_spelling(tmp_path: Path, had: str, asked: str) -> None:
     """macOS and Linux write the letters of one name differently; sets that were added before names were brought to one form have either."""
     there, here = (unicodedata.normalize(kind, "Café") for kind in (had, asked))
     plain = dataset()
     names = np.array([f"{there}/{n}{'é'}".encode() for n in range(len(plain.train))])
     data = replace(plain, classes=(there, *plain.classes[1:]), train=replace(plain.train, names=names))
     assert make_split(data, ForgetParams(classes=(here,)), 0).classes == (0,)
+    written = arrays.save(tmp_path, name="some", classes=data.classes, train=plain_of(data.train), test=plain_of(data.test))
+    assert Known(written).fault(Request(classes=(here,), **_REQUEST).target) == ("", 10)
+    assert written.classes == RequestScope.of({"scenario": "class", "classes": [here]}).classes + plain.classes[1:]
     file = unicodedata.normalize(asked, f"train/{here}/4é.png")
     assert make_split(data, ForgetParams(scenario="ids", files=(file,)), 0).forget.tolist() == [4]
+
+
+def plain_of(part: Partition) -> tuple[Any, Any]:
+    return part.images, part.labels
+
+
+_REQUEST = {"basis": BASES[0], "requester": REQUESTERS[0], "due": "2027-01-01"}
+
+
+def test_two_spellings_of_one_class_in_a_set_of_before_are_not_taken_for_one() -> None:
+    two = tuple(unicodedata.normalize(kind, "Café") for kind in ("NFC", "NFD"))
+    with pytest.raises(MeguError, match="in two Unicode spellings"):
+        make_split(replace(dataset(), classes=(*two, "x")), ForgetParams(classes=two[:1]), 0)
 
 
 def permuted(data: Dataset, order: np.ndarray) -> Dataset:
