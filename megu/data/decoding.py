@@ -22,6 +22,7 @@ CMYK = "CMYK to RGB without a colour profile"
 
 #: By content, whatever the file's ending is. Pillow knows more, and some of it starts other programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 262
 
@@ -70,6 +71,18 @@ def decoded(path: Path, size: tuple[int, int]) -> Images:
     return found[0]
 
 
+def as_added(image: Any) -> Images | None:
+    """An open image as a data set has it (H, W, C), where that is not what Pillow's own conversion gives; None for one that is refused."""
+    try:
+        return _pixels(image, None)[0] if _is_special(image) else None
+    except _Unreadable:
+        return None
+
+
+def _is_special(image: Any) -> bool:
+    return image.mode in _WITH_ALPHA or image.mode.startswith(("I", "F")) or "transparency" in image.info
+
+
 def _pixels(image: Any, size: tuple[int, int] | None) -> tuple[Images, tuple[str, ...]]:
     """uint8 (H, W, C), one channel for grey images and three for all others; and what was done."""
     from PIL import Image
@@ -102,7 +115,7 @@ def _plain(image: Any, raw: str) -> tuple[Any, list[str]]:
         levels, scaled = _float_levels(image) if image.mode == "F" else _integer_levels(image, raw)
         return Image.fromarray(255 - levels if inverted else levels), [scaled]
     done = [SIXTEEN] if ";16" in raw and not raw.startswith("BGR") else []  # BGR;16: 16 bits a pixel
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+    if _is_special(image):
         with_alpha = image.convert("LA" if grey else "RGBA")
         alpha = np.asarray(with_alpha)[..., -1:].astype(np.uint32)
         if alpha.min() < 255:

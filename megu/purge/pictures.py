@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.data.arrays import Images
+from megu.data.decoding import as_added
 from megu.data.layout import IMAGES
 from megu.purge.needles import Strings
 from megu.purge.unpack import Reader, in_words
@@ -83,7 +84,7 @@ def pictures_in(content: memoryview, suffix: str = "") -> Iterator[NDArray[np.ui
 
 
 def _decoded(content: memoryview) -> Iterator[NDArray[np.uint8] | Undecoded]:
-    """The frames of a picture, as they are stored and as they are shown; one in memory at a time."""
+    """The frames of a picture, as they are stored and as they are shown, and the first as a data set has it; one in memory at a time."""
     from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
     Image.init()
@@ -92,11 +93,13 @@ def _decoded(content: memoryview) -> Iterator[NDArray[np.uint8] | Undecoded]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BufferedReader(Reader(content)), formats=formats) as picture:
-                for frame in ImageSequence.Iterator(picture):
+                for number, frame in enumerate(ImageSequence.Iterator(picture)):
                     size = frame.size[0] * frame.size[1]
                     left -= size
                     if size > _PIXELS or left < 0:
                         raise ValueError("it has more pixels than are looked at")
+                    if not number and (added := as_added(frame)) is not None:
+                        yield added if added.shape[2] == 3 else np.repeat(added, 3, axis=2)
                     yield np.asarray(frame.convert("RGB"))
                     if frame.getexif().get(_ORIENTATION, 1) != 1:
                         yield np.asarray(ImageOps.exif_transpose(frame).convert("RGB"))

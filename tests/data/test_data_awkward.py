@@ -16,6 +16,7 @@ from megu.data.notes import Notes
 from megu.data.packing import Packing
 from megu.data.repeats import repeat_lines
 from megu.errors import MeguError
+from megu.purge.pictures import Pictures, pictures_in
 
 
 def test_there_are_many() -> None:
@@ -57,3 +58,9 @@ def test_awkward(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, cap
     silent = not (made.said or made.ignored or made.converted or made.repeated)
     assert not (silent and lines), lines
     assert capfd.readouterr() == ("", "")
+    for file in (made.root / "train" / "cat").glob("0.*" if "train/cat/0" in made.images else "-"):
+        content = memoryview(file.read_bytes())
+        sought = Pictures(made.images["train/cat/0"][None])
+        assert any(isinstance(found, np.ndarray) and sought.find(found) for found in pictures_in(content, file.suffix)), (
+            "by a purge"
+        )
