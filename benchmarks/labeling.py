@@ -89,7 +89,7 @@ def measure(count: int, concurrency: int, delay: float, host: str) -> None:
         ready = time.perf_counter() - started
         with Answers(Path(folder), model.digest) as answers:
             started = time.perf_counter()
-            Asking(reached, model, questions, answers).all(pairs, lambda amount: None)
+            Asking(reached, model, questions, answers, judging.num_ctx).all(pairs, lambda amount: None)
             took = time.perf_counter() - started
         size = np.mean([len(image.png) for image in questions.exemplars])
         ideal = count * delay / concurrency

@@ -17,7 +17,10 @@ def questions() -> list[str]:
         f"|---|{'---|' * len(STRATEGIES)}",
     ]
     for classes in (10, 20, 100, 1000):
-        counts = [strategies.calls(name, classes, judging.exemplars, judging.candidates, judging.sample) for name in STRATEGIES]
+        counts = [
+            strategies.calls(name, classes, judging.exemplars, judging.candidates, judging.sample, judging.depth)
+            for name in STRATEGIES
+        ]
         lines.append(f"| {classes:,} | {' | '.join(f'{count:,}' for count in counts)} |")
     return lines
 

@@ -127,7 +127,9 @@ def cost(project: Project, config: Config, hit: bool) -> Cost | None:
     calls: int | None = 0
     if not hit:
         classes = number_of_classes(project, config.data.name)
-        calls = classes and strategies.calls(params.strategy, classes, params.exemplars, params.candidates, params.sample)
+        calls = classes and strategies.calls(
+            params.strategy, classes, params.exemplars, params.candidates, params.sample, params.depth
+        )
     minutes = None if calls is None else round(calls * seconds / params.concurrency / 60, 2)
     return Cost(params.strategy, calls, minutes, seconds, measured is not None)
 

@@ -27,6 +27,10 @@ from typing import Any
 import numpy as np
 
 RECORDED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("ollama_responses.json").read_text())
+#: Exchanges of a server with a model that takes images; its projector was random, so what it answered means nothing.
+VISION: list[dict[str, Any]] = json.loads(Path(__file__).with_name("ollama_vision_exchanges.json").read_text())
+#: Tokens that the rule which drops early messages counts for an image.
+COUNTED = 768
 DIGEST = "a2af6cc3eb7fa8be8504abaf9b04e88f17a119ec3f04a3addf55f92841195f5a"
 JSON, STREAM = "application/json; charset=utf-8", "application/x-ndjson"
 
@@ -34,6 +38,11 @@ JSON, STREAM = "application/json; charset=utf-8", "application/x-ndjson"
 def recorded(name: str) -> Any:
     """The body of a recorded exchange."""
     return json.loads(RECORDED[name]["body"])
+
+
+def vision(note: str) -> Any:
+    """The body of a recorded exchange with a model that takes images."""
+    return next(exchange["body"] for exchange in VISION if exchange["note"].startswith(note))
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,9 @@ class FakeOllama:
     """A server with one model.
 
     concepts: the names that its sight tells apart, spoken as the labeler speaks them. delay: seconds an answer takes.
-    chats: bodies of all chats with messages; loads: those without. fault: looks at every such chat first. logprobs: False gives none.
+    chats: bodies of all questions; loads: of chats without messages; counts: of those that only ask how many tokens a prompt has.
+    fault: looks at every question first. logprobs: False gives none. image_tokens: what an image really takes; `COUNTED` is what the rule
+    that drops early messages takes it for. context: the most that the model reads, whatever ``num_ctx`` says.
     """
 
     concepts: Sequence[str]
@@ -79,10 +90,14 @@ class FakeOllama:
     load: float = 0.0
     logprobs: bool = True
     fault: Fault | None = None
+    image_tokens: int = 256
+    context: int = 131072
+    bytes_a_token: int = 4
     keep: bool = True
     port: int = 0
     chats: list[dict[str, Any]] = field(default_factory=list)
     loads: list[dict[str, Any]] = field(default_factory=list)
+    counts: list[dict[str, Any]] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     headers: list[dict[str, str]] = field(default_factory=list)
     most_at_once: int = 0
@@ -96,7 +111,7 @@ class FakeOllama:
     @property
     def count(self) -> int:
         """How many questions were put."""
-        return self.asked["/api/chat"] - len(self.loads)
+        return self.asked["/api/chat"] - len(self.loads) - len(self.counts)
 
     @contextmanager
     def serving(self) -> Iterator[FakeOllama]:
@@ -147,10 +162,15 @@ class FakeOllama:
             with self._lock:
                 self.loads.append(body)
             return Reply(recorded("load") | {"model": self.model}, wait=self.load)
+        refused = self._over_context(body)
+        if "format" not in body:
+            with self._lock:
+                self.counts.append(body)
+            return refused or Reply(self.reply(body, "I"))
         if self.keep:
             with self._lock:
                 self.chats.append(body)
-        failed = (self.fault and self.fault(number, body)) or self._refused(body)
+        failed = (self.fault and self.fault(number, body)) or self._refused(body) or refused
         if failed:
             return failed
         images = [base64.b64decode(image) for image in body["messages"][-1]["images"]]
@@ -165,9 +185,34 @@ class FakeOllama:
             return Reply(recorded("chat_image_badb64"), 400)
         if images and "vision" not in self.capabilities:
             return Reply(recorded("chat_image_novision"), 400)
+        if body.get("keep_alive") == "soon":
+            return Reply(vision("invalid keep_alive"), 400)
         if body.get("think") and "thinking" not in self.capabilities:
             return Reply(recorded("chat_think"), 400)
         return None
+
+    def _over_context(self, body: dict[str, Any]) -> Reply | None:
+        """Drop early messages that do not fit, as a real server does without a word; what still does not fit is refused."""
+        size = min(body.get("options", {}).get("num_ctx", 4096), self.context)
+        messages = body["messages"]
+        system = [message for message in messages if message["role"] == "system"]
+        others = [message for message in messages if message["role"] != "system"]
+        while len(others) > 1 and self._tokens([*system, *others], COUNTED) > size:
+            others = others[1:]
+        body["messages"] = [*system, *others]
+        taken = self._tokens(body["messages"], self.image_tokens)
+        if taken <= size:
+            return None
+        said = {
+            "code": 400,
+            "message": f"request ({taken} tokens) exceeds the available context size ({size} tokens), try increasing it",
+        }
+        return Reply({"error": json.dumps({"error": said})}, 400)
+
+    def _tokens(self, messages: Sequence[Mapping[str, Any]], an_image: int) -> int:
+        """Words at four bytes a token, as recorded of English names, and five for what stands around a message."""
+        words = sum(len(entry["content"].encode()) // self.bytes_a_token + 5 for entry in messages)
+        return words + an_image * sum(len(entry.get("images", ())) for entry in messages)
 
     def _said(self, body: dict[str, Any], scores: np.ndarray[Any, Any]) -> dict[str, Any]:
         schema = body["format"]
@@ -179,14 +224,17 @@ class FakeOllama:
         words = body["messages"][-1]["content"]
         concept = words.partition("photo of ")[2].rpartition(", True or False")[0]
         true = float(sureness(scores)[self.concepts.index(concept)])
+        if len(body["messages"]) < 6:  # as seen: without its examples the answer turned
+            true = 1 - true
         return self.reply(body, '"True"' if true >= 0.5 else '"False"', true)
 
     def reply(self, body: Mapping[str, Any], content: str, true: float | None = None, **more: Any) -> dict[str, Any]:
         """A chat answer after the recorded one; with log-probabilities when it is about True and False."""
-        text = sum(len(message["content"]) for message in body["messages"])
-        images = sum(len(message.get("images", ())) for message in body["messages"])
         answer = recorded("chat_schema") | {"model": self.model, "message": {"role": "assistant", "content": content}}
-        answer |= {"prompt_eval_count": text // 4 + 256 * images, "eval_count": max(len(content) // 3, 1)}
+        answer |= {
+            "prompt_eval_count": self._tokens(body["messages"], self.image_tokens),
+            "eval_count": max(len(content) // 3, 1),
+        }
         if true is not None and self.logprobs and body.get("logprobs"):
             answer["logprobs"] = scored(true, content)
         return answer | more
@@ -204,11 +252,12 @@ def scored(true: float, content: str) -> list[dict[str, Any]]:
     def token(text: str, probability: float) -> dict[str, Any]:
         return {"token": text, "logprob": math.log(max(probability, 1e-12)), "bytes": list(text.encode())}
 
-    both = [token("True", 0.9 * true), token("False", 0.9 * (1 - true))]
+    # As recorded: the quote first, where one of the words may stand far down the list, then the word, then the quote again.
+    first = {**token('"', 0.92), "top_logprobs": [token('"', 0.92), token("This", 0.002), token("False", 0.001)]}
+    both = [token("True", 0.99 * true), token("False", 0.99 * (1 - true))]
     both.sort(key=lambda entry: -entry["logprob"])
-    first = {**token('"', 0.02), "top_logprobs": [*both, token("The", 0.05), token('"', 0.02)]}
     word = content.strip('"')
-    second = {**token(word, 0.9), "top_logprobs": [token(word, 0.9), token("T", 0.01)]}
+    second = {**token(word, 0.99 * (true if word == "True" else 1 - true)), "top_logprobs": [*both, token("T", 1e-6)]}
     return [first, second, {**token('"', 0.99), "top_logprobs": [token('"', 0.99)]}]
 
 

@@ -7,11 +7,14 @@ import math
 from pathlib import Path
 
 import pytest
-from ollama_server import RECORDED, recorded
+from hypothesis import given
+from hypothesis import strategies as st
+from ollama_server import RECORDED, VISION, recorded
 
 from megu.errors import MeguError
 from megu.labeling.ollama import sanity
-from megu.labeling.ollama.answers import Reply, Unusable, checked, read_pair, read_ranked, soft_score
+from megu.labeling.ollama.answers import Cut, Reply, Unusable, checked, read_pair, read_ranked, soft_score
+from megu.labeling.ollama.context import fewest_tokens
 from megu.labeling.ollama.kept import Answer, Answers, last_seen, remember
 from megu.labeling.ollama.params import Judging
 
@@ -31,11 +34,83 @@ def test_writings_of_one_word_are_summed() -> None:
     assert soft_score([position]) == pytest.approx(0.5)
 
 
-def test_the_first_position_that_knows_either_word_counts() -> None:
-    quote = [('"', 0.0), ("The", -1.0)]
-    assert soft_score([quote, [("False", -0.1)], [("True", -0.1)]]) == 0
-    assert soft_score([quote]) is None
+def test_a_quote_that_the_grammar_forced_is_not_the_answer() -> None:
+    quote = [('"', math.log(0.9)), ("False", math.log(0.001)), ("The", math.log(0.0005))]
+    answer = [("True", math.log(0.6)), ("False", math.log(0.39)), ("T", math.log(0.0001))]
+    assert soft_score([quote, answer, [('"', 0.0)]]) == pytest.approx(0.6 / 0.99, abs=0.001)
+    assert soft_score([[('"', 0.0), ("The", -1.0)]]) is None
     assert soft_score([]) is None
+
+
+def test_a_word_that_is_not_listed_has_at_most_what_the_list_leaves() -> None:
+    assert soft_score([[("False", math.log(0.9))]]) == pytest.approx(0.1)
+    sure = [("False", math.log(0.995)), *((f"word {number}", math.log(0.0001)) for number in range(19))]
+    assert soft_score([sure]) == pytest.approx(0.0001 / 0.9951)
+    unsure = [("The", math.log(0.9)), ("True", math.log(0.001)), ("A", math.log(0.001))]
+    assert soft_score([unsure]) == pytest.approx(0.5), "a word seen at the end of the list says little against one below it"
+
+
+SPELLINGS = [
+    "True",
+    " true",
+    "TRUE",
+    '"True',
+    "\u201eTrue\u201c",
+    "\u00abTrue\u00bb",
+    "\u300cTrue",
+    "`True`",
+    "\u2581True",
+    "\u0120True",
+    "Tr",
+    "**True",
+]
+
+
+@pytest.mark.parametrize("token", SPELLINGS)
+def test_every_spelling_of_a_word_counts(token: str) -> None:
+    position = [(token, math.log(0.6)), ("False", math.log(0.2)), ("x", math.log(0.1))]
+    assert soft_score([position, [("ue", -0.01)]]) == pytest.approx(0.75)
+
+
+TOKENS = st.sampled_from(["True", "False", " true", "Fal", '"', "The", "Yes", "", "\u201c"])
+
+
+@st.composite
+def ranked_tokens(draw: st.DrawFn, least: float, most: float) -> list[tuple[str, float]]:
+    """The likeliest tokens of a position, of which those that spell a word have a mass within the bounds."""
+    tokens = draw(st.lists(TOKENS, min_size=1, max_size=6, unique=True))
+    mass = draw(st.floats(least, most)) / len(tokens)
+    return [(token, math.log(mass)) for token in tokens]
+
+
+@given(ranked_tokens(0.6, 0.95), st.lists(ranked_tokens(1e-9, 0.09), max_size=4), st.integers(0, 4))
+def test_the_score_depends_on_the_answers_position_alone(
+    answer: list[tuple[str, float]], others: list[list[tuple[str, float]]], place: int
+) -> None:
+    answer = [("True", math.log(0.02)), *answer]
+    alone = soft_score([answer])
+    assert alone is not None
+    if sum(math.exp(logprob) for token, logprob in answer if token.strip().lower() in ("true", "false", "fal")) > 0.1:
+        assert soft_score([*others[:place], answer, *others[place:]]) == alone
+
+
+def test_recorded_answers_of_a_vision_model_are_read_at_the_answer() -> None:
+    """The first position is the quote; by hand: True and False at the second."""
+    read = []
+    for exchange in VISION:
+        if exchange["status"] == 200 and "logprobs" in exchange["body"]:
+            positions = [
+                [(told["token"], told["logprob"]) for told in at["top_logprobs"]] for at in exchange["body"]["logprobs"]
+            ]
+            by_word = {"true": 0.0, "false": 0.0}
+            for token, logprob in positions[1]:
+                if token.strip().lower() in by_word:
+                    by_word[token.strip().lower()] += math.exp(logprob)
+            score = soft_score(positions)
+            assert score == pytest.approx(by_word["true"] / sum(by_word.values()), abs=0.01)
+            read.append(score)
+    assert len(read) == 5
+    assert all(0 < score < 1 for score in read)
 
 
 def test_a_recorded_answer_about_something_else_has_no_score() -> None:
@@ -49,6 +124,7 @@ def test_without_log_probabilities_the_score_is_hard_and_says_so() -> None:
     assert read_pair("True", []) == (1.0, "hard")
     assert read_pair("False", []) == (0.0, "hard")
     assert read_pair("False", [[("True", math.log(0.4)), ("False", math.log(0.4))]])[1] == "soft"
+    assert read_pair("True", [[("Yes", math.log(0.4)), ("No", math.log(0.4))]]) == (1.0, "unlisted")
 
 
 UNUSABLE = {
@@ -58,7 +134,6 @@ UNUSABLE = {
     "in its thinking": ({"content": "", "thinking": True}, "thinking"),
     "broken JSON": ({"content": '{"labels": ["a"'}, "not JSON"),
     "an empty enum's answer": ({"content": recorded("chat_emptyenum")["message"]["content"]}, "not JSON"),
-    "a cut prompt": ({"prompt_tokens": 50}, "num_ctx"),
 }
 
 
@@ -66,14 +141,20 @@ UNUSABLE = {
 def test_what_is_no_answer_gives_its_reason(case: str) -> None:
     changes, reason = UNUSABLE[case]
     with pytest.raises(Unusable, match=reason):
-        checked(reply(**changes), 1000)
+        checked(reply(**changes), 83)
+
+
+def test_an_answer_to_a_part_of_the_question_is_none() -> None:
+    with pytest.raises(Cut, match="read 50 tokens of a question that has at least 83"):
+        checked(reply(prompt_tokens=50), 83)
+    assert checked(reply(prompt_tokens=83), 83) == checked(reply(prompt_tokens=None), 83) == "True"
 
 
 def test_the_recorded_overflow_is_seen() -> None:
     told = recorded("chat_ctxoverflow")
     assert "6800 characters" in json.dumps(RECORDED["chat_ctxoverflow"]["request"])
-    with pytest.raises(Unusable, match="num_ctx"):
-        checked(reply('"x"', prompt_tokens=told["prompt_eval_count"]), 6800)
+    with pytest.raises(Cut):
+        checked(reply('"x"', prompt_tokens=told["prompt_eval_count"]), fewest_tokens([{"content": "x" * 6800}]))
 
 
 RANKED = {
@@ -179,9 +260,10 @@ def test_repeat_agreement_is_of_sides_and_first_choices() -> None:
 
 def test_position_bias_is_the_excess_over_chance() -> None:
     always_first = [Answer([1], first=0)] * 10
-    assert sanity.place_bias(always_first, 5) == pytest.approx(0.8)
-    assert sanity.place_bias([Answer([1], first=place) for place in range(5)], 5) == 0
-    assert sanity.place_bias([], 5) is None
+    assert sanity.place_bias([(answer, 5) for answer in always_first]) == pytest.approx(0.8)
+    assert sanity.place_bias([(Answer([1], first=place), 5) for place in range(5)]) == 0
+    assert sanity.place_bias([]) is None
+    assert sanity.place_bias([(Answer([1], first=2), 3), (Answer([1], first=99), 100)]) == pytest.approx(1 - (1 / 3 + 0.01) / 2)
     assert sanity.order_bias([(Answer(0.9), Answer(0.3)), (Answer(0.5), Answer(0.1))]) == pytest.approx(0.5)
 
 

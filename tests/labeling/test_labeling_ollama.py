@@ -374,11 +374,11 @@ def test_a_host_is_read_as_ollama_reads_it(host: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "host", ["gpu:port", "ftp://gpu", "gpu:99999", "a b", "http://user:word@gpu", "http://gpu?x", "::1", "htp:/gpu"]
+    "host", ["gpu:port", "ftp://gpu", "gpu:99999", "a b", "http://user:word@gpu", "http://gpu?x", "htp:/gpu"]
 )
 def test_what_is_no_address_says_so(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", host)
-    with pytest.raises(MeguError, match="is no address: write it as"):
+    with pytest.raises(MeguError, match=r"is no address: .*: write it as"):
         address(None)
 
 
@@ -515,10 +515,6 @@ BAD: dict[str, tuple[Callable[[FakeOllama, Mapping[str, Any]], dict[str, Any]], 
     "an answer in its thinking": (
         lambda fake, body: fake.reply(body, "", message={"role": "assistant", "content": "", "thinking": "It is shade 1."}),
         "empty, the answer went into its thinking",
-    ),
-    "a cut prompt": (
-        lambda fake, body: fake.reply(body, '{"labels": ["shade 1"]}', prompt_eval_count=3),
-        "the prompt was cut, labeling.num_ctx is too small",
     ),
     "markup": (
         lambda fake, body: fake.reply(body, '{"labels": ["<img src=x onerror=alert(1)>"]}'),

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: Fewer characters a token than any tokenizer makes of English: a prompt that counts fewer tokens was cut.
-_CHARACTERS_A_TOKEN = 12
-
 
 class Unusable(Exception):
     """An answer that says nothing; the reason is one of ours, never the model's words."""
+
+
+class Cut(Exception):
+    """An answer to a part of the question: the server read fewer tokens than the whole has."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,15 @@ class Reply:
     tokens: int
 
 
-def checked(reply: Reply, prompt_characters: int) -> Any:
-    """The JSON value in a reply. Raises `Unusable`."""
+def checked(reply: Reply, least: int) -> Any:
+    """The JSON value in a reply. least: the fewest prompt tokens that the whole question has. Raises `Unusable`, and `Cut` for an answer to
+    less than that."""
+    if reply.prompt_tokens is not None and reply.prompt_tokens < least:
+        raise Cut(f"the server read {reply.prompt_tokens:,} tokens of a question that has at least {least:,}")
     if reply.done_reason == "length":
         raise Unusable("cut before its end")
     if not reply.content.strip():
         raise Unusable("empty, the answer went into its thinking" if reply.thinking else "empty")
-    if reply.prompt_tokens is not None and reply.prompt_tokens < prompt_characters / _CHARACTERS_A_TOKEN:
-        raise Unusable("the prompt was cut, labeling.num_ctx is too small")
     try:
         return json.loads(reply.content)
     except ValueError:
@@ -54,27 +56,62 @@ def read_ranked(value: Any, allowed: Mapping[str, int], own: str) -> list[int]:
     return list(dict.fromkeys(allowed[label] for label in labels))
 
 
+#: The two words that answer a True-or-False question, and marks of a token that belong to its tokenizer, not to the word.
+_WORDS = ("true", "false")
+_TOKENIZER_MARKS = "▁ĠĊ"
+
+
 def read_pair(value: Any, logprobs: Sequence[Sequence[tuple[str, float]]]) -> tuple[float, str]:
-    """q in [0, 1], and whether it is "soft" (from the log-probabilities) or "hard" (0 or 1, the model gave none). Raises `Unusable`."""
+    """Return q in [0, 1] and how it was scored: "soft" (from the log-probabilities), "hard" (0 or 1, because the server gave none) or
+    "unlisted" (0 or 1, because neither word was among the likeliest tokens).
+
+    Raises `Unusable` for a value that is neither "True" nor "False".
+    """
     if value not in ("True", "False"):
         raise Unusable("neither True nor False")
     score = soft_score(logprobs)
-    return (score, "soft") if score is not None else (float(value == "True"), "hard")
+    if score is not None:
+        return score, "soft"
+    return float(value == "True"), "unlisted" if any(logprobs) else "hard"
 
 
 def soft_score(logprobs: Iterable[Sequence[tuple[str, float]]]) -> float | None:
-    """p(True) / (p(True) + p(False)), at the first position where either is among the likeliest tokens; None where they never are.
+    """Return p(True) / (p(True) + p(False)) at the position of the answer; None where no position lists either word.
 
-    The scores are those before the schema's grammar, so the model's own wish shows even where the grammar forced a quote.
-    Writings of one word (``True``, `` true``, ``"True``) are summed.
+    logprobs: by position, the likeliest tokens with their log-probabilities, as they are before the schema's grammar is enforced. The
+    position of the answer is the one with the most mass on the two words: a quote or a space that the grammar forces stands before it, and
+    its list can hold one of the words at a negligible probability. A word that is not listed there counts with the most that it can have:
+    no more than the least likely token that is listed, nor than what the listed ones leave.
     """
-    for position in logprobs:
-        mass = {"true": 0.0, "false": 0.0}
-        for token, logprob in position:
-            word = token.strip(" \t\r\n\"'`*.▁Ġ").lower()
-            if word in mass and math.isfinite(logprob):
-                mass[word] += math.exp(min(logprob, 0.0))
-        total = mass["true"] + mass["false"]
-        if total > 0:
-            return mass["true"] / total
-    return None
+    found = max(((*_mass(position), position) for position in logprobs), key=lambda entry: entry[0] + entry[1], default=None)
+    if found is None or found[0] + found[1] == 0:
+        return None
+    true, false, position = found
+    listed = [_probability(logprob) for _, logprob in position]
+    most = max(min(*listed, 1 - sum(listed)), 0.0) if len(listed) > 1 else 1 - listed[0]
+    true, false = true or most, false or most
+    return true / (true + false)
+
+
+def _mass(position: Sequence[tuple[str, float]]) -> tuple[float, float]:
+    """Return the probabilities of True and of False among the likeliest tokens of a position, all writings summed."""
+    mass = dict.fromkeys(_WORDS, 0.0)
+    for token, logprob in position:
+        word = _bare(token)
+        for answer in _WORDS:
+            # A tokenizer without the word has its beginning: "Tr", "ue". One letter could begin anything.
+            if len(word) > 1 and answer.startswith(word):
+                mass[answer] += _probability(logprob)
+    return mass["true"], mass["false"]
+
+
+def _bare(token: str) -> str:
+    """Return a token in lower case without quotes, blanks and other marks around it, whatever language or tokenizer they are of."""
+    letters = token.strip(_TOKENIZER_MARKS)
+    start = next((at for at, sign in enumerate(letters) if sign.isalnum()), len(letters))
+    end = next((at for at in range(len(letters), start, -1) if letters[at - 1].isalnum()), start)
+    return letters[start:end].lower()
+
+
+def _probability(logprob: float) -> float:
+    return math.exp(min(logprob, 0.0)) if math.isfinite(logprob) else 0.0

@@ -6,21 +6,25 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import ollama
 
 from megu.errors import MeguError
 from megu.labeling.ollama import answers as reading
-from megu.labeling.ollama.answers import Reply, Unusable
+from megu.labeling.ollama.answers import Cut, Reply, Unusable
+from megu.labeling.ollama.context import Message, Whole
 from megu.labeling.ollama.kept import Answer, Answers
 from megu.labeling.ollama.questions import TOP_LOGPROBS, Asked, Questions
-from megu.labeling.ollama.server import Model, Server, explained
+from megu.labeling.ollama.server import Model, Server, explained, official
 from megu.progress import Advance
+
+if TYPE_CHECKING:
+    import ollama
 
 #: Seconds between two looks at the model's digest, and the longest wait between two tries.
 CHECK_S, LONGEST_WAIT_S = 20.0, 30.0
@@ -32,12 +36,13 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Asking:
-    """One model being asked: everything that a worker needs, shared by all of them."""
+    """One model being asked: everything that a worker needs, shared by all of them. num_ctx: the context to request."""
 
     server: Server
     model: Model
     questions: Questions
     answers: Answers
+    num_ctx: int
 
     def all(self, asked: Sequence[Asked], advance: Advance) -> None:
         """Ask what has no answer yet. Returns when all are answered.
@@ -51,6 +56,10 @@ class Asking:
         done: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         stop, failures = threading.Event(), list[BaseException]()
         with self.server.client(self.server.connection.call_timeout) as client:
+            try:
+                self._whole.measure(new)
+            except Exception as error:
+                raise self._in_words(error) from error
 
             def work() -> None:
                 try:
@@ -96,15 +105,15 @@ class Asking:
         """Raises `MeguError`, taking back the answers since the last look, when the tag points elsewhere now."""
         try:
             now = self.server.find()
-        except MeguError:
+        except MeguError as error:
             if last:
-                raise
+                raise self._in_words(error) from error
             return  # whether the server is gone is for the questions to find out; the next look will tell
-        if now is None or now.digest != self.model.digest:
+        # A model that is gone is for the questions to find out, too; what it answered before is kept.
+        if now is not None and now.digest != self.model.digest:
             self.answers.void(unsure)
-            found = f"{now.digest[:12]}…" if now else "gone"
             raise MeguError(
-                f"{self.model.name} changed while it was asked: its digest was {self.model.digest[:12]}…, is {found}; "
+                f"{self.model.name} changed while it was asked: its digest was {self.model.digest[:12]}…, is {now.digest[:12]}…; "
                 f"the last {len(unsure)} answers were dropped, {len(self.answers)} of the former model are kept",
                 "run again with the model that you want",
             )
@@ -128,25 +137,39 @@ class Asking:
         return Answer(None, "", reason, seconds=round(time.perf_counter() - started, 4), **cost)
 
     def _read(self, asked: Asked, reply: Reply) -> tuple[float | list[int], str, int]:
-        value = reading.checked(reply, self._characters(asked))
+        value = reading.checked(reply, self._whole.least(asked))
         if asked.concept is not None:
             score, how = reading.read_pair(value, reply.logprobs)
             return score, how, -1
-        choices = self.questions.choices(asked)
-        order = reading.read_ranked(value, self.questions.places, self.questions.own(asked.exemplar))
-        return order, "ranked", choices.index(self.questions.names[order[0]])
+        allowed = {self.questions.names[concept]: concept for concept in asked.choices}
+        order = reading.read_ranked(value, allowed, self.questions.own(asked.exemplar))
+        return order, "ranked", asked.choices.index(order[0])
 
-    def _characters(self, asked: Asked) -> int:
-        return sum(len(message["content"]) for message in self.questions.messages(asked))
+    @cached_property
+    def _whole(self) -> Whole:
+        return Whole(self.questions, self._count)
+
+    def _count(self, messages: Sequence[Message]) -> int | None:
+        """The tokens that the server reads of some messages."""
+        with self.server.client(self.server.connection.call_timeout) as client:
+            response = self._sent(
+                lambda: self._call(client, messages, {"num_predict": 1, "temperature": 0}), threading.Event()
+            )[0]
+        return response.prompt_eval_count
 
     def _reply(self, client: ollama.Client, asked: Asked, *, second: bool, stop: threading.Event) -> tuple[Reply, int]:
         """One usable HTTP exchange, and how many failed before it."""
+        response, failed = self._sent(lambda: self._chat(client, asked, second), stop)
+        return _taken(response), failed
+
+    def _sent(self, call: Callable[[], ollama.ChatResponse], stop: threading.Event) -> tuple[ollama.ChatResponse, int]:
+        """What a call returns in the end, and how often it failed before."""
         failed = 0
         while True:
             if stop.is_set():
                 raise Stopped
             try:
-                return _taken(self._chat(client, asked, second)), failed
+                return call(), failed
             except Exception as error:
                 allowed = tries(error, self.server.connection.retries)
                 if failed >= allowed:
@@ -158,25 +181,28 @@ class Asking:
 
     def _chat(self, client: ollama.Client, asked: Asked, second: bool) -> ollama.ChatResponse:
         scored = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if asked.concept is not None else {}
-        return client.chat(  # type: ignore[no-any-return, call-overload]
+        options = self.questions.options(asked, second=second)
+        return self._call(client, self.questions.messages(asked), options, format=self.questions.schema(asked), **scored)
+
+    def _call(
+        self, client: ollama.Client, messages: Sequence[Message], options: Mapping[str, Any], **more: Any
+    ) -> ollama.ChatResponse:
+        return client.chat(
             self.model.name,
-            messages=self.questions.messages(asked),
+            messages=messages,
             stream=False,
             # A model that can think does unless told not to; telling one that cannot is allowed, but why.
             think=False if "thinking" in self.model.capabilities else None,
-            format=self.questions.schema(asked),
-            options=self.questions.options(asked, second=second),
+            options={**options, "num_ctx": self.num_ctx},
             keep_alive=self.server.connection.keep_alive,
-            **scored,
+            **more,
         )
 
     def _in_words(self, error: BaseException) -> MeguError | BaseException:
         if not isinstance(error, Exception) or (isinstance(error, OSError) and not isinstance(error, ConnectionError)):
             return error  # a full disk has its own words
-        found = explained(error, self.server.url, self.model.name)
-        return MeguError(
-            f"{found.what}; {len(self.answers)} answers are kept", f"{found.fix}; then run again, it goes on from there"
-        )
+        found = _cut(error, self.num_ctx) if isinstance(error, Cut) else explained(error, self.server.url, self.model.name)
+        return self.answers.keeping(found)
 
 
 @contextmanager
@@ -189,9 +215,16 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
         raise
 
 
+def _cut(error: Cut, num_ctx: int) -> MeguError:
+    return MeguError(
+        f"a question was cut: {error} (num_ctx is {num_ctx:,})",
+        "raise labeling.num_ctx, and OLLAMA_CONTEXT_LENGTH where the server runs",
+    )
+
+
 def tries(error: BaseException, most: int) -> int:
     """How often a call that failed like this may be tried again: never what will fail again, a server's own error once."""
-    if isinstance(error, ollama.ResponseError):
+    if isinstance(error, official().ResponseError):
         if error.status_code in (-1, 429, 502, 503, 504):
             return most
         return min(1, most) if error.status_code == 500 else 0

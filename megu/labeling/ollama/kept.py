@@ -16,12 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from megu.errors import MeguError
+
 _SYNC_S = 1.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """value: q of a pair, the concepts of a ranked question in order, None for an abstention. how: "soft", "hard" or "ranked".
+    """value: q of a pair, the concepts of a ranked question in order, None for an abstention. how: "soft", "hard" or "unlisted" (see
+    `megu.labeling.ollama.answers.read_pair`), or "ranked".
 
     reason: why it abstained. again: 1 when a first answer was unusable. retried: calls that failed on their way.
     seconds: of all its calls. prompt_tokens, tokens: read and written. first: the place in its list of the class chosen first, -1 without.
@@ -70,6 +73,12 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def keeping(self, error: MeguError) -> MeguError:
+        """The same error, saying how many answers are not lost by it."""
+        if not self._known:
+            return error
+        return MeguError(f"{error.what}; {len(self):,} answers are kept", f"{error.fix}; then run again, it goes on from there")
 
     def put(self, key: str, answer: Answer) -> None:
         """Append an answer. From any thread; nothing is written once the file is closed."""

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.errors import MeguError
-from megu.labeling.ollama import sanity, strategies
+from megu.labeling.ollama import context, sanity, strategies
 from megu.labeling.ollama.asking import Asking
-from megu.labeling.ollama.kept import Answers
+from megu.labeling.ollama.kept import Answer, Answers
 from megu.labeling.ollama.params import Connection, Judging
 from megu.labeling.ollama.prompts import Prompts
-from megu.labeling.ollama.questions import PROTOCOL, Asked, Questions
+from megu.labeling.ollama.questions import PROTOCOL, TOP_LOGPROBS, Asked, Questions
 from megu.labeling.ollama.server import Model, Server
 from megu.labeling.protocol import Identity, Judgement, Question
 from megu.progress import stages, track
@@ -44,6 +44,7 @@ class OllamaLabeler:
     new: int = 0
     _scoring: str = ""
     _model: Model | None = None
+    _num_ctx: int = 0
 
     @property
     def identity(self) -> Identity:
@@ -77,8 +78,7 @@ class OllamaLabeler:
 
     def _ranked(self, questions: Questions, answers: Answers) -> Judgement:
         classes, n, depth = len(questions.names), self.judging.exemplars, self.judging.depth
-        ranked = [questions.ranked(exemplar) for exemplar in range(classes * n)]
-        self._ask(questions, answers, ranked, "ask: most similar")
+        ranked = self._rank(questions, answers)
         scores = _ranked_scores(ranked, answers, classes, n, depth)
         # Whether it knows what it sees: of some exemplars, is it their own class, and is it the least similar one?
         far = strategies.class_means(scores, n)
@@ -86,7 +86,7 @@ class OllamaLabeler:
         count = strategies.repeats(classes, n, self.judging.sample)
         some = strategies.spread(range(classes * n), count)
         pairs = [questions.pair(x, concept) for x in some for concept in (x // n, int(far[x // n].argmin()))]
-        again = [questions.ranked(asked.exemplar, again=True) for asked in strategies.spread(ranked, count)]
+        again = [questions.repeated(asked) for asked in strategies.spread(list(_decisive(ranked).values()), count)]
         self._ask(questions, answers, [*pairs, *again], "ask: sanity")
         return self._judged(questions, answers, strategies.ranked_q(scores, n), pairs, again, ranked)
 
@@ -94,8 +94,7 @@ class OllamaLabeler:
         classes, n, m = len(questions.names), self.judging.exemplars, self.judging.candidates
         if not strategies.screens(classes, m):
             return self._pairwise(questions, answers)
-        ranked = [questions.ranked(exemplar) for exemplar in range(classes * n)]
-        self._ask(questions, answers, ranked, "ask: most similar")
+        ranked = self._rank(questions, answers)
         scores = _ranked_scores(ranked, answers, classes, n, self.judging.depth)
         candidates = strategies.chosen_candidates(strategies.class_means(scores, n), m)
         budget = classes * n * m - strategies.repeats(classes, n, self.judging.sample)
@@ -107,13 +106,28 @@ class OllamaLabeler:
         q = strategies.with_tail(_q(pairs, answers, classes, n), scores, candidates, n)
         return self._judged(questions, answers, q, pairs, again, ranked)
 
+    def _rank(self, questions: Questions, answers: Answers) -> list[Asked]:
+        """Ask what every exemplar looks most like, in groups of choices and then among the classes named, until one question decides.
+        Returns all that was asked, in that order."""
+        every: list[Asked] = []
+        now = [questions.ranked(exemplar) for exemplar in range(len(questions.about.exemplar_ids))]
+        while now:
+            asked = [entry for parts in now for entry in parts]
+            self._ask(questions, answers, asked, "ask: most similar")
+            every += asked
+            named = {
+                parts[0].exemplar: [c for entry in parts for c in _named(answers[entry.key])] for parts in now if len(parts) > 1
+            }
+            now = [questions.ranked(exemplar, among) for exemplar, among in named.items() if among]
+        return every
+
     def _again(self, questions: Questions, pairs: Sequence[Asked]) -> list[Asked]:
         """Some of the pairs with other examples in the other order: half of them about the exemplar's own class."""
         n = self.judging.exemplars
         count = strategies.repeats(len(questions.names), n, self.judging.sample)
         own = strategies.spread([asked for asked in pairs if asked.concept == asked.exemplar // n], (count + 1) // 2)
         others = strategies.spread([asked for asked in pairs if asked.concept != asked.exemplar // n], count // 2)
-        return [questions.pair(asked.exemplar, asked.concept or 0, again=True) for asked in [*own, *others]]
+        return [questions.repeated(asked) for asked in [*own, *others]]
 
     # --- what they share -----------------------------------------------------------------------------------------------------
 
@@ -127,17 +141,27 @@ class OllamaLabeler:
             stages().note(f"{len(asked) - new:,} of {len(asked):,} answers are kept already")
         server = Server(self.judging.model, self.connection)
         if self._model is None:
-            self._model = server.ready()
-            if self._model.digest != self.digest:
-                raise MeguError(
-                    f"{self.judging.model} is {self._model.digest[:12]}… now, and was {self.digest[:12]}… a moment ago",
-                    "run again",
-                )
-            stages().note(f"loading {self.judging.model} …")
-            server.warm_up(self.judging.num_ctx)
+            try:
+                self._model = self._prepare(server, questions)
+            except MeguError as error:
+                raise answers.keeping(error) from error
         with track(label, new, "questions") as advance:
-            Asking(server, self._model, questions, answers).all(asked, advance)
+            Asking(server, self._model, questions, answers, self._num_ctx).all(asked, advance)
         self.new += new
+
+    def _prepare(self, server: Server, questions: Questions) -> Model:
+        """Load the model that is expected, with the context that the questions need."""
+        model = server.ready()
+        if model.digest != self.digest:
+            raise MeguError(
+                f"{self.judging.model} is {model.digest[:12]}… now, and was {self.digest[:12]}… a moment ago", "run again"
+            )
+        self._num_ctx = context.num_ctx(questions, model)
+        if self._num_ctx > self.judging.num_ctx:
+            stages().note(f"num_ctx is raised to {self._num_ctx:,} tokens: the longest question needs it")
+        stages().note(f"loading {self.judging.model} …")
+        server.warm_up(self._num_ctx)
+        return model
 
     def _judged(
         self,
@@ -164,13 +188,13 @@ class OllamaLabeler:
         twice = [(first[asked.exemplar, asked.concept], answers[asked.key]) for asked in again]
         S = strategies.class_means(q, self.judging.exemplars)
         every = [answer for _, answer in told]
-        measured = sanity.measure(every, own, others, S, twice, [answers[asked.key] for asked in ranked])
+        measured = sanity.measure(every, own, others, S, twice, [(answers[asked.key], len(asked.choices)) for asked in ranked])
         overridden = sanity.demand(measured, self.judging, reasons)
         how = Counter(answer.how for answer in every if answer.how)
         self._scoring = scoring_in_words(how)
         abstained = np.zeros(q.shape, dtype=bool)
-        for asked, answer in told:
-            if answer.value is None and not asked.again:
+        for asked in [*_decisive(ranked).values(), *pairs]:
+            if answers[asked.key].value is None:
                 abstained[asked.exemplar, slice(None) if asked.concept is None else asked.concept] |= True
         record = {
             **_as_json(self.judging),
@@ -178,7 +202,7 @@ class OllamaLabeler:
             "protocol": PROTOCOL,
             "prompts": {name: {"sha256": self.prompts.hashes[name], "text": text} for name, text in self.prompts.texts.items()},
             "options": {kind: questions.options(some[0]) for kind, some in (("ranked", ranked), ("pair", pairs)) if some},
-            "scoring": {name: how[name] for name in ("soft", "hard", "ranked") if how[name]},
+            "scoring": {name: how[name] for name in ("soft", "hard", "unlisted", "ranked") if how[name]},
             "asked": len(every),
             "answered": len(every) - sum(reasons.values()),
             "abstained": sum(reasons.values()),
@@ -208,15 +232,27 @@ def _q(pairs: Sequence[Asked], answers: Answers, classes: int, exemplars: int) -
 
 
 def _ranked_scores(ranked: Sequence[Asked], answers: Answers, classes: int, n: int, depth: int) -> NDArray[np.float64]:
-    told: dict[int, list[int] | None] = {}
-    for asked in ranked:
-        value = answers[asked.key].value
-        told[asked.exemplar] = value if isinstance(value, list) else None
+    told = {exemplar: _named(answers[asked.key]) or None for exemplar, asked in _decisive(ranked).items()}
     return strategies.ranked_scores(told, classes, n, depth)
 
 
+def _decisive(ranked: Sequence[Asked]) -> dict[int, Asked]:
+    """Exemplar -> the last question that was asked about it, in which only one group of choices is left."""
+    return {asked.exemplar: asked for asked in ranked}
+
+
+def _named(answer: Answer) -> list[int]:
+    """The concepts of a ranked answer; none where it abstained."""
+    return answer.value if isinstance(answer.value, list) else []
+
+
 def scoring_in_words(how: Counter[str]) -> str:
-    """How True and False became numbers, said where the model gave no log-probabilities."""
-    if not how["hard"]:
+    """How True and False became numbers: read from the log-probabilities, or 0 and 1 and why."""
+    if not how["hard"] and not how["unlisted"]:
         return ", soft scores" if how["soft"] else ""
-    return f", hard 0/1 scores for {how['hard']} of {how['hard'] + how['soft']} answers (no log-probabilities)"
+    counted = {
+        "soft scores": how["soft"],
+        "hard 0/1 scores (the server gave no log-probabilities)": how["hard"],
+        f"hard 0/1 scores (True and False were not among the {TOP_LOGPROBS} likeliest tokens)": how["unlisted"],
+    }
+    return ", " + ", ".join(f"{count:,} {words}" for words, count in counted.items() if count)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from megu.params import STRICT, Means, check
+
+#: How the server reads a duration: seconds, or numbers with their units.
+_DURATION = re.compile(r"-?(\d+|(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+)")
 
 #: The measures of sanity, each with its floor; `override` names those that may be missed.
 MEASURES = ("answered", "own", "symmetry", "repeat", "position")
@@ -91,7 +95,7 @@ class Connection(Means):
         check("call_timeout", self.call_timeout, 0 < self.call_timeout <= 86_400, "above 0 and at most 86400")
         check("retries", self.retries, 0 <= self.retries <= 100, "between 0 and 100")
         check("backoff", self.backoff, 0 <= self.backoff <= 60, "between 0 and 60")
-        check("keep_alive", self.keep_alive, bool(self.keep_alive.strip()), "a duration, such as 30m")
+        check("keep_alive", self.keep_alive, bool(_DURATION.fullmatch(self.keep_alive)), "a duration, such as 30m, 1h30m or -1")
 
 
 @dataclass(frozen=True, kw_only=True)

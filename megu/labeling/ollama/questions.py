@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,44 +16,60 @@ from numpy.typing import NDArray
 from megu.errors import MeguError
 from megu.labeling.ollama.params import Judging
 from megu.labeling.ollama.prompts import Prompts
+from megu.labeling.ollama.strategies import GROUP
 from megu.labeling.protocol import Question
 from megu.store import canonical_json
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 #: Raised when the way questions are put or answers are read changes in a way that their words do not show.
-PROTOCOL = 1
+PROTOCOL = 2
 TOP_LOGPROBS = 20
 _TRUE_FALSE = {"type": "string", "enum": ["True", "False"]}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One question. concept: None in a ranked one. again: asked a second time, otherwise, to see whether the answer holds."""
+    """One question. concept: None in a ranked one. again: asked a second time, otherwise, to see whether the answer holds.
+
+    choices: the concepts that a ranked answer may name, in the order in which they are listed; empty in a True-or-False question.
+    """
 
     exemplar: int
     concept: int | None
     again: bool
     key: str
+    choices: tuple[int, ...] = ()
 
 
 class Shown:
     """An image as it is sent: RGB, upscaled bicubically so that its shorter side has ``side`` pixels. image: uint8 (H, W, 1 or 3).
 
-    What names it are the pixels, not the PNG, whose bytes another zlib writes otherwise; and it is encoded only to be sent, once.
+    What names it are the pixels, not the PNG, whose bytes another zlib writes otherwise; and it is encoded only to be sent, once. Only the
+    small image is held: those of a thousand classes, upscaled, would take gigabytes. size: width and height in pixels.
     """
 
     def __init__(self, image: NDArray[np.uint8], side: int) -> None:
+        self._image = image
+        height, width = image.shape[:2]
+        scale = side / min(width, height)
+        self.size = (max(side, round(scale * width)), max(side, round(scale * height)))
+
+    def _picture(self) -> Image.Image:
         from PIL import Image
 
-        picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-        scale = side / min(picture.size)
-        width, height = (max(side, round(scale * edge)) for edge in picture.size)
-        self._picture = picture.resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
-        self.sha256 = hashlib.sha256(f"{width}x{height} ".encode() + self._picture.tobytes()).hexdigest()
+        picture = Image.fromarray(self._image.squeeze(-1) if self._image.shape[-1] == 1 else self._image)
+        return picture.resize(self.size, Image.Resampling.BICUBIC).convert("RGB")
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(f"{self.size[0]}x{self.size[1]} ".encode() + self._picture().tobytes()).hexdigest()
 
     @cached_property
     def png(self) -> bytes:
         content = io.BytesIO()
-        self._picture.save(content, "PNG", compress_level=4)
+        self._picture().save(content, "PNG", compress_level=4)
         return content.getvalue()
 
 
@@ -85,32 +101,51 @@ class Questions:
         """Name -> its concept."""
         return {name: concept for concept, name in enumerate(self.names)}
 
+    def system(self, concepts: tuple[int, ...]) -> dict[str, Any]:
+        """The message that a question begins with; the same for all, so that the server caches it, unless there are too many concepts."""
+        if len(self.names) <= GROUP:
+            return self._every_concept
+        return self._system(sorted(concepts))
+
     @cached_property
-    def system(self) -> dict[str, Any]:
-        """What every question begins with, so that the server keeps it."""
+    def _every_concept(self) -> dict[str, Any]:
+        return self._system(range(len(self.names)))
+
+    def _system(self, concepts: Iterable[int]) -> dict[str, Any]:
         unknown = set(self.judging.descriptions) - set(self.about.concepts)
         if unknown:
             raise MeguError(
                 f"labeling.descriptions: there is no class {sorted(unknown)[0]!r}",
                 f"the classes are {', '.join(self.about.concepts[:12])}",
             )
-        lines = [
-            f"- {name}: {self.judging.descriptions[concept]}" if concept in self.judging.descriptions else f"- {name}"
-            for concept, name in zip(self.about.concepts, self.names, strict=True)
-        ]
+        lines = [self._line(concept) for concept in concepts]
         return {"role": "system", "content": self.prompts.say("system", concepts="\n".join(lines))}
 
-    def pair(self, exemplar: int, concept: int, *, again: bool = False) -> Asked:
+    def _line(self, concept: int) -> str:
+        name, described = self.names[concept], self.judging.descriptions.get(self.about.concepts[concept])
+        return f"- {name}: {described}" if described else f"- {name}"
+
+    def pair(self, exemplar: int, concept: int) -> Asked:
         """The paper's 3-shot question: is this a photo of the concept?"""
-        return self._keyed(exemplar, concept, again)
+        return self._keyed(Asked(exemplar, concept, False, ""))
 
-    def ranked(self, exemplar: int, *, again: bool = False) -> Asked:
-        """Which of the other classes does it look most like?"""
-        return self._keyed(exemplar, None, again)
+    def ranked(self, exemplar: int, among: Iterable[int] | None = None) -> list[Asked]:
+        """Which of the other classes does it look most like? In as many questions as its choices take. among: the classes to choose from,
+        all others unless it is given."""
+        choices = self._others(exemplar) if among is None else self._in_order(exemplar, among)
+        count = -(-len(choices) // GROUP)
+        return [self._keyed(Asked(exemplar, None, False, "", choices[number::count])) for number in range(count)]
 
-    def choices(self, asked: Asked) -> list[str]:
-        """What a ranked answer may name, its own class left out, in an order of the exemplar's own: small models choose the first."""
-        return self._choices(asked.exemplar, again=asked.again)
+    def repeated(self, asked: Asked) -> Asked:
+        """The same question put otherwise: the choices in another order, or other examples in the other order."""
+        choices = self._in_order(asked.exemplar, asked.choices, again=True)
+        return self._keyed(Asked(asked.exemplar, asked.concept, True, "", choices))
+
+    def longest(self) -> Iterator[Asked]:
+        """Questions of which one is at least as long as every other about this data set; their keys are left out."""
+        yield from (Asked(0, concept, False, "") for concept in range(len(self.names)))
+        longest = sorted(range(len(self.names)), key=lambda concept: len(self._line(concept).encode()), reverse=True)
+        yield Asked(0, None, False, "", tuple(longest[:GROUP]))
 
     def own(self, exemplar: int) -> str:
         return self.names[int(self.about.exemplar_class[exemplar])]
@@ -119,11 +154,16 @@ class Questions:
         """For the client: images as bytes, the constant part first, the image and the question about it last."""
         return [
             {**message, "images": [image.png for image in message["images"]]} if "images" in message else message
-            for message in self._messages(asked.exemplar, asked.concept, again=asked.again)
+            for message in self.parts(asked)
         ]
 
     def schema(self, asked: Asked) -> dict[str, Any]:
-        return self._schema(asked.exemplar, asked.concept, again=asked.again)
+        if asked.concept is not None:
+            return _TRUE_FALSE
+        count = min(self.judging.depth, len(asked.choices))
+        label = {"type": "string", "enum": [self.names[concept] for concept in asked.choices]}
+        labels = {"type": "array", "items": label, "minItems": count, "maxItems": count}
+        return {"type": "object", "properties": {"labels": labels}, "required": ["labels"]}
 
     def options(self, asked: Asked, *, second: bool = False) -> dict[str, Any]:
         """second: after an unusable answer, with another seed and room for more."""
@@ -135,53 +175,49 @@ class Questions:
             "num_predict": tokens * (4 if second else 1),
         }
 
-    def _choices(self, exemplar: int, *, again: bool) -> list[str]:
+    def _others(self, exemplar: int, *, again: bool = False) -> tuple[int, ...]:
+        """All concepts but the exemplar's own, in an order of the exemplar's own: small models choose the first."""
         own = int(self.about.exemplar_class[exemplar])
-        names = [name for concept, name in enumerate(self.names) if concept != own]
-        seed = f"{self.judging.seed} {self.about.exemplar_ids[exemplar].decode()} {again}"
-        random.Random(seed).shuffle(names)
-        return names
+        others = [concept for concept in range(len(self.names)) if concept != own]
+        random.Random(f"{self.judging.seed} {self.about.exemplar_ids[exemplar].decode()} {again}").shuffle(others)
+        return tuple(others)
 
-    def _schema(self, exemplar: int, concept: int | None, *, again: bool) -> dict[str, Any]:
-        if concept is not None:
-            return _TRUE_FALSE
-        choices = self._choices(exemplar, again=again)
-        count = min(self.judging.depth, len(choices))
-        label = {"type": "string", "enum": choices}
-        labels = {"type": "array", "items": label, "minItems": count, "maxItems": count}
-        return {"type": "object", "properties": {"labels": labels}, "required": ["labels"]}
+    def _in_order(self, exemplar: int, among: Iterable[int], *, again: bool = False) -> tuple[int, ...]:
+        chosen = set(among)
+        return tuple(concept for concept in self._others(exemplar, again=again) if concept in chosen)
 
-    def _messages(self, exemplar: int, concept: int | None, *, again: bool) -> list[dict[str, Any]]:
-        image = self.exemplars[exemplar]
-        if concept is None:
-            choices = self._choices(exemplar, again=again)
-            depth = min(self.judging.depth, len(choices))
-            words = self.prompts.say("ranked", choices=", ".join(choices), depth=depth)
-            return [self.system, {"role": "user", "content": words, "images": [image]}]
-        words = self.prompts.say("pairwise", concept=self.names[concept])
-        number = int(again)
-        shows = self.references[concept][number]
-        other = self.references[self._counterexample(concept, int(self.about.exemplar_class[exemplar]), number)][number]
+    def parts(self, asked: Asked) -> list[dict[str, Any]]:
+        """The messages, with images as `Shown`."""
+        image = self.exemplars[asked.exemplar]
+        if asked.concept is None:
+            choices = ", ".join(self.names[concept] for concept in asked.choices)
+            words = self.prompts.say("ranked", choices=choices, depth=min(self.judging.depth, len(asked.choices)))
+            return [self.system(asked.choices), {"role": "user", "content": words, "images": [image]}]
+        words = self.prompts.say("pairwise", concept=self.names[asked.concept])
+        number = int(asked.again)
+        shows = self.references[asked.concept][number]
+        own = int(self.about.exemplar_class[asked.exemplar])
+        other = self.references[self._counterexample(asked.concept, own, number)][number]
         shots = [
             ({"role": "user", "content": words, "images": [example]}, {"role": "assistant", "content": f'"{answer}"'})
             for example, answer in ((shows, "True"), (other, "False"))
         ]
-        asked = {"role": "user", "content": words, "images": [image]}
-        return [self.system, *(message for shot in (shots[::-1] if again else shots) for message in shot), asked]
+        question = {"role": "user", "content": words, "images": [image]}
+        ordered = shots[::-1] if asked.again else shots
+        return [self.system((asked.concept,)), *(message for shot in ordered for message in shot), question]
 
     def _counterexample(self, concept: int, own: int, number: int) -> int:
         """A class to show as not the concept: the same for all exemplars where it can be, never the exemplar's own unless there is
         no third, since "not the concept" would then have been said of its class."""
-        others = [other for other in range(len(self.names)) if other != concept]
-        random.Random(f"{self.judging.seed} {concept} {number}").shuffle(others)
+        count = len(self.names)
+        drawn = random.Random(f"{self.judging.seed} {concept} {number}").sample(range(count), min(count, 3))
+        others = [other for other in drawn if other != concept]
         return next((other for other in others if other != own), others[0])
 
-    def _keyed(self, exemplar: int, concept: int | None, again: bool) -> Asked:
-        asked = Asked(exemplar, concept, again, "")
-        messages: Sequence[dict[str, Any]] = self._messages(exemplar, concept, again=again)
+    def _keyed(self, asked: Asked) -> Asked:
         content = [
             {**message, "images": [image.sha256 for image in message["images"]]} if "images" in message else message
-            for message in messages
+            for message in self.parts(asked)
         ]
-        request = [PROTOCOL, self.digest, content, self._schema(exemplar, concept, again=again), self.options(asked)]
-        return Asked(exemplar, concept, again, hashlib.sha256(canonical_json(request)).hexdigest())
+        request = [PROTOCOL, self.digest, content, self.schema(asked), self.options(asked)]
+        return replace(asked, key=hashlib.sha256(canonical_json(request)).hexdigest())

@@ -53,13 +53,19 @@ def repeated(pairs: Sequence[tuple[Answer, Answer]]) -> float | None:
     return float(np.mean(held)) if held else None
 
 
-def place_bias(ranked: Sequence[Answer], choices: int) -> float | None:
-    """How much more often than by chance the first or the last of the listed choices was taken first; 0 when less often."""
-    places = [answer.first for answer in ranked if answer.first >= 0]
-    if not places or choices < 2:
+def place_bias(ranked: Sequence[tuple[Answer, int]]) -> float | None:
+    """How much more often than by chance the first or the last of the listed choices was taken first; 0 when less often.
+
+    ranked: answers, each with the number of its choices.
+    """
+    taken = [(answer.first, choices) for answer, choices in ranked if answer.first >= 0 and choices > 1]
+    if not taken:
         return None
-    share = max(places.count(0), places.count(choices - 1)) / len(places)
-    return max(share - 1 / choices, 0.0)
+    chance = float(np.mean([1 / choices for _, choices in taken]))
+    first, last = (
+        np.mean([at == place(choices) for at, choices in taken]) for place in (lambda _: 0, lambda choices: choices - 1)
+    )
+    return max(float(first), float(last), chance) - chance
 
 
 def order_bias(pairs: Sequence[tuple[Answer, Answer]]) -> float | None:
@@ -74,10 +80,10 @@ def measure(
     others: Mapping[int, Sequence[float]],
     similarity: NDArray[np.float64],
     again: Sequence[tuple[Answer, Answer]],
-    ranked: Sequence[Answer],
+    ranked: Sequence[tuple[Answer, int]],
 ) -> dict[str, float | None]:
-    """All five measures; None where one cannot be taken (the symmetry of two classes)."""
-    biases = [place_bias(ranked, len(similarity) - 1), order_bias(again)]
+    """All five measures; None where one cannot be taken (the symmetry of two classes). ranked: see `place_bias`."""
+    biases = [place_bias(ranked), order_bias(again)]
     found = [bias for bias in biases if bias is not None]
     measured = {
         "answered": float(np.mean([answer.value is not None for answer in every])) if every else None,

@@ -6,20 +6,25 @@ whatever host is set, ask a proxy for an address on this machine, drop ``remote_
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import json
 import os
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
-import ollama
 
 from megu.errors import MeguError
 from megu.labeling.ollama.params import Connection
+
+if TYPE_CHECKING:
+    import ollama
 
 PORT = 11434
 #: Seconds for a connection, and for questions that a server answers from memory.
@@ -30,13 +35,34 @@ CONNECT_S, QUICK_S = 5.0, 10.0
 class Model:
     """A model on a server. digest: what its tag points to. capabilities: what it can do ("vision", "thinking", …).
 
-    remote_host: where it really runs, empty when that is here.
+    remote_host: where it really runs, empty when that is here. family: such as "gemma3". context_length: tokens that it can read;
+    image_tokens: those that it makes of an image; each 0 where the server does not say.
     """
 
     name: str
     digest: str
     capabilities: tuple[str, ...] = ()
     remote_host: str = ""
+    family: str = ""
+    context_length: int = 0
+    image_tokens: int = 0
+
+
+_IMPORTING = threading.Lock()
+
+
+def official() -> Any:
+    """Import the official client, on first use: it reads ``OLLAMA_HOST`` when it is imported, and raises for what it cannot read, so it is
+    imported without. Which server is asked is decided by `address`."""
+    with _IMPORTING:
+        if "ollama" not in sys.modules:
+            host = os.environ.pop("OLLAMA_HOST", None)
+            try:
+                importlib.import_module("ollama")
+            finally:
+                if host is not None:
+                    os.environ["OLLAMA_HOST"] = host
+    return sys.modules["ollama"]
 
 
 def address(host: str | None) -> str:
@@ -46,21 +72,62 @@ def address(host: str | None) -> str:
     Raises `MeguError` for what is no address.
     """
     named = "OLLAMA_HOST" if not (host or "").strip() else "labeling.host"
-    text = ((host or "").strip() or os.environ.get("OLLAMA_HOST", "")).strip().strip("'\"")
+    text = ((host or "").strip() or os.environ.get("OLLAMA_HOST", "")).strip().strip("'\"").strip()
     scheme, separator, rest = text.partition("://")
     scheme, rest = (scheme.lower(), rest) if separator else ("http", text)
+    place, _, path = rest.partition("/")
+    path = path.rstrip("/")
     try:
-        parts = urlsplit(f"//{rest}")
-        port = parts.port or (PORT if not separator else 443 if scheme == "https" else 80)
-        name = parts.hostname or "127.0.0.1"
-        sound = scheme in ("http", "https") and all(sign.isalnum() or sign in "-._:%" for sign in name)
-        if parts.username or parts.query or parts.fragment or parts.netloc.endswith(":") or not sound:
-            raise ValueError
-    except ValueError:
-        raise MeguError(f"{named} = {text!r} is no address", "write it as 127.0.0.1:11434 or http://host:11434") from None
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
-    name = f"[{name}]" if ":" in name else name
-    return f"{scheme}://{name}:{port}{parts.path.rstrip('/')}"
+        if scheme not in ("http", "https"):
+            raise ValueError(f"Ollama is reached by http or https, not {scheme}")
+        if path.rpartition("/")[2] in ("v1", "api"):
+            raise ValueError(f"leave /{path} out")
+        if not (path.isascii() and path.isprintable()) or any(sign in path for sign in "?# \\"):
+            raise ValueError("it is more than a server and a path")
+        if path and not place:
+            raise ValueError("a file or a socket is no server")
+        name, port = _name_and_port(place)
+        port = port or str(PORT if not separator else 443 if scheme == "https" else 80)
+        if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+            raise ValueError("a port is a number from 1 to 65535")
+        name = _host_name(name)
+    except ValueError as error:
+        raise MeguError(
+            f"{named} = {one_line(text, 100)!r} is no address: {error}", "write it as 127.0.0.1:11434 or http://host:11434"
+        ) from None
+    return f"{scheme}://{name}:{port}" + (f"/{path}" if path else "")
+
+
+def _name_and_port(place: str) -> tuple[str, str]:
+    """Both of "name", "name:port", "[IPv6]", "[IPv6]:port", "IPv6" and ":port"; an empty string for what is left out."""
+    if place.startswith("["):
+        name, closed, rest = place[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")) or rest == ":":
+            raise ValueError("what follows the bracket is no port")
+        return str(ipaddress.IPv6Address(name)), rest[1:]
+    if place.count(":") > 1:
+        return str(ipaddress.IPv6Address(place)), ""
+    name, colon, port = place.partition(":")
+    if colon and not port:
+        raise ValueError("the port is missing")
+    return name, port
+
+
+def _host_name(name: str) -> str:
+    """The name as a URL has it."""
+    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
+    if ":" in name:
+        if "%" in name:
+            raise ValueError("an address with a zone is not supported")
+        return f"[{name}]"
+    if not name.isascii():
+        try:
+            name = name.encode("idna").decode()
+        except UnicodeError:
+            raise ValueError("its name is not one that a server can have") from None
+    if not all(sign.isalnum() or sign in "-._" for sign in name) or not any(sign.isalnum() for sign in name):
+        raise ValueError("its name is not one that a server can have")
+    return name
 
 
 def is_here(url: str) -> bool:
@@ -85,7 +152,7 @@ class Server:
 
     def client(self, timeout: float, hear: Callable[[httpx.Response], None] | None = None) -> ollama.Client:
         """The official client. hear: is called with every response as it came."""
-        return ollama.Client(
+        return official().Client(  # type: ignore[no-any-return]
             self.url,
             timeout=httpx.Timeout(timeout, connect=min(CONNECT_S, timeout)),
             follow_redirects=False,
@@ -111,7 +178,7 @@ class Server:
         for entry in self._told(lambda client: client.list()).get("models") or []:
             if wanted in (entry.get("model"), entry.get("name")) and entry.get("digest"):
                 told = tuple(str(word) for word in entry.get("capabilities") or [])
-                return Model(self.model, str(entry["digest"]), told, str(entry.get("remote_host") or ""))
+                return Model(self.model, str(entry["digest"]), told, str(entry.get("remote_host") or ""), **_facts(entry))
         return None
 
     def refuse_remote(self, remote_host: str = "") -> None:
@@ -141,7 +208,8 @@ class Server:
         capabilities = tuple(str(word) for word in told.get("capabilities") or found.capabilities)
         if "vision" not in capabilities:
             raise MeguError(f"{self.model} cannot see images", "choose a vision model: ollama pull gemma3:4b")
-        return Model(self.model, found.digest, capabilities, found.remote_host)
+        facts = {name: value or getattr(found, name) for name, value in _facts(told).items()}
+        return Model(self.model, found.digest, capabilities, found.remote_host, **facts)
 
     def warm_up(self, num_ctx: int) -> None:
         """Load the model and keep it loaded. A client that gives up cancels the load, so this waits long."""
@@ -170,6 +238,22 @@ class Server:
         return answer
 
 
+def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server says of a model's family, context and images, as `Model` has it."""
+
+    def number(value: object) -> int:
+        return value if isinstance(value, int) and value > 0 else 0
+
+    details, info = ({} if not isinstance(entry, Mapping) else entry for entry in (told.get("details"), told.get("model_info")))
+    lengths = [number(value) for name, value in info.items() if name.endswith(".context_length")]
+    images = [number(value) for name, value in info.items() if name.endswith(".mm.tokens_per_image")]
+    return {
+        "family": str(details.get("family") or ""),
+        "context_length": max([number(details.get("context_length")), *lengths]),
+        "image_tokens": max(images, default=0),
+    }
+
+
 def _without_key(request: httpx.Request) -> None:
     if request.url.host not in ("ollama.com", "www.ollama.com"):
         request.headers.pop("authorization", None)
@@ -180,14 +264,14 @@ def explained(error: BaseException, url: str, model: str) -> MeguError:
     if isinstance(error, MeguError):
         return error
     if isinstance(error, (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout)):
-        # A scheme without a port means 80, which is hardly ever meant.
-        fix = f"ollama serve (or name its port: {url.rpartition(':')[0]}:{PORT})" if url.endswith(":80") else "ollama serve"
-        return MeguError(f"there is no Ollama server at {url}", fix)
+        return MeguError(*_no_connection(error, url))
     if isinstance(error, httpx.TimeoutException):
         fix = "raise labeling.call_timeout, or lower labeling.concurrency"
         return MeguError(f"the Ollama server at {url} did not answer in time", fix)
-    if isinstance(error, ollama.ResponseError):
-        return MeguError(*_refusal(error.status_code, complaint(error), url, model))
+    if isinstance(error, official().ResponseError):
+        return MeguError(*_refusal(error.status_code, complaint(error.error), url, model))
+    if isinstance(error, httpx.HTTPStatusError):
+        return MeguError(*_refusal(error.response.status_code, complaint(error.response.text), url, model))
     if isinstance(error, httpx.TransportError):
         return MeguError(f"the connection to {url} broke ({one_line(error, 120)})", "see the server's log, run again")
     if isinstance(error, ValueError):  # not JSON, or not what the client takes for an answer
@@ -198,24 +282,50 @@ def explained(error: BaseException, url: str, model: str) -> MeguError:
 _WHERE = "check labeling.host and OLLAMA_HOST"
 
 
+def _no_connection(error: BaseException, url: str) -> tuple[str, str]:
+    """What a connection that never was means, and its fix."""
+    said = str(error).lower()
+    if "ssl" in said or "certificate" in said or "tls" in said:
+        if "certificate" in said:
+            return (
+                f"the certificate of {url} is not trusted here",
+                "set SSL_CERT_FILE to its authority's, or use http:// on this machine",
+            )
+        return f"what answers at {url} does not speak HTTPS", f"write http://{url.partition('://')[2]}"
+    # A scheme without a port means 80, which is hardly ever meant.
+    named = url.endswith((":80", ":443"))
+    fix = f"ollama serve (or name its port: {url.rpartition(':')[0]}:{PORT})" if named else "ollama serve"
+    return f"there is no Ollama server at {url}", fix
+
+
 def _refusal(code: int, said: str, url: str, model: str) -> tuple[str, str]:
     """What an error status means, and its fix."""
     at = f"the Ollama server at {url}"
-    if code == 404 and "not found" in said and "page" not in said:
+    low = said.lower()
+    if code == 404 and "not found" in low and "page" not in low and "model" in low:
         return f"{at} has no model {model}", f"ollama pull {model}"
-    if code in (400, 500) and any(word in said.lower() for word in ("multimodal", "vision", "image")):
+    if "https server" in low:
+        return f"what answers at {url} speaks HTTPS", f"write https://{url.partition('://')[2]}"
+    if "invalid duration" in low:
+        return f"{at} does not take labeling.keep_alive ({said})", "write it as 30m, 1h or -1"
+    if "context size" in low or "context length" in low:
+        return f"a question does not fit into the model's context: {said}", "raise labeling.num_ctx"
+    if code in (400, 500) and any(word in low for word in ("multimodal", "vision", "image")):
         return f"{model} does not take these images: {said}", "choose a vision model: ollama pull gemma3:4b"
     known = {
+        401: (f"what answers at {url} wants a login (401)", _WHERE),
         403: (f"{at} refused the call (403)", "set OLLAMA_ORIGINS there, or use 127.0.0.1"),
         404: (f"what answers at {url} is no Ollama server", _WHERE),
+        405: (f"what answers at {url} is no Ollama server", _WHERE),
         503: (f"{at} stayed busy (503)", "lower labeling.concurrency, or wait"),
     }
+    if 300 <= code < 400:
+        return f"what answers at {url} sends elsewhere ({code})", "name the address that it sends to, https:// perhaps"
     return known.get(code, (f"{at} answered {code}: {said}", "see its log: ollama serve prints it"))
 
 
-def complaint(error: ollama.ResponseError) -> str:
+def complaint(said: Any) -> str:
     """What the server said: its message, which is sometimes JSON again inside a string."""
-    said: Any = error.error
     for _ in range(3):
         if isinstance(said, str) and said.lstrip().startswith("{"):
             try:

@@ -13,24 +13,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+#: Choices of one ranked question, at most; more are asked about in groups, and the classes named there once more.
+GROUP = 100
 #: An exemplar and a concept.
 Pair = tuple[int, int]
 
 
-def calls(strategy: str, classes: int, exemplars: int, candidates: int, sample: int) -> int:
+def calls(strategy: str, classes: int, exemplars: int, candidates: int, sample: int, depth: int = 5) -> int:
     """How many questions a strategy asks, at most, those that measure its sanity among them.
 
-    pairwise: n·K², and ``sample`` again. ranked: n·K, ``sample`` again, and as many True-or-False questions twice.
-    screened: n·K + n·K·m, in which the repeated ones take the place of the least plausible; from m >= K on there is nothing to screen
-    out, and it is pairwise.
+    pairwise: n·K², and ``sample`` again. ranked: n·K (more where the choices take several questions, `rankings`), ``sample`` again, and as
+    many True-or-False questions twice. screened: what ranked takes, and n·K·m, in which the repeated ones take the place of the least
+    plausible; from m >= K on there is nothing to screen out, and it is pairwise.
     """
     judged = exemplars * classes
     again = repeats(classes, exemplars, sample)
+    ranked = judged * rankings(classes - 1, depth)
     if strategy == "ranked":
-        return judged + 3 * again
+        return ranked + 3 * again
     if strategy == "screened" and screens(classes, candidates):
-        return judged + judged * candidates
+        return ranked + judged * candidates
     return judged * classes + again
+
+
+def rankings(choices: int, depth: int) -> int:
+    """How many ranked questions one exemplar takes, at most: one for each group of choices, and so on among the classes that these name."""
+    groups = -(-choices // GROUP)
+    return 1 if groups <= 1 else groups + rankings(groups * depth, depth)
 
 
 def screens(classes: int, candidates: int) -> bool:

@@ -1,0 +1,237 @@
+"""Where an Ollama server is, and what else can answer there: the right server, or one line with the fix."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+from ollama_server import FakeOllama, Reply, vision
+from test_labeling_ollama import JUDGING, Labels, labeler, question, refused, server
+
+from megu.errors import MeguError
+from megu.labeling.ollama.params import Connection
+from megu.labeling.ollama.server import address, explained
+
+__all__ = ["labeler", "server"]
+
+LOCAL = "http://127.0.0.1:11434"
+#: What is written -> the server that it names.
+ADDRESSES = {
+    "::1": "http://[::1]:11434",
+    "[::1]": "http://[::1]:11434",
+    "[::1]:4000": "http://[::1]:4000",
+    "::": "http://[::1]:11434",
+    "fe80::1": "http://[fe80::1]:11434",
+    "http://[::1]": "http://[::1]:80",
+    "host": "http://host:11434",
+    "host:4000": "http://host:4000",
+    ":11434": LOCAL,
+    "": LOCAL,
+    "  127.0.0.1  ": LOCAL,
+    '"127.0.0.1"': LOCAL,
+    "' 127.0.0.1:11434 '": LOCAL,
+    "0.0.0.0": LOCAL,
+    "http://h": "http://h:80",
+    "https://h": "https://h:443",
+    "https://h/ollama": "https://h:443/ollama",
+    "http://h:11434/": "http://h:11434",
+    "localhost": "http://localhost:11434",
+    "büro": "http://xn--bro-hoa:11434",
+}
+#: What is no address -> why.
+REFUSED = {
+    "h:99999": "a port is a number from 1 to 65535",
+    "h:0": "a port is a number from 1 to 65535",
+    "h:abc": "a port is a number from 1 to 65535",
+    "h:٣": "a port is a number from 1 to 65535",
+    "h:": "the port is missing",
+    "*": "its name is not one",
+    "*:11434": "its name is not one",
+    "tcp://h:11434": "http or https, not tcp",
+    "unix:///var/run/ollama.sock": "http or https, not unix",
+    "/var/run/ollama.sock": "a file or a socket is no server",
+    "user:pw@h": "a port is a number|its name is not one",
+    "http://user:pw@h": "a port is a number|its name is not one",
+    "a b": "its name is not one",
+    "[::1": "bracket",
+    "[::1]x": "bracket",
+    "[nonsense]": "does not appear to be|At least",
+    "1:2:3": "parts expected",
+    "http://h:11434/v1": "leave /v1 out",
+    "h:11434/api": "leave /api out",
+    "http://h?x=1": "its name is not one|more than",
+    "http://h/x?y": "more than a server and a path",
+    "fe80::1%eth0": "zone",
+    "...": "its name is not one",
+    "\x1b[31mh": "its name is not one",
+}
+
+
+@pytest.mark.parametrize("written", ADDRESSES)
+def test_an_address_that_ollama_accepts(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", written)
+    assert address(None) == ADDRESSES[written]
+    httpx.URL(ADDRESSES[written])
+
+
+@pytest.mark.parametrize("written", REFUSED)
+def test_what_is_no_address_is_refused_in_one_line_with_its_reason(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", written)
+    with pytest.raises(MeguError, match=REFUSED[written]) as caught:
+        address(None)
+    said = str(caught.value)
+    assert said.isprintable()
+    assert said.startswith("OLLAMA_HOST = ")
+    assert "write it as 127.0.0.1:11434" in said
+
+
+def test_the_official_client_is_kept_from_an_address_that_it_cannot_read() -> None:
+    """It reads OLLAMA_HOST when it is imported; ours is asked with the address that was checked."""
+    program = (
+        "import os\nfrom megu.labeling.ollama.server import Server, official\nfrom megu.labeling.ollama.params import Connection\n"
+        "import megu.config, tasks.ollama, sys\nassert 'ollama' not in sys.modules\n"
+        "official()\nassert os.environ['OLLAMA_HOST'] == 'h:99999'\n"
+        "print(Server('m', Connection(host='127.0.0.1:9')).client(1.0)._client.base_url)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"OLLAMA_HOST": "h:99999"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "http://127.0.0.1:9", done.stderr
+
+
+# --- what else can answer --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def answering(status: int, content: bytes, headers: dict[str, str] | None = None) -> Iterator[str]:
+    """A web server that says one thing."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{other.server_address[1]}"
+        other.shutdown()
+
+
+ANSWERS = {
+    "a page": (200, b"<html>hello</html>", None, "is no Ollama server: its answer is not JSON"),
+    "another path": (404, b"404 page not found", None, "is no Ollama server"),
+    "another JSON": (200, b"[1, 2]", None, "is no Ollama server"),
+    "an error page": (404, b"<html>Not Found</html>", None, "is no Ollama server"),
+    "a login": (401, b"", None, "wants a login (401)"),
+    "a redirect": (301, b"", {"Location": "https://elsewhere/"}, "sends elsewhere (301): name the address that it sends to"),
+    "HTTP to HTTPS": (400, b"Client sent an HTTP request to an HTTPS server.", None, "speaks HTTPS: write https://127.0.0.1:"),
+    "a method": (405, b"", None, "is no Ollama server"),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_something_else_at_the_address(labeler: Labels, case: str) -> None:
+    status, content, headers, words = ANSWERS[case]
+    with answering(status, content, headers) as host:
+        said = refused(labeler(host=host))
+    assert words in said
+
+
+def test_https_to_a_server_that_speaks_http(labeler: Labels, server: FakeOllama) -> None:
+    said = refused(labeler(host=f"https://{server.host}", allow_remote=True))
+    assert f"does not speak HTTPS: write http://{server.host}" in said
+
+
+def test_a_certificate_that_is_not_trusted() -> None:
+    error = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate")
+    assert "is not trusted here: set SSL_CERT_FILE" in str(explained(error, "https://h:443", "m"))
+
+
+@pytest.mark.parametrize("duration", ["soon", "", "30 m", "1d", "m", "--1", "1.5.2s"])
+def test_a_keep_alive_that_is_no_duration_is_refused_by_name(duration: str) -> None:
+    with pytest.raises((MeguError, ValueError), match="keep_alive"):
+        Connection(keep_alive=duration)
+
+
+@pytest.mark.parametrize("duration", ["30m", "-1", "0", "1h30m", "1.5h", "500ms", "3600"])
+def test_a_keep_alive_as_the_server_reads_it(duration: str) -> None:
+    assert Connection(keep_alive=duration).keep_alive == duration
+
+
+def test_a_keep_alive_that_the_server_refuses_is_said_to_be_why(labeler: Labels, server: FakeOllama) -> None:
+    server.fault = lambda number, body: Reply(vision("invalid keep_alive"), 400)
+    assert 'does not take labeling.keep_alive (time: invalid duration "soon"): write it as 30m' in refused(labeler())
+
+
+# --- in the middle ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_gone_for_good_says_how_many_answers_are_kept(labeler: Labels, server: FakeOllama) -> None:
+    server.fault = lambda number, body: Reply({}, cut=0) if number >= 11 else None
+    assert "11 answers are kept" in refused(labeler(concurrency=1))
+    said = refused(labeler(host="127.0.0.1:9", retries=0))
+    assert "there is no Ollama server at http://127.0.0.1:9; 11 answers are kept: ollama serve; then run again" in said
+
+
+def test_a_model_deleted_in_the_middle_names_the_command_that_brings_it_back(labeler: Labels, server: FakeOllama) -> None:
+    def delete(number: int, body: Any) -> Reply | None:
+        if number < 11:
+            return None
+        server.model = "another:latest"
+        return Reply({"error": "model 'gemma3:4b' not found"}, 404)
+
+    server.fault = delete
+    said = refused(labeler(concurrency=1))
+    assert "has no model gemma3:4b; 11 answers are kept: ollama pull gemma3:4b; then run again" in said
+    said = refused(labeler(concurrency=1))
+    assert "has no model gemma3:4b; 11 answers are kept: ollama pull gemma3:4b" in said
+
+
+# --- what was measured -----------------------------------------------------------------------------------------------------------
+
+
+def test_how_scores_were_made_is_counted_in_its_own_words(labeler: Labels, server: FakeOllama) -> None:
+    """Soft, hard because the server gave nothing, hard because the words were not listed: three different lines."""
+
+    def mixed(number: int, body: Any) -> Reply | None:
+        if "properties" in body["format"] or number % 3 == 0:
+            return None
+        answer = server._said(body, server.sight(base64.b64decode(body["messages"][-1]["images"][0])))
+        if number % 3 == 1:
+            answer.pop("logprobs")
+        else:
+            for position in answer["logprobs"]:
+                position["top_logprobs"] = [{"token": "Yes", "logprob": -0.1}, {"token": "No", "logprob": -3.0}]
+        return Reply(answer)
+
+    server.fault = mixed
+    asked = labeler(
+        replace(JUDGING, strategy="pairwise", min_own=0, min_repeat=0, min_symmetry=-1, max_position=1), concurrency=1
+    )
+    scoring = asked.judge(question()).record["scoring"]
+    assert set(scoring) == {"soft", "hard", "unlisted"}
+    kind = asked.identity.kind
+    assert f"{scoring['soft']} soft scores, " in kind
+    assert f"{scoring['hard']} hard 0/1 scores (the server gave no log-probabilities)" in kind
+    assert f"{scoring['unlisted']} hard 0/1 scores (True and False were not among the 20 likeliest tokens)" in kind
