@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -14,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from megu import __version__, project
+from megu import __version__, addresses, project
 from megu.commands import automations, documents, promotion, purge, requests
 from megu.errors import MeguError
 from megu.escaping import plain, visible
+from megu.tracking import creation
+from megu.writable import disk_is_full, explained, refuse_unwritable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,11 +89,12 @@ def run(
     config = _config(here, params, settings)
     if dry_run:
         return _print_plan(here, config, as_json)
+    _ready(here)
     _preflight(here, config)
     from megu.terminal import Watcher, print_summary
 
     watcher = Watcher(_console(), show=not (quiet or as_json))
-    watcher.note("starting Prefect and MLflow …")
+    _starting(here, watcher)
     from flows.unlearn import unlearn
     from megu.private import apart
     from megu.tracking import warm_up
@@ -126,11 +128,13 @@ def label(
     config = _config(here, params, settings)
     if dry_run:
         return _print_label_plan(here, config, as_json)
+    _ready(here)
     from megu.terminal import Watcher, print_labeling, print_shown
 
     watcher = Watcher(_console(), show=not (quiet or as_json))
     named, changes = str(params.resolve() if params else here.params), settings or []
     if show:
+        _starting(here, watcher, "Prefect")
         from flows.label import look
 
         with watcher:
@@ -139,7 +143,7 @@ def label(
     from tasks.inputs import labeler_ready
 
     labeler_ready(here, config)
-    watcher.note("starting Prefect …")
+    _starting(here, watcher, "Prefect")
     from flows.label import label as flow
 
     with watcher:
@@ -179,17 +183,21 @@ def bench(
     ] = None,
 ) -> None:
     """Compare methods on targets over seeds with the true retrain, in one table; exit code 1 when a run failed."""
-    _project()
+    here = _project()
     from megu.bench import config
     from megu.terminal import Watcher, print_bench, print_bench_plan
 
     loaded = config.load(file, settings or ())
     watcher = Watcher(_console(), show=not (quiet or as_json))
-    watcher.note("starting Prefect and MLflow …" if not dry_run else "looking into the cache …")
+    if dry_run:
+        watcher.note("looking into the cache …")
+    else:
+        _ready(here)
+        _starting(here, watcher)
     from flows import bench as flow
 
     if dry_run:
-        return print_bench_plan(*flow.plan(project.find(), loaded), as_json=as_json)
+        return print_bench_plan(*flow.plan(here, loaded), as_json=as_json)
     with watcher:
         outcome = flow.run(file, settings or [], str(out) if out else None, str(document) if document else None)
     print_bench(outcome, as_json=as_json)
@@ -259,7 +267,7 @@ def fetch(
     from megu.data import providers
 
     with _watching():
-        fetched = providers.fetch(_project().root, name, local or ())
+        fetched = providers.fetch(_writable().root, name, local or ())
     for line in fetched.notes:
         print(f"{name}: {line}", file=sys.stderr)
     print(f"{name}: {fetched.provider}, DVC hash {fetched.dvc_hash} ({_pin_in_words(fetched.pin)})")
@@ -298,7 +306,7 @@ def add(
 
     packing = parse_packing(size, superclasses, labels, max_corrupt, only, per_class)
     with _watching():
-        added = providers.add(_project().root, source, name, source_name=source_name, licence=licence, packing=packing)
+        added = providers.add(_writable().root, source, name, source_name=source_name, licence=licence, packing=packing)
     found = arrays.load(added.dataset_path)
     for line in found.left_out[:_SHOWN]:
         print(f"left out: {line}", file=sys.stderr)
@@ -443,7 +451,7 @@ def lineage_index() -> None:
     """Make the index that `which` asks from the project's dossiers; exit code 1 when one could not be read."""
     from megu.lineage import indexing
 
-    done, problems = indexing.rebuild(_project())
+    done, problems = indexing.rebuild(_writable())
     print(f"{done} runs")
     for problem in problems:
         print(f"megu: {problem}", file=sys.stderr)
@@ -456,7 +464,7 @@ def keys_create() -> None:
     """Make an Ed25519 key in .megu/keys that dossiers are signed with from now on (passphrase: MEGU_KEY_PASSPHRASE)."""
     from megu.lineage.keys import Keys
 
-    here = _project()
+    here = _writable()
     public = Keys(here.keys).create()
     print(f"signing key: {here.relative(Keys(here.keys).private)} (keep it; back it up)")
     print(f"public key:  {here.relative(public)} (give it to whoever is to verify: megu verify FOLDER --key FILE)")
@@ -484,7 +492,7 @@ def up(
     from megu import services
 
     with _watching():
-        started = services.up(_project().home, prefect_port=prefect_port, mlflow_port=mlflow_port)
+        started = services.up(_writable().home, prefect_port=prefect_port, mlflow_port=mlflow_port)
     for service in started:
         print(f"{service.name}: {service.url}")
 
@@ -521,6 +529,33 @@ def _project() -> project.Project:
     # Prefect's log goes to its server; what it says on the console, the watcher says better.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     project.prepare_environment(here)
+    return here
+
+
+def _writable() -> project.Project:
+    """The project of a command that writes; refused before anything is computed where nothing can be written."""
+    here = _project()
+    refuse_unwritable(here.root, here.home)
+    return here
+
+
+def _ready(here: project.Project) -> None:
+    """Refuse a flow whose results could not be written, or whose servers and databases cannot be used."""
+    refuse_unwritable(here.root, here.home)
+    addresses.refuse_unreachable()
+    if not os.environ.get(addresses.MLFLOW):
+        creation.usable(creation.MLFLOW, creation.mlflow_path(here.home))
+
+
+def _starting(here: project.Project, watcher: Any, what: str = "Prefect and MLflow") -> None:
+    """Before a flow: the database of Prefect's temporary server is made here, whole or not at all."""
+    watcher.note(f"starting {what} …")
+    creation.ensure_own_prefect(here.home / "prefect")
+
+
+def _ready_to_process() -> project.Project:
+    here = _project()
+    _ready(here)
     return here
 
 
@@ -566,8 +601,8 @@ def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json
     print_plan(decisions, cost(here, config, labeling.hit) if labeling else None, as_json=as_json)
 
 
-promotion.register(app, _project, _config)
-requests.register(app, _project, _config)
+promotion.register(app, _writable, _config)
+requests.register(app, _project, _writable, _config, _ready_to_process)
 automations.register(app, _project)
 
 
@@ -608,18 +643,17 @@ def guarded(call: Callable[[], Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if _disk_is_full(error):
-            return _fail("the disk is full; nothing half-written was kept: free some space and run again", 2)
-        raise
+        if (refused := _refused_write(error)) is None:
+            raise
+        return _fail(str(refused), refused.exit_code)
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk is at the bottom of it: Prefect's and MLflow's databases say so in words of their own."""
-    while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _refused_write(error: Exception) -> MeguError | None:
+    """What the disk or a permission made of a command, where nobody nearer to it has said so."""
+    if disk_is_full(error):
+        return MeguError("the disk is full; nothing half-written was kept", "free some space and run again")
+    named = getattr(error, "filename", None)
+    return explained(error, Path(os.fsdecode(named))) if isinstance(error, OSError) and named else None
 
 
 def _fail(message: str, code: int) -> int:

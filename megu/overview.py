@@ -6,17 +6,15 @@ at once.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from megu import escaping, services
+from megu import addresses, escaping, services
 from megu.champions import rejection, standing
 from megu.errors import MeguError
 from megu.ledger import Event
@@ -29,6 +27,8 @@ from megu.requests.states import OPEN, STATES
 
 #: Runs that are shown.
 _LAST = 5
+#: For each question to Prefect, in seconds.
+_PATIENCE_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ class Overview:
     requests: how many by state. waiting: the open ones that are due first.
 
     runs: the last recorded ones. champion: version, since when, by whom; None without one. lineage: the versions before it, newest first.
-    schedules: the next runs that Prefect has planned; None when no server could be asked. person: what needs a person, a line each.
+    schedules: the next runs that Prefect has planned; None when no server could be asked, for the reason ``unanswered``.
+    person: what needs a person, a line each.
     """
 
     services: dict[str, str | None]
@@ -49,6 +50,7 @@ class Overview:
     champion: dict[str, Any] | None
     lineage: list[str]
     schedules: list[dict[str, str]] | None
+    unanswered: str
     person: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def overview(project: Project, name: str, requests: RequestParams, today: date |
     moved = [event for event in events if event.kind == "champion.moved"]
     rows = Index(project.index).rows()
     late = [entry for entry in entries if entry.overdue(today)]
+    schedules, unanswered = _planned(os.environ.get(addresses.PREFECT) or live.prefect_api)
     champion = None
     if now.version is not None and moved:
         facts = moved[-1].facts
@@ -80,8 +83,8 @@ def overview(project: Project, name: str, requests: RequestParams, today: date |
     counts = Counter(entry.state for entry in entries)
     return Overview(
         services={
-            "prefect": live.prefect_ui or _without_login(os.environ.get("PREFECT_API_URL")),
-            "mlflow": live.mlflow or _without_login(os.environ.get("MLFLOW_TRACKING_URI")),
+            "prefect": live.prefect_ui or addresses.shown(os.environ.get(addresses.PREFECT, "")) or None,
+            "mlflow": live.mlflow or addresses.shown(os.environ.get(addresses.MLFLOW, "")) or None,
         },
         requests={state: counts[state] for state in STATES if counts[state]},
         overdue=len(late),
@@ -92,13 +95,10 @@ def overview(project: Project, name: str, requests: RequestParams, today: date |
         ],
         champion=champion,
         lineage=[f"{name}/{event.facts['version']} ({event.facts['why']}, {event.time[:10]})" for event in reversed(moved)],
-        schedules=_planned(os.environ.get("PREFECT_API_URL") or live.prefect_api),
+        schedules=schedules,
+        unanswered=unanswered,
         person=_to_promote(project, name, entries, rows, events) + _needs_a_person(project, requests.attempts, entries, late),
     )
-
-
-def _without_login(address: str | None) -> str | None:
-    return re.sub(r"://[^/?#]*@", "://", address) if address else None
 
 
 def _waits(entry: Entry, today: date) -> dict[str, Any]:
@@ -172,31 +172,24 @@ def _needs_a_person(project: Project, attempts: int, entries: Sequence[Entry], l
     return lines
 
 
-def _planned(api: str | None) -> list[dict[str, str]] | None:
-    """The next planned run of each deployment, by one question to Prefect; None when it does not answer at once."""
+def _planned(api: str | None) -> tuple[list[dict[str, str]] | None, str]:
+    """The next planned run of each deployment, by two questions to Prefect; None and the reason when it does not answer at once."""
     if not api:
-        return None
+        return None, "no Prefect server runs (`megu up`)"
     asked = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
-    found = _post(f"{api}/flow_runs/filter", asked)
-    deployments = _post(f"{api}/deployments/filter", {"limit": 200})
-    if found is None or deployments is None:
-        return None
-    names = {entry["id"]: entry["name"] for entry in deployments}
-    first: dict[str, str] = {}
-    for run in found:
-        if run.get("auto_scheduled") and run.get("deployment_id") in names:
-            first.setdefault(names[run["deployment_id"]], str(run["expected_start_time"]))
-    return [{"deployment": name, "next": when} for name, when in first.items()]
-
-
-def _post(url: str, body: dict[str, Any]) -> list[dict[str, Any]] | None:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=1) as answer:
-            value = json.load(answer)
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, list) else None
+        found = addresses.ask_prefect(api, "flow_runs/filter", asked, _PATIENCE_S)
+        deployments = addresses.ask_prefect(api, "deployments/filter", {"limit": 200}, _PATIENCE_S)
+        names = {entry["id"]: entry["name"] for entry in deployments}
+        first: dict[str, str] = {}
+        for run in found:
+            if run.get("auto_scheduled") and run.get("deployment_id") in names:
+                first.setdefault(names[run["deployment_id"]], str(run["expected_start_time"]))
+    except MeguError as error:
+        return None, str(error)
+    except (TypeError, KeyError, AttributeError):
+        return None, f"what answers at {addresses.shown(api)} is not Prefect's API"
+    return [{"deployment": name, "next": when} for name, when in first.items()], ""
 
 
 def markdown(now: Overview, written: Callable[[str], str] = escaping.markdown) -> str:
@@ -226,7 +219,7 @@ def markdown(now: Overview, written: Callable[[str], str] = escaping.markdown) -
     ] or ["none"]
     lines += ["", "## Next", ""]
     if now.schedules is None:
-        lines.append("no Prefect server answers (`megu up`)")
+        lines.append(_outside_code(now.unanswered, written))
     else:
         lines += [f"- {written(row['deployment'])}: {row['next']}" for row in now.schedules] or ["no schedule is active"]
     lines += ["", "## Needs a person", ""]

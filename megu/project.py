@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +122,8 @@ def prepare_environment(project: Project, environ: MutableMapping[str, str] | No
         "GIT_PYTHON_REFRESH": "quiet",
     }
     # Prefect makes its own folder, but not the one above it, and without it never starts.
-    project.home.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # what only reads goes on; what writes says so (`megu.writable`)
+        project.home.mkdir(parents=True, exist_ok=True)
     api = services.endpoints(project.home).prefect_api
     if api:
         defaults["PREFECT_API_URL"] = api

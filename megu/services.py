@@ -127,7 +127,10 @@ def down(home: Path) -> list[str]:
 
 
 def _start(home: Path, name: str, port: int) -> None:
+    from megu.tracking import creation
+
     (home / "logs").mkdir(parents=True, exist_ok=True)
+    creation.ensure_of_server(home, name)
     with _log(home, name).open("wb") as log:
         process = subprocess.Popen(
             _command(home, name, port),

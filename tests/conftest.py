@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,20 +63,17 @@ def no_project_of_the_shell() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_database_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """MLflow takes more than a second to make a database: those of new projects are copies of a worker's first one."""
-    from megu import tracking
+    from megu.tracking import creation
 
-    first, look = tmp_path_factory.mktemp("mlflow") / "mlflow.db", tracking._refuse_unusable
+    first, really = tmp_path_factory.mktemp("mlflow") / "mlflow.db", creation.MLFLOW.make
 
-    def copied(database: Path) -> None:
+    def copied(path: Path) -> None:
         if not first.is_file():
-            from mlflow import MlflowClient
-
-            MlflowClient(f"sqlite:///{first}").search_experiments()
-        if not os.path.lexists(database):
-            with suppress(OSError):
-                shutil.copyfile(first, database)
-        look(database)
+            really(first)
+        shutil.copyfile(first, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "_refuse_unusable", copied)
+        patch.setattr(creation, "MLFLOW", replace(creation.MLFLOW, make=copied))
+        # That of a temporary Prefect server is left to the server: most tests have one server for all of them.
+        patch.setattr(creation, "PREFECT", replace(creation.PREFECT, make=Path.touch))
         yield

@@ -103,6 +103,9 @@ def prefect() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Authorization"] != "Basic YTpi":  # a:b
+                self.send_error(401)
+                return
             content = json.dumps(answers[self.path]).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
@@ -120,6 +123,10 @@ def prefect() -> Iterator[str]:
 
 def test_the_next_run_of_each_schedule_is_prefect_s(project: Project, prefect: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect)
+    refused = overview(project, "megu", RequestParams(), TODAY)
+    assert refused.schedules is None
+    assert "refuses the login" in markdown(refused)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "a:b")
     assert overview(project, "megu", RequestParams(), TODAY).schedules == [
         {"deployment": "process", "next": "2026-11-25T03:00:00Z"}
     ]

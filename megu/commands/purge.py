@@ -10,6 +10,7 @@ import typer
 
 from megu import project
 from megu.escaping import plain
+from megu.writable import refuse_unwritable
 
 if TYPE_CHECKING:
     from megu.purge.run import Outcome
@@ -41,6 +42,8 @@ def purge(
     """
     here = project.find()
     project.prepare_environment(here)
+    if apply:
+        refuse_unwritable(here.root, here.home)
     from megu import config
     from megu.purge import run
     from megu.purge.document import RESIDUAL

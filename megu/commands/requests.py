@@ -14,6 +14,7 @@ import typer
 from megu.escaping import plain
 from megu.requests.request import BASES, REASONS, REQUESTERS, RequestParams
 from megu.requests.states import STATES
+from megu.tracking import creation
 
 if TYPE_CHECKING:
     from megu.config import Config
@@ -26,16 +27,20 @@ Names = list[str] | None
 
 
 def register(
-    app: typer.Typer, project: Callable[[], Project], config: Callable[[Project, Path | None, list[str] | None], Config]
+    app: typer.Typer,
+    project: Callable[[], Project],
+    writable: Callable[[], Project],
+    config: Callable[[Project, Path | None, list[str] | None], Config],
+    ready: Callable[[], Project],
 ) -> None:
-    """Add the commands. project, config: how the command line finds them."""
+    """Add the commands. project, config: how the command line finds them; writable: of a command that writes; ready: that runs a flow."""
     request = typer.Typer(help="Requests to forget: add, list, show, withdraw, take in from files.", no_args_is_help=True)
     app.add_typer(request, name="request")
 
-    def inbox() -> Inbox:
+    def inbox(find: Callable[[], Project] = writable) -> Inbox:
         from megu.requests.inbox import Inbox
 
-        return Inbox(project())
+        return Inbox(find())
 
     def params(own: Inbox) -> RequestParams:
         from megu.sections import section
@@ -43,9 +48,9 @@ def register(
         return section(own.project.params, "requests", RequestParams)
 
     _adding(request, inbox, params)
-    _looking(request, inbox)
+    _looking(request, lambda: inbox(project))
     _changing(request, inbox)
-    _processing(app, project, config)
+    _processing(app, ready, config)
 
 
 def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[Inbox], RequestParams]) -> None:
@@ -202,6 +207,7 @@ def _processing(
         """Process the pending requests now, as the schedule does: forget, judge, register, ask for approval."""
         here = project()
         config(here, None, settings).registry.required()
+        creation.ensure_own_prefect(here.home / "prefect")
         from flows.process import process as flow
         from megu.tracking import warm_up
 

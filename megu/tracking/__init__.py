@@ -10,7 +10,6 @@ import functools
 import json
 import logging
 import os
-import re
 import sqlite3
 import tempfile
 import time
@@ -19,14 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from megu import addresses
+from megu.addresses import shown
 from megu.errors import MeguError
+from megu.tracking import creation
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_URI = "MLFLOW_TRACKING_URI"
+_URI = addresses.MLFLOW
 #: MLflow's own limits (mlflow.utils.validation): longer values are cut, more entries are sent in several batches.
 _VALUE, _TAG = 6000, 8000
 #: Of each kind in one batch: at most 100 parameters and 100 tags, and 1000 of all kinds together.
@@ -39,12 +41,7 @@ def uri(home: Path) -> str:
 
 
 def _own(home: Path) -> str:
-    return f"sqlite:///{home / 'mlflow.db'}"
-
-
-def shown(address: str) -> str:
-    """An address as it may be printed: without the login that a team may have written into it."""
-    return re.sub(r"://[^/?#]*@", "://", address)
+    return f"sqlite:///{creation.mlflow_path(home)}"
 
 
 def answered(function: F) -> F:
@@ -100,17 +97,6 @@ def use(where: str) -> None:
         os.environ[_URI] = before
 
 
-def _refuse_unusable(database: Path) -> None:
-    """MLflow tries to open a database for 100 seconds before it says that it cannot."""
-    try:
-        with contextlib.closing(sqlite3.connect(database, timeout=30)) as opened:
-            opened.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:
-        raise MeguError(
-            f"MLflow: {database} cannot be used: {error}", "make it readable and writable, or move it away"
-        ) from None
-
-
 def warm_up() -> None:
     """Import MLflow now: seconds that would otherwise be part of the first run that is tracked."""
     import mlflow  # noqa: F401
@@ -132,14 +118,9 @@ def client(home: Path) -> MlflowClient:
     # A run on a server ends with two lines on standard output, which is for results.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     where = uri(home)
-    if where == _own(home):
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MeguError(
-                f"{home} cannot be made ({error.strerror})", "move away what is there, or make its folder writable"
-            ) from None
-        _refuse_unusable(home / "mlflow.db")
+    if where.startswith("sqlite:///") and "?" not in where:
+        # MLflow itself tries to open a database for 100 seconds before it says that it cannot.
+        creation.ensure(creation.MLFLOW, Path(where.removeprefix("sqlite:///")))
     elif where.startswith("http"):
         # The default retries for minutes before it says that nobody is there.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from megu import tracking
+from megu import addresses, tracking
 from megu.errors import MeguError
 from megu.tracking import Run, closing
 
@@ -209,7 +209,7 @@ def test_a_database_without_its_driver(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_an_address_is_shown_without_its_login(address: str, printed: str) -> None:
-    assert tracking.shown(address) == printed
+    assert addresses.shown(address) == printed
 
 
 def test_nested_values_get_dotted_names() -> None:
