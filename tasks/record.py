@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -329,8 +329,8 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
     return replace(summary, dossier=project.relative(sealed))
 
 
-def labeler_facts(labeling: Result) -> dict[str, str]:
-    """Who judged, and for one that was asked what came of it."""
+def labeler_facts(labeling: Result, request: Sequence[str]) -> dict[str, str]:
+    """Who judged, and for one that was asked what came of it. request: the classes whose reasons are shown, where it gave any."""
     labeler, record = labeling.values["labeler"], labeling.notes.get("record")
     facts = {name: labeler[name] for name in ("kind", "name", "version", "digest")}
     if not record:
@@ -340,6 +340,7 @@ def labeler_facts(labeling: Result) -> dict[str, str]:
         "questions": f"{record['asked']:,} asked, {record['answered']:,} answered, {record['abstained']:,} abstained, "
         f"{record['retried']:,} retried; {record['seconds']:,.0f} s, {record['prompt_tokens'] + record['tokens']:,} tokens",
         "sanity": sane + (f" (overridden: {', '.join(record['overridden'])})" if record["overridden"] else ""),
+        **{f"{name}, in its words": "; ".join(said) for name, said in record.get("because", {}).items() if name in request},
     }
 
 
@@ -374,7 +375,7 @@ def page(
                 "split pinned": "in dvc.lock" if split.notes["through_dvc"] else "no: params.yaml asks for another",
             },
             "Method": {"name": config.unlearn.method, "what it does": method.title, "paper": method.paper},
-            **({"Labeler": labeler_facts(results["labeling"])} if "labeling" in results else {}),
+            **({"Labeler": labeler_facts(results["labeling"], config.forget.classes)} if "labeling" in results else {}),
             "Models": {
                 name: ran.result.values["weights_digest"]
                 for name, ran in ((r.decision.label, r) for r in executor.ran)

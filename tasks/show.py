@@ -27,6 +27,7 @@ class Shown:
 
     agreement: with what -> Spearman's rank correlation over pairs of different classes, None where it is not defined.
     missing: with what -> why it could not be compared. sanity: measures of a labeler that was asked. picture: the figure's path.
+    because: by class, the labeler's reasons in its own words, where it was asked for them.
     """
 
     labeler: str
@@ -37,6 +38,7 @@ class Shown:
     missing: dict[str, str]
     sanity: dict[str, Any]
     picture: str
+    because: dict[str, list[str]]
 
 
 def kept_or_refused(judged: Any, config: Config) -> Result:
@@ -80,6 +82,7 @@ def shown(project: Project, data: Result, judged: Result, before: Any, compared:
         missing=missing,
         sanity=dict(record.get("sanity", {})),
         picture=project.relative(path),
+        because=dict(record.get("because", {})),
     )
 
 

@@ -662,3 +662,30 @@ def test_answers_are_the_recorded_kind() -> None:
     positions = [[(entry["token"], entry["logprob"]) for entry in at["top_logprobs"]] for at in scored(0.8, '"True"')]
     assert soft_score(positions) == pytest.approx(0.8)
     assert set(scored(0.8, '"True"')[0]) == set(recorded("chat_logprobs")["logprobs"][0])
+
+
+# --- reasons ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_reasons_are_asked_for_only_where_they_are_wanted_and_are_one_printable_line(
+    labeler: Labels, server: FakeOllama
+) -> None:
+    def explain(number: int, body: Mapping[str, Any]) -> Reply | None:
+        if not is_ranked(body) or "because" not in body["format"]["properties"]:
+            return None
+        labels = body["format"]["properties"]["labels"]
+        named = labels["items"]["enum"][: labels["maxItems"]]
+        return Reply(server.reply(body, json.dumps({"labels": named, "because": "both are\n<b>grey</b>\x1b[31m" + "x" * 500})))
+
+    server.fault = explain
+    plain = labeler().judge(question()).record
+    assert "because" not in plain
+    assert not [body for body in server.chats if "because" in json.dumps(body["format"])]
+    judging = replace(JUDGING, reasons=True, min_repeat=0, min_own=0, max_position=1, min_symmetry=-1)
+    record = labeler(judging).judge(question()).record
+    assert list(record["because"]) == list(NAMES)
+    for reasons in record["because"].values():
+        (said,) = reasons
+        assert said.startswith("both are <b>grey</b>")
+        assert said.isprintable()
+        assert len(said) <= 120

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from megu.escaping import plain
+
 
 class Unusable(Exception):
     """An answer that says nothing; the reason is one of ours, never the model's words."""
@@ -54,6 +56,12 @@ def read_ranked(value: Any, allowed: Mapping[str, int], own: str) -> list[int]:
     if any(label not in allowed for label in labels):
         raise Unusable("a label outside the choices")
     return list(dict.fromkeys(allowed[label] for label in labels))
+
+
+def read_reason(value: Any, most: int) -> str:
+    """The reason in a ranked answer, as one printable line of at most ``most`` characters; empty where there is none."""
+    said = value.get("because") if isinstance(value, dict) else None
+    return plain(said)[:most] if isinstance(said, str) else ""
 
 
 #: The two words that answer a True-or-False question, and marks of a token that belong to its tokenizer, not to the word.

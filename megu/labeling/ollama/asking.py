@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from megu.labeling.ollama import answers as reading
 from megu.labeling.ollama.answers import Cut, Reply, Unusable
 from megu.labeling.ollama.context import Message, Whole
 from megu.labeling.ollama.kept import Answer, Answers
-from megu.labeling.ollama.questions import TOP_LOGPROBS, Asked, Questions
+from megu.labeling.ollama.questions import REASON_LENGTH, TOP_LOGPROBS, Asked, Questions
 from megu.labeling.ollama.server import Model, Server, explained, official
 from megu.progress import Advance
 
@@ -129,21 +129,22 @@ class Asking:
             tokens += reply.tokens
             cost: dict[str, Any] = {"again": again, "retried": retried, "prompt_tokens": prompt_tokens, "tokens": tokens}
             try:
-                value, how, first = self._read(asked, reply)
+                found = self._read(asked, reply)
             except Unusable as unusable:
                 reason = str(unusable)
                 continue
-            return Answer(value, how, "", seconds=round(time.perf_counter() - started, 4), first=first, **cost)
+            return replace(found, seconds=round(time.perf_counter() - started, 4), **cost)
         return Answer(None, "", reason, seconds=round(time.perf_counter() - started, 4), **cost)
 
-    def _read(self, asked: Asked, reply: Reply) -> tuple[float | list[int], str, int]:
+    def _read(self, asked: Asked, reply: Reply) -> Answer:
         value = reading.checked(reply, self._whole.least(asked))
         if asked.concept is not None:
             score, how = reading.read_pair(value, reply.logprobs)
-            return score, how, -1
+            return Answer(score, how)
         allowed = {self.questions.names[concept]: concept for concept in asked.choices}
         order = reading.read_ranked(value, allowed, self.questions.own(asked.exemplar))
-        return order, "ranked", asked.choices.index(order[0])
+        because = reading.read_reason(value, REASON_LENGTH) if self.questions.judging.reasons else ""
+        return Answer(order, "ranked", first=asked.choices.index(order[0]), because=because)
 
     @cached_property
     def _whole(self) -> Whole:

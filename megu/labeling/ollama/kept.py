@@ -28,6 +28,7 @@ class Answer:
 
     reason: why it abstained. again: 1 when a first answer was unusable. retried: calls that failed on their way.
     seconds: of all its calls. prompt_tokens, tokens: read and written. first: the place in its list of the class chosen first, -1 without.
+    because: the model's reason, where it was asked for one; its own words, to be escaped wherever they are shown.
     """
 
     value: float | list[int] | None
@@ -39,6 +40,7 @@ class Answer:
     prompt_tokens: int = 0
     tokens: int = 0
     first: int = -1
+    because: str = ""
 
 
 class Answers:

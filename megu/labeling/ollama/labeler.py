@@ -214,6 +214,7 @@ class OllamaLabeler:
             "tokens": sum(answer.tokens for answer in every),
             "sanity": measured,
             "overridden": overridden,
+            **({"because": _reasons(questions, ranked, answers)} if self.judging.reasons else {}),
         }
         return Judgement(q, abstained, record)
 
@@ -239,6 +240,17 @@ def _ranked_scores(ranked: Sequence[Asked], answers: Answers, classes: int, n: i
 def _decisive(ranked: Sequence[Asked]) -> dict[int, Asked]:
     """Exemplar -> the last question that was asked about it, in which only one group of choices is left."""
     return {asked.exemplar: asked for asked in ranked}
+
+
+def _reasons(questions: Questions, ranked: Sequence[Asked], answers: Answers) -> dict[str, list[str]]:
+    """By class, what the model said of its exemplars, each reason once."""
+    found: dict[str, list[str]] = {}
+    for exemplar, asked in _decisive(ranked).items():
+        if because := answers[asked.key].because:
+            said = found.setdefault(questions.about.concepts[int(questions.about.exemplar_class[exemplar])], [])
+            if because not in said:
+                said.append(because)
+    return found
 
 
 def _named(answer: Answer) -> list[int]:

@@ -26,7 +26,8 @@ class Judging:
     exemplars: images judged per class (the paper's n). references: images per class to show as examples.
     candidates: classes that each class is compared with after screening, itself among them (m). depth: classes that a ranked answer names.
     image_size: pixels a side of what the model sees. seed: which images and in which order; not the run's seed.
-    num_ctx: the model's context in tokens. descriptions: by class, what the model is told it is ("a seascape").
+    reasons: whether a ranked answer also says in a few words what the image and those classes share; costs tokens, decides nothing.
+    num_ctx: the least context to request, in tokens. descriptions: by class, what the model is told it is ("a seascape").
     sample: questions asked again, otherwise, to measure sanity. min_…, max_position: its floors and ceiling (`megu.labeling.ollama.sanity`).
     override: names of measures that may be missed.
     """
@@ -39,6 +40,7 @@ class Judging:
     references: int = 4
     candidates: int = 10
     depth: int = 5
+    reasons: bool = False
     image_size: int = 224
     seed: int = 0
     num_ctx: int = 8192

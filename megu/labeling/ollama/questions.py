@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Raised when the way questions are put or answers are read changes in a way that their words do not show.
 PROTOCOL = 2
 TOP_LOGPROBS = 20
+#: Characters of a reason, at most, and how one is asked for.
+REASON_LENGTH = 120
+_REASONS = ' Say in a few words what it shares with them, as "because".'
 _TRUE_FALSE = {"type": "string", "enum": ["True", "False"]}
 
 
@@ -162,12 +165,14 @@ class Questions:
             return _TRUE_FALSE
         count = min(self.judging.depth, len(asked.choices))
         label = {"type": "string", "enum": [self.names[concept] for concept in asked.choices]}
-        labels = {"type": "array", "items": label, "minItems": count, "maxItems": count}
-        return {"type": "object", "properties": {"labels": labels}, "required": ["labels"]}
+        properties = {"labels": {"type": "array", "items": label, "minItems": count, "maxItems": count}}
+        if self.judging.reasons:
+            properties["because"] = {"type": "string", "maxLength": REASON_LENGTH}
+        return {"type": "object", "properties": properties, "required": list(properties)}
 
     def options(self, asked: Asked, *, second: bool = False) -> dict[str, Any]:
         """second: after an unusable answer, with another seed and room for more."""
-        tokens = 8 if asked.concept is not None else 24 * self.judging.depth + 16
+        tokens = 8 if asked.concept is not None else 24 * self.judging.depth + 16 + REASON_LENGTH * self.judging.reasons
         return {
             "temperature": 0,
             "seed": self.judging.seed + asked.again + 1000 * second,
@@ -192,6 +197,7 @@ class Questions:
         if asked.concept is None:
             choices = ", ".join(self.names[concept] for concept in asked.choices)
             words = self.prompts.say("ranked", choices=choices, depth=min(self.judging.depth, len(asked.choices)))
+            words += _REASONS if self.judging.reasons else ""
             return [self.system(asked.choices), {"role": "user", "content": words, "images": [image]}]
         words = self.prompts.say("pairwise", concept=self.names[asked.concept])
         number = int(asked.again)
