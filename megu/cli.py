@@ -415,10 +415,15 @@ def lineage_which(
     if as_json:
         print(json.dumps({"ids": ids, "models": rows}, indent=2))
         return
-    words = {"trained": "trained on it", "never saw": "never saw it", "unknown": "was given, so nobody here knows"}
+    words = {
+        "trained": "trained on it",
+        "forgot": "forgot it",
+        "never saw": "never saw it",
+        "unknown": "was given, so nobody here knows",
+    }
     for row in rows:
         print(
-            f"{row['model'] or 'not registered'}: {words.get(row['history'], 'forgot it')}; its original: {words[row['original']]}"
+            f"{row['model'] or 'not registered'}: {words[row['history']]}; its original: {words[row['original']]}"
             f" (run {row['mlflow_run_id']}, {row['created'][:10]}, forget {plain(row['request'])})"
         )
 

@@ -20,7 +20,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
 from megu import promotion, tracking
-from megu.champions import CHAMPION
+from megu.champions import CHAMPION, MOVED
 from megu.config import Config, OriginalParams
 from megu.data import arrays, dvc, providers, splits
 from megu.data.splits import ForgetParams
@@ -120,10 +120,11 @@ def _lane(project: Project, config: Config, inbox: Inbox, name: str) -> Lane:
     champions, model, changes = datasets.of_champions(project), config.registry.name, dict[str, Any]()
     if name != config.data.name:
         model = _model_of(inbox, name, champions) or model
-        changes = {"data.name": name, "data.per_class": None, "registry.name": model}
+        limit = _limit_of_champion(project, model, None) if champions.get(model) == name else None
+        changes = {"data.name": name, "data.per_class": limit, "registry.name": model}
         config = config.model_copy(
             update={
-                "data": replace(config.data, name=name, per_class=None),
+                "data": replace(config.data, name=name, per_class=limit),
                 "registry": replace(config.registry, name=model),
             }
         )
@@ -132,6 +133,11 @@ def _lane(project: Project, config: Config, inbox: Inbox, name: str) -> Lane:
         return replace(
             lane, held=f"they are about data set {name}, and the champion of {model} is of {of}: set registry.name to another"
         )
+    limit = config.data.per_class
+    if model in champions and (saw := _limit_of_champion(project, model, limit)) != limit:
+        was, now = (json.dumps(value) for value in (saw, limit))
+        why = f"the champion of {model} was made with data.per_class: {was}, and it is {now} now: set it to that, or nobody knows what it saw"
+        return replace(lane, held=why)
     if changes and model not in champions and config.original != OriginalParams():
         return replace(
             lane,
@@ -141,6 +147,16 @@ def _lane(project: Project, config: Config, inbox: Inbox, name: str) -> Lane:
         return replace(lane, has=known(project, config))
     except MeguError as error:
         return replace(lane, held=scrubbed(str(error)))
+
+
+def _limit_of_champion(project: Project, model: str, otherwise: int | None) -> int | None:
+    """``data.per_class`` of the run that the champion comes from; ``otherwise`` where its dossier cannot be read."""
+    event = next(event for event in reversed(project.ledger.events(model, MOVED)))
+    try:
+        files = folder_of.read(project.dossiers / str(event.facts["run_id"]))
+        return folder_of.parse(files[MAIN], MAIN).per_class
+    except (MeguError, OSError, KeyError):
+        return otherwise
 
 
 def _model_of(inbox: Inbox, name: str, champions: Mapping[str, str]) -> str:

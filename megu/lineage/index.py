@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -19,7 +19,7 @@ from megu.lineage.commitments import commit, holds
 from megu.lineage.dossier import sha256
 from megu.store import writing
 
-History = Literal["trained", "forgot", "never saw"]
+History = Literal["trained", "forgot", "never saw", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +41,20 @@ class Row:
     given: int
     key: str
 
+    @property
+    def inherits(self) -> bool:
+        """Whether the unlearned model is made of the original; a retrain begins from nothing."""
+        return self.method != "retrain"
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run's two models have to do with a sample. original: "unknown" where it was given: only its giver knows."""
+    """What a run's two models have to do with a sample. A given original that an earlier run made is what that run says of it; of any other
+    only its giver knows, and "unknown" is passed on to what was made of it, unless the run itself trained on the sample or forgot it."""
 
     row: Row
     unlearned: History
-    original: Literal["trained", "never saw", "unknown"]
+    original: History
 
 
 _COLUMNS = [entry.name for entry in fields(Row)]
@@ -103,7 +109,11 @@ class Index:
         commitment = commit(key, sample)
         rows = self.rows()
         inside = {name: self._holds(name, commitment) for name in {n for row in rows for n in (row.trained, row.forgotten)}}
-        return [_answer(row, inside[row.trained], inside[row.forgotten]) for row in rows]
+        answers, made = list[Answer](), dict[str, History]()
+        for row in rows:
+            answers.append(_answer(row, inside[row.trained], inside[row.forgotten], made))
+            made[row.unlearned] = answers[-1].unlearned
+        return answers
 
     def _holds(self, name: str, commitment: bytes) -> bool:
         try:
@@ -136,6 +146,9 @@ class Index:
             ) from None
 
 
-def _answer(row: Row, trained: bool, forgotten: bool) -> Answer:
-    original: Literal["trained", "never saw", "unknown"] = "unknown" if row.given else "trained" if trained else "never saw"
-    return Answer(row, "forgot" if forgotten else "trained" if trained else "never saw", original)
+def _answer(row: Row, trained: bool, forgotten: bool, made: Mapping[str, History]) -> Answer:
+    """made: weights -> what the earlier run that made them says."""
+    seen: History = "trained" if trained else "never saw"
+    original = made.get(row.original, "unknown") if row.given else seen
+    rest = original if row.inherits else "never saw"
+    return Answer(row, "forgot" if forgotten else "trained" if trained else rest, original)

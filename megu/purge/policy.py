@@ -99,7 +99,8 @@ class Seen:
 
 
 def seen(index: Index, forgotten: frozenset[bytes]) -> Seen:
-    """Ask the index of every recorded run: a model has seen a sample that its training set has and its forget set has not."""
+    """Ask the index of every recorded run: a model has seen a sample that its training set has and its forget set has not, or that the model
+    it was made of had seen, which an earlier run may have trained on more than this one."""
     wanted = np.frombuffer(b"".join(sorted(forgotten)), dtype=f"S{SIZE}")
     inside: dict[str, NDArray[np.bool_]] = {}
 
@@ -110,15 +111,17 @@ def seen(index: Index, forgotten: frozenset[bytes]) -> Seen:
         return inside[name]
 
     data, models, known, runs = set(), set(), set(), dict[str, bool]()
+    made: dict[str, NDArray[np.bool_]] = {}  # by weights, what an unlearned model knows
     for row in index.rows():
         trained, left_out = has(row.trained), has(row.forgotten)
         known |= {row.original, row.unlearned}
         runs[row.run_id] = bool((trained & ~left_out).any())
         if trained.any():
             data.add(row.data)
-            models.add(row.original)
-            if runs[row.run_id]:
-                models.add(row.unlearned)
+        before = trained | made.get(row.original, False) if row.given else trained
+        made[row.unlearned] = (before if row.inherits else trained) & ~left_out
+        models |= {row.original} if before.any() else set()
+        models |= {row.unlearned} if made[row.unlearned].any() else set()
     return Seen(frozenset(data), frozenset(models), frozenset(known), runs)
 
 

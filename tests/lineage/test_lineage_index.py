@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megu.errors import MeguError
-from megu.lineage.commitments import commit_all
+from megu.lineage.commitments import commit, commit_all
 from megu.lineage.index import Index, Row
+from megu.purge.policy import seen
 
 KEY = b"k" * 32
 ROW = Row(
@@ -50,12 +51,44 @@ def test_it_answers_what_the_sets_say(tmp_path_factory: pytest.TempPathFactory, 
         assert answer.original == ("trained" if asked in trained else "never saw")
 
 
+def test_a_model_made_of_another_knows_what_that_knew(tmp_path: Path) -> None:
+    """The first run saw 0 to 3 and forgot 0. The second begins with its model, sees 2 and 3 only and forgets 2."""
+    index, known = Index(tmp_path), ids(6)
+
+    def kept(*chosen: int) -> str:
+        return index.put(commit_all(KEY, [known[at] for at in chosen]))
+
+    first = replace(ROW, run_id="1", created="1", trained=kept(0, 1, 2, 3), forgotten=kept(0), original="o", unlearned="a")
+    second = replace(ROW, run_id="2", created="2", given=1, trained=kept(2, 3), forgotten=kept(2), original="a", unlearned="b")
+    index.add([first, second])
+    said = {at: [(answer.original, answer.unlearned) for answer in index.which(KEY, known[at])] for at in (0, 1, 2, 3, 5)}
+    assert said == {
+        0: [("trained", "forgot"), ("forgot", "forgot")],
+        1: [("trained", "trained"), ("trained", "trained")],
+        2: [("trained", "trained"), ("trained", "forgot")],
+        3: [("trained", "trained"), ("trained", "trained")],
+        5: [("never saw", "never saw"), ("never saw", "never saw")],
+    }
+    for at, models in ((0, {"o"}), (1, {"o", "a", "b"}), (2, {"o", "a"}), (5, set())):
+        assert seen(index, frozenset({commit(KEY, known[at])})).models == models
+
+
+def test_a_retrain_knows_nothing_of_the_original_that_it_replaces(tmp_path: Path) -> None:
+    index, known = Index(tmp_path), ids(4)
+    trained = index.put(commit_all(KEY, known[:2]))
+    index.add([replace(ROW, run_id="1", given=1, method="retrain", trained=trained, forgotten=index.put(b""))])
+    (answer,) = index.which(KEY, known[3])
+    assert (answer.unlearned, answer.original) == ("never saw", "unknown")
+
+
 def test_of_a_given_original_nothing_is_known(tmp_path: Path) -> None:
     index = Index(tmp_path)
     name = index.put(commit_all(KEY, ids(3)))
     index.add([replace(ROW, run_id="1", given=1, trained=name, forgotten=index.put(b""))])
     (answer,) = index.which(KEY, ids(1)[0])
     assert (answer.unlearned, answer.original) == ("trained", "unknown")
+    (answer,) = index.which(KEY, ids(5)[4])
+    assert (answer.unlearned, answer.original) == ("unknown", "unknown"), "its giver may have trained on it"
 
 
 def test_a_run_that_is_recorded_again_has_one_row_and_equal_sets_one_file(tmp_path: Path) -> None:

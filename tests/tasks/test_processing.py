@@ -252,6 +252,22 @@ def test_a_request_does_not_start_from_the_champion_of_another_data_set(project:
     assert processing.lanes(project, load(project.params, ["registry.name=b"]), inbox)["b"].held == ""
 
 
+def test_what_the_champion_saw_is_what_requests_are_looked_up_in(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that the champion was trained on and the configured part of the data set lacks would be refused as none of it."""
+    inbox = Inbox(project)
+    stored(project, "a", ("cat", "dog", "cow"), "megu")
+    config = configured(project, "data: {name: a, per_class: 1}")
+    inbox.add(request("cat"))
+    monkeypatch.setattr(processing, "_limit_of_champion", lambda project, model, otherwise: None)
+    held = processing.lanes(project, config, inbox)["a"].held
+    assert held.startswith("the champion of megu was made with data.per_class: null, and it is 1 now")
+    assert processing.lanes(project, load(project.params, ["data.per_class=null"]), inbox)["a"].held == ""
+    monkeypatch.setattr(processing, "_limit_of_champion", lambda project, model, otherwise: 2)
+    lane = processing.lanes(project, load(project.params, ["data.name=b", "data.per_class=null"]), inbox)["a"]
+    assert (lane.held, lane.config.data.per_class) == ("", 2)
+    assert "data.per_class=2" in lane.settings
+
+
 def test_what_was_forgotten_of_another_data_set_is_not_looked_for_in_this_one(project: Project, inbox: Inbox) -> None:
     stored(project, "other", ("Shirt", "Hat"))
     other = inbox.add(request("Shirt", data="other")).id
