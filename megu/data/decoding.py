@@ -85,8 +85,6 @@ def _is_special(image: Any) -> bool:
 
 def _pixels(image: Any, size: tuple[int, int] | None) -> tuple[Images, tuple[str, ...]]:
     """uint8 (H, W, C), one channel for grey images and three for all others; and what was done."""
-    from PIL import Image
-
     raw = _raw_mode(image)  # before anything loads the image
     done = [FIRST_FRAME] if _frames(image) > 1 else []
     turned_by_pillow = image.format == "TIFF"  # as it loads them; others may have to be loaded before they have EXIF
@@ -97,10 +95,19 @@ def _pixels(image: Any, size: tuple[int, int] | None) -> tuple[Images, tuple[str
     if (turn := _turns().get(orientation)) is not None:
         done.append(UPRIGHT)
         plain = plain if turned_by_pillow else plain.transpose(turn)
-    if size is not None and plain.size != size[::-1]:
-        plain = plain.crop(_middle(plain.size, size)).resize(size[::-1], Image.Resampling.BILINEAR)
+    if size is not None:
+        plain = brought_to(plain, size)
     array: Images = np.asarray(plain)
     return array[..., None] if array.ndim == 2 else array, (*done, *more)
+
+
+def brought_to(plain: Any, size: tuple[int, int]) -> Any:
+    """A Pillow image with another size (height, width): its middle of that shape, resized."""
+    from PIL import Image
+
+    if plain.size == size[::-1]:
+        return plain
+    return plain.crop(_middle(plain.size, size)).resize(size[::-1], Image.Resampling.BILINEAR)
 
 
 def _plain(image: Any, raw: str) -> tuple[Any, list[str]]:

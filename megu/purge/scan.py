@@ -20,7 +20,8 @@ import numpy as np
 from megu.data.arrays import Images
 from megu.purge.needles import Needles
 from megu.purge.pictures import SUFFIXES, Pictures, pictures_in
-from megu.purge.unpack import Budget, in_words, is_archive, members
+from megu.purge.resized import Resized
+from megu.purge.unpack import Budget, Reader, in_words, is_archive, members
 
 _DEPTH = 3
 _SQLITE = b"SQLite format 3\0"
@@ -28,6 +29,8 @@ _SQLITE = b"SQLite format 3\0"
 _PIECES = (_SQLITE, b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")
 #: The largest database inside an archive that is opened: it is held in memory.
 _DATABASE = 1 << 28
+#: Suspected rows that are named.
+_ROWS = 20
 _NONE: frozenset[str] = frozenset()
 
 
@@ -79,7 +82,7 @@ class Found:
 
 def _some(parts: frozenset[str], most: int = 3) -> str:
     """Some of them, and how many more there are."""
-    shown = sorted(parts)[:most]
+    shown = [part.removeprefix(": ") for part in sorted(parts)[:most]]
     return "; ".join(shown) + (f"; and {len(parts) - most} more" if len(parts) > most else "")
 
 
@@ -91,10 +94,11 @@ class Scanner:
     files: int = 0
     size: int = 0
     _pictures: Pictures = field(init=False, repr=False)
+    _resized: Resized = field(init=False, repr=False)
     _known: dict[tuple[str, str], Found] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self._pictures = Pictures(self.needles.images)
+        self._pictures, self._resized = Pictures(self.needles.images), Resized(self.needles.images)
 
     @property
     def images(self) -> Images:
@@ -134,6 +138,8 @@ class Scanner:
             frozenset(self.needles.ids_in(content)),
             unreadable=frozenset(unreadable),
         )
+        if (rows := _images_in(content)) is not None:
+            found |= self._in_rows(rows)
         if nested and bytes(content[: len(_SQLITE)]) == _SQLITE:
             found |= self._in_cells(lambda: _in_memory(content))
         if depth:
@@ -145,6 +151,17 @@ class Scanner:
         elif is_archive(content):
             found |= Found(unreadable=frozenset({f": packed more than {_DEPTH} deep"}))
         return found
+
+    def _in_rows(self, rows: Images) -> Found:
+        """What is in an array of images of another size."""
+        matches = self._resized.find(rows)
+        at = np.flatnonzero(matches.suspected)
+        few = ", ".join(map(str, at[:_ROWS].tolist())) + (", …" if len(at) > _ROWS else "")
+        suspected = {f": {len(at):,} rows look like images of them in another size, from 0: {few}"} if len(at) else set()
+        return Found(
+            copies=frozenset(matches.certain[matches.certain >= 0].tolist()),
+            suspected=frozenset(suspected),
+        )
 
     def _in_cells(self, opening: Callable[[], sqlite3.Connection]) -> Found:
         found, broken = Found(), set[str]()
@@ -173,6 +190,29 @@ def inspect(scanners: Sequence[Scanner], path: Path) -> tuple[Found, str | None]
     for scanner in scanners:
         found |= scanner.mapped(path, content, digest)
     return found, digest
+
+
+def _images_in(content: memoryview) -> Images | None:
+    """The images (n, h, w, c) that a NumPy file holds; None for any other content."""
+    if bytes(content[:6]) != b"\x93NUMPY":
+        return None
+    try:
+        file = Reader(content)
+        version = np.lib.format.read_magic(file)
+        reading = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = reading(file)
+        if dtype != np.uint8 or fortran or not 3 <= len(shape) <= 4:
+            return None
+        values: Images = np.frombuffer(content, np.uint8, offset=file.tell()).reshape(shape)
+    except ValueError:  # cut off, or no header: it is searched as bytes
+        return None
+    if len(shape) == 3:
+        values = values[None] if shape[2] == 3 else values[..., None]
+    elif shape[3] not in (1, 3) and shape[1] in (1, 3):  # as tensors have them
+        values = values.transpose(0, 2, 3, 1)
+    return (
+        values if values.shape[3] in (1, 3) and len(values) and all(4 <= side <= 4096 for side in values.shape[1:3]) else None
+    )
 
 
 def _suffix(name: str) -> str:

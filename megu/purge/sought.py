@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.data import arrays
-from megu.data.arrays import SPLITS, Dataset
+from megu.data.arrays import SPLITS, Dataset, Ids, Images, Partition
 from megu.errors import MeguError
 from megu.lineage.case import Opened
 from megu.lineage.commitments import SIZE, commit, fingerprint
 from megu.lineage.keys import Keys
 from megu.project import Project
 from megu.purge.needles import Needles
+from megu.purge.resized import Resized
 from megu.scope import RequestScope
 
 Masks = dict[str, NDArray[np.bool_]]
@@ -63,15 +64,15 @@ class Sought:
         """What to look for, one for each form that the images have; distinct images."""
         found = []
         for dataset, masks in self.data:
-            images = np.concatenate([np.asarray(getattr(dataset, split).images[masks[split]]) for split in SPLITS])
-            ids = np.concatenate([np.asarray(getattr(dataset, split).ids[masks[split]]) for split in SPLITS])
+            images, ids = _images(dataset, masks), _ids(dataset, masks)
             _, first = np.unique(ids, return_index=True)
             found.append(Needles(images[np.sort(first)], ids[np.sort(first)]))
         return found
 
 
 def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sought:
-    """The samples of the runs' commitments in every data set under ``data/``: a sample is found by what it is, not by where it was.
+    """The samples of the runs' commitments in every data set under ``data/``: a sample is found by what it is, not by where it was, also in
+    another size (`megu.purge.resized`).
 
     test_images: of a class or finer class that a request names, the test images of the data set that it was made for as well. The training
     images that ``data.per_class`` kept from the run are of that class too, and go.
@@ -99,17 +100,40 @@ def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sough
         if any(mask.any() for mask in wanted.values()):
             # Every copy: an image that is gone from one split is gone from the other, and from every other data set (below).
             found.append((dataset, wanted))
-    gone = np.concatenate(
-        [np.asarray(getattr(dataset, split).ids[masks[split]]) for dataset, masks in found for split in SPLITS]
-        or [np.empty(0, dtype="S32")]
-    )
-    every = []
-    for path in sorted(project.root.glob("data/*/meta.json")):
-        dataset = arrays.load(path.parent)
-        masks = {split: np.isin(getattr(dataset, split).ids, gone) for split in SPLITS}
-        if any(mask.any() for mask in masks.values()):
-            every.append((dataset, masks))
-    return Sought(key, forgotten | named, tuple(every))
+    every = _copies(project, found)
+    resized = {commit(key, bytes(value)) for dataset, masks in every for value in dataset.train.ids[masks["train"]]}
+    return Sought(key, forgotten | named | resized, tuple(every))
+
+
+def _copies(project: Project, found: Sequence[tuple[Dataset, Masks]]) -> list[tuple[Dataset, Masks]]:
+    """The rows of every data set that are one of the images, by its id or in another size."""
+    every = [arrays.load(path.parent) for path in sorted(project.root.glob("data/*/meta.json"))]
+    masks = [{split: np.zeros(len(getattr(dataset, split)), dtype=bool) for split in SPLITS} for dataset in every]
+    new = [(_images(dataset, wanted), _ids(dataset, wanted)) for dataset, wanted in found]
+    while new:
+        gone, resized = np.concatenate([ids for _, ids in new]), [Resized(images) for images, _ in new]
+        new = []
+        for dataset, known in zip(every, masks, strict=True):
+            more = {split: _are(getattr(dataset, split), gone, resized) & ~known[split] for split in SPLITS}
+            if any(mask.any() for mask in more.values()):
+                known.update({split: known[split] | more[split] for split in SPLITS})
+                new.append((_images(dataset, more), _ids(dataset, more)))
+    return [(dataset, known) for dataset, known in zip(every, masks, strict=True) if any(mask.any() for mask in known.values())]
+
+
+def _are(part: Partition, gone: Ids, resized: Sequence[Resized]) -> NDArray[np.bool_]:
+    found = np.isin(part.ids, gone)
+    for images in resized:
+        found |= images.certain(part.images) >= 0
+    return found
+
+
+def _images(dataset: Dataset, masks: Masks) -> Images:
+    return np.concatenate([np.asarray(getattr(dataset, split).images[masks[split]]) for split in SPLITS])
+
+
+def _ids(dataset: Dataset, masks: Masks) -> Ids:
+    return np.concatenate([np.asarray(getattr(dataset, split).ids[masks[split]]) for split in SPLITS])
 
 
 def _of(key: bytes, ids: NDArray[np.bytes_], commitments: frozenset[bytes]) -> NDArray[np.bool_]:
