@@ -125,14 +125,16 @@ class Scanner:
         return self._known[digest, suffix]
 
     def _in(self, content: memoryview, suffix: str, depth: int, budget: Budget, nested: bool = True) -> Found:
-        copies, unreadable = set[int](), set[str]()
+        copies, unreadable, found = set[int](), set[str](), Found()
         whole = not bytes(content[:16]).startswith(_PIECES)
         for picture in pictures_in(content, suffix):
             if isinstance(picture, np.ndarray):
                 copies |= self._pictures.find(picture)
+                if picture[..., 0].size < self.images[0, ..., 0].size:
+                    found |= self._in_rows(picture[None], "a picture looks like one of the images in another size")
             elif whole:
                 unreadable.add(f": {picture.why}")
-        found = Found(
+        found |= Found(
             frozenset(self.needles.pixels_in(content)),
             frozenset(copies),
             frozenset(self.needles.ids_in(content)),
@@ -152,12 +154,13 @@ class Scanner:
             found |= Found(unreadable=frozenset({f": packed more than {_DEPTH} deep"}))
         return found
 
-    def _in_rows(self, rows: Images) -> Found:
-        """What is in an array of images of another size."""
+    def _in_rows(self, rows: Images, words: str = "") -> Found:
+        """What is in an array of images of another size. words: for what is suspected; the rows are named without them."""
         matches = self._resized.find(rows)
         at = np.flatnonzero(matches.suspected)
         few = ", ".join(map(str, at[:_ROWS].tolist())) + (", …" if len(at) > _ROWS else "")
-        suspected = {f": {len(at):,} rows look like images of them in another size, from 0: {few}"} if len(at) else set()
+        words = words or f"{len(at):,} rows look like images of them in another size, from 0: {few}"
+        suspected = {f": {words}"} if len(at) else set()
         return Found(
             copies=frozenset(matches.certain[matches.certain >= 0].tolist()),
             suspected=frozenset(suspected),

@@ -79,6 +79,24 @@ def test_an_array_of_another_size_is_looked_into_wherever_it_is() -> None:
     assert str(found) == "suspected: images.npy: 2 rows look like images of them in another size, from 0: 0, 1"
 
 
+def picture(image: Any, form: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, form, **options)
+    return file.getvalue()
+
+
+def test_the_file_that_an_image_was_cut_out_of_is_found_and_smaller_pictures_of_it() -> None:
+    photographs = garments(6, 3, size=96)[:, :72]  # wider than high: data sets have the middle
+    scanner = Scanner(needles(packed(photographs, (32, 32))[:3]))
+    for number, form in enumerate(({"form": "PNG"}, {"form": "JPEG", "quality": 95}, {"form": "WEBP", "quality": 90})):
+        assert scanner.content(picture(photographs[number], **form)).copies == {number}, form
+        assert not scanner.content(picture(photographs[number + 3], **form)).doubtful
+    thumbnail = packed(scanner.images, (16, 16))
+    assert scanner.content(picture(thumbnail[1])).copies == {1}
+    assert scanner.content(picture(packed(photographs, (16, 16))[1])).suspected, "not made of the image that is here"
+    assert not scanner.content(picture(packed(photographs, (16, 16))[4])).doubtful
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders of images."""
