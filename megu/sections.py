@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from megu.champions import CHAMPION, PREVIOUS
+from megu.data import merging
 from megu.errors import MeguError
 from megu.params import STRICT, check
 
@@ -65,7 +66,7 @@ class RegistryParams:
 def read(path: Path) -> dict[str, Any]:
     """The file as it stands. An empty file is an empty configuration: every default."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.safe_load(merging.read_text(path))
     except FileNotFoundError:
         raise MeguError(f"there is no configuration file {path}", "name a file that is there") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import megu
-from megu.data import pins
+from megu.data import merging, pins
 from megu.data.clutter import hide_from_dvc
 from megu.data.pins import DirHash
 from megu.errors import MeguError
@@ -273,7 +273,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return dict(yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {})
+        return dict(yaml.load(merging.read_text(path), Loader=loader) or {})
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
         raise MeguError(f"{path} cannot be read ({reason})", "correct it, or restore it with `git checkout`") from error

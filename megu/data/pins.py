@@ -13,6 +13,7 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+from megu.data import merging
 from megu.data.clutter import is_known_clutter
 from megu.errors import MeguError
 from megu.progress import track
@@ -139,7 +140,7 @@ def _outs(root: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        outs = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]
+        outs = yaml.safe_load(merging.read_text(path))["outs"]
         for out in outs:
             DirHash(str(out["md5"]), int(out["size"]), int(out["nfiles"])), str(out["path"])
         return list(outs)

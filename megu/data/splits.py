@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from megu.data import merging
 from megu.data.arrays import Dataset, atomic_folder, limited, load, write_array, write_json
 from megu.data.layout import IMAGES, SPLIT_FOLDERS
 from megu.data.naming import nfc
@@ -305,7 +306,7 @@ def read_params(root: Path) -> tuple[str, ForgetParams, int]:
 
     path = root / "params.yaml"
     try:
-        values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values: dict[str, Any] = yaml.safe_load(merging.read_text(path)) or {}
         request = dict(values.get("forget") or {})
         known = {field.name for field in fields(ForgetParams)}
         if unknown := set(request) - known:
@@ -322,7 +323,7 @@ def read_limit(root: Path) -> int | None:
     """``data.per_class`` of ``<root>/params.yaml``, None where it says nothing."""
     import yaml
 
-    data = (yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")) or {}).get("data") or {}
+    data = (yaml.safe_load(merging.read_text(root / "params.yaml")) or {}).get("data") or {}
     limit = data.get("per_class")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise MeguError(f"data.per_class = {limit!r} is no number of images", "give at least 1, or null for all")

@@ -7,39 +7,50 @@ to ``requests/refused/`` as a whole, with the reason beside it, and holds up no 
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from megu.data import merging
 from megu.data.dvc import file_lock
 from megu.errors import MeguError
+from megu.requests import formats
 from megu.requests.inbox import Added, Done, Inbox
 from megu.requests.request import Request, RequestParams
 from megu.store import writing
 
 SUFFIXES = (".yaml", ".yml", ".json", ".csv")
-#: Columns that name one thing a row; rows of one reference are one request.
-_ONE = {"class": "classes", "subclass": "subclasses", "id": "ids", "file": "files"}
 #: A file of ids is some megabytes; what is larger is something else.
 _LARGEST = 64 << 20
 
 
 def read(path: Path, params: RequestParams, today: date) -> list[Request]:
     """The requests in a file. Raises `MeguError` naming the file and what is wrong, and never the value: it may be a name."""
+    kind = path.suffix.lower()
+    text = _text(path)
+    if kind == ".csv":
+        values = formats.from_table(text, path.name, [entry.name for entry in fields(Request)])
+    else:
+        values = (formats.from_json if kind == ".json" else formats.from_yaml)(text, path.name)
+    if not values:
+        raise MeguError(f"{path.name} holds no request", "write one")
+    return [
+        parse(value.values, f"{path.name}, {f'line {value.line}' if value.line else f'request {number}'}", params, today)
+        for number, value in enumerate(values, start=1)
+    ]
+
+
+def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
             raise MeguError(f"{path.name} is larger than {_LARGEST >> 20} MB", "split it")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MeguError(f"{path.name} cannot be read ({type(error).__name__})", "write UTF-8") from None
-    values: Sequence[Mapping[str, Any]] = (_rows if path.suffix.lower() == ".csv" else _entries)(text, path.name)
-    if not values:
-        raise MeguError(f"{path.name} holds no request", "write one")
-    return [parse(value, f"{path.name}, request {number}", params, today) for number, value in enumerate(values, start=1)]
+        text = formats.decoded(path.read_bytes(), path.name)
+    except OSError as error:
+        raise MeguError(f"{path.name} cannot be read ({type(error).__name__})", "name a file that can be read") from None
+    merging.refuse(path.name, text)
+    return text
 
 
 def parse(value: Mapping[str, Any], where: str, params: RequestParams, today: date) -> Request:
@@ -54,21 +65,25 @@ def parse(value: Mapping[str, Any], where: str, params: RequestParams, today: da
         raise MeguError(
             f"{where}: a request has no {unknown[0][:40]!r}, and no free text", f"it has {', '.join(sorted(known))}"
         )
-    given = {name: entry for name, entry in value.items() if entry not in (None, "", [], ())}
+    given = {name: _as_text(entry) for name, entry in value.items() if entry not in (None, "", [], ())}
     for name in ("classes", "subclasses", "ids", "files"):
         if name in given:
             listed = [given[name]] if isinstance(given[name], str) else given[name]
-            if not isinstance(listed, (list, tuple)) or not all(isinstance(entry, str) for entry in listed):
+            if not isinstance(listed, (list, tuple)) or not all(isinstance(_as_text(entry), str) for entry in listed):
                 raise MeguError(f"{where}: {name} is no list of names", "write [first, second]")
-            given[name] = tuple(listed)
+            given[name] = tuple(map(_as_text, listed))
+    given |= {"ids": tuple(entry.strip().lower() for entry in given["ids"])} if "ids" in given else {}
+    given |= {"files": tuple(entry.replace("\\", "/") for entry in given["files"])} if "files" in given else {}
     given.setdefault("due", (today + timedelta(days=params.due_days)).isoformat())
-    if isinstance(given["due"], date):  # YAML knows dates
-        given["due"] = given["due"].isoformat()
     missing = [name for name in ("basis", "requester") if name not in given]
     if missing:
         raise MeguError(f"{where}: it lacks {' and '.join(missing)}", "see `megu request add --help`")
     if not all(isinstance(given.get(name, ""), str) for name in ("reason", "basis", "requester", "due", "reference", "data")):
         raise MeguError(f"{where}: a value is no text", "put it in quotes")
+    try:
+        given["due"] = formats.day(given["due"])
+    except ValueError as error:
+        raise MeguError(f"{where}: due must be {error}", "correct it") from None
     try:
         return Request(**given)
     except ValueError as error:
@@ -76,57 +91,17 @@ def parse(value: Mapping[str, Any], where: str, params: RequestParams, today: da
         raise MeguError(f"{where}: {name} must be {rest.rpartition('it must be ')[2]}", "correct it") from None
 
 
-def _entries(text: str, name: str) -> list[Mapping[str, Any]]:
-    import yaml
-
-    try:
-        value = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # JSON is YAML
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise MeguError(f"{name}{f', line {mark.line + 1}' if mark else ''} is not YAML", "correct it") from None
-    values = value if isinstance(value, list) else [value] if value else []
-    if not all(isinstance(entry, Mapping) for entry in values):
-        raise MeguError(f"{name} is no request and no list of requests", "write `key: value` lines")
-    return values
-
-
-def _rows(text: str, name: str) -> list[dict[str, Any]]:
-    """Rows with the columns of a request; those of one reference are one request, a row without one is its own."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(text), strict=True))
-    except csv.Error as error:
-        raise MeguError(f"{name} is not CSV ({error})", "correct it") from None
-    found: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise MeguError(f"{name}, line {number}: it has not as many columns as the first line", "correct it")
-        shared = {key: entry.strip() for key, entry in row.items() if key not in _ONE and entry.strip()}
-        request = found.setdefault(shared.get("reference") or f"line {number}", dict(shared))
-        if {key: entry for key, entry in request.items() if key not in _ONE.values()} != shared:
-            raise MeguError(f"{name}, line {number}: it differs from the line before of its reference", "make them agree")
-        for column, key in _ONE.items():
-            if (row.get(column) or "").strip():
-                request.setdefault(key, []).append(row[column].strip())
-    return list(found.values())
+def _as_text(value: Any) -> Any:
+    """A whole number is a name too: a ticket, or a class of digits."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def ids_in(path: Path) -> list[str]:
-    """The ids in a CSV file: its column "id", or its only column, with a heading or without.
+    """The ids in a CSV file: its column "id", or its only column, with that heading or without one.
 
-    Raises `MeguError` when there is no such column.
+    Raises `MeguError` when there is no such column, and for what is no id.
     """
-    try:
-        rows = [
-            row for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))) if any(entry.strip() for entry in row)
-        ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MeguError(f"{path.name} cannot be read ({type(error).__name__})", "name a CSV file of sample ids") from None
-    head = [entry.strip().lower() for entry in rows[0]] if rows else []
-    if "id" in head:
-        return [row[head.index("id")].strip() for row in rows[1:] if len(row) > head.index("id")]
-    if len(head) == 1:
-        return [row[0].strip() for row in rows]
-    raise MeguError(f"{path.name} has no column `id`", "give the column of sample ids that heading")
+    return formats.ids(_text(path), path.name)
 
 
 @dataclass(frozen=True)

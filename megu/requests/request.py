@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from megu.data.naming import nfc
@@ -40,9 +39,14 @@ BASES = (
 REQUESTERS = ("data-subject", "representative", "guardian", "regulator", "court", "data-owner", "internal")
 KINDS = ("class", "subclass", "ids")
 
-#: A ticket's number in the team's own system; a name, an address or a telephone number is none.
-_REFERENCE = re.compile(r"[A-Z]{2,10}(-?[0-9]{1,8}){1,3}")
+#: A ticket's number in the team's own system, as DSR-2026-0142, ABC-123/4, #123, 4711 or a UUID; a name, an address or a telephone
+#: number is none.
+_REFERENCE = re.compile(
+    r"[A-Z]{2,10}([-/._]?[0-9]{1,8}){1,4}|#?[0-9]{1,9}|[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
+)
 _ID = re.compile(r"[0-9a-f]{32}")
+#: As `megu.data.providers` allows.
+_DATA = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +101,7 @@ class Request:
         check("due", self.due, _is_date(self.due), "a date such as 2026-12-24")
         fits = not self.reference or bool(_REFERENCE.fullmatch(self.reference))
         check("reference", self.reference, fits, "a ticket's number such as DSR-2026-0142; no text, which could name a person")
-        here = self.data == Path(self.data).name and not self.data.startswith(".")
-        check("data", self.data, here, "the name of a folder under data/")
+        check("data", self.data, not self.data or bool(_DATA.fullmatch(self.data)), "the name of a folder under data/")
         wrong = [identifier for identifier in self.ids if not _ID.fullmatch(identifier)]
         check("ids", wrong[0] if wrong else "", not wrong, "32 hex characters each (data/<name>/train_ids.npy)")
         for name in ("classes", "subclasses", "files"):

@@ -279,9 +279,9 @@ def test_a_file_with_a_request_that_is_fulfilled_is_set_aside_whole_with_the_rea
         ("a.yaml", "[1, 2]", "no request and no list"),
         ("a.yaml", "classes: [", "line 1 is not YAML|line 2 is not YAML"),
         ("a.yaml", "", "holds no request"),
-        ("a.yaml", "{classes: [1], basis: contract, requester: court}", "no list of names"),
-        ("a.yaml", "{classes: [Bag], basis: 3, requester: court}", "value is no text"),
-        ("a.csv", "reference,basis\nDSR-1\n", "not as many columns"),
+        ("a.json", '{"classes": [1.5], "basis": "contract", "requester": "court"}', "no list of names"),
+        ("a.json", '{"classes": ["Bag"], "basis": true, "requester": "court"}', "value is no text"),
+        ("a.csv", "reference,basis\nDSR-1\n", "a.csv, line 2 has 1 columns, the first line has 2"),
         ("a.csv", "reference,basis,class\nDSR-1,contract,Bag\nDSR-1,court-order,Bag\n", "differs"),
     ],
 )
