@@ -123,7 +123,7 @@ def _mapping(node: Node, name: str) -> dict[str, Any]:
 def _plain(node: Node, where: str) -> Any:
     if isinstance(node.value, str):
         # Only for a whole value: in a list of names it is what is written.
-        empty = getattr(node, "style", None) is None and node.value in ("", "~", "null", "Null", "NULL")
+        empty = not getattr(node, "style", None) and node.value in ("", "~", "null", "Null", "NULL")
         return None if empty else node.value
     if all(not isinstance(entry, tuple) and isinstance(entry.value, str) for entry in node.value):
         return [entry.value for entry in node.value]

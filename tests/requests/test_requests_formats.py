@@ -177,7 +177,7 @@ def test_of_two_equal_numbers_nobody_need_ask_which_is_the_month() -> None:
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("03/04/2026", "told apart"), ("3-4-2026", "told apart"), ("31.02.2026", "day of the calendar"), ("24.12.26", "such as"), 
+    [("03/04/2026", "told apart"), ("3-4-2026", "told apart"), ("31.02.2026", "day of the calendar"), ("24.12.26", "such as"),
      ("45000", "such as"),
      ("24/12-2026", "such as"), ("tomorrow", "such as"), ("2026-12-24 soon", "such as"), ("2026-13-01", "day of the calendar")],
 )  # fmt: skip
