@@ -172,7 +172,7 @@ def crash(root: Path, times: int, chance: random.Random) -> int:
 
     checked = verify(newest(project)["run"]["mlflow_run_id"], project)
     wrong += [f"{check.name}: {check.says}" for check in checked.checks if check.holds is False]
-    swept = sweep(project, quiet=0)
+    swept = sweep(project)
     summary = {
         "kills": times,
         "seconds of a run": round(whole, 1),
@@ -218,7 +218,7 @@ def state(project: Any) -> dict[str, list[str]]:
         "running": [run for run, status in runs if status == "RUNNING"],
         "killed": [run for run, status in runs if status == "KILLED" and run in tagged],
         "unlabelled": [run for run, status in runs if status not in ("FINISHED", "RUNNING") and run not in tagged],
-        "left": [str(path) for path in left(project, quiet=0)],
+        "left": [str(path) for path in left(project)],
     }
 
 

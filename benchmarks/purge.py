@@ -163,7 +163,7 @@ def state(root: Path, older: str, newer: str, needles: Any) -> dict[str, Any]:
         "events": len(project.ledger.events(newer, "purge.done")),
         "found": sorted(str(path) for path in hits),
         "journal": sorted(str(path) for path in project.home.glob(f"*{Journal.of(project).root.name}*/**/*")),
-        "left": [str(path) for path in left(project, quiet=0)],
+        "left": [str(path) for path in left(project)],
         "sealed": [f"{check.name}: {check.says}" for check in sealed.checks if check.holds is not True],
         "other": [f"{check.name}: {check.says}" for check in other.checks if check.holds is not True],
     }

@@ -28,6 +28,7 @@ from tasks import bench as record
 from tasks import inputs
 from tasks.engine import Decision
 from tasks.runners import task_runner
+from tasks.running import ours
 from tasks.schedule import Scheduler, Wiring, outstanding
 
 
@@ -46,6 +47,7 @@ def run(file: str | Path, settings: list[str] | None = None, out: str | None = N
 
 
 @flow(name="bench", description="Unlearning methods x targets x seeds, each compared with its true retrain, in one table.")
+@ours
 def bench(
     file: str, settings: list[str] | None = None, out: str | None = None, document: str | None = None, command: str = ""
 ) -> Outcome:

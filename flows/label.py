@@ -18,9 +18,11 @@ from megu.labeling.prototype import PrototypeParams
 from megu.project import Project, find
 from tasks import inputs, show
 from tasks.engine import Decision, Executor, Planner
+from tasks.running import as_program, ours
 
 
 @flow(name="label", description="Judge how similar the concepts of a data set look, once for every later request.")
+@ours
 def label(params: str = "params.yaml", settings: list[str] | None = None, prototype: bool = False) -> dict[str, Any]:
     """Make the judgement, or find it.
 
@@ -74,4 +76,4 @@ def by_prototype(config: Config) -> Config:
 
 
 if __name__ == "__main__":
-    label(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:])
+    as_program(lambda: label(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:]))

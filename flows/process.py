@@ -20,9 +20,11 @@ from megu.requests import files, settling
 from megu.requests.batches import batches, work_through
 from megu.requests.inbox import Inbox
 from tasks import flow_runs, processing
+from tasks.running import as_program, ours
 
 
 @flow(name="process", description="Have what is asked for forgotten, judge the model, ask for its approval.")
+@ours
 def process(params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:
     """Process what waits. params, settings: as for the unlearning flow; what is to be forgotten comes from the requests."""
     project = find()
@@ -68,4 +70,4 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
 
 
 if __name__ == "__main__":
-    process()
+    as_program(process)

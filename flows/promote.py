@@ -13,6 +13,7 @@ from megu import config as configuration
 from megu import promotion
 from megu.project import find
 from tasks.promotion import decide
+from tasks.running import ours
 
 
 @flow(
@@ -20,6 +21,7 @@ from tasks.promotion import decide
     description="Ask a person whether the challenger may become the champion, and make it so.",
     persist_result=True,
 )
+@ours
 def promote(version: str | None = None, params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:
     """version: its number; None for the challenger. params, settings: as for the unlearning flow."""
     project = find()

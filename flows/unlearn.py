@@ -34,6 +34,7 @@ from tasks.predictions import PREDICTIONS
 from tasks.proxy import PROXY
 from tasks.reference import REFERENCE
 from tasks.relearn import RELEARN
+from tasks.running import as_program, ours
 from tasks.shadow import SHADOW
 from tasks.split import SPLIT
 from tasks.transition import TRANSITION
@@ -186,6 +187,7 @@ def illustrate(run: Run, config: Config, data: Any, split: Any, outputs: Outputs
 
 
 @flow(name="unlearn", description="Forget what params.yaml asks for; compare with a true retrain; record, report, register.")
+@ours
 def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> Summary:
     """Run the pipeline.
 
@@ -231,4 +233,4 @@ def plan(project: Project, config: Config) -> list[Decision]:
 
 if __name__ == "__main__":
     warm_up()
-    unlearn(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:])
+    as_program(lambda: unlearn(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:]))

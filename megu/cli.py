@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from megu import __version__, addresses, project
+from megu import __version__, addresses, interrupt, project
 from megu.commands import automations, documents, promotion, purge, requests
 from megu.errors import MeguError
 from megu.escaping import plain, visible
@@ -98,10 +98,11 @@ def run(
     from flows.unlearn import unlearn
     from megu.private import apart
     from megu.tracking import warm_up
+    from tasks.running import from_terminal
 
     warm_up()
     named, changes = apart(here, params.resolve() if params else here.params, settings or ())
-    with watcher:
+    with from_terminal(), watcher:
         summary = unlearn(params=str(named), settings=changes)
     if as_json:
         print(json.dumps(summary.to_json(), indent=2))
@@ -136,8 +137,9 @@ def label(
     if show:
         _starting(here, watcher, "Prefect")
         from flows.label import look
+        from tasks.running import from_terminal
 
-        with watcher:
+        with from_terminal(), watcher:
             shown = look(here, config, named, changes)
         return print_shown(shown, as_json=as_json)
     from tasks.inputs import labeler_ready
@@ -145,8 +147,9 @@ def label(
     labeler_ready(here, config)
     _starting(here, watcher, "Prefect")
     from flows.label import label as flow
+    from tasks.running import from_terminal
 
-    with watcher:
+    with from_terminal(), watcher:
         made = flow(params=named, settings=changes)
     return print_labeling(made, as_json=as_json)
 
@@ -198,7 +201,9 @@ def bench(
 
     if dry_run:
         return print_bench_plan(*flow.plan(here, loaded), as_json=as_json)
-    with watcher:
+    from tasks.running import from_terminal
+
+    with from_terminal(), watcher:
         outcome = flow.run(file, settings or [], str(out) if out else None, str(document) if document else None)
     print_bench(outcome, as_json=as_json)
     if outcome.failed:
@@ -621,9 +626,11 @@ documents.register(app, _project_if_any)
 
 
 def main() -> None:
-    """Entry point: one line and exit code 2 for what the user can mend, 130 for Ctrl-C."""
+    """Entry point: one line and exit code 2 for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
     logging.captureWarnings(True)
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
+    with interrupt.guarding():
+        code = guarded(lambda: app(standalone_mode=False))
+    sys.exit(code)
 
 
 def guarded(call: Callable[[], Any]) -> int:
@@ -643,7 +650,7 @@ def guarded(call: Callable[[], Any]) -> int:
             f"{message.rstrip('.')}{f': {context.command_path} --help shows what there is' if context else ''}", error.exit_code
         )
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped; what was finished is kept, the next `megu run` goes on from there", 130)
+        return _fail(interrupt.SAYS, 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -662,7 +669,8 @@ def _refused_write(error: Exception) -> MeguError | None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"megu: {plain(message)}", file=sys.stderr)
+    if not interrupt.received():  # what was stopped says that it was, and nothing that came of it
+        print(f"megu: {plain(message)}", file=sys.stderr)
     return code
 
 

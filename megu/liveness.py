@@ -20,12 +20,15 @@ _held: dict[Path, tuple[str, int]] = {}
 _guard = threading.Lock()
 
 
-def hold(home: Path) -> str:
-    """Return the name of this process in a project. Its lock is held from the first call until the process ends."""
+def hold(home: Path, note: str = "") -> str:
+    """Return the name of this process in a project. Its lock is held from the first call until the process ends.
+
+    note: kept in the file, for whoever cleans up (`note_of`).
+    """
     home = home.resolve()
     with _guard:
         if home not in _held:
-            _held[home] = _create(home / "live")
+            _held[home] = _create(home / "live", note)
         return _held[home][0]
 
 
@@ -51,6 +54,14 @@ def dead(home: Path) -> list[str]:
     return [name for name in names if lives(home, name) is False]
 
 
+def note_of(home: Path, name: str) -> str:
+    """What a process left in its file; empty when there is none."""
+    try:
+        return (home / "live" / name).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
 def forget(home: Path, name: str) -> None:
     """Remove the file of a dead process: what it had begun is closed."""
     (home / "live" / name).unlink(missing_ok=True)
@@ -65,14 +76,16 @@ def release() -> None:
             os.close(file)
 
 
-def _create(folder: Path) -> tuple[str, int]:
+def _create(folder: Path, note: str) -> tuple[str, int]:
     folder.mkdir(parents=True, exist_ok=True)
     while True:
         name = secrets.token_hex(8)
         file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         # Whoever cleans up may have seen the file before it was locked, and removed it.
         if _locked(file) and (folder / name).exists():
+            os.write(file, note.encode())
             return name, file
+        (folder / name).unlink(missing_ok=True)
         os.close(file)
 
 

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from megu import temporary
 from megu.errors import MeguError
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -75,20 +75,13 @@ def writing(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
-        os.close(handle)
+        with temporary.file(target.parent, ".writing-") as path:
+            yield path
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+            path.replace(target)
     except OSError as error:
         raise _explained(error, target) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise _explained(error, target) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _explained(error: OSError, target: Path) -> Exception:
@@ -126,8 +119,8 @@ class Store:
     def put_bytes(self, kind: str, content: bytes) -> Ref:
         ref = Ref(kind, hashlib.sha256(content).hexdigest(), len(content))
         if not self.holds(ref):
-            with writing(self.path(ref)) as temporary:
-                temporary.write_bytes(content)
+            with writing(self.path(ref)) as path:
+                path.write_bytes(content)
         return ref
 
     def put_json(self, value: object) -> Ref:
@@ -137,8 +130,8 @@ class Store:
         """Copy a file in."""
         ref = Ref(kind or source.suffix.lstrip("."), sha256_file(source), source.stat().st_size)
         if not self.holds(ref):
-            with writing(self.path(ref)) as temporary:
-                shutil.copyfile(source, temporary)
+            with writing(self.path(ref)) as path:
+                shutil.copyfile(source, path)
         return ref
 
     def put_arrays(self, arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, str] | None = None) -> Ref:

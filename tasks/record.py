@@ -16,7 +16,7 @@ from prefect import task
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.runtime import flow_run
 
-from megu import leftovers, report, services, tracking
+from megu import report, services, tracking
 from megu.champions import CHAMPION
 from megu.config import Config
 from megu.escaping import markdown, plain
@@ -55,9 +55,8 @@ def prefect_url(project: Project) -> str:
 
 
 def begin(project: Project, config: Config, tags: Mapping[str, str] | None = None) -> Run:
-    """Start the MLflow run: what it is, who asked, on what. What killed runs left is put in order first. tags: more of them."""
+    """Start the MLflow run: what it is, who asked, on what.  tags: more of them."""
     words = request_in_words(config)
-    leftovers.put_in_order(project)
     return Run.start(
         project.home,
         config.registry.name,

@@ -1,15 +1,19 @@
-"""What killed processes leave is found and removed; what may still be written to is not."""
+"""What killed processes leave is found and removed at once; what has an owner is not, however long it is silent."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from megu import leftovers
+from megu import leftovers, temporary
+from megu.data import pins
 from megu.data.arrays import atomic_folder
+from megu.data.pins import DirHash
 from megu.project import Project
 from megu.store import writing
 
@@ -23,36 +27,60 @@ def aged(path: Path, seconds: float) -> None:
 @pytest.fixture
 def killed(project: Project) -> list[Path]:
     """The temporary files of a process that was killed while it wrote: an exception would have removed them."""
-    with writing(project.store.root / "aa" / "file.png") as temporary:
-        temporary.write_bytes(b"x")
-        kept = [temporary.with_name(".writing-killed")]
-        os.link(temporary, kept[0])
+    with writing(project.store.root / "aa" / "file.png") as path:
+        path.write_bytes(b"x")
+        kept = [path.with_name(".writing-killed")]
+        shutil.copyfile(path, kept[0])
     for target in (project.data("some"), project.dossiers / "run"):
         with atomic_folder(target) as folder:
             (folder / "a.npy").write_bytes(b"x")
-            name = folder.parent.name
-        lost = target.parent / f"{name}killed" / "new"
-        lost.mkdir(parents=True)
-        (lost / "a.npy").write_bytes(b"x")
-        kept.append(lost.parent)
+            kept.append(target.parent / f".{target.name}-killed")
+            shutil.copytree(folder.parent, kept[-1])
     return kept
 
 
-def test_they_are_found_once_nobody_has_written_for_a_while(project: Project, killed: list[Path]) -> None:
-    assert leftovers.left(project) == []
-    for path in killed:
-        aged(path, 2 * leftovers.QUIET_S)
+def test_they_are_found_at_once(project: Project, killed: list[Path]) -> None:
     assert set(leftovers.sweep(project)) == set(killed)
     assert not any(path.exists() for path in killed)
     assert (project.store.root / "aa" / "file.png").exists()
     assert (project.data("some") / "a.npy").exists()
 
 
-def test_a_folder_in_which_one_file_is_new_is_still_written(project: Project, killed: list[Path]) -> None:
-    aged(killed[1], 2 * leftovers.QUIET_S)
-    (killed[1] / "new" / "b.npy").write_bytes(b"x")
-    assert killed[1] not in leftovers.left(project)
+def test_what_is_being_written_is_left_alone_however_long_it_takes(project: Project) -> None:
+    with ExitStack() as stack:
+        written = [stack.enter_context(writing(project.store.root / "aa" / "file.png"))]
+        written += [stack.enter_context(atomic_folder(target)).parent for target in (project.data("b"), project.dossiers / "r")]
+        for path in written:
+            aged(path, 86400)
+        assert leftovers.sweep(project) == []
+        assert all(path.exists() for path in written)
+        written[0].write_bytes(b"x")
 
 
-def test_no_server_of_a_living_flow_or_another_project_is_abandoned(project: Project) -> None:
-    assert leftovers.abandoned_servers(project) == []
+def test_a_folder_of_somebody_else_is_left_alone_and_an_empty_one_is_ours_after_a_while(project: Project) -> None:
+    theirs, empty = project.data(".their-folder"), project.data(".some-empty")
+    for folder in (theirs, empty):
+        folder.mkdir(parents=True)
+    (theirs / "file").write_bytes(b"x")
+    assert leftovers.left(project) == []
+    aged(theirs, 86400)
+    aged(empty, 2 * temporary.YOUNG_S)
+    assert leftovers.left(project) == [empty]
+
+
+def test_a_checkpoint_is_kept_for_a_month(project: Project) -> None:
+    project.checkpoints.mkdir(parents=True)
+    old, new = (project.checkpoints / f"original-{name}.safetensors" for name in ("old", "new"))
+    for path, days in ((old, leftovers.CHECKPOINT_DAYS + 1), (new, leftovers.CHECKPOINT_DAYS - 1)):
+        path.write_bytes(b"x")
+        aged(path, days * 86400)
+    assert leftovers.sweep(project) == [old]
+
+
+def test_a_pin_stays_readable_for_whoever_could_read_it(project: Project) -> None:
+    pins.write(project.root, "one", DirHash("0" * 32 + ".dir", 1, 1))
+    assert (project.root / "data.dvc").stat().st_mode & 0o777 == 0o644
+    (project.root / "data.dvc").chmod(0o664)
+    pins.write(project.root, "two", DirHash("0" * 32 + ".dir", 1, 1))
+    assert (project.root / "data.dvc").stat().st_mode & 0o777 == 0o664
+    assert sorted(path.name for path in project.root.iterdir()) == ["data.dvc", "params.yaml"]

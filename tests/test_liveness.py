@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from megu import liveness
@@ -56,4 +57,5 @@ def test_a_forked_child_that_outlives_its_parent_does_not_keep_it_alive(tmp_path
             time.sleep(0.01)
         assert liveness.dead(tmp_path) == [name]
     finally:
-        os.kill(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)

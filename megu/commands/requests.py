@@ -210,9 +210,11 @@ def _processing(
         creation.ensure_own_prefect(here.home / "prefect")
         from flows.process import process as flow
         from megu.tracking import warm_up
+        from tasks.running import from_terminal
 
         warm_up()
-        done = flow(settings=settings or [])
+        with from_terminal():
+            done = flow(settings=settings or [])
         if as_json:
             return print(json.dumps(done, indent=2))
         if done["busy"]:

@@ -13,8 +13,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megu import temporary
 from megu.data.naming import nfc
 from megu.data.repeats import repeats
 from megu.errors import MeguError
@@ -464,17 +463,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     MeguError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_errors_answered(path):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        try:
-            folder = temporary / "new"
-            folder.mkdir()
-            yield folder
-            if path.exists():
-                path.rename(temporary / "old")
-            folder.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with write_errors_answered(path), temporary.folder(path.parent, f".{path.name}-") as scratch:
+        folder = scratch / "new"
+        folder.mkdir()
+        yield folder
+        if path.exists():
+            path.rename(scratch / "old")
+        folder.rename(path)
 
 
 @contextmanager

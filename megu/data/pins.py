@@ -13,6 +13,7 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+from megu import temporary
 from megu.data import merging
 from megu.data.clutter import is_known_clutter
 from megu.errors import MeguError
@@ -124,13 +125,11 @@ def write(root: Path, name: str, pin: DirHash) -> None:
 
     path = f"data/{name}"
     outs = [out for out in _outs(root) if out["path"] != path] + [{**asdict(pin), "hash": "md5", "path": path}]
-    temporary = root / f".{FILE}.{os.getpid()}"
-    try:
-        text = yaml.safe_dump({"outs": sorted(outs, key=lambda out: str(out["path"]))}, sort_keys=False)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(root / FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = yaml.safe_dump({"outs": sorted(outs, key=lambda out: str(out["path"]))}, sort_keys=False)
+    with temporary.file(root, f".{FILE}.") as written:
+        written.write_text(text, encoding="utf-8")
+        written.chmod((root / FILE).stat().st_mode & 0o777 if (root / FILE).exists() else 0o644)  # it is for everybody
+        written.replace(root / FILE)
 
 
 def _outs(root: Path) -> list[dict[str, Any]]:

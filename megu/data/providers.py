@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from megu import temporary
 from megu.data import advice, arrays, cifar, dvc, images, pins
 from megu.data.arrays import Dataset, Facts
 from megu.data.clutter import hide_from_dvc
@@ -182,12 +183,9 @@ def _known(name: str, facts: Facts, packing: Packing) -> tuple[Facts, Packing]:
 def _staged(path: Path) -> Iterator[Path]:
     """Where to build ``path`` so that it appears only when the block, with its comparison, succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        yield temporary / path.name
-        (temporary / path.name).rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with temporary.folder(path.parent, f".{path.name}-") as scratch:
+        yield scratch / path.name
+        (scratch / path.name).rename(path)
 
 
 #: As `tempfile` names folders.
@@ -195,9 +193,10 @@ _LEFTOVER = re.compile(r"\.[A-Za-z0-9._-]+-[a-z0-9_]{8}")
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Drop what a killed fetch left; called under the lock, so nobody is writing there."""
+    """Drop what a killed fetch left, whatever its version of megu; called under the lock, so nobody fetches."""
     for path in (root / "data").glob(".*-*"):
-        if _LEFTOVER.fullmatch(path.name):
+        owned = (path / temporary.OWNER).exists()
+        if _LEFTOVER.fullmatch(path.name) and (not owned or temporary.abandoned(path)):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -480,8 +479,8 @@ def add(
     with arrays.write_errors_answered(path), dvc.file_lock(root / ".megu" / "data.lock"), contextlib.ExitStack() as stack:
         pin = pins.read(root).get(name)
         stack.callback(_remove_if_empty, path.parent)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=_folder(path.parent)) as scratch:
-            staged = Path(scratch) / name
+        with temporary.folder(_folder(path.parent), f".{name}-") as scratch:
+            staged = scratch / name
             found = images.pack(staged, source, facts, packing, described=name not in _BY_NAME, notes=notes)
             kind = cifar.KINDS.get(COARSE_OF.get(name, name))
             if kind and (found.fine or found.classes) != kind.classes:

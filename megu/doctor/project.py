@@ -60,7 +60,7 @@ def data(root: Path) -> Check:
 
 def runs(root: Path, home: Path) -> Check:
     """What was stopped half-way: a purge, runs whose process was killed, and what they left."""
-    from megu.leftovers import abandoned_servers, left
+    from megu.leftovers import left
     from megu.project import Project
     from megu.purge.journal import Journal
     from megu.tracking.orphans import orphaned
@@ -71,7 +71,6 @@ def runs(root: Path, home: Path) -> Check:
     counts = {
         "runs of killed processes": len(orphaned(home)),
         "temporary files": len(left(project)),
-        "servers without a flow": len(abandoned_servers(project)),
     }
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return (

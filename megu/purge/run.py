@@ -80,7 +80,7 @@ def apply(project: Project, names: Sequence[str], params: PurgeParams, key_file:
     # Prefect's, MLflow's and DVC's own locks do not keep a run from writing what is being looked for.
     with file_lock(project.home / "purge.lock"), file_lock(project.home / "data.lock"):
         journal.clear()
-        _refuse_live_runs(connected)
+        _refuse_live_runs(connected, project.home)
         resumed = journal.open
         if resumed:
             decided = journal.plan()
@@ -111,12 +111,12 @@ def _reach(project: Project) -> Connected:
         return None, error.what
 
 
-def _refuse_live_runs(connected: MlflowClient | None) -> None:
+def _refuse_live_runs(connected: MlflowClient | None, home: Path) -> None:
     if connected is None:
         return
     from megu.tracking import orphans
 
-    orphans.mark(connected)
+    orphans.mark(connected, home)
     if running := orphans.running(connected):
         raise MeguError(f"the run {running[0]} is under way, and may write what is looked for", "wait for it, or stop it")
 

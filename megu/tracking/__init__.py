@@ -161,10 +161,12 @@ class Run:
             experiment_id = found.experiment_id
         from megu.tracking import orphans
 
-        orphans.mark(connected)
-        own = {**tags, orphans.PROCESS_TAG: orphans.this_process()}
+        orphans.mark(connected, home)
+        own = {**tags, orphans.PROCESS_TAG: orphans.this_process(home)}
         run = connected.create_run(experiment_id, run_name=name, tags={key: str(value)[:_TAG] for key, value in own.items()})
-        return cls(connected, run.info.run_id, experiment_id)
+        begun = cls(connected, run.info.run_id, experiment_id)
+        unfinished.append(begun)
+        return begun
 
     @answered
     def log(
@@ -213,6 +215,8 @@ class Run:
     def finish(self, status: str = "FINISHED") -> None:
         """FINISHED, FAILED or KILLED."""
         self.client.set_terminated(self.id, status)
+        if self in unfinished:
+            unfinished.remove(self)
 
     def url(self, server: str | None) -> str | None:
         """The run's page on an MLflow server, None without one."""
@@ -220,15 +224,19 @@ class Run:
         return f"{shown(base).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.id}" if base else None
 
 
+#: The runs that this process has started and not finished.
+unfinished: list[Run] = []
+
+
 @contextmanager
 def closing(run: Run) -> Iterator[Run]:
-    """Mark the run FAILED when the block raises, KILLED when it is interrupted, FINISHED otherwise."""
+    """Mark the run FAILED when the block raises, KILLED when it is stopped from outside (interrupted, suspended), FINISHED otherwise."""
     try:
         yield run
     except BaseException as error:
         # What went wrong is the news, not that MLflow could not be told of it.
         with contextlib.suppress(MeguError):
-            run.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+            run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     run.finish()
 

@@ -1,7 +1,8 @@
 """Runs whose process ended without a word, by ``kill -9`` or a power cut: MLflow would call them RUNNING for ever.
 
-Every run says in a tag which process it belongs to. The next run, `megu doctor` and `megu purge` look for runs of dead processes of this
-machine, and mark them KILLED, with a tag that says so.
+Every run says in a tag which process it belongs to. The next run, `megu doctor` and `megu purge` look for runs of dead processes, and mark
+them KILLED, with a tag that says so. A process of this project is dead when nobody holds its lock (`megu.liveness`), which holds in every
+container; of another project, or an older version of megu, when this machine has no such process.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from megu import liveness
 from megu.tracking import answered
 
 if TYPE_CHECKING:
@@ -24,15 +26,17 @@ if TYPE_CHECKING:
 PROCESS_TAG, ORPHAN_TAG = "megu.process", "megu.orphan"
 
 
-def this_process() -> str:
-    """Names this process among all that this machine has had: machine, process id, and when it began (a number is given again)."""
-    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
+def this_process(home: Path) -> str:
+    """Name this process: machine, process id, when it began (a number is given again), and its name in the project."""
+    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f} {liveness.hold(home)}"
 
 
-def dead(process: str) -> bool:
-    """Whether a process of this machine, as `this_process` named it, has ended. Of another machine nobody here can tell."""
+def dead(process: str, home: Path) -> bool:
+    """Whether a process, as `this_process` named it, has ended. Of another project's on another machine nobody here can tell."""
     try:
-        machine, number, began = process.rsplit(" ", 2)
+        machine, number, began, *name = process.split(" ")
+        if name and (alive := liveness.lives(home, name[0])) is not None:
+            return not alive
         if machine != socket.gethostname():
             return False
         return bool(abs(psutil.Process(int(number)).create_time() - float(began)) > 1.0)
@@ -49,11 +53,11 @@ def running(connected: MlflowClient) -> list[str]:
 
 
 @answered
-def mark(connected: MlflowClient) -> list[str]:
+def mark(connected: MlflowClient, home: Path) -> list[str]:
     """Mark the runs of dead processes as KILLED; returns their ids."""
     marked = []
     for run_id, process in _running(connected):
-        if dead(process):
+        if dead(process, home):
             when = datetime.now(UTC).isoformat(timespec="seconds")
             connected.set_tag(run_id, ORPHAN_TAG, f"its process ended without a word ({process}); found {when}")
             connected.set_terminated(run_id, "KILLED")
@@ -73,7 +77,7 @@ def orphaned(home: Path) -> list[str]:
     )
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)) as opened:
-            return [run_id for run_id, process in opened.execute(query, (PROCESS_TAG,)) if dead(process)]
+            return [run_id for run_id, process in opened.execute(query, (PROCESS_TAG,)) if dead(process, home)]
     except sqlite3.Error:  # an empty or foreign file, which is another finding
         return []
 

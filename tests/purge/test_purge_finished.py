@@ -287,11 +287,14 @@ def test_the_command_says_what_it_would_do_and_needs_a_key(
 def test_a_run_whose_process_was_killed_is_marked_and_a_live_one_is_left(project: Project) -> None:
     connected = client(project.home)
     assert uri(project.home).endswith("/own/.megu/mlflow.db")
-    live = connected.create_run("1", tags={orphans.PROCESS_TAG: orphans.this_process()}).info.run_id
-    machine, _, began = orphans.this_process().rsplit(" ", 2)
+    live = connected.create_run("1", tags={orphans.PROCESS_TAG: orphans.this_process(project.home)}).info.run_id
+    machine, _, began, _ = orphans.this_process(project.home).split(" ")
     gone = connected.create_run("1", tags={orphans.PROCESS_TAG: f"{machine} 4194303 {began}"}).info.run_id
     away = connected.create_run("1", tags={orphans.PROCESS_TAG: f"elsewhere 1 {began}"}).info.run_id
-    assert orphans.mark(connected) == [gone]
+    (project.home / "live").mkdir(exist_ok=True)
+    (project.home / "live" / "0123").touch()  # nobody holds it: a container that is no more
+    contained = connected.create_run("1", tags={orphans.PROCESS_TAG: f"elsewhere 1 {began} 0123"}).info.run_id
+    assert sorted(orphans.mark(connected, project.home)) == sorted([gone, contained])
     assert connected.get_run(gone).info.status == "KILLED"
     assert "ended without a word" in connected.get_run(gone).data.tags[orphans.ORPHAN_TAG]
     assert {connected.get_run(entry).info.status for entry in (live, away)} == {"RUNNING"}

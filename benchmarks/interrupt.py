@@ -1,0 +1,233 @@
+"""Press Ctrl-C in a real terminal at chosen moments of a command, and see how long it takes, what it says and what it leaves.
+
+    python benchmarks/interrupt.py [--command run|bench|process|label] [--moments NAME,NAME,…] [--random N] [--up]
+        [--signal INT|TERM] [--seed S] [--keep FOLDER] [--data FOLDER]
+
+Makes a tiny project of the first Fashion-MNIST images. For every moment all results are removed, the command starts in a pseudo-terminal,
+and at the moment the terminal sends Ctrl-C to everything in its foreground (--signal TERM: SIGTERM to the group). A moment is a number of
+seconds or the name of a stage, which has then been under way for a tenth of a second. At the end one more run has to end well, and
+nothing may be "running" in Prefect or MLflow. Prints a line a moment and a JSON object; exit code 1 when something was not as it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pty
+import random
+import select
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+#: What is to be there when a stage is under way: the record of the one before it.
+BEFORE = {
+    "dataset": "live",
+    "split": "results/dataset-*",
+    "original": "results/split-*",
+    "labeling": "results/entanglement-*",
+    "perturbing": "results/transition-*",
+    "noise": "results/perturbing-*",
+    "unlearn": "results/noise-*",
+    "reference": "results/unlearn-*",
+    "evaluation": "results/reference-*",
+    "figures": "results/evaluation-*",
+    "recording": "results/figures-*",
+}
+MOMENTS = ["0.5", "4", "dataset", "original", "labeling", "noise", "unlearn", "reference", "evaluation", "recording"]
+BENCH = """\
+name: interrupted
+seeds: [0, 1]
+targets: [{classes: [Sneaker]}, {classes: [Bag]}]
+methods: [{method: megu}, {method: finetune}]
+"""
+#: Seconds in which a command has to be gone.
+LIMIT_S = 3.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--command", default="run", choices=["run", "bench", "process", "label"])
+    parser.add_argument("--moments", default=",".join(MOMENTS))
+    parser.add_argument("--random", type=int, default=0, help="so many random moments of a whole run instead")
+    parser.add_argument("--up", action="store_true", help="with the servers of megu up")
+    parser.add_argument("--signal", default="INT", choices=["INT", "TERM"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--data", type=Path, help="a folder with Fashion-MNIST as megu keeps it; else it is fetched")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = (asked.keep or Path(temporary) / "project").resolve()
+        from benchmarks.crash import make
+
+        make(root, asked.data)
+        if asked.up:
+            from ports import free_ports
+
+            ports = [f"--{name.replace('_', '-')}={port}" for name, port in free_ports().items()]
+            subprocess.run(megu("up", *ports), cwd=root, env=environment(root), check=True, stdout=subprocess.DEVNULL)
+        try:
+            return interrupt(root, asked)
+        finally:
+            subprocess.run(megu("down"), cwd=root, env=environment(root), check=False, stdout=subprocess.DEVNULL)
+
+
+def megu(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "megu", *arguments]
+
+
+def environment(root: Path) -> dict[str, str]:
+    from lineage_fixtures import SECRETS
+
+    from megu.lineage.keys import PASSPHRASE
+
+    ours = ("PREFECT_", "MLFLOW_", "MEGU_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {"OMP_NUM_THREADS": "1", **kept, PASSPHRASE: SECRETS[PASSPHRASE], "MEGU_PROJECT": str(root), "PYTHONPATH": str(ROOT)}
+
+
+def interrupt(root: Path, asked: argparse.Namespace) -> int:
+    from benchmarks.crash import forget
+    from megu.project import Project
+
+    project, chance = Project(root), random.Random(asked.seed)
+    command = {
+        "run": ["run"], "process": ["process"], "label": ["label"], "bench": ["bench", str(root / "bench.yaml")],
+    }[asked.command]  # fmt: skip
+    (root / "bench.yaml").write_text(BENCH)
+    whole = 0.0
+    if asked.random:
+        started = time.monotonic()
+        subprocess.run(megu(*command), cwd=root, env=environment(root), check=True, capture_output=True)
+        whole = time.monotonic() - started
+    moments = [f"{chance.uniform(0.2, whole):.1f}" for _ in range(asked.random)] or asked.moments.split(",")
+    wrong: list[str] = []
+    seconds: list[float] = []
+    number = signal.SIGINT if asked.signal == "INT" else signal.SIGTERM
+    for moment in moments:
+        forget(project)
+        before = set(state(project)["ended"])
+        found = in_terminal(root, command, number, moment, project.home)
+        now = state(project)
+        problems = judge(found, number, now)
+        if found["interrupted"]:
+            seconds.append(found["seconds"])
+        ended = sorted(f"{where} {how}" for where, what, how in set(now["ended"]) - before)
+        print(f"{moment:>10}: {found['seconds']:.1f} s, exit {found['exit']}, {', '.join(ended) or 'no run'}; "
+              f"{'; '.join(problems) or 'right'}", flush=True)  # fmt: skip
+        wrong += [f"{moment}: {problem}" for problem in problems]
+    last = subprocess.run(megu("run", "--quiet"), cwd=root, env=environment(root), check=False, capture_output=True, text=True)
+    if last.returncode:
+        wrong.append(f"the run after them failed: {last.stderr[-300:]}")
+    end = state(project)
+    wrong += [f"running at the end: {run}" for run in end["running"]]
+    print(json.dumps({
+        "command": asked.command, "signal": asked.signal, "servers": asked.up, "times": len(moments), "interrupted": len(seconds),
+        "slowest": max(seconds, default=0), "limit": LIMIT_S, "wrong": wrong,
+    }))  # fmt: skip
+    return 1 if wrong else 0
+
+
+def judge(found: dict[str, Any], number: signal.Signals, now: dict[str, Any]) -> list[str]:
+    """What is not as it should be."""
+    if not found["interrupted"]:
+        return [] if found["exit"] == 0 else [f"ended with {found['exit']} before the moment: {found['said'][-300:]}"]
+    said = [line for line in found["said"].splitlines() if "megu: " in line]
+    checks = {
+        f"took {found['seconds']:.1f} s": found["seconds"] <= LIMIT_S,
+        f"exit code {found['exit']}": found["exit"] == 128 + number,
+        f"said {said or found['said'][-300:]!r}": len(said) == 1 and "stopped" in said[0],
+        "a traceback": "Traceback" not in found["said"],
+        f"left processes: {found['left']}": not found["left"],
+        f"left running: {now['running']}": not now["running"],
+    }
+    return [problem for problem, fine in checks.items() if not fine]
+
+
+def in_terminal(root: Path, command: list[str], number: signal.Signals, moment: str, home: Path) -> dict[str, Any]:
+    """Run a command in a terminal and press Ctrl-C in it; how it ended, how many seconds after, and what it showed since."""
+    import psutil
+
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(root)
+        os.execve(sys.executable, megu(*command), environment(root))
+    reached = at(moment, home)
+    said, shown, pressed, before = b"", b"", 0.0, set[int]()
+    while True:
+        if select.select([terminal], [], [], 0.05)[0]:
+            try:
+                shown = os.read(terminal, 65536)
+            except OSError:
+                break
+            if not shown:
+                break
+            said += shown
+        if not pressed and reached():
+            before = {entry.pid for entry in psutil.Process(child).children(recursive=True)}
+            pressed, said = time.monotonic(), b""
+            os.write(terminal, b"\x03") if number == signal.SIGINT else os.killpg(child, number)
+        if pressed and time.monotonic() - pressed > 200:
+            os.killpg(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    ended = time.monotonic()
+    os.close(terminal)
+    time.sleep(0.1)
+    left = [pid for pid in before if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    return {
+        "interrupted": bool(pressed), "seconds": ended - pressed if pressed else 0.0, "exit": os.waitstatus_to_exitcode(status),
+        "said": said.decode(errors="replace"), "left": left,
+    }  # fmt: skip
+
+
+def at(moment: str, home: Path) -> Callable[[], bool]:
+    """Whether the moment has come."""
+    started = time.monotonic()
+    if moment not in BEFORE:
+        return lambda: time.monotonic() - started >= float(moment)
+    seen: list[float] = []
+
+    def reached() -> bool:
+        if not seen and any(home.glob(BEFORE[moment])):
+            seen.append(time.monotonic())
+        return bool(seen) and time.monotonic() - seen[0] >= 0.1
+
+    return reached
+
+
+def state(project: Any) -> dict[str, Any]:
+    """The runs that Prefect and MLflow call running, and how the others ended; read from their databases, so nothing is changed by asking."""
+    running, ended = [], []
+    queries = {
+        "Prefect": ("prefect/prefect.db", "SELECT id, state_type FROM flow_run UNION ALL SELECT id, state_type FROM task_run"),
+        "MLflow": ("mlflow.db", "SELECT run_uuid, status FROM runs"),
+    }
+    for where, (file, query) in queries.items():
+        path = project.home / file
+        if not path.is_file():
+            continue
+        try:
+            with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10) as opened:
+                rows = opened.execute(query).fetchall()
+        except sqlite3.OperationalError:  # no tables yet
+            continue
+        for run, how in rows:
+            if how in ("RUNNING", "PENDING", "CANCELLING", "SCHEDULED"):
+                running.append(f"{where} {run} {how}")
+            else:
+                ended.append((where, run, how))
+    return {"running": running, "ended": ended}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
