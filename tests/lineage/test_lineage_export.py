@@ -176,6 +176,19 @@ def test_the_card_is_read_by_the_hubs_own_library() -> None:
     assert all(limit in read.text for limit in found.dossier.claim.limits)
 
 
+def test_the_card_says_where_there_were_no_test_images_and_what_part_of_the_data_was_used() -> None:
+    judged = {**made.evaluation(), "Af_on": "train"}
+    found = made.found(evidence={"evaluation": judged}, parameters={"data": {"per_class": 50}})
+    measured = card.metadata(found)["model-index"][0]["results"][0]["metrics"]
+    assert [(entry["name"], entry["args"]) for entry in measured if entry["name"].startswith("Af")] == [
+        ("Af: forgotten, train (no test)", {"split": "train"})
+    ]
+    text = card.card(found)
+    assert "| Af: forgotten, train (no test) | 97.0% |" in text
+    assert "at most 50 training images were used (`data.per_class`)" in text
+    assert "Af: forgotten, test" not in text
+
+
 def test_without_a_registered_version_a_labeler_or_a_retrain_each_form_is_still_made() -> None:
     judged = made.evaluation(reference=False)
     bare = made.found(

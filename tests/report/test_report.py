@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from megu.gate import GateParams, forgotten_test, judge, retained
+from megu.methods import METHODS
 from megu.report import ReportData, headline, render, summary_markdown, summary_rows
 from megu.report.figures import FigureData, NoisePictures, Samples, draw
-from megu.report.words import guided_rows
+from megu.report.words import conclusions, guided_rows
 from megu.summary import StageSummary, Summary
 
 MARKS = {"Ar": 90.0, "Af": 97.0, "MIA": 40.0, "Ar_train": 91.0, "Af_train": 98.0, "test_accuracy": 90.5, "entropy_forget": 0.1}
@@ -205,3 +206,30 @@ def test_the_table_of_times_says_what_was_held_in_memory() -> None:
     times = page().partition("<h2>Times</h2>")[2]
     assert times.count("MB</td>") == 1, "of the stage that measured it"
     assert "2,346 MB" in times
+
+
+def test_an_accuracy_of_training_images_is_called_that_wherever_it_is_shown() -> None:
+    asked = summary(af_on="train")
+    assert summary_rows(asked)[0]["metric"] == guided_rows(asked)[0]["metric"] == "Af: forgotten, train (no test)"
+    assert "Af: forgotten, train (no test)" in page(summary=asked)
+    assert asked.to_json()["Af_on"] == "train"
+    values = {name: {"metrics": MARKS} for name in ("original", "unlearned", "reference")}
+    assert headline("Bag", {**values, "Af_on": "train"}, []).startswith("Bag (its training images): 97.0%")
+    for older in (values, {**values, "Af_on": "test"}):
+        assert headline("Bag", older, []).startswith("Bag: 97.0%")
+
+
+def test_what_to_try_is_said_where_something_is_known_still() -> None:
+    from tasks.record import way_out
+
+    for name in METHODS:
+        said = way_out(name)
+        other = re.search(r"--set unlearn\.method=(\w+)", said)
+        assert other is not None
+        assert other[1] in METHODS
+        assert other[1] not in (name, "retrain")
+        own = {entry.name for entry in fields(METHODS[name].params)}
+        assert {found for found in re.findall(r"unlearn\.(\w+)", said) if found != "method"} <= own
+    assert "raise unlearn.epochs" in page(summary=summary(advice=way_out("megu")))
+    assert conclusions(summary(advice=way_out("megu")))[-1] == way_out("megu")
+    assert "To forget more" not in page()
