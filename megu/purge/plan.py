@@ -285,7 +285,7 @@ def _derived(
         for entry in made
         if (entry.stage, entry.name) in policy.PER_SAMPLE
     }
-    models = seen.models | _trained(made, every, seen)
+    models = seen.models | (_trained(made, every, seen) - seen.innocent)
     for run in every:
         if run.dossier.data.dvc_hash in data and run.dossier.run.mlflow_run_id not in seen.runs:
             why = (

@@ -90,12 +90,14 @@ def _split(parts: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class Seen:
     """Which data sets and models had the forgotten samples, by the index. data: DVC hashes. models, known: SHA-256 of weights, those that saw
-    them and all. runs: MLflow run id -> whether its retain set has some of them."""
+    them and all. runs: MLflow run id -> whether its retain set has some of them. innocent: originals that were trained here, on a part of a
+    data set (``data.per_class``) that has none of them."""
 
     data: frozenset[str]
     models: frozenset[str]
     known: frozenset[str]
     runs: Mapping[str, bool]
+    innocent: frozenset[str] = frozenset()
 
 
 def seen(index: Index, forgotten: frozenset[bytes]) -> Seen:
@@ -122,7 +124,8 @@ def seen(index: Index, forgotten: frozenset[bytes]) -> Seen:
         made[row.unlearned] = (before if row.inherits else trained) & ~left_out
         models |= {row.original} if before.any() else set()
         models |= {row.unlearned} if made[row.unlearned].any() else set()
-    return Seen(frozenset(data), frozenset(models), frozenset(known), runs)
+    trained_here = {row.original for row in index.rows() if not row.given and index.path(row.trained).is_file()}
+    return Seen(frozenset(data), frozenset(models), frozenset(known), runs, frozenset(trained_here - models))
 
 
 def until(days: int | None, since: str, now: str) -> tuple[bool, str | None]:

@@ -70,7 +70,15 @@ def test_a_model_made_of_another_knows_what_that_knew(tmp_path: Path) -> None:
         5: [("never saw", "never saw"), ("never saw", "never saw")],
     }
     for at, models in ((0, {"o"}), (1, {"o", "a", "b"}), (2, {"o", "a"}), (5, set())):
-        assert seen(index, frozenset({commit(KEY, known[at])})).models == models
+        found = seen(index, frozenset({commit(KEY, known[at])}))
+        assert found.models == models
+        assert found.innocent == ({"o"} - models), "what an original from outside saw nobody can know here"
+
+
+def test_an_original_whose_training_set_is_gone_from_the_index_is_not_cleared(tmp_path: Path) -> None:
+    index = Index(tmp_path)
+    index.add([replace(ROW, run_id="1", trained="0" * 64, forgotten=index.put(b""))])
+    assert seen(index, frozenset({commit(KEY, ids(1)[0])})).innocent == frozenset()
 
 
 def test_a_retrain_knows_nothing_of_the_original_that_it_replaces(tmp_path: Path) -> None:
