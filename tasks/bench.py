@@ -21,7 +21,7 @@ from megu.bench.expansion import Cell
 from megu.bench.marks import Mark, numeric
 from megu.bench.outcome import Outcome
 from megu.bench.published import published
-from megu.escaping import markdown
+from megu.escaping import markdown, plain
 from megu.project import Project
 from megu.store import canonical_json, without_nan, writing
 from megu.tracking import Run
@@ -200,7 +200,7 @@ def publish(project: Project, bench: Bench, run: Run, outcome: Outcome, files: M
     )
     head, body = table.text(outcome.rows)
     create_table_artifact(
-        [dict(zip(head, cells, strict=True)) for cells in body], key="bench-table", description=markdown(bench.name)
+        [dict(zip(head, map(plain, cells), strict=True)) for cells in body], key="bench-table", description=markdown(bench.name)
     )
     for name, content in files.items():
         if name.endswith(".png"):

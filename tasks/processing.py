@@ -235,7 +235,11 @@ def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: 
         inbox.move(batch.ids, "accepted", {"failed": True, "why": why})
         signals.gate_failed(facts["version"], broken)
         return None
-    inbox.move(batch.ids, "verified", {"version": facts["version"], "decision": verdict.decision, "champion": at or ""})
+    inbox.move(
+        batch.ids,
+        "verified",
+        {"version": facts["version"], "decision": verdict.decision, "champion": at or "", "data": lane.data},
+    )
     return None
 
 
@@ -336,7 +340,7 @@ def hand_over(project: Project, lane: Lane, inbox: Inbox, params: str, settings:
     started = ask(number, found.seal, params, [*settings, *lane.settings], again=len(asked))
     signals.waiting(f"{name}/{number}")
     if started is not None:
-        inbox.ledger.append("approval.asked", f"{name}/{number}", {"seal": found.seal, "flow_run": started})
+        inbox.ledger.append("approval.asked", f"{name}/{number}", {"seal": found.seal, "flow_run": started, "data": lane.data})
     return {"version": f"{name}/{number}", "asked": started}
 
 

@@ -416,13 +416,16 @@ def _requests(project: Project, plan: Plan, found: Sought, hits: Mapping[Path, t
 
 
 def _named_files(path: Path, datasets: Sequence[Dataset]) -> set[bytes]:
-    """The ids of the images that a request or a configuration names by their files."""
+    """The ids of the images that a request or a configuration names by their files, in the data set that it names, or in any."""
     try:
         value = json.loads(path.read_bytes())
+        about = value.get("data") or ""
+        about = about.get("name") if isinstance(about, dict) else about
         files = [str(entry) for entry in value.get("files", value.get("forget", {}).get("files", ()))]
     except (OSError, ValueError, AttributeError, TypeError):
         return set()
-    return {identifier.encode() for dataset in datasets for identifier in ids_still_here(dataset, files)}
+    named = [dataset for dataset in datasets if about in ("", dataset.name)]
+    return {identifier.encode() for dataset in named for identifier in ids_still_here(dataset, files)}
 
 
 #: Between why something was left, and which purge found it.

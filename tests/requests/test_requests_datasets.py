@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from data_fixtures import toy
 
 from megu.champions import MOVED
 from megu.errors import MeguError
 from megu.lineage.keys import Keys
 from megu.project import Project
+from megu.purge.plan import _named_files
 from megu.requests.inbox import Done, Inbox
 from megu.requests.request import Request, identity
 from megu.requests.settling import settle, settle_all
@@ -173,3 +177,15 @@ def test_the_champion_of_another_registered_model_means_nothing_for_a_request(in
     went(inbox, one, "accepted", "processing", "unlearned", "verified", version="megu/1", champion="")
     inbox.ledger.append(MOVED, "other", {"why": "promotion", "version": "7", "data": "a", "run_id": "x"})
     assert settle(inbox, "other") == {} == settle_all(inbox)
+
+
+def test_a_purge_takes_a_file_that_a_request_names_for_one_of_its_data_set(project: Project, inbox: Inbox) -> None:
+    named = np.array([f"cat/{number}".encode() for number in range(30)])
+    datasets = [replace(toy(seed), name=name, train=replace(toy(seed).train, names=named)) for seed, name in enumerate("ab")]
+    ours = {datasets[0].train.ids[3]}
+    one = inbox.path(inbox.add(request(classes=(), files=("cat/3.png",))).id)
+    assert _named_files(one, datasets) == ours
+    value = json.loads(one.read_bytes())
+    for about, found in (({"name": "b"}, {datasets[1].train.ids[3]}), ("", ours | {datasets[1].train.ids[3]})):
+        one.write_text(json.dumps({**value, "data": about}))
+        assert _named_files(one, datasets) == found
