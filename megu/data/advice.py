@@ -18,15 +18,17 @@ def strays(path: Path) -> list[str]:
     return sorted(set(pins.files_of(path)) - FILES)
 
 
+def beside(name: str, files: list[str]) -> str:
+    """That a data set's folder has files that are no part of it."""
+    more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+    return f"data/{name} has files that are no part of the data set: {', '.join(map(shown, files[:_SHOWN]))}{more}"
+
+
 def difference(root: Path, name: str, pin: DirHash, actual: DirHash) -> tuple[str, str]:
     """In what ``data/<name>`` is not as pinned, and what to do about it."""
     folder = root / "data" / name
     if (more := strays(folder)) and pins.hash_dir(folder, root, only=FILES).md5 == pin.md5:
-        named = ", ".join(map(shown, more[:_SHOWN])) + (f" and {len(more) - _SHOWN} more" if len(more) > _SHOWN else "")
-        return (
-            f"data/{name} has files that are no part of the data set: {named}",
-            f"move them out of data/{name}; all else is as pinned",
-        )
+        return beside(name, more), f"move them out of data/{name}; all else is as pinned"
     what = f"data/{name} is damaged or another data set than data.dvc has under its name: expected {pin.md5}, got {actual.md5}"
     return what, mend(root, name, pin)
 

@@ -251,7 +251,9 @@ def _made_again(path: Path, record: Record) -> bool:
 
 def data(case: Case) -> Check:
     """The data set under ``data/``, every byte."""
+    from megu.data import advice
     from megu.data import pins as dvc_pins
+    from megu.data.arrays import FILES
 
     name, facts = "data", case.dossier.data
     folder = case.project.data(facts.name) if case.project else None
@@ -260,6 +262,8 @@ def data(case: Case) -> Check:
     found = dvc_pins.hash_dir(folder)
     if (found.md5, found.size, found.nfiles) == (facts.dvc_hash, facts.size, facts.nfiles):
         return Check(name, True, f"{facts.name} has the DVC hash {facts.dvc_hash}")
+    if (more := advice.strays(folder)) and dvc_pins.hash_dir(folder, only=FILES).md5 == facts.dvc_hash:
+        return Check(name, True, f"{facts.name} has the DVC hash {facts.dvc_hash}, though {advice.beside(facts.name, more)}")
     if (purged := _purged(case)) is not None and case.erasures is not None:
         rows = sum(len(entry.train.positions) + len(entry.test.positions) for entry in purged)
         erased = [case.erasures.by(purged[-1])] * rows

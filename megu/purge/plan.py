@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megu import __version__
-from megu.data import pins
+from megu.data import advice, pins
 from megu.data.arrays import SPLITS, Dataset
 from megu.data.splits import ids_still_here
 from megu.errors import MeguError
@@ -202,6 +202,8 @@ def _data(project: Project, plan: Plan, found: Sought) -> None:
     """The data sets, and what DVC's cache and remotes have of their present versions."""
     for dataset, masks in found.data:
         name = dataset.path.name
+        if more := advice.strays(dataset.path):  # the folder is replaced as a whole
+            raise MeguError(advice.beside(name, more), f"move them out of data/{name}")
         before = pins.hash_dir(dataset.path)
         ids = [bytes(value) for value in dataset.train.ids]
         plan.data.append(

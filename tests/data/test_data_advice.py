@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import pytest
 
 from megu.data import arrays, pins, providers
 from megu.errors import MeguError
+from megu.lineage import checks
+from megu.project import Project
+from megu.purge import plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -47,6 +51,23 @@ def test_another_file_is_named(own: Path) -> None:
     for name in ("README.txt", "a\nb"):
         (own / name).unlink()
     assert providers.fetch(root, "pets").pin == "match"
+
+
+def test_a_check_of_a_dossier_sees_the_set_and_names_the_other_file(own: Path) -> None:
+    found = pins.hash_dir(own)
+    facts = SimpleNamespace(name="pets", dvc_hash=found.md5, size=found.size, nfiles=found.nfiles)
+    case: Any = SimpleNamespace(project=Project(own.parents[1]), dossier=SimpleNamespace(data=facts))
+    (own / "README.txt").write_text("mine")
+    check = checks.data(case)
+    assert check.holds
+    assert "files that are no part of the data set: README.txt" in check.says
+
+
+def test_a_purge_which_replaces_the_folder_does_not_begin(own: Path) -> None:
+    (own / "README.txt").write_text("mine")
+    found: Any = SimpleNamespace(data=[(arrays.load(own), {})], key=b"")
+    with pytest.raises(MeguError, match=r"README\.txt: move them out of data/pets"):
+        plan._data(Project(own.parents[1]), SimpleNamespace(), found)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("spoilt", ["train_images.npy", "meta.json", "test_labels.npy"])
