@@ -36,7 +36,7 @@ def sweep(project: Project) -> list[Path]:
 
 
 def _temporary(project: Project) -> Iterator[Path]:
-    # `megu.store.writing`, `megu.data.arrays.atomic_folder`, `megu.data.providers`, `megu.data.pins.write`.
+    # `megu.store.writing`, `megu.data.writing.atomic_folder`, `megu.data.providers`, `megu.data.pins.write`.
     for folder in (project.home, project.dossiers.parent):
         yield from folder.rglob(".writing-*")
     for folder in (project.root / "data", project.dossiers, project.home):

@@ -136,7 +136,7 @@ def cost(project: Project, config: Config, hit: bool) -> Cost | None:
 
 def number_of_classes(project: Project, name: str) -> int | None:
     """Of a data set that is here, or of one whose makers are known."""
-    from megu.data.providers import CLASSES
+    from megu.data.downloads import CLASSES
 
     try:
         return len(json.loads((project.data(name) / "meta.json").read_text(encoding="utf-8"))["classes"])

@@ -12,8 +12,9 @@ from prefect import task
 
 from megu.config import Config
 from megu.data import dvc, pins
-from megu.data.arrays import Ids, atomic_folder
+from megu.data.arrays import Ids
 from megu.data.dvc import file_lock
+from megu.data.writing import atomic_folder
 from megu.lineage import dossier as folder_of
 from megu.lineage import indexing, versioned
 from megu.lineage import record as records_of

@@ -12,8 +12,8 @@ import pytest
 
 from megu import leftovers, temporary
 from megu.data import pins
-from megu.data.arrays import atomic_folder
 from megu.data.pins import DirHash
+from megu.data.writing import atomic_folder
 from megu.project import Project
 from megu.store import writing
 

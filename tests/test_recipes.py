@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from megu import config
-from megu.data import providers
+from megu.data import downloads
 from megu.data.cifar import KINDS, SUPERCLASSES
 from megu.training import multistep
 
@@ -24,7 +24,7 @@ def test_a_recipe_is_the_methods(path: Path) -> None:
     assert (train.epochs, train.milestones) == METHOD[loaded.data.name]
     assert (train.arch, train.optimiser, train.batch_size) == ("resnet18", "sgd", 128)
     assert [multistep(epoch, train.lr, train.milestones, train.drop) for epoch in (0, train.milestones[0])] == [0.1, 0.1 * 0.2]
-    assert loaded.data.name in providers.names()
+    assert loaded.data.name in downloads.names()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

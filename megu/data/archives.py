@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from megu.data.arrays import is_disk_full
 from megu.data.layout import LARGEST, File, can_be_sample
 from megu.data.naming import shown
+from megu.data.writing import is_disk_full
 from megu.errors import MeguError
 
 #: An archive that holds more than this, and more than so many times its own size, is taken for one made to fill the disk.

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from megu.data.arrays import SPLITS, Dataset, ImageWriter, Partition, chunks, load, write_array, write_json
+from megu.data.arrays import SPLITS, Dataset, Partition, load
 from megu.data.repeats import repeats
+from megu.data.writing import ImageWriter, chunks, write_array, write_json
 from megu.errors import MeguError
 
 

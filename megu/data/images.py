@@ -21,8 +21,6 @@ from megu.data.arrays import (
     Dataset,
     Facts,
     Images,
-    ImageWriter,
-    atomic_folder,
     complete,
     load,
     superclass_labels,
@@ -35,6 +33,7 @@ from megu.data.naming import nfc, shown
 from megu.data.notes import Notes
 from megu.data.packing import Packing, reduced
 from megu.data.superclasses import SUPERCLASSES, coarse_names, parse_superclasses
+from megu.data.writing import ImageWriter, atomic_folder
 from megu.errors import MeguError
 from megu.progress import track
 

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.data import merging
-from megu.data.arrays import Dataset, atomic_folder, limited, load, write_array, write_json
+from megu.data.arrays import Dataset, limited, load
 from megu.data.layout import IMAGES, SPLIT_FOLDERS
 from megu.data.naming import nfc
+from megu.data.writing import atomic_folder, write_array, write_json
 from megu.errors import MeguError
 from megu.params import STRICT, check
 from megu.scope import RequestScope

@@ -25,12 +25,12 @@ def params(root: Path) -> Check:
 def data(root: Path) -> Check:
     """The data set that params.yaml names; the first one known when that file is broken, which is another finding."""
     from megu import config
-    from megu.data import advice, pins, providers
+    from megu.data import advice, downloads, pins, providers
 
     try:
         name = config.load(root / "params.yaml").data.name
     except MeguError:
-        name = next(iter(providers.SOURCES))
+        name = next(iter(downloads.SOURCES))
     state = next((entry for entry in providers.status(root) if entry.name == name), None)
     fetch = f"megu data fetch {name}"
     path = quote(str(root / "data" / name))
@@ -41,7 +41,7 @@ def data(root: Path) -> Check:
             return Check("data set", True, f"{name} is as pinned ({state.actual if state else ''})")
         case "unpinned":
             return Check("data set", True, f"{name} is there, with no pin in data.dvc to compare with")
-        case "missing" if name in providers.SOURCES or (state and state.expected):
+        case "missing" if name in downloads.SOURCES or (state and state.expected):
             # Not a fault of the installation: the run fetches it itself.
             return Check("data set", None, f"{name} is not here yet; a run fetches it", fetch)
         case "missing":

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from megu.data.arrays import atomic_folder
+from megu.data.writing import atomic_folder
 from megu.project import Project
 from megu.purge.needles import Needles
 from megu.purge.places import JOURNAL, PLAN

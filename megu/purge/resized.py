@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megu.data.arrays import Images, chunks, image_ids
+from megu.data.arrays import Images, image_ids
 from megu.data.decoding import brought_to
+from megu.data.writing import chunks
 
 #: An image of fewer bytes, or of fewer different neighbours, may be another's by chance.
 _BYTES, _CHANGES = 64, 24

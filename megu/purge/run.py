@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megu.data.arrays import atomic_folder
 from megu.data.dvc import file_lock
+from megu.data.writing import atomic_folder
 from megu.errors import MeguError
 from megu.lineage.keys import Keys, public_of, read_public, signer
 from megu.project import Project

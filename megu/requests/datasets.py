@@ -20,9 +20,9 @@ def configured(project: Project) -> str:
 
 def must_exist(project: Project, name: str) -> None:
     """Raise `MeguError` for a data set that is neither here nor known to any provider."""
-    from megu.data import providers
+    from megu.data import downloads
 
-    if project.data(name).is_dir() or name in pins.read(project.root) or name in providers.names():
+    if project.data(name).is_dir() or name in pins.read(project.root) or name in downloads.names():
         return
     known = sorted({*_here(project), *pins.read(project.root)})
     raise MeguError(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megu.data import arrays
+from megu.data import arrays, writing
 from megu.data.arrays import Dataset, channel_statistics, coarse_view, image_ids, load, save
 from megu.errors import MeguError
 
@@ -138,15 +138,15 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("array", [np.arange(6, dtype=np.int64), np.empty(0, dtype=np.int64), np.zeros((2, 3, 1, 1), np.uint8)])
 def test_arrays_are_written_as_numpy_would(tmp_path: Path, array: np.ndarray) -> None:
-    arrays.write_array(tmp_path / "ours.npy", array)
+    writing.write_array(tmp_path / "ours.npy", array)
     np.save(tmp_path / "numpys.npy", array)
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpys.npy").read_bytes()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
 def test_a_really_full_device_has_its_error_number() -> None:
-    with pytest.raises(MeguError, match="disk is full"), arrays.write_errors_answered(Path("x")):
-        arrays.write_array(Path("/dev/full"), np.zeros(1 << 20, dtype=np.uint8))
+    with pytest.raises(MeguError, match="disk is full"), writing.write_errors_answered(Path("x")):
+        writing.write_array(Path("/dev/full"), np.zeros(1 << 20, dtype=np.uint8))
 
 
 @given(
@@ -163,20 +163,20 @@ def test_images_written_in_parts_are_the_bytes_of_the_whole(
     parts = [rng.integers(0, 256, (n, 3, 4, c), dtype=np.uint8) for n, c in zip(sizes, channels, strict=False) if n]
     if not parts:
         return
-    writer = arrays.ImageWriter(folder / "a.npy")
+    writer = writing.ImageWriter(folder / "a.npy")
     for part in parts:
         writer.append(part)
     writer.close()
     most = max(part.shape[3] for part in parts)
     whole = np.concatenate([np.repeat(p, most, axis=3) if p.shape[3] < most else p for p in parts])
-    arrays.write_array(folder / "b.npy", whole)
+    writing.write_array(folder / "b.npy", whole)
     assert (folder / "a.npy").read_bytes() == (folder / "b.npy").read_bytes()
 
 
 def test_statistics_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 256, (17, 5, 3, 3), dtype=np.uint8)
     expected = channel_statistics(images)
-    monkeypatch.setattr(arrays, "_CHUNK_PIXELS", 100)
+    monkeypatch.setattr(writing, "_CHUNK_PIXELS", 100)
     assert channel_statistics(images) == expected
 
 

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from megu import plugins
-from megu.data import arrays, cifar, dvc, pins, providers
+from megu.data import arrays, cifar, downloads, dvc, pins
 from megu.data.arrays import Dataset
 from megu.data.packing import Packing
 from megu.data.providers import Unavailable, add, fetch, status
@@ -60,9 +60,9 @@ def one_source(monkeypatch: pytest.MonkeyPatch, idx_files: Path) -> list[Path]:
 
     def source(scratch: Path) -> Callable[[Path], Dataset]:
         calls.append(scratch)
-        return providers._write_fashion_mnist(idx_files)
+        return downloads._write_fashion_mnist(idx_files)
 
-    monkeypatch.setitem(providers.SOURCES, "fashion-mnist", {"files": source})
+    monkeypatch.setitem(downloads.SOURCES, "fashion-mnist", {"files": source})
     return calls
 
 
@@ -122,7 +122,7 @@ def test_every_provider_that_fails_is_named(root: Path, monkeypatch: pytest.Monk
         raise Unavailable(reason)
 
     sources = {"one": functools.partial(refuse, "is down"), "two": functools.partial(refuse, "is gone")}
-    monkeypatch.setitem(providers.SOURCES, "fashion-mnist", sources)
+    monkeypatch.setitem(downloads.SOURCES, "fashion-mnist", sources)
     pins.write(root, "fashion-mnist", pins.DirHash("0.dir", 1, 1))
     with pytest.raises(MeguError) as raised:
         fetch(root, "fashion-mnist")
@@ -221,7 +221,7 @@ def test_torchvisions_download(
     sums = [(f"{name}-ubyte.gz", md5((idx_files / f"{name}-ubyte.gz").read_bytes()).hexdigest()) for name in IDX]
     monkeypatch.setattr(kind, "mirrors", [mirror])
     monkeypatch.setattr(kind, "resources", sums)
-    monkeypatch.setattr(providers, "_FASHION_MNIST_MIRROR", mirror)
+    monkeypatch.setattr(downloads, "_FASHION_MNIST_MIRROR", mirror)
     capfd.readouterr()
     fetched = fetch(root, "fashion-mnist")
     assert fetched.provider == "torchvision"
@@ -231,7 +231,7 @@ def test_torchvisions_download(
     # Files that are not the right ones: torchvision notices, and we pass its reason on.
     monkeypatch.setattr(kind, "resources", [(name, "0" * 32) for name, _ in sums])
     with pytest.raises(Unavailable, match="the download failed"):
-        providers._fashion_mnist_from_torchvision(root)
+        downloads._fashion_mnist_from_torchvision(root)
 
 
 def test_no_network_is_found_out_quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -243,10 +243,10 @@ def test_no_network_is_found_out_quickly(monkeypatch: pytest.MonkeyPatch, tmp_pa
         silent.listen()
         closed.bind(("127.0.0.1", 0))
         for host in ("nowhere.invalid", f"127.0.0.1:{closed.getsockname()[1]}", f"127.0.0.1:{silent.getsockname()[1]}"):
-            monkeypatch.setattr(providers, "_FASHION_MNIST_MIRROR", f"http://{host}/")
+            monkeypatch.setattr(downloads, "_FASHION_MNIST_MIRROR", f"http://{host}/")
             start = time.perf_counter()
             with pytest.raises(Unavailable, match="mirror"):
-                providers._fashion_mnist_from_torchvision(tmp_path)
+                downloads._fashion_mnist_from_torchvision(tmp_path)
             assert time.perf_counter() - start < 4
 
 
@@ -258,7 +258,7 @@ def test_the_os_package(root: Path, idx_files: Path, tmp_path: Path, monkeypatch
     (tree / "DEBIAN" / "control").write_text(
         "Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\nMaintainer: t <t@example.org>\nDescription: t\n"
     )
-    shutil.copytree(idx_files, tree / providers._PACKAGE_FILES)
+    shutil.copytree(idx_files, tree / downloads._PACKAGE_FILES)
     package = tmp_path / "dataset-fashion-mnist_1_all.deb"
     subprocess.run(["dpkg-deb", "--build", str(tree), str(package)], check=True, capture_output=True)
     tools = tmp_path / "tools"
@@ -270,16 +270,16 @@ def test_the_os_package(root: Path, idx_files: Path, tmp_path: Path, monkeypatch
     )
     (tools / "apt-get").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(providers, "_PACKAGE_FILES", Path("usr/share/datasets/fashion-mnist"))
-    if (Path("/") / providers._PACKAGE_FILES).is_dir():
+    monkeypatch.setattr(downloads, "_PACKAGE_FILES", Path("usr/share/datasets/fashion-mnist"))
+    if (Path("/") / downloads._PACKAGE_FILES).is_dir():
         pytest.skip("the package is installed, so nothing would be downloaded")
-    monkeypatch.setitem(providers.SOURCES, "fashion-mnist", {"os-package": providers._fashion_mnist_from_os_package})
+    monkeypatch.setitem(downloads.SOURCES, "fashion-mnist", {"os-package": downloads._fashion_mnist_from_os_package})
     assert fetch(root, "fashion-mnist").provider == "os-package"
     assert (tmp_path / "updated").exists()
 
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(Unavailable, match="no apt-get"):
-        providers._fashion_mnist_from_os_package(tmp_path)
+        downloads._fashion_mnist_from_os_package(tmp_path)
 
 
 def own_images(folder: Path, *, seed: int = 0) -> Path:
@@ -418,7 +418,7 @@ def test_torchvisions_download_of_cifar(
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"
-        monkeypatch.setattr(providers, "_CIFAR_MIRROR", address)
+        monkeypatch.setattr(downloads, "_CIFAR_MIRROR", address)
         monkeypatch.setattr(import_torchvision().datasets.CIFAR100, "url", f"{address}cifar-100-python.tar.gz")
         assert fetch(root, "cifar100").provider == "torchvision"
         server.shutdown()
@@ -447,12 +447,12 @@ def test_a_file_that_is_not_cifar_is_said(root: Path, cifar100: dict[str, Path])
 
 def test_an_installed_package_brings_a_data_set(root: Path, idx_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "theirs.py").write_text(
-        "from megu.data import providers\nfrom pathlib import Path\n"
-        f"def source(scratch): return providers._write_fashion_mnist(Path({str(idx_files)!r}))\n"
+        "from megu.data import downloads\nfrom pathlib import Path\n"
+        f"def source(scratch): return downloads._write_fashion_mnist(Path({str(idx_files)!r}))\n"
     )
     monkeypatch.syspath_prepend(str(root))
     entry = EntryPoints([EntryPoint("photos", "theirs:source", "megu.datasets")])
     monkeypatch.setattr(plugins, "entry_points", lambda group: entry.select(group=group))
-    assert "photos" in providers.names()
+    assert "photos" in downloads.names()
     assert fetch(root, "photos").pin == "unpinned"
     assert entries(root) == ["photos"]

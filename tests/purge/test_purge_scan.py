@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from purge_fixtures import encoded, garments, needles
 
-from megu.data.arrays import write_array
+from megu.data.writing import write_array
 from megu.labeling.ollama.questions import Shown
 from megu.purge.scan import Found, Scanner
 from megu.report import figures
