@@ -27,8 +27,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from megu.errors import MeguError
 
 PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"
-#: Of each question, in seconds.
-PATIENCE = 5.0
+#: Of each question, in seconds: of the doctor, and of a flow that is about to start, to which a busy server is good enough.
+PATIENCE, FLOW_PATIENCE = 8.0, 30.0
 _DRIVERS = {"postgresql": ("psycopg2", 5432), "mysql": ("MySQLdb", 3306), "mssql": ("pyodbc", 1433)}
 
 
@@ -49,9 +49,9 @@ def shown(address: str) -> str:
 def refuse_unreachable() -> None:
     """Raise `MeguError` for a server or database that the environment names and that cannot be used."""
     if named := os.environ.get(PREFECT):
-        prefect(named)
+        prefect(named, FLOW_PATIENCE)
     if named := os.environ.get(MLFLOW):
-        mlflow(named)
+        mlflow(named, FLOW_PATIENCE)
 
 
 # --- Prefect -----------------------------------------------------------------------------------------------------------------

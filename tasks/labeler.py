@@ -14,7 +14,7 @@ from megu.labeling.ollama import kept as answers
 from megu.labeling.ollama import strategies
 from megu.labeling.ollama.params import OllamaParams
 from megu.labeling.ollama.prompts import load
-from megu.labeling.ollama.server import Server
+from megu.labeling.ollama.server import Server, address
 from megu.progress import stages
 from megu.project import Project
 from tasks import inputs
@@ -117,7 +117,10 @@ class Cost:
 
 
 def cost(project: Project, config: Config, hit: bool) -> Cost | None:
-    """What the labeler of a configuration will be asked; None for one that asks nobody. hit: its judgement is kept."""
+    """What the labeler of a configuration will be asked; None for one that asks nobody. hit: its judgement is kept.
+
+    Raises `MeguError` where it would have to be asked at an address that is none; no server is asked here.
+    """
     if config.labeling.kind != "ollama":
         return None
     params: OllamaParams = config.labeling.params
@@ -126,6 +129,7 @@ def cost(project: Project, config: Config, hit: bool) -> Cost | None:
     seconds = ASSUMED_S if measured is None else measured
     calls: int | None = 0
     if not hit:
+        address(params.connection.host)
         classes = number_of_classes(project, config.data.name)
         calls = classes and strategies.calls(
             params.strategy, classes, params.exemplars, params.candidates, params.sample, params.depth

@@ -28,6 +28,8 @@ DOCUMENTED = re.findall(r"^\$ (.+)$", TEXT.partition("<!-- servers -->")[2].part
 #: 127.0.0.2 is this machine too, and not where a server listens that binds to 127.0.0.1.
 ELSEWHERE = "127.0.0.2"
 LOGIN = "megu:login"
+#: Seconds for an answer, on a machine that does other things.
+PATIENT_S = 60.0
 
 
 def settings(line: str) -> dict[str, str]:
@@ -80,7 +82,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def status(port: int, path: str, host: str = "", body: object = None) -> int:
     """The answer's status, asked at another address of this machine, under a name."""
     try:
-        connection = http.client.HTTPConnection(ELSEWHERE, port, timeout=20)
+        connection = http.client.HTTPConnection(ELSEWHERE, port, timeout=PATIENT_S)
         head = {"Content-Type": "application/json", **({"Host": f"{host}:{port}"} if host else {})}
         connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body), head)
         return connection.getresponse().status
@@ -92,6 +94,7 @@ def status(port: int, path: str, host: str = "", body: object = None) -> int:
 def test_the_documented_servers_answer_to_their_names_and_ask_for_a_login(
     servers: dict[str, int], project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("megu.overview._PATIENCE_S", PATIENT_S)
     search = ("/api/2.0/mlflow/experiments/search", {"max_results": 1})
     assert status(servers["mlflow"], search[0], "mlflow.example.org", search[1]) == 200
     assert status(servers["mlflow"], search[0], "evil.example.org", search[1]) == 403
@@ -99,16 +102,16 @@ def test_the_documented_servers_answer_to_their_names_and_ask_for_a_login(
 
     # What megu says of the same servers: the real ones know of hosts and logins what the pretended ones of other tests do.
     with pytest.raises(MeguError, match="Invalid Host header") as error:
-        addresses.mlflow(f"http://{ELSEWHERE}:{servers['mlflow']}")
+        addresses.mlflow(f"http://{ELSEWHERE}:{servers['mlflow']}", PATIENT_S)
     assert error.value.fix == f"start it with --allowed-hosts {ELSEWHERE}:{servers['mlflow']}"
     api = f"http://{ELSEWHERE}:{servers['prefect']}/api"
     monkeypatch.setenv("PREFECT_API_URL", api)
     monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
     with pytest.raises(MeguError, match=r"refuses the login \(401\)"):
-        addresses.prefect(api)
+        addresses.prefect(api, PATIENT_S)
     assert overview(project, "megu", RequestParams()).schedules is None
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", LOGIN)
-    assert addresses.prefect(api).version.startswith("3.")
+    assert addresses.prefect(api, PATIENT_S).version.startswith("3.")
     assert overview(project, "megu", RequestParams()).schedules == []
 
 

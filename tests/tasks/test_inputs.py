@@ -9,6 +9,7 @@ from megu import config as configuration
 from megu.data.arrays import save
 from megu.errors import MeguError
 from megu.project import Project
+from tasks import labeler
 from tasks.inputs import enough_to_judge
 
 
@@ -36,3 +37,16 @@ def test_a_labeler_that_has_too_few_images_is_refused(toy: Project) -> None:
 def test_but_not_where_no_labeler_is_needed_or_the_data_are_not_here_yet(toy: Project) -> None:
     enough_to_judge(toy, config(30, 30, unlearn={"method": "finetune"}))
     enough_to_judge(toy, config(30, 30, data={"name": "elsewhere"}))
+
+
+def test_an_address_that_is_none_is_refused_by_a_dry_run_where_it_would_be_asked(
+    toy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "*")
+    asking = config(1, 1, labeling={"kind": "ollama"})
+    with pytest.raises(MeguError, match=r"OLLAMA_HOST = '\*' is no address"):
+        labeler.cost(toy, asking, hit=False)
+    kept = labeler.cost(toy, asking, hit=True)
+    assert kept is not None
+    assert kept.calls == 0
+    assert labeler.cost(toy, config(1, 1), hit=False) is None
