@@ -20,3 +20,7 @@ class MeguError(Exception):
         self.what = what
         self.fix = fix
         super().__init__(f"{what}: {fix}" if fix else what)
+
+
+class Outage(MeguError):
+    """A server, a database or the disk is away, whatever was asked for: the same may be tried again later (`megu.outages`)."""

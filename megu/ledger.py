@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from megu.errors import MeguError
+from megu.errors import MeguError, Outage
 from megu.store import canonical_json
 
 #: Raised when what the file holds changes.
@@ -210,8 +210,8 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
             connection.close()
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
-            raise MeguError(f"the ledger {path} cannot be used ({error})", "see that the folder can be written to") from None
-        raise MeguError(f"another process has held the ledger for {PATIENCE:.0f} s", "try again") from None
+            raise Outage(f"the ledger {path} cannot be used ({error})", "see that the folder can be written to") from None
+        raise Outage(f"another process has held the ledger for {PATIENCE:.0f} s", "try again") from None
     except sqlite3.IntegrityError:
         raise
     except sqlite3.DatabaseError as error:

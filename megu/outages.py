@@ -10,6 +10,8 @@ import errno
 import re
 from collections.abc import Iterator
 
+from megu.errors import Outage
+
 _DISK_AND_NETWORK = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOLCK, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
@@ -51,7 +53,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_outage(error: BaseException) -> bool:
-    if isinstance(error, (ConnectionError, TimeoutError)):
+    if isinstance(error, (Outage, ConnectionError, TimeoutError)):
         return True
     if isinstance(error, OSError) and error.errno in _DISK_AND_NETWORK:
         return True

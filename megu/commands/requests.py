@@ -108,7 +108,7 @@ def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[
         else:
             for file in taken:
                 new = sum(added.new for added in file.added)
-                print(file.refused or f"{file.file}: {new} new, {len(file.added) - new} there already")
+                print(plain(file.refused or f"{file.file}: {new} new, {len(file.added) - new} there already"))
             if not taken:
                 print("nothing in requests/inbox", file=sys.stderr)
         if any(file.refused for file in taken):

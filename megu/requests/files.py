@@ -16,6 +16,7 @@ from typing import Any
 from megu.data import merging
 from megu.data.dvc import file_lock
 from megu.errors import MeguError
+from megu.escaping import plain
 from megu.requests import formats
 from megu.requests.inbox import Added, Done, Inbox
 from megu.requests.request import Request, RequestParams
@@ -138,5 +139,5 @@ def take(inbox: Inbox, params: RequestParams, today: date, data: str = "") -> li
 def _set_aside(path: Path, folder: Path, why: str) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with writing(folder / f"{path.name}.why") as temporary:
-        temporary.write_text(f"{why}\n", encoding="utf-8")
+        temporary.write_text(f"{plain(why)}\n", encoding="utf-8")
     path.replace(folder / path.name)

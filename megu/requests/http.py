@@ -8,11 +8,13 @@ a request names.
 from __future__ import annotations
 
 import hmac
+import logging
 import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from megu.errors import MeguError
+from megu.outages import is_outage
 from megu.requests.files import parse
 from megu.requests.formats import as_json
 from megu.requests.inbox import Done, Inbox
@@ -46,6 +48,11 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
             return None
         return JSONResponse({"error": "the token is missing or wrong"}, 401, {"WWW-Authenticate": "Bearer"})
 
+    def away(error: MeguError) -> JSONResponse:
+        """What is wrong here is for whoever runs the server, not for who asks."""
+        logging.getLogger("uvicorn.error").error(str(error))
+        return JSONResponse({"error": "the inbox cannot be used now: try again later"}, 503)
+
     async def add(asked: Asked) -> Response:
         if no := refused(asked) or _unfit(asked):
             return no
@@ -72,6 +79,8 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
             answer = {"error": str(error), "id": entry.id, "state": entry.state, "since": entry.events[-1].time}
             return JSONResponse(answer, 409)
         except MeguError as error:
+            if is_outage(error):
+                return away(error)
             return JSONResponse({"error": str(error)}, 422)
         return JSONResponse({"id": added.id, "new": added.new, "state": added.state}, 201 if added.new else 200)
 
@@ -81,7 +90,7 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
         try:
             entry = await run_in_threadpool(inbox.entry, asked.path_params["request"])
         except MeguError as error:
-            return JSONResponse({"error": error.what}, 404)
+            return away(error) if is_outage(error) else JSONResponse({"error": error.what}, 404)
         return JSONResponse({"id": entry.id, "state": entry.state, "due": entry.due, "why": entry.reason or None})
 
     return Starlette(

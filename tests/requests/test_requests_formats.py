@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,19 @@ def test_a_file_with_one_wrong_row_is_refused_whole(project: Project) -> None:
     assert "a.csv, line 3: requester must be one of" in taken.refused
     assert inbox.entries() == []
     assert (project.root / "requests" / "refused" / "a.csv").is_file()
+
+
+@pytest.mark.parametrize("name", [b"\xff.yaml", b"a\nb.yaml", b"\x1b[31m.yaml"])
+def test_a_file_of_any_name_can_be_refused(project: Project, name: bytes) -> None:
+    project.inbox.mkdir(parents=True)
+    path = project.inbox / os.fsdecode(name)
+    path.write_text("{}")
+    (taken,) = files.take(Inbox(project), RequestParams(), TODAY)
+    assert "holds no request" in taken.refused
+    assert not path.exists()
+    (why,) = (project.root / "requests" / "refused").glob("*.why")
+    assert why.read_text().count("\n") == 1
+    assert "\x1b" not in why.read_text()
 
 
 # --- a merge that is not finished ---------------------------------------------------------------------------------------------

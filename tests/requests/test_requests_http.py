@@ -221,6 +221,16 @@ def test_requests_one_after_the_other_and_at_once_come_in_once(place: tuple[int,
     assert inbox.ledger.check() == []
 
 
+def test_what_is_wrong_with_the_server_is_no_fault_of_the_request(
+    client: TestClient, inbox: Inbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox.ledger.path.mkdir(parents=True)  # no file can be there
+    answers = [client.post("/requests", json=BODY), client.get("/requests/r0")]
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert str(inbox.project.root) not in "".join(answer.text for answer in answers)
+    assert [record.message.count("cannot be used") for record in caplog.records if record.name == "uvicorn.error"] == [1, 1]
+
+
 def test_what_is_not_there_is_not_found(client: TestClient) -> None:
     assert client.get("/requests/r0").status_code == 404
 
