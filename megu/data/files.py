@@ -15,6 +15,9 @@ from megu.data.naming import shown
 from megu.data.superclasses import SUPERCLASSES
 from megu.errors import MeguError
 
+#: Folders one below the other.
+_DEEPEST = 64
+
 
 def files_in(sources: Iterable[Path], stack: ExitStack) -> Iterator[File]:
     """Every file and folder in folders and archives; archives stay open until the stack is closed.
@@ -67,6 +70,10 @@ def _below(folder: Path, inside: PurePosixPath, above: tuple[tuple[int, int], ..
             yield File(where, str(name), 0, path.read_bytes, problem)
             continue
         if stat.S_ISDIR(state.st_mode):
+            if len(name.parts) > _DEEPEST:
+                raise MeguError(
+                    f"{shown(where)} lies more than {_DEEPEST} folders deep", "lay images out as train/<class>/<image>"
+                )
             identity = (state.st_dev, state.st_ino)
             if identity in above:
                 raise MeguError(f"{shown(where)} is a link to a folder that it is in itself", "remove the link")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import awkward_archives  # noqa: F401 - they enter their forms
+import awkward_folders  # noqa: F401
+import awkward_images  # noqa: F401
 import numpy as np
 import pytest
 from awkward import FORMS, Made

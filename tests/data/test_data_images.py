@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 import shutil
 import struct
 import tarfile
@@ -189,6 +191,19 @@ def test_wrong_folders(tmp_path: Path, spoil: Callable[[Path], str]) -> None:
         read(root)
     assert expected in str(raised.value)
     assert raised.value.fix
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, scandir = class_folders(tmp_path / "set"), os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(MeguError, match=r"test/dog cannot be read \(Permission denied\)"):
+        read(root)
 
 
 def test_wrong_sources(tmp_path: Path) -> None:
