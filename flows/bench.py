@@ -30,6 +30,7 @@ from tasks.engine import Decision
 from tasks.runners import task_runner
 from tasks.running import ours
 from tasks.schedule import Scheduler, Wiring, outstanding
+from tasks.slots import gpu
 
 
 def run(file: str | Path, settings: list[str] | None = None, out: str | None = None, document: str | None = None) -> Outcome:
@@ -58,7 +59,9 @@ def bench(
     preflight(project, cells)
     steps.say_without_commit(project)
     experiment = next(iter(cells.values())).config.registry.name
-    with closing(record.begin(project, loaded, experiment, len(cells))) as parent:
+    # Whoever computes elsewhere (a Dask cluster that runs already) takes none of this machine's GPUs.
+    device = "cpu" if loaded.runner.address else next(iter(cells.values())).config.device
+    with gpu(device), closing(record.begin(project, loaded, experiment, len(cells))) as parent:
         runner = loaded.runner
         scheduler = Scheduler(project, runner.slots, runner.threads, runner.kind != "serial", {"mlflow_run_id": parent.id})
         marks, seen = {}, frozenset[str]()

@@ -19,6 +19,7 @@ from megu.project import Project, find
 from tasks import inputs, show
 from tasks.engine import Decision, Executor, Planner
 from tasks.running import as_program, ours
+from tasks.slots import gpu
 
 
 @flow(name="label", description="Judge how similar the concepts of a data set look, once for every later request.")
@@ -34,7 +35,8 @@ def label(params: str = "params.yaml", settings: list[str] | None = None, protot
     config = by_prototype(config) if prototype else config
     inputs.labeler_ready(project, config)
     run = Executor(project)
-    steps.judge(run, project, config, steps.dataset(run, project, config))
+    with gpu(config.device):
+        steps.judge(run, project, config, steps.dataset(run, project, config))
     made = run["labeling"]
     return {
         "data": config.data.name,

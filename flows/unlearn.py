@@ -36,6 +36,7 @@ from tasks.reference import REFERENCE
 from tasks.relearn import RELEARN
 from tasks.running import as_program, ours
 from tasks.shadow import SHADOW
+from tasks.slots import gpu
 from tasks.split import SPLIT
 from tasks.transition import TRANSITION
 from tasks.unlearn import UNLEARN
@@ -195,7 +196,8 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
     """
     project = find()
     config = configuration.load(project.root / params, settings or ())
-    return carry_out(project, config)
+    with gpu(config.device):
+        return carry_out(project, config)
 
 
 def carry_out(project: Project, config: Config, tags: Mapping[str, str] | None = None) -> Summary:

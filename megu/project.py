@@ -115,6 +115,8 @@ def prepare_environment(project: Project, environ: MutableMapping[str, str] | No
         # The temporary server takes 10-20 s to start, more on a busy machine; Prefect's own limit is 20.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # In memory the lease of a slot dies with a killed temporary server, and the slot stays taken in the database.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": services.LEASES,
         "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -220,6 +220,9 @@ def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: 
         if away:
             raise Away(why) from error
         return why
+    except BaseException:  # stopped by a person or the system, or suspended: no request is to blame
+        inbox.move(batch.ids, "accepted", {"why": "the run was stopped"})
+        raise
     facts = {
         "batch": batch.id,
         "data": lane.data,

@@ -62,7 +62,7 @@ def test_the_thread_ends_a_command_whose_main_thread_runs_no_python() -> None:
 
 def test_what_is_open_is_closed_but_not_waited_for_after_the_deadline() -> None:
     closing = "interrupt.on_stop(lambda: print('closed', flush=True)); interrupt.on_stop(lambda: 1 / 0); time.sleep(60)"
-    process = started(closing)
+    process = started(closing, "interrupt.END_S = 20")
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == "closed\n"
     process = started(closing.replace("1 / 0", "time.sleep(60)"))
