@@ -1,12 +1,14 @@
-"""Press Ctrl-C in a real terminal at chosen moments of a command, and see how long it takes, what it says and what it leaves.
+"""Press Ctrl-C in a real terminal at chosen moments of a command, or kill it, and see how long it takes, what it says and what it leaves.
 
     python benchmarks/interrupt.py [--command run|bench|process|label] [--moments NAME,NAME,…] [--random N] [--up]
-        [--signal INT|TERM] [--seed S] [--keep FOLDER] [--data FOLDER]
+        [--signal INT|TERM|KILL] [--seed S] [--keep FOLDER] [--data FOLDER]
 
 Makes a tiny project of the first Fashion-MNIST images. For every moment all results are removed, the command starts in a pseudo-terminal,
 and at the moment the terminal sends Ctrl-C to everything in its foreground (--signal TERM: SIGTERM to the group). A moment is a number of
-seconds or the name of a stage, which has then been under way for a tenth of a second. At the end one more run has to end well, and
-nothing may be "running" in Prefect or MLflow. Prints a line a moment and a JSON object; exit code 1 when something was not as it should be.
+seconds or the name of a stage, which has then been under way for a tenth of a second. --signal KILL: SIGKILL to the command alone, which then
+can close nothing. `process` has one request to work on. At the end one more run of the same command has to end well; then nothing may be
+"running" in Prefect or MLflow, the request has to be verified, once, no slot may be taken, and no temporary file, checkpoint or file of a
+dead process may be left. Prints a line a moment and a JSON object; exit code 1 when something was not as it should be.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ def main() -> int:
     parser.add_argument("--moments", default=",".join(MOMENTS))
     parser.add_argument("--random", type=int, default=0, help="so many random moments of a whole run instead")
     parser.add_argument("--up", action="store_true", help="with the servers of megu up")
-    parser.add_argument("--signal", default="INT", choices=["INT", "TERM"])
+    parser.add_argument("--signal", default="INT", choices=["INT", "TERM", "KILL"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--data", type=Path, help="a folder with Fashion-MNIST as megu keeps it; else it is fetched")
@@ -108,12 +110,18 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
     whole = 0.0
     if asked.random:
         started = time.monotonic()
-        subprocess.run(megu(*command), cwd=root, env=environment(root), check=True, capture_output=True)
+        subprocess.run(megu("run", "--quiet"), cwd=root, env=environment(root), check=True, capture_output=True)
         whole = time.monotonic() - started
     moments = [f"{chance.uniform(0.2, whole):.1f}" for _ in range(asked.random)] or asked.moments.split(",")
     wrong: list[str] = []
     seconds: list[float] = []
-    number = signal.SIGINT if asked.signal == "INT" else signal.SIGTERM
+    number = signal.Signals[f"SIG{asked.signal}"]
+    lenient = [f"--set=gate.{name}=100" for name in ("forget_margin", "retain_drop", "class_drop", "mia_band")]
+    if asked.command == "process":
+        command += lenient
+        subprocess.run(
+            megu("request", "add", "--class", "Bag"), cwd=root, env=environment(root), check=True, capture_output=True
+        )
     for moment in moments:
         forget(project)
         before = set(state(project)["ended"])
@@ -126,11 +134,10 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
         print(f"{moment:>10}: {found['seconds']:.1f} s, exit {found['exit']}, {', '.join(ended) or 'no run'}; "
               f"{'; '.join(problems) or 'right'}", flush=True)  # fmt: skip
         wrong += [f"{moment}: {problem}" for problem in problems]
-    last = subprocess.run(megu("run", "--quiet"), cwd=root, env=environment(root), check=False, capture_output=True, text=True)
+    last = subprocess.run(megu(*command), cwd=root, env=environment(root), check=False, capture_output=True, text=True)
     if last.returncode:
         wrong.append(f"the run after them failed: {last.stderr[-300:]}")
-    end = state(project)
-    wrong += [f"running at the end: {run}" for run in end["running"]]
+    wrong += left_behind(project)
     print(json.dumps({
         "command": asked.command, "signal": asked.signal, "servers": asked.up, "times": len(moments), "interrupted": len(seconds),
         "slowest": max(seconds, default=0), "limit": LIMIT_S, "wrong": wrong,
@@ -140,8 +147,12 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
 
 def judge(found: dict[str, Any], number: signal.Signals, now: dict[str, Any]) -> list[str]:
     """What is not as it should be."""
-    if not found["interrupted"]:
-        return [] if found["exit"] == 0 else [f"ended with {found['exit']} before the moment: {found['said'][-300:]}"]
+    if not found["interrupted"] or number == signal.SIGKILL:
+        return (
+            []
+            if number == signal.SIGKILL or found["exit"] == 0
+            else [f"ended with {found['exit']} before the moment: {found['said'][-300:]}"]
+        )
     said = [line for line in found["said"].splitlines() if "megu: " in line]
     checks = {
         f"took {found['seconds']:.1f} s": found["seconds"] <= LIMIT_S,
@@ -176,7 +187,10 @@ def in_terminal(root: Path, command: list[str], number: signal.Signals, moment: 
         if not pressed and reached():
             before = {entry.pid for entry in psutil.Process(child).children(recursive=True)}
             pressed, said = time.monotonic(), b""
-            os.write(terminal, b"\x03") if number == signal.SIGINT else os.killpg(child, number)
+            if number == signal.SIGINT:
+                os.write(terminal, b"\x03")
+            else:
+                (os.kill if number == signal.SIGKILL else os.killpg)(child, number)
         if pressed and time.monotonic() - pressed > 200:
             os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
@@ -203,6 +217,25 @@ def at(moment: str, home: Path) -> Callable[[], bool]:
         return bool(seen) and time.monotonic() - seen[0] >= 0.1
 
     return reached
+
+
+def left_behind(project: Any) -> list[str]:
+    """What should not be there after the last run."""
+    from megu import liveness
+    from megu.leftovers import left
+    from megu.requests.inbox import Inbox
+
+    found = [f"running at the end: {run}" for run in state(project)["running"]]
+    found += [f"left: {path}" for path in left(project)]
+    found += [f"a checkpoint that no run went on from: {path}" for path in project.checkpoints.glob("*")]
+    found += [f"the file of a dead process: {name}" for name in liveness.dead(project.home)]
+    for entry in Inbox(project).entries():
+        verified = sum(event.kind == "request.verified" for event in entry.events)
+        if (entry.state, verified) != ("verified", 1):
+            found.append(f"request {entry.id} is {entry.state}, verified {verified} times")
+    with sqlite3.connect(f"{(project.home / 'prefect' / 'prefect.db').as_uri()}?mode=ro", uri=True, timeout=10) as opened:
+        rows = opened.execute("SELECT name, active_slots FROM concurrency_limit_v2 WHERE active_slots > 0").fetchall()
+    return found + [f"taken slots of {name}: {count}" for name, count in rows]
 
 
 def state(project: Any) -> dict[str, Any]:
