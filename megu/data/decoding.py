@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,7 @@ def _formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it prints what we name ourselves
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 

@@ -45,6 +45,20 @@ def tracked(root: Path) -> list[str]:
     return sorted(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.split())
 
 
+def test_clutter_in_its_folders_changes_nothing(project: Path) -> None:
+    (project / ".dvcignore").write_text(".git/\n.megu/\n")  # a project of before
+    for name in (".DS_Store", "Thumbs.db", "@eaDir/x"):
+        path = project / "data" / "toy" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("left by a system")
+    assert dvc.repro(project, "split").current
+    lock = (project / "dvc.lock").read_text()
+    assert pins.read(project)["toy"].md5 in lock
+    shutil.rmtree(project / "data" / "toy" / "@eaDir")
+    (project / "splits" / ".DS_Store").write_text("x")
+    assert dvc.locked_outs(project, "split").current
+
+
 def test_the_lock_of_a_killed_dvc_is_waited_for_until_the_process_is_gone(project: Path) -> None:
     """As after a kill of a run: its DVC is a zombie for a moment, by which DVC itself takes the lock for held."""
     dvc.repro(project, "split")
