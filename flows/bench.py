@@ -55,6 +55,7 @@ def bench(
     """See `run`, which also chooses the task runner. A cell that fails is recorded and stops no other."""
     started = time.perf_counter()
     project, loaded = find(), files.load(Path(file), settings or ())
+    steps.refuse_unusable_tracking(project)
     cells = {cell.label: cell for cell in expand(loaded)}
     preflight(project, cells)
     steps.say_without_commit(project)

@@ -11,6 +11,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows import steps
 from flows.unlearn import carry_out
 from megu import config as configuration
 from megu import promotion
@@ -28,6 +29,7 @@ from tasks.running import as_program, ours
 def process(params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:
     """Process what waits. params, settings: as for the unlearning flow; what is to be forgotten comes from the requests."""
     project = find()
+    steps.refuse_unusable_tracking(project)
     config = configuration.load(project.root / params, settings or ())
     config.registry.required()
     inbox = Inbox(project)

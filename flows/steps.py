@@ -6,11 +6,13 @@ from typing import Any
 
 from prefect import get_run_logger
 
-from megu import git
+from megu import addresses, git
 from megu.config import Config
 from megu.progress import stages
 from megu.project import Project
 from megu.stages import Device
+from megu.tracking import creation
+from megu.writable import refuse_unwritable
 from tasks import inputs, labeler
 from tasks.dataset import DATASET
 from tasks.engine import Run
@@ -18,6 +20,13 @@ from tasks.labeling import LABELING
 from tasks.ollama import OLLAMA
 from tasks.original import GIVEN, TRAINED
 from tasks.predictions import PREDICTIONS
+
+
+def refuse_unusable_tracking(project: Project) -> None:
+    """Raise `MeguError`, before anything is computed, where runs could not be recorded: MLflow's server or database, or the disk."""
+    refuse_unwritable(project.root, project.home)
+    addresses.refuse_mlflow()
+    creation.refuse_unusable_mlflow(project.home)
 
 
 def say_without_commit(project: Project) -> None:

@@ -195,6 +195,7 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
     params: the configuration file, relative to the project. settings: changes to it, each "section.key=value".
     """
     project = find()
+    steps.refuse_unusable_tracking(project)
     config = configuration.load(project.root / params, settings or ())
     with gpu(config.device):
         return carry_out(project, config)

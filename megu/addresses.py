@@ -29,6 +29,8 @@ from megu.errors import MeguError
 PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"
 #: Of each question, in seconds: of the doctor, and of a flow that is about to start, to which a busy server is good enough.
 PATIENCE, FLOW_PATIENCE = 8.0, 30.0
+#: A login in one of Prefect's own files, in any of their forms.
+_LOGIN = re.compile(r"^\s*(export\s+)?(prefect_\w*)?(api_key|auth_string|custom_headers)\s*=", re.IGNORECASE | re.MULTILINE)
 _DRIVERS = {"postgresql": ("psycopg2", 5432), "mysql": ("MySQLdb", 3306), "mssql": ("pyodbc", 1433)}
 
 
@@ -46,10 +48,14 @@ def shown(address: str) -> str:
     return re.sub(r"://[^/?#]*@", "://", address)
 
 
-def refuse_unreachable() -> None:
-    """Raise `MeguError` for a server or database that the environment names and that cannot be used."""
+def refuse_prefect() -> None:
+    """Raise `MeguError` for a Prefect server that the environment names and that cannot be used."""
     if named := os.environ.get(PREFECT):
         prefect(named, FLOW_PATIENCE)
+
+
+def refuse_mlflow() -> None:
+    """Raise `MeguError` for an MLflow server or database that the environment names and that cannot be used."""
     if named := os.environ.get(MLFLOW):
         mlflow(named, FLOW_PATIENCE)
 
@@ -60,6 +66,8 @@ def refuse_unreachable() -> None:
 def prefect(api: str, timeout: float = PATIENCE) -> Found:
     """The Prefect server whose API is at ``api``. Raises `MeguError` when it does not answer, refuses the login, or does not fit."""
     server = _Prefect(api)
+    if _has_login_elsewhere():
+        return Found(shown(api), "", "not looked at: the login is in Prefect's own settings")
     if urlsplit(api).netloc.endswith("prefect.cloud"):
         server.ask("work_pools/filter", {"limit": 1}, timeout)
         return Found(shown(api), "Cloud")
@@ -67,6 +75,17 @@ def prefect(api: str, timeout: float = PATIENCE) -> Found:
     if not isinstance(version, str) or not re.match(r"\d+\.", version):
         raise server.stranger()
     return Found(shown(api), version, server.fits("prefect", version))
+
+
+def _has_login_elsewhere() -> bool:
+    """Whether a login stands where only Prefect looks: a profile, ``prefect.toml``, ``pyproject.toml`` or ``.env``."""
+    home = os.environ.get("PREFECT_HOME")
+    files = [Path("prefect.toml"), Path("pyproject.toml"), Path(".env"), *([Path(home, "profiles.toml")] if home else [])]
+    for file in files:
+        with suppress(OSError, UnicodeDecodeError):
+            if _LOGIN.search(file.read_text(encoding="utf-8")):
+                return True
+    return False
 
 
 def ask_prefect(api: str, path: str, body: Mapping[str, Any], timeout: float = PATIENCE) -> Any:

@@ -129,7 +129,7 @@ def label(
     config = _config(here, params, settings)
     if dry_run:
         return _print_label_plan(here, config, as_json)
-    _ready(here)
+    _ready(here, tracked=False)
     from megu.terminal import Watcher, print_labeling, print_shown
 
     watcher = Watcher(_console(), show=not (quiet or as_json))
@@ -549,12 +549,13 @@ def _writable() -> project.Project:
     return here
 
 
-def _ready(here: project.Project) -> None:
-    """Refuse a flow whose results could not be written, or whose servers and databases cannot be used."""
+def _ready(here: project.Project, *, tracked: bool = True) -> None:
+    """Refuse a flow whose results could not be written, or whose servers and databases cannot be used. tracked: whether it needs MLflow."""
     refuse_unwritable(here.root, here.home)
-    addresses.refuse_unreachable()
-    if not os.environ.get(addresses.MLFLOW):
-        creation.usable(creation.MLFLOW, creation.mlflow_path(here.home))
+    addresses.refuse_prefect()
+    if tracked:
+        addresses.refuse_mlflow()
+        creation.refuse_unusable_mlflow(here.home)
 
 
 def _starting(here: project.Project, watcher: Any, what: str = "Prefect and MLflow") -> None:

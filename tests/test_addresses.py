@@ -35,6 +35,7 @@ NAMES = (
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
     for name in (addresses.PREFECT, addresses.MLFLOW, "http_proxy", *NAMES):
         monkeypatch.delenv(name, raising=False)
 
@@ -150,8 +151,9 @@ def test_what_is_wrong_is_said_in_one_line_with_the_fix(
     with serving(server if isinstance(server, dict) else {}) as root:
         address = server if isinstance(server, str) else f"{root}/api" if which == "prefect" else root
         monkeypatch.setenv(getattr(addresses, which.upper()), address)
+        refuse = {"prefect": addresses.refuse_prefect, "mlflow": addresses.refuse_mlflow}[which]
         with pytest.raises(MeguError, match=said) as error:
-            addresses.refuse_unreachable()
+            refuse()
     assert fix in error.value.fix
     assert "\n" not in str(error.value)
     assert "s3cret" not in str(error.value)
@@ -190,4 +192,25 @@ def test_a_database_is_looked_at_as_the_project_s_own(tmp_path: Path) -> None:
 
 
 def test_nothing_named_is_nothing_refused() -> None:
-    addresses.refuse_unreachable()
+    addresses.refuse_prefect()
+    addresses.refuse_mlflow()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("prefect.toml", '[api]\nauth_string = "a:b"\n'),
+        (".env", "PREFECT_API_KEY=pnu_1\n"),
+        ("pyproject.toml", '[tool.prefect]\nclient.custom_headers = 1\n[tool.prefect.client]\ncustom_headers = "{}"\n'),
+    ],
+)
+def test_a_login_where_only_prefect_looks_is_not_said_to_be_refused(
+    file: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving(SOUND, ("Authorization", "never")) as root:
+        (tmp_path / file).write_text("[other]\nkey = 1\n")
+        with pytest.raises(MeguError, match="refuses the login"):
+            addresses.prefect(f"{root}/api")
+        (tmp_path / file).write_text(text)
+        assert addresses.prefect(f"{root}/api").note.startswith("not looked at")

@@ -110,6 +110,12 @@ def mlflow_path(home: Path) -> Path:
     return home / "mlflow.db"
 
 
+def refuse_unusable_mlflow(home: Path) -> None:
+    """Raise `MeguError` where the project's own database is to be used and cannot be; makes none."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        usable(MLFLOW, mlflow_path(home))
+
+
 def ensure_of_server(home: Path, name: str) -> None:
     """The database of a server that `megu up` starts. Raises `MeguError` as `ensure` does."""
     if name == "prefect":
