@@ -31,16 +31,22 @@ from lineage_fixtures import finished  # noqa: E402
 settings.register_profile("megu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("megu")
 
+#: The groups of tests that need a Prefect server: each runs in one worker.
+SERVED = ("flow", "scope with a labeler", "scope without one")
+
 __all__ = ["fashion_mnist", "fashion_mnist_project", "finished"]
 
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A real Prefect server with a database of its own; one for all workers, or the groups do not hold."""
+    """A real Prefect server with a database of its own; at most one for each of the groups that need one, or the groups do not hold."""
     from prefect.testing.utilities import prefect_test_harness
 
     if "PYTEST_XDIST_WORKER" in os.environ:
-        (tmp_path_factory.getbasetemp().parent / "prefect-server").touch(exist_ok=False)
+        servers = tmp_path_factory.getbasetemp().parent / "prefect-servers"
+        servers.mkdir(exist_ok=True)
+        (servers / os.environ["PYTEST_XDIST_WORKER"]).touch()
+        assert len(list(servers.iterdir())) <= len(SERVED), "a test that needs the server is in none of its groups"
     with prefect_test_harness(server_startup_timeout=120):
         yield
 
