@@ -1,0 +1,76 @@
+"""What a dead process began is closed in Prefect by the next run; what lives, or is another server's, is left alone."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import pytest
+from prefect import flow, task
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.context import FlowRunContext
+from prefect.states import Running
+
+from megu import interrupt, liveness
+from megu.project import Project
+from tasks import running
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
+
+
+@task
+def anything() -> None: ...
+
+
+@flow(name="begun")
+def begun() -> None: ...
+
+
+def at_work(client: SyncPrefectClient, name: str) -> tuple[UUID, UUID]:
+    """A flow run of the process of this name, and a task run in it, as a kill leaves them."""
+    run = client.create_flow_run(begun, state=Running(), tags=[running.PROCESS + name]).id
+    return run, client.create_task_run(anything, run, uuid4().hex, state=Running()).id
+
+
+def test_a_dead_process_has_its_runs_closed_and_a_living_one_has_not(project: Project) -> None:
+    server = running._server(project)
+    folder = project.home / "live"
+    folder.mkdir(parents=True)
+    (folder / "dead").write_text(server)
+    (folder / "elsewhere").write_text("http://another.server/api")
+    names = ["dead", "elsewhere", liveness.hold(project.home, server)]
+    with get_client(sync_client=True) as client:
+        begun_by = {name: at_work(client, name) for name in names}
+        running.recover(project)
+        states = {
+            name: (client.read_flow_run(run).state, client.read_task_run(of).state) for name, (run, of) in begun_by.items()
+        }
+    crashed, *others = ([state.type.value for state in pair if state] for pair in states.values())
+    assert crashed == ["CRASHED", "CRASHED"]
+    assert others == [["RUNNING", "RUNNING"], ["RUNNING", "RUNNING"]]
+    assert liveness.dead(project.home) == ["elsewhere"]
+    liveness.release()
+
+
+def test_a_stopped_run_is_cancelled_and_belongs_to_the_process_that_ran_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEGU_PROJECT", str(project.root))
+    seen: list[UUID] = []
+
+    @flow(name="stopped")
+    @running.ours
+    def stopped() -> None:
+        context = FlowRunContext.get()
+        assert context
+        assert context.flow_run
+        seen.append(context.flow_run.id)
+        raise interrupt.Stopped
+
+    with pytest.raises(BaseException, match="stopped it"):
+        stopped()
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(seen[0])
+    assert run.state
+    assert (run.state.type.value, run.state.message) == ("CANCELLED", running.STOPPED)
+    assert run.tags == [running.PROCESS + liveness.hold(project.home)]
+    liveness.release()
