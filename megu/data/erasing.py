@@ -30,7 +30,8 @@ def write_without(dataset: Dataset, gone: Mapping[str, NDArray[np.bool_]], folde
         partition, keep = getattr(dataset, split), ~gone[split]
         if not keep.any():
             raise MeguError(
-                f"nothing would be left of the {split} images of {dataset.name!r}", "remove the whole data set yourself"
+                f"nothing would be left of the {split} images of {dataset.name!r}",
+                "a purge keeps at least one of each split; whether the whole data set is to go is yours to decide",
             )
         _write_images(folder / f"{split}_images.npy", partition, keep)
         columns = {"labels": partition.labels, "ids": partition.ids, "fine": partition.fine, "names": partition.names}
