@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 from flows import steps
 from flows.unlearn import pipeline, select
 from megu.bench import config as files
-from megu.bench.config import Bench
+from megu.bench.config import Bench, Runner
 from megu.bench.expansion import Cell, expand
 from megu.bench.outcome import Outcome
 from megu.progress import stages, track
@@ -57,7 +57,7 @@ def bench(
     project, loaded = find(), files.load(Path(file), settings or ())
     steps.refuse_unusable_tracking(project)
     cells = {cell.label: cell for cell in expand(loaded)}
-    preflight(project, cells)
+    preflight(project, cells, loaded.runner)
     steps.say_without_commit(project)
     experiment = next(iter(cells.values())).config.registry.name
     # Whoever computes elsewhere (a Dask cluster that runs already) takes none of this machine's GPUs.
@@ -105,10 +105,15 @@ def wiring(project: Project, cell: Cell) -> Wiring:
     return wired
 
 
-def preflight(project: Project, cells: Mapping[str, Cell]) -> None:
-    """Refuse a request that could not be fulfilled and a labeler that could not be asked; each once, whatever the number of methods."""
-    for config in {(cell.target, cell.seed): cell.config for cell in cells.values()}.values():
+def preflight(project: Project, cells: Mapping[str, Cell], runner: Runner) -> None:
+    """Refuse a request that could not be fulfilled, a labeler that could not be asked and a runner that would change the results; each
+    once, whatever the number of methods."""
+    configs = list({(cell.target, cell.seed): cell.config for cell in cells.values()}.values())
+    for config in configs:
         inputs.given(project, config)
+    if runner.kind == "threads":
+        for config in {cell.variant.method: cell.config for cell in cells.values()}.values():
+            inputs.draws_nothing(project, config)
     asking = {repr(cell.config.labeling): cell.config for cell in cells.values() if "perturbing" in inputs.needs(cell.config)}
     for config in asking.values():
         inputs.labeler_ready(project, config)
@@ -123,7 +128,7 @@ def say(label: str, mark: Any) -> None:
 def plan(project: Project, loaded: Bench) -> tuple[list[Cell], dict[str, Decision], dict[str, Decision]]:
     """The cells, and the distinct stages that are kept and that would run. Computes nothing."""
     cells = {cell.label: cell for cell in expand(loaded)}
-    preflight(project, cells)
+    preflight(project, cells, loaded.runner)
     kept, missing = outstanding(project, {label: wiring(project, cell) for label, cell in cells.items()})
     return list(cells.values()), kept, missing
 

@@ -56,8 +56,8 @@ class Plugin:
         return found
 
     def sources(self) -> dict[str, str]:
-        """What a cached result that it made depends on: its package's version, and the code of its module and all that it imports
-        from its own top-level package and from megu."""
+        """What a cached result that it made depends on: its package's version, the code of its module and all that it imports from its own
+        top-level package and from megu, and the versions of the other packages that these import."""
         found = {f"package {self.distribution}": self.version}
         top = self.entry.module.split(".")[0]
         try:
@@ -66,7 +66,7 @@ class Plugin:
             spec = None
         places = [*(spec.submodule_search_locations or []), *([spec.origin] if spec.origin else [])] if spec else []
         if places:
-            found |= sources.closure(self.entry.module, others={top: Path(places[0]).parent})
+            found = sources.closure(self.entry.module, others={top: Path(places[0]).parent}) | found
         return found
 
 

@@ -27,7 +27,7 @@ def retrain(
     fresh: makes a newly initialised network; without it, the recipe's architecture.
     """
     channels, height, width = retain.shape
-    make = fresh or (lambda: models.fresh(params.arch, num_classes, channels, (height, width)))
+    make = fresh or (lambda: models.fresh(params.arch, num_classes, channels, (height, width), pretrained=params.pretrained))
     model = models.seeded(make, seed).to(retain.device)
     fit(model, retain, params, seed, checkpoint=checkpoint, label="retrain")
     return model

@@ -1,4 +1,5 @@
-"""A digest of the code that a stage runs: its own module and every module of ours that it imports, directly or not.
+"""What the code that a stage runs is: a digest of its own module and of every module of ours that it imports, directly or not, and the
+version of every other package that these import.
 
 Only meaning counts. A comment, a docstring or a blank line changes nothing; a changed helper three imports away does.
 The imports are read from the syntax tree, so nothing has to be imported to know the digest.
@@ -9,7 +10,11 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.util
+import json
+import sys
 from collections.abc import Collection, Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("megu", "tasks")
@@ -32,6 +37,15 @@ SURROUNDINGS = frozenset(
     }
 )
 
+#: Imported packages whose version cannot change a number that a stage computes: how it is run, stored, recorded, read in and drawn.
+AROUND = frozenset(
+    {"cryptography", "dvc", "dvc_data", "httpx", "jinja2", "markupsafe", "mlflow", "ollama", "packaging", "prefect"}
+)
+AROUND |= {"psutil", "pydantic", "pydantic_core", "rich", "safetensors", "sqlalchemy", "starlette", "typer", "uvicorn", "yaml"}
+
+#: Begins the name of a package among digests by module.
+PACKAGE = "package "
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -44,8 +58,8 @@ def module_file(module: str, root: Path) -> Path | None:
     return None
 
 
-def imports(tree: ast.AST, module: str, *, package: bool, packages: Collection[str] = PACKAGES) -> set[str]:
-    """Every module of ``packages`` that may be imported by ``tree``, wherever in it the import stands."""
+def imports(tree: ast.AST, module: str, *, package: bool, packages: Collection[str] | None = PACKAGES) -> set[str]:
+    """Every module of ``packages`` (None: of any) that may be imported by ``tree``, wherever in it the import stands."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -57,7 +71,11 @@ def imports(tree: ast.AST, module: str, *, package: bool, packages: Collection[s
                 base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
             # "from megu.data import arrays" may name a module or an attribute; the caller drops what is no file.
             found.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
-    return {parent for name in found for parent in lineage(name) if name.split(".")[0] in packages}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
+            named = node.args[0]
+            if isinstance(named, ast.Constant) and isinstance(named.value, str) and not named.value.startswith("."):
+                found.add(named.value)
+    return {parent for name in found for parent in lineage(name) if packages is None or name.split(".")[0] in packages}
 
 
 def lineage(module: str) -> list[str]:
@@ -82,37 +100,79 @@ def _meaning(tree: ast.Module) -> str:
 
 
 @functools.cache
-def _read(path: Path, stamp: tuple[int, int], module: str, packages: tuple[str, ...]) -> tuple[str, frozenset[str]]:
+def _read(path: Path, stamp: tuple[int, int], module: str) -> tuple[str, frozenset[str]]:
     """The digest and the imports of one file; ``stamp`` (mtime, size) renews the memory when the file changes."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = imports(tree, module, package=path.name == "__init__.py", packages=packages)
+    found = imports(tree, module, package=path.name == "__init__.py", packages=None)
     return hashlib.sha256(_meaning(tree).encode()).hexdigest(), frozenset(found)
 
 
 def file_digest(module: str, path: Path) -> str:
     """The digest of one module's meaning, as the cache keys have it."""
     status = path.stat()
-    return _read(path, (status.st_mtime_ns, status.st_size), module, PACKAGES)[0]
+    return _read(path, (status.st_mtime_ns, status.st_size), module)[0]
 
 
 def closure(module: str, root: Path | None = None, others: Mapping[str, Path] | None = None) -> dict[str, str]:
-    """Digest by module, of ``module`` and all it imports from our packages, `SURROUNDINGS` left out.
+    """Digest by module, of ``module`` and all it imports from our packages, `SURROUNDINGS` left out; and, as "package NAME", the version
+    of every installed package that these import, but for `AROUND`.
 
-    others: further packages whose imports are followed, each with the folder that it is in.
+    others: further packages whose imports are followed, each with the folder that it is in. What these import from beside them,
+    of no installed package, is followed too.
     """
     places = {**dict.fromkeys(PACKAGES, root or ROOT), **(others or {})}
-    packages = tuple(places)
-    digests: dict[str, str] = {}
+    found: dict[str, str] = {}
     waiting = lineage(module)
     while waiting:
         name = waiting.pop()
-        path = module_file(name, places.get(name.split(".")[0], ROOT))
-        if name in digests or name in SURROUNDINGS or path is None:
+        top = name.split(".")[0]
+        if top not in places:
+            versions = installed(top)
+            found |= versions
+            folder = None if versions or not others else beside(top)
+            if folder is None:
+                continue
+            places[top] = folder
+        path = module_file(name, places[top])
+        if name in found or name in SURROUNDINGS or path is None:
             continue
         status = path.stat()
-        digests[name], wanted = _read(path, (status.st_mtime_ns, status.st_size), name, packages)
+        found[name], wanted = _read(path, (status.st_mtime_ns, status.st_size), name)
         waiting.extend(wanted)
-    return dict(sorted(digests.items()))
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def installed(top: str) -> dict[str, str]:
+    """The version, by "package NAME", of each distribution that brings the top-level module ``top``; none for the standard library's
+    and `AROUND`, nor for one that runs from its sources."""
+    if top in sys.stdlib_module_names or top in AROUND or not top:
+        return {}
+    names = _distributions().get(top, [])
+    return {f"{PACKAGE}{name}": metadata.version(name) for name in sorted(set(names)) if not _editable(name)}
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
+def _editable(name: str) -> bool:
+    """Whether a distribution is a link to sources that change under the same version."""
+    origin = json.loads(metadata.distribution(name).read_text("direct_url.json") or "{}")
+    return bool(origin.get("dir_info", {}).get("editable"))
+
+
+def beside(top: str) -> Path | None:
+    """The folder that a module is in which no distribution brings; None for the standard library's and for what cannot be found."""
+    if top in sys.stdlib_module_names or top in AROUND:
+        return None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    places = [*(spec.submodule_search_locations or []), *([spec.origin] if spec.origin else [])] if spec else []
+    return Path(places[0]).parent if places else None
 
 
 def combined(digests: Iterable[tuple[str, str]]) -> str:

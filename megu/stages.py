@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +78,14 @@ class Result:
         return cls(**{**known, "files": {name: Ref.from_json(ref) for name, ref in value["files"].items()}})
 
 
+_COMPUTING: ContextVar[str] = ContextVar("computing", default="")
+
+
+def computing() -> str:
+    """The key of the stage that is being computed; empty outside of one."""
+    return _COMPUTING.get()
+
+
 class Device(str):
     """A device setting in a stage's arguments, as `megu.device.resolve` takes it. Only its class (`megu.device.device_class`) is in the
     cache key."""
@@ -114,22 +123,31 @@ class Stage:
         return dict(bound.arguments)
 
     def parts(self, arguments: Mapping[str, Any]) -> dict[str, JSON]:
-        """What the result depends on, by name: code, every argument's value (but for `Means`), every earlier result's digest."""
+        """What the result depends on, by name: code, the packages that it imports, every argument's value (but for `Means`), every earlier
+        result's digest."""
         parts: dict[str, JSON] = {"format": FORMAT}
-        for module, digest in sources.closure(self.compute.__module__).items():
-            parts[f"code {module}"] = digest
+        parts.update(_code(sources.closure(self.compute.__module__)))
         for name, value in arguments.items():
             if not isinstance(value, (Project, Means)):
                 parts.update(_parts(name, value))
-        if any(isinstance(value, Device) for value in arguments.values()):
-            from importlib.metadata import version
-
-            parts["package torch"] = version("torch")
         return parts
+
+    def run(self, key: str, arguments: Mapping[str, Any]) -> Outcome:
+        """Compute it under its key, which `computing` then says."""
+        token = _COMPUTING.set(key)
+        try:
+            return self.compute(**arguments)
+        finally:
+            _COMPUTING.reset(token)
 
     def key(self, parts: Mapping[str, JSON]) -> str:
         """The name of the result: the stage, so that a person sees what is kept, and a digest of the parts."""
         return f"{self.name}-{hashlib.sha256(canonical_json(parts)).hexdigest()[:40]}"
+
+
+def _code(found: Mapping[str, str]) -> dict[str, JSON]:
+    """Digests by module and versions by package (`megu.sources.closure`), under the names that they have in a key."""
+    return {name if name.startswith(sources.PACKAGE) else f"code {name}": value for name, value in found.items()}
 
 
 def _parts(name: str, value: Any) -> Iterator[tuple[str, JSON]]:
@@ -142,13 +160,12 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, JSON]]:
 
         yield "device class", device_class(value)
     elif isinstance(value, Code):
-        yield from ((f"code {module}", digest) for module, digest in value.items())
+        yield from _code(value).items()
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for key, entry in dataclasses.asdict(value).items():
             yield from _parts(f"{name}.{key}" if name else key, entry)
         # Parameters that name the user's own code say what it is.
-        for module, digest in value.code().items() if hasattr(value, "code") else ():
-            yield f"code {module}", digest
+        yield from _code(value.code() if hasattr(value, "code") else {}).items()
     elif isinstance(value, Mapping):
         for key, entry in value.items():
             yield from _parts(f"{name}.{key}", entry)

@@ -43,7 +43,8 @@ class Summary:
     """A finished run. metrics, original and reference are in percent, entropies in nats; reference is the mean over the
     retrains and None when there was none; spread has the 95% interval when there were at least two; comparison is to the first
     retrain (`megu.evaluation.compared`); af_on is "train" where Af is, for want of test images, of the forgotten training images; champion
-    is the version that the gate took the model to follow; advice is what to try where it has not forgotten."""
+    is the version that the gate took the model to follow; advice is what to try where it has not forgotten; caveats are sentences on what
+    was declared and cannot be checked."""
 
     headline: str
     stages: Sequence[StageSummary]
@@ -66,6 +67,7 @@ class Summary:
     model_version: str | None = None
     report: str = ""
     dossier: str = ""
+    caveats: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -9,20 +9,25 @@ The recipe, the seed, the data set and the device are the configuration's. See `
 from __future__ import annotations
 
 import argparse
+import glob
 import sys
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from megu import config as configuration
+from megu import sources
 from megu.config import Config
 from megu.data import arrays
 from megu.data.tensors import ImageSet
-from megu.device import compute_deterministically, measured
-from megu.distributed import joined, world
+from megu.device import compute_deterministically, device_class, measured
+from megu.distributed import World, joined, world
 from megu.errors import MeguError
 from megu.progress import Advance, listening
 from megu.project import Project, find
+from megu.stages import Device
+from megu.store import canonical_json
 from megu.training import train
 from megu.weights import ModelInfo, digest, save_weights
 
@@ -62,13 +67,12 @@ def train_original(project: Project, config: Config, out: Path) -> None:
             compute_deterministically(config.deterministic)
         data = arrays.limited(arrays.load(project.data(config.data.name)), config.data.per_class)
         images = ImageSet.from_partition(data.train, data.mean, data.std, device)
-        info = ModelInfo.of(config.train.arch, data.num_classes, images.shape)
+        info = ModelInfo.of(config.train.arch, data.num_classes, images.shape, config.train.pretrained)
         own = world()
+        checkpoint = checkpoint_of(out, config, own)
         with listening(Lines() if own.rank == 0 else Silent()):
             model, cost = measured(
-                lambda: train(
-                    images, config.train, data.num_classes, config.seed, checkpoint=out.with_name(f"{out.name}.checkpoint")
-                ),
+                lambda: train(images, config.train, data.num_classes, config.seed, checkpoint=checkpoint),
                 device,
             )
         if own.rank == 0:
@@ -78,6 +82,18 @@ def train_original(project: Project, config: Config, out: Path) -> None:
                 f"{cost.peak_memory_bytes / 1e6:,.0f} MB at most in the first",
                 flush=True,
             )
+
+
+def checkpoint_of(out: Path, config: Config, own: World) -> Path:
+    """Where the training leaves its state: a file for the code, packages, device and number of processes, since with others it would not
+    come to the same weights. Those of others are removed."""
+    depends = {**sources.closure("megu.train_distributed"), **config.train.code(), "processes": own.size}
+    depends["device"] = device_class(Device.of(config.device, config.deterministic))
+    path = out.with_name(f"{out.name}-{sha256(canonical_json(depends)).hexdigest()[:16]}.checkpoint")
+    for other in out.parent.glob(f"{glob.escape(out.name)}-*.checkpoint"):
+        if other != path and own.rank == 0:
+            other.unlink(missing_ok=True)
+    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

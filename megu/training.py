@@ -34,6 +34,7 @@ from megu.models import build, code, known, names
 from megu.params import STRICT, check
 from megu.progress import track
 from megu.seeds import derive, generator
+from megu.seeds import start as start_generators
 
 #: Seconds between checkpoints: what a kill may cost.
 CHECKPOINT_EVERY_S = 10.0
@@ -55,6 +56,7 @@ class TrainParams:
     """The recipe of the original and of its true retrain.
 
     arch: one of `megu.models.names`, or the user's own as ``package.module:function``. lr: the peak.
+    pretrained: whether the user's function begins with weights that are the same for every seed; it says that they never saw the data set.
     optimiser: "adamw", or "sgd" (momentum 0.9, without Nesterov's step; weight decay is then part of the gradient).
     schedule: "one-cycle" (from 0 up to lr in the share ``warmup`` of the steps, then down to 0) or "multistep" (lr, multiplied by
     ``drop`` at the start of each of the epochs in ``milestones``, counted from 0).
@@ -65,6 +67,7 @@ class TrainParams:
     __pydantic_config__ = STRICT
 
     arch: str = "resnet-compact"
+    pretrained: bool = False
     epochs: int = 3
     batch_size: int = 256
     optimiser: Literal["adamw", "sgd"] = "adamw"
@@ -182,8 +185,8 @@ def optimise(
         for step in range(done, steps):
             for group in optimiser.param_groups:
                 group["lr"] = lr_at(step)
-            # For layers that draw, dropout say; each process draws for its own images.
-            torch.manual_seed(derive(seed, "step", step, *([rank] if rank else [])))
+            # For layers that draw (dropout, say); each process draws for its own images.
+            start_generators(derive(seed, "step", step, *([rank] if rank else [])))
             optimiser.zero_grad(set_to_none=True)
             loss = loss_at(step)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -242,7 +245,8 @@ def train(
     checkpoint: where to leave the state every few seconds and to go on from; one of other images, parameters or seed is ignored.
     """
     channels, *size = images.shape
-    model = build(params.arch, num_classes, channels, seed, (size[0], size[1])).to(images.device)
+    model = build(params.arch, num_classes, channels, seed, (size[0], size[1]), pretrained=params.pretrained)
+    model = model.to(images.device)
     fit(model, images, params, seed, checkpoint=checkpoint, label=label)
     return model
 

@@ -25,6 +25,7 @@ from megu.lineage.commitments import hidden_parts
 from megu.lineage.keys import Keys
 from megu.progress import stages
 from megu.project import Project
+from megu.seeds import derive, start
 from megu.stages import FORMAT, PRIVATE, Result, Stage, nearest
 
 
@@ -207,7 +208,9 @@ def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
             import torch
 
             torch.set_num_threads(threads)
-        outcome = stage.compute(**arguments)
+        # What draws from the process-wide generators (a plugin, say) depends on the key like all else, not on what ran before.
+        start(derive(0, decision.key))
+        outcome = stage.run(decision.key, arguments)
         return Result(
             stage=stage.name,
             parts=private(arguments["project"], decision.parts),

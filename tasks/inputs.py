@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from megu import config as configuration
-from megu import sections
+from megu import models, sections
 from megu.config import Config
 from megu.data import arrays, pins, providers, splits
 from megu.device import resolve
 from megu.errors import MeguError
 from megu.labeling import choose, present
 from megu.lineage.keys import Keys, signer
-from megu.methods import code, lookup
+from megu.methods import METHODS, code, lookup
 from megu.project import Project
 from megu.stages import Code
 from megu.store import Ref, canonical_json, writing
 from megu.weights import OTHER_KINDS, read_state
+from tasks.original import checked
 
 
 def preflight(project: Project, config: Config) -> None:
@@ -41,7 +42,7 @@ def signing_key(project: Project, config: Config) -> Any:
 def given(project: Project, config: Config) -> None:
     """Raise `MeguError` for a device, model or request that cannot be; the request is looked at if the data set is here."""
     resolve(config.device)
-    given_weights(project, config)
+    makes_new_networks(project, config)
     if loaded := _loaded(project, config):
         splits.make_split(loaded, config.forget, config.seed)
 
@@ -104,12 +105,15 @@ def given_weights(project: Project, config: Config) -> Ref | None:
     """The weights file that ``original`` names, kept in the store; None when the original is to be trained here."""
     named, registered = config.original.weights, config.original.model
     if named:
-        path = project.root / named
-        if not path.is_file():
-            raise MeguError(f"original.weights: there is no file {named}", "name a safetensors file, relative to the project")
-        read_state(path)  # says what is wrong with a file that is none
-        return _kept(project, path)
+        return _kept(project, _weights_file(project, named))
     return _fetched(project, registered) if registered else None
+
+
+def _weights_file(project: Project, named: str) -> Path:
+    path = project.root / named
+    if not path.is_file():
+        raise MeguError(f"original.weights: there is no file {named}", "name a safetensors file, relative to the project")
+    return path
 
 
 def _fetched(project: Project, name: str) -> Ref | None:
@@ -137,6 +141,49 @@ def _noted(path: Path) -> dict[str, tuple[str, str]]:
         return {str(name): (str(kind), str(digest)) for name, (kind, digest) in json.loads(path.read_bytes()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
+
+
+def makes_new_networks(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a given model that cannot be used, and for an architecture of the user's whose networks are not made anew."""
+    named, registered, loaded = config.original.weights, config.original.model, _loaded(project, config)
+    if not (named or registered):
+        if loaded and config.train.arch not in models.MODELS:
+            size, train = loaded.image_size, config.train
+            models.build(train.arch, loaded.num_classes, loaded.channels, 0, size, pretrained=train.pretrained)
+        return
+    if named:
+        path, name = _weights_file(project, named), f"original.weights: {named}"
+    else:
+        ref = given_weights(project, config)
+        assert ref is not None
+        path, name = project.store.checked(ref), f"original.model: {registered}"
+    if loaded:
+        checked(path, name, loaded, config.train)
+    else:
+        read_state(path, name)
+
+
+def draws_nothing(project: Project, config: Config) -> None:
+    """Raise `MeguError` for what may draw from the process-wide generators, which threads share: an architecture that draws in training, a
+    method of another package."""
+    if config.unlearn.method not in METHODS:
+        raise MeguError(
+            f"runner.kind = threads: the plugin {config.unlearn.method} may draw random numbers, and threads share the generators",
+            "set runner.kind=processes",
+        )
+    loaded, arch = _loaded(project, config), config.train.arch
+    size, channels, classes = (loaded.image_size, loaded.channels, loaded.num_classes) if loaded else ((32, 32), 3, 10)
+    if loaded is None and arch not in models.MODELS:
+        raise MeguError(
+            f"runner.kind = threads: whether {arch} draws in training is not known before data set {config.data.name!r} is here",
+            "megu data fetch, or set runner.kind=processes",
+        )
+    model = models.seeded(lambda: models.blank(arch, classes, channels, size), 0)
+    if models.draws(model, (channels, *size)):
+        raise MeguError(
+            f"runner.kind = threads: {arch} draws random numbers in training (dropout, say), and threads share the generators",
+            "set runner.kind=processes",
+        )
 
 
 def _kept(project: Project, path: Path) -> Ref:

@@ -11,7 +11,7 @@ from megu.data import arrays
 from megu.data.arrays import Dataset
 from megu.data.splits import ForgetSplit
 from megu.project import Project
-from megu.stages import Outcome, Result
+from megu.stages import Outcome, Result, computing
 from megu.store import canonical_json
 
 if TYPE_CHECKING:
@@ -69,9 +69,20 @@ def perturbing(project: Project, result: Result) -> Perturbing:
 
 
 def checkpoint(project: Project, stage: str, *depends: Any) -> Path:
-    """Where a long stage leaves its checkpoint: one place for the same inputs, so that the next run finds it."""
-    named = [entry.digest if isinstance(entry, Result) else str(entry) for entry in depends]
-    return project.checkpoints / f"{stage}-{hashlib.sha256(canonical_json(named)).hexdigest()[:16]}.safetensors"
+    """Where a long stage leaves its checkpoint, and finds it in the next run: a place for the same inputs and the same key.
+
+    Those for the same inputs under another key (other code, packages or device) are removed: nothing goes on from them.
+    """
+    inputs = _digest([entry.digest if isinstance(entry, Result) else str(entry) for entry in depends])
+    own = project.checkpoints / f"{stage}-{inputs}-{_digest(computing())}.safetensors"
+    for other in project.checkpoints.glob(f"{stage}-{inputs}*.safetensors"):
+        if other != own:
+            other.unlink(missing_ok=True)
+    return own
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()[:16]
 
 
 def measured(work: Callable[[], T], device: str) -> tuple[T, dict[str, Any]]:

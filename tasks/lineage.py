@@ -109,7 +109,7 @@ def seal(
             device=device(config, project),
             seeds=seeds(config),
             evidence=evidence(config, words, results["evaluation"], gate),
-            claim=folder_of.claim(config.unlearn.method, results["original"].stage == "given"),
+            claim=folder_of.claim(config.unlearn.method, results["original"].stage == "given", config.train.pretrained),
             results={label: sha256_file(project.results / ran.decision.key) for label, ran in by_label(executor).items()},
             previous=folder_of.Previous(mlflow_run_id=head[0], seal=head[1]) if head else None,
             tracked=folder_of.Tracked(
@@ -233,10 +233,11 @@ def evidence(config: Config, words: str, evaluation: Result, gate: folder_of.Gat
     values, failures = dict(evaluation.values), [rule.reason for rule in gate.rules if rule.holds is False]
     count = config.reference.repeats if config.reference.enabled else 0
     seeded = f"seed {config.seed}" if count == 1 else f"seeds {config.seed} to {config.seed + count - 1}"
+    start = "the same pretrained" if config.train.pretrained else "fresh"
     return folder_of.Evidence(
         evaluation=values,
         thresholds=asdict(config.gate),
-        reference=f"true retrain from fresh weights on the retain set, {seeded}" if count else "no retrain reference",
+        reference=f"true retrain from {start} weights on the retain set, {seeded}" if count else "no retrain reference",
         verdict=headline(words, values, failures),
         failures=failures,
         gate=gate,

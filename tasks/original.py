@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megu.errors import MeguError
@@ -12,6 +14,9 @@ from megu.training import TrainParams
 from tasks import kept
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from megu.data.arrays import Dataset
     from megu.weights import ModelInfo
 
 
@@ -25,7 +30,7 @@ def train(project: Project, data: Result, params: TrainParams, seed: int, device
     model, cost = kept.measured(
         lambda: train_model(images, params, classes, seed, checkpoint=checkpoint, label="train the original"), device
     )
-    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, images.shape), cost)
+    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, images.shape, params.pretrained), cost)
 
 
 TRAINED = Stage("original", "Train the original model on all of the data", train, kept.say_trained)
@@ -34,22 +39,39 @@ TRAINED = Stage("original", "Train the original model on all of the data", train
 def take(project: Project, data: Result, weights: Ref, params: TrainParams) -> Outcome:
     """A given weights file, after checking that it is a model for this data set and of the architecture that is retrained.
 
-    A file that does not describe itself is taken for ``params.arch``, and stored again with its description.
+    A file that does not describe itself is taken for ``params.arch``. What is not stored as it is used (another description, another
+    floating-point type) is stored again.
     """
-    from megu.models.foreign import check_output
-    from megu.weights import ModelInfo, digest, load_model, read_state, to_bytes
+    from megu.weights import digest, read_state, to_bytes
 
-    loaded = kept.dataset(project, data)
-    shape = (loaded.channels, *loaded.image_size)
     path = project.store.checked(weights)
-    wanted = ModelInfo.of(params.arch, loaded.num_classes, shape)
-    described = read_state(path)[1]
-    if described is not None and described != wanted:
-        raise MeguError(f"original: the given model is {in_words(described)}, not {in_words(wanted)}", _fix(described, wanted))
-    network, info = load_model(path, wanted)
-    check_output(network, params.arch, loaded.num_classes, shape)
-    file = weights if described else project.store.put_bytes("safetensors", to_bytes(network, info))
+    network, info = checked(path, "original", kept.dataset(project, data), params)
+    state, described = read_state(path)
+    used = described == info and all(tensor.dtype == network.state_dict()[name].dtype for name, tensor in state.items())
+    file = weights if used else project.store.put_bytes("safetensors", to_bytes(network, info))
     return Outcome(files={"weights": file}, values={"weights_digest": digest(network)})
+
+
+def checked(path: Path, name: str, data: Dataset, params: TrainParams) -> tuple[nn.Module, ModelInfo]:
+    """The given model and its description. name: of the file or model, as the user knows it.
+
+    Raises `MeguError` when it does not fit the data set or ``params.arch``, or has weights that a retrain would begin with.
+    """
+    from megu import models
+    from megu.models.anew import refuse_original
+    from megu.models.foreign import check_output
+    from megu.weights import ModelInfo, load_model, read_state
+
+    shape = (data.channels, *data.image_size)
+    wanted = ModelInfo.of(params.arch, data.num_classes, shape, params.pretrained)
+    described = read_state(path, name)[1]
+    if described is not None and replace(described, pretrained=wanted.pretrained) != wanted:
+        raise MeguError(f"{name}: the given model is {in_words(described)}, not {in_words(wanted)}", _fix(described, wanted))
+    network, _ = load_model(path, wanted, name)
+    check_output(network, params.arch, data.num_classes, shape)
+    if params.arch not in models.MODELS:
+        refuse_original(models.seeded(wanted.fresh, 0), network.state_dict(), params.arch, params.pretrained)
+    return network, wanted
 
 
 def in_words(info: ModelInfo) -> str:

@@ -24,7 +24,7 @@ from megu.evaluation import flat
 from megu.gate import judge
 from megu.lineage import graph
 from megu.lineage.commitments import hidden_parts
-from megu.lineage.dossier import Gate, sha256
+from megu.lineage.dossier import PRETRAINED, Gate, sha256
 from megu.methods import METHODS, lookup
 from megu.progress import stages
 from megu.project import Project
@@ -265,6 +265,7 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
         mlflow_url=run.url(live.mlflow),
         prefect_flow_run_id=flow_run.get_id() or "",
         prefect_url=prefect_url(project) if live.prefect_ui else None,
+        caveats=[f"{PRETRAINED[0].upper()}{PRETRAINED[1:]}."] if config.train.pretrained else [],
     )
 
 

@@ -18,7 +18,7 @@ def retrain(project: Project, data: Result, split: Result, params: TrainParams, 
     classes = len(data.values["classes"])
     checkpoint = kept.checkpoint(project, "reference", data, split, params, seed)
     model, cost = kept.measured(lambda: train_again(retain, params, classes, seed, checkpoint=checkpoint), device)
-    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, retain.shape), cost)
+    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, retain.shape, params.pretrained), cost)
 
 
 REFERENCE = Stage("reference", "Retrain from nothing without the forget set", retrain, kept.say_trained)

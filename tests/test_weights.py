@@ -92,3 +92,75 @@ def test_a_file_that_is_none_or_does_not_fit_is_said(tmp_path: Path) -> None:
     save_weights(path, build("resnet-compact", 4, 1, seed=0), ModelInfo("resnet-compact", 5, 1))
     with pytest.raises(MeguError, match="does not fit"):
         load_model(path)
+
+
+def written(path: Path, state: dict[str, torch.Tensor]) -> Path:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, str(path))
+    else:
+        torch.save(state, path)
+    return path
+
+
+def spoilt(value: float) -> dict[str, torch.Tensor]:
+    state = build("resnet-compact", 4, 1, seed=0).state_dict()
+    state["head.weight"][0, 1] = value
+    return state
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, suffix: str, value: float) -> None:
+    path = written(tmp_path / f"a{suffix}", spoilt(value))
+    with pytest.raises(MeguError) as raised:
+        load_model(path, INFO, "original.weights: mine.pt")
+    assert raised.value.what.startswith("original.weights: mine.pt: head.weight has 1 of ")
+    assert "not finite" in raised.value.what
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".pt2"])
+@pytest.mark.parametrize("content", ["empty", "cut", "no weights", "text"])
+def test_a_file_without_weights_is_one_line_that_names_the_users_file(tmp_path: Path, suffix: str, content: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    if content in ("cut", "no weights"):
+        state = {} if content == "no weights" else build("resnet-compact", 4, 1, seed=0).state_dict()
+        written(path if suffix != ".pt2" else tmp_path / "a.pt", state)
+        whole = (path if suffix != ".pt2" else tmp_path / "a.pt").read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] if content == "cut" else whole)
+    else:
+        path.write_bytes(b"" if content == "empty" else b"weights: 3\n")
+    with pytest.raises(MeguError) as raised:
+        load_model(path, INFO, "mine")
+    assert str(raised.value).startswith("mine ")
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path) not in str(raised.value)
+    if content == "empty":
+        assert "it is empty" in raised.value.what
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floating_point_types_are_converted(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in build("resnet-compact", 4, 1, seed=0).state_dict().items()
+    }
+    model, _ = load_model(written(tmp_path / "a.safetensors", state), INFO)
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+    assert torch.equal(model.get_parameter("head.weight"), state["head.weight"].float())
+
+
+def test_types_that_would_change_the_numbers_are_refused(tmp_path: Path) -> None:
+    state = build("resnet-compact", 4, 1, seed=0).state_dict()
+    wrong = {"int8": torch.ones(state["head.weight"].shape, dtype=torch.int8), "complex": torch.ones(3, dtype=torch.complex64)}
+    for said, tensor in {**wrong, "inf": torch.full(state["head.weight"].shape, 1e300, dtype=torch.float64)}.items():
+        path = written(tmp_path / f"{said}.safetensors", {**state, "head.weight": tensor})
+        with pytest.raises(MeguError, match=rf"head\.weight (is {said}|has \d+ of \d+ numbers)"):
+            load_model(path, INFO)
+    sparse = written(tmp_path / "sparse.pt", {**state, "head.weight": state["head.weight"].to_sparse()})
+    with pytest.raises(MeguError, match=r"head\.weight is sparse"):
+        load_model(sparse, INFO)
+    transposed = written(tmp_path / "shape.pt", {**state, "head.weight": state["head.weight"].T})
+    with pytest.raises(MeguError, match=r"does not fit the architecture resnet-compact \(size mismatch for head\.weight"):
+        load_model(transposed, INFO)

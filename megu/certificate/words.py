@@ -164,7 +164,7 @@ def _named(asked: RequestScope, words: str) -> str:
 
 def _done(dossier: Dossier) -> Iterator[str]:
     if dossier.claim.level == "exact":
-        yield "A new model was trained from nothing on the remaining images alone. The images to be forgotten had no part in it."
+        yield f"A new model was trained from {_start(dossier)} on the remaining images alone. The images to be forgotten had no part in that."
     else:
         yield (
             "The model in use was changed, not trained anew: it was taught to answer about the images to be forgotten as a model would "
@@ -174,7 +174,10 @@ def _done(dossier: Dossier) -> Iterator[str]:
     if dossier.labeler:
         yield f"Which answers those would be was judged by a {dossier.labeler['kind']}."
     if dossier.evidence.evaluation.get("reference") is not None:
-        yield "For comparison another model was trained from nothing without those images. What it answers is the measure of forgetting."
+        yield (
+            f"For comparison another model was trained from {_start(dossier)} without those images. What it answers is the measure of "
+            "forgetting."
+        )
     if dossier.models.given:
         yield "The model in use was brought from outside; what it had been trained on is its giver's word."
 
@@ -295,6 +298,12 @@ def _identifiers(found: Found) -> dict[str, str]:
         "Code (git commit)": dossier.environment["git.commit"],
         **({"Dossier before this one": dossier.previous.seal} if dossier.previous else {}),
     }
+
+
+def _start(dossier: Dossier) -> str:
+    """What a network has before it is trained."""
+    declared = dossier.parameters.get("train", {}).get("pretrained", False)
+    return "weights that are said never to have seen this data set" if declared else "nothing"
 
 
 def _day(time: datetime) -> str:

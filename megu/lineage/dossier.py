@@ -297,11 +297,17 @@ def read(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def claim(method: str, given: bool) -> Claim:
-    """What a run may claim. given: the original model came from outside."""
+#: Said wherever ``train.pretrained`` is declared.
+PRETRAINED = "every network begins with weights made elsewhere: that they never saw this data set is their user's word"
+
+
+def claim(method: str, given: bool, pretrained: bool = False) -> Claim:
+    """What a run may claim. given: the original model came from outside. pretrained: every network begins with weights from elsewhere."""
+    words = [PRETRAINED] if pretrained else []
     if method == "retrain":
         limits = [
             "exact: the model was trained from fresh weights on the retain set alone, so the forgotten images had no part in it",
+            *words,
             "this says nothing of copies of the images elsewhere, nor of models made earlier",
         ]
         return Claim(level="exact", limits=limits)
@@ -310,6 +316,7 @@ def claim(method: str, given: bool) -> Claim:
         "what is measured is accuracy and one entropy attack; a stronger attack may still tell that an image was in training",
         "no certificate in the sense of differential privacy or certified removal is claimed",
         "this says nothing of copies of the images elsewhere, nor of models made earlier",
+        *words,
     ]
     if given:
         limits.append("the original model was given: that it was trained on this data set is its giver's word")

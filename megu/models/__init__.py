@@ -7,6 +7,7 @@ Adding one is: write its file, add its entry to `ARCHITECTURES`. A user's own ne
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from megu.errors import MeguError
-from megu.models import foreign
+from megu.models import anew, foreign
 from megu.models.compact import compact_resnet
 from megu.models.resnet import ResNet18
 from megu.models.vit import TinyViT
 from megu.models.vit_b_16 import vit_b_16
 from megu.plugins import plugins
-from megu.seeds import derive
+from megu.seeds import derive, positions, process_wide
 
 Size = tuple[int, int]
 
@@ -118,33 +119,54 @@ def code(arch: str) -> Mapping[str, str]:
     return plugin.sources() if plugin else {}
 
 
-def build(arch: str, num_classes: int, channels: int, seed: int, image_size: Size = (32, 32)) -> nn.Module:
+def build(
+    arch: str, num_classes: int, channels: int, seed: int, image_size: Size = (32, 32), *, pretrained: bool = False
+) -> nn.Module:
     """A freshly initialised model, the same for the same seed whatever was drawn before.
 
-    Raises `MeguError` for an unknown architecture, and for one of the user's that does not take such images or answers another
-    number of classes.
+    Raises `MeguError` for an unknown architecture, and for one of the user's that does not take such images, answers another
+    number of classes or is not made anew.
     """
-    return seeded(lambda: fresh(arch, num_classes, channels, image_size), seed)
+    return seeded(lambda: fresh(arch, num_classes, channels, image_size, pretrained=pretrained), seed)
 
 
-def fresh(arch: str, num_classes: int, channels: int, image_size: Size = (32, 32)) -> nn.Module:
-    """A newly initialised model, drawn from torch's global generator; raises as `build` does."""
+def fresh(arch: str, num_classes: int, channels: int, image_size: Size = (32, 32), *, pretrained: bool = False) -> nn.Module:
+    """A newly initialised model, drawn from the process-wide generators; raises as `build` does.
+
+    pretrained: the user's function is declared to begin with weights that were made elsewhere (`megu.models.anew`).
+    """
+    model = blank(arch, num_classes, channels, image_size)
+    if arch not in ARCHITECTURES:
+        anew.check(lambda: blank(arch, num_classes, channels, image_size), model, arch, pretrained)
+    return model
+
+
+def blank(arch: str, num_classes: int, channels: int, image_size: Size = (32, 32)) -> nn.Module:
+    """A model to load weights into. Where a network has to begin with nothing, `fresh` makes sure that it does."""
     chosen = architecture(arch)
     return chosen.build(num_classes, channels, *([image_size] if chosen.sized else []))
 
 
 def seeded(fresh: Callable[[], nn.Module], seed: int) -> nn.Module:
     """What ``fresh`` makes when all that it draws is decided by ``seed``; the generators are left as they were."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "weights"))
+    with process_wide(derive(seed, "weights")):
         model = fresh()
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+def draws(model: nn.Module, image: tuple[int, int, int]) -> bool:
+    """Whether a model draws random numbers when it is trained (dropout, say). image: (C, H, W)."""
+    model = copy.deepcopy(model).train()
+    with torch.no_grad(), process_wide(0):
+        before = positions()
+        model(torch.zeros(2, *image))
+        return positions() != before
+
+
 def parameters(arch: str, num_classes: int, channels: int, image_size: Size) -> int:
     """How many weights a model has, without giving it any."""
-    with torch.device("meta"):
-        model = fresh(arch, num_classes, channels, image_size)
+    with process_wide(0), torch.device("meta"):
+        model = blank(arch, num_classes, channels, image_size)
     return sum(weight.numel() for weight in model.parameters())
 
 

@@ -58,13 +58,15 @@ def call(function: Callable[..., Any], arch: str, num_classes: int, channels: in
 
 
 def code(arch: str) -> dict[str, str]:
-    """Digest by module of the source that ``arch`` runs: its module and all that it imports from its own top-level package.
+    """Digest by module of the source that ``arch`` runs, its module and all that it imports from its own top-level package or from beside
+    it, and the version of every installed package that these import.
 
     Empty when it cannot be found, which `find` says better.
     """
     place = package(arch)
     module = arch.partition(":")[0]
-    return sources.closure(module, others={module.split(".")[0]: place.parent}) if place else {}
+    with _working_directory():
+        return sources.closure(module, others={module.split(".")[0]: place.parent}) if place else {}
 
 
 def package(arch: str) -> Path | None:

@@ -110,7 +110,7 @@ def conclusions(summary: Summary) -> list[str]:
         lines.append(f"{spent} took {summary.time_share:.0f}% of the retrain's time.")
     if summary.advice:
         lines.append(summary.advice)
-    return lines
+    return [*lines, *summary.caveats]
 
 
 def summary_markdown(summary: Summary) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from megu import tracking
+from megu.config import parse
 from megu.data.arrays import save
 from megu.errors import MeguError
 from megu.models import build
@@ -15,6 +18,7 @@ from megu.project import Project
 from megu.stages import Result
 from megu.training import TrainParams
 from megu.weights import ModelInfo, digest, load_model, save_weights
+from tasks import inputs
 from tasks.original import take
 
 
@@ -71,3 +75,57 @@ def test_a_state_dictionary_of_other_classes_is_said(project: Project, data: Res
     torch.save(build("resnet-compact", 10, 1, seed=0).state_dict(), tmp_path / "a.pt")
     with pytest.raises(MeguError, match=r"does not fit the architecture resnet-compact \(size mismatch"):
         give(project, data, tmp_path / "a.pt")
+
+
+def test_weights_of_another_type_are_stored_as_they_are_used(project: Project, data: Result, tmp_path: Path) -> None:
+    model = build("resnet-compact", 3, 1, seed=4)
+    half = copy.deepcopy(model).half()
+    save_weights(tmp_path / "a.safetensors", half, ModelInfo("resnet-compact", 3, 1))
+    weights, outcome = give(project, data, tmp_path / "a.safetensors")
+    assert outcome.files["weights"] != weights
+    stored, _ = load_model(project.store.checked(outcome.files["weights"]))
+    assert digest(stored) == outcome.values["weights_digest"] == digest(half.float())
+
+
+@pytest.mark.parametrize("setting", ["weights", "model"])
+def test_a_given_model_is_looked_at_before_anything_runs(
+    project: Project, data: Result, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """The message has the file or model as the user knows it, also where a copy is read."""
+    path = project.root / "mine.safetensors"
+    model = build("resnet-compact", 3, 1, seed=0)
+    with torch.no_grad():
+        model.get_parameter("head.bias")[1] = float("nan")
+    save_weights(path, model, ModelInfo("resnet-compact", 3, 1))
+    monkeypatch.setattr(tracking, "fetch_model", lambda uri, folder, *, home: path)
+    monkeypatch.setattr(tracking, "identity", lambda uri, *, home: ("", None))
+    given = "mine.safetensors" if setting == "weights" else "models:/mine@champion"
+    config = parse({"data": {"name": "toy"}, "forget": {"classes": ["a"]}, "original": {setting: given}})
+    with pytest.raises(MeguError) as raised:
+        inputs.given(project, config)
+    assert str(raised.value).startswith(f"original.{setting}: {given}: head.bias has 1 of 3 numbers that are not finite")
+    save_weights(path, build("resnet-compact", 4, 1, seed=0), ModelInfo("resnet-compact", 4, 1))
+    with pytest.raises(MeguError, match=rf"^original\.{setting}: {given}: the given model is .* 4 classes, not"):
+        inputs.given(project, config)
+
+
+def test_a_function_that_loads_the_given_original_is_refused_before_anything_runs(
+    project: Project, data: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.root / "tuned.py").write_text(
+        "import torch, torch.nn as nn\n"
+        "def build(k, c):\n"
+        "    made = nn.Sequential(nn.Flatten(), nn.Linear(64 * c, 5), nn.ReLU(), nn.Linear(5, k))\n"
+        "    made[1].weight.data.copy_(torch.load('mine.pt')['1.weight'])\n"
+        "    return made\n"
+    )
+    monkeypatch.chdir(project.root)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
+    torch.save(net.state_dict(), project.root / "mine.pt")
+    values = {"data": {"name": "toy"}, "forget": {"classes": ["a"]}, "train": {"arch": "tuned:build"}}
+    for given in ({}, {"original": {"weights": "mine.pt"}}):
+        with pytest.raises(MeguError, match=r"^train\.arch: tuned:build makes no new network: 1\.weight is the same"):
+            inputs.given(project, parse({**values, **given}))
+    values["train"] = {"arch": "tuned:build", "pretrained": True}
+    inputs.given(project, parse(values))
+    inputs.given(project, parse({**values, "original": {"weights": "mine.pt"}}))

@@ -1,0 +1,151 @@
+"""Whether a user's function makes a network anew: every weight drawn from the seed, nothing left of an earlier network, nothing out of a file.
+
+A retrain that begins with weights that saw the forgotten images is none, and nothing that is measured later would show it. So the
+function is called three times: as it is asked to, with another seed, and with that seed again after the second network was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from megu.errors import MeguError
+from megu.models.foreign import Adopted
+from megu.seeds import derive, positions, process_wide
+
+#: What training leaves in the buffers of a normalisation layer.
+STATISTICS = ("running_mean", "running_var")
+
+ELSEWHERE = "what was pretrained elsewhere and never saw this data set is declared with train.pretrained=true"
+
+
+def check(make: Callable[[], nn.Module], model: nn.Module, arch: str, pretrained: bool) -> None:
+    """Compare ``model``, which ``make`` has just made, with two more that it makes.
+
+    pretrained: parameters that are the same for every seed are declared; some still have to be drawn.
+
+    Raises `MeguError` for a function that returns the same network again, one whose networks stay connected, one that draws what no
+    seed decides, and one that gives the same weights for every seed; it names the tensors.
+    """
+    seed, after = derive(0, "anew"), positions()
+    with process_wide(seed):
+        other = make()
+        reseeded = any(one == another for one, another in zip(positions(), after, strict=True))
+    if any(tensor.is_meta for tensor in model.parameters()):
+        return
+    model, other = _own(model), _own(other)
+    first, second = _numbers(model), _numbers(other)
+    if shared := _shared(first, second):
+        raise _refusal(arch, f"{_named(shared)} of two networks are one tensor", "make a new network in every call")
+    second = {name: tensor.detach().clone() for name, tensor in second.items()}
+    _as_if_trained(other)
+    with process_wide(seed):
+        third = _numbers(_own(make()))
+    if again := [name for name, tensor in third.items() if name not in second or not same(tensor, second[name])]:
+        changed = _numbers(other)
+        if any(name in changed and same(third[name], changed[name]) for name in again):
+            raise _refusal(
+                arch,
+                f"{_named(again)} follows what was done to the network made before",
+                "make a new network in every call",
+            )
+        raise _refusal(
+            arch,
+            f"{_named(again)} differs from call to call with the same seed",
+            "draw with torch's, NumPy's or Python's own generator",
+        )
+    _refuse_same(first, second, model, arch, pretrained, reseeded)
+
+
+def _refuse_same(
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor], model: nn.Module, arch: str, pretrained: bool, reseeded: bool
+) -> None:
+    parameters = {name for name, _ in model.named_parameters()}
+    equal = [name for name, tensor in first.items() if learnt(tensor) and name in second and same(tensor, second[name])]
+    tables = [name for name in equal if name not in parameters and not _statistic(model, name)]
+    drawn = sum(tensor.numel() for name, tensor in first.items() if name in parameters and name not in equal and learnt(tensor))
+    found = [name for name in equal if name not in tables]
+    # A table of numbers (positions, filters) is no weight; a network that is mostly such tables is.
+    if sum(first[name].numel() for name in tables) > drawn:
+        found += tables
+    if not found:
+        return
+    why = "it sets the random seed itself" if reseeded else "they come from a file, or from a network made before"
+    if not pretrained:
+        what = f"{_named(found)} {'is' if len(found) == 1 else 'are'} the same for every seed ({why})"
+        raise _refusal(arch, what, f"draw all weights and set no seed; {ELSEWHERE}")
+    if all(name in equal for name in parameters if first[name].ndim > 1):
+        what = f"no weight differs from seed to seed ({why})"
+        raise _refusal(arch, what, "pretrained or not, the layer that answers this data set's classes has to be new")
+
+
+def refuse_original(model: nn.Module, original: Mapping[str, Tensor], arch: str, pretrained: bool) -> None:
+    """Raise `MeguError` when a network made anew has weights of the original. original: its state.
+
+    pretrained: some may be equal (what neither training changed), not all.
+    """
+    weights = {name: tensor for name, tensor in _own(model).named_parameters() if learnt(tensor)}
+    equal = [name for name, tensor in weights.items() if name in original and same(tensor, original[name])]
+    if equal and (not pretrained or len(equal) == len(weights)):
+        raise _refusal(
+            arch, f"{_named(equal)} is the original's", "draw all weights: a retrain begins with none of the original's"
+        )
+
+
+def learnt(tensor: Tensor) -> bool:
+    """Whether a tensor can be the outcome of a training, or of a draw: of floating point, with more than two different values.
+
+    Constants, identities and masks are not.
+    """
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return False
+    flat = tensor.detach().flatten()
+    others = flat[flat != flat[0]]
+    return bool(len(others)) and bool((others != others[0]).any())
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Equal to the bit, not-a-number included."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    one, other = (tensor.detach().cpu().contiguous().flatten().view(torch.uint8) for tensor in (one, other))
+    return torch.equal(one, other)
+
+
+def _own(model: nn.Module) -> nn.Module:
+    """The user's own model, whose names are those of its state."""
+    return model.model if isinstance(model, Adopted) else model
+
+
+def _numbers(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; buffers that are not in the state, too."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _shared(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
+    held = {tensor.untyped_storage().data_ptr() for tensor in first.values() if tensor.numel()}
+    return [name for name, tensor in second.items() if tensor.numel() and tensor.untyped_storage().data_ptr() in held]
+
+
+def _statistic(model: nn.Module, name: str) -> bool:
+    """Whether a buffer belongs to a layer that keeps running statistics."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return any(isinstance(getattr(owner, each, None), Tensor) for each in STATISTICS)
+
+
+@torch.no_grad()
+def _as_if_trained(model: nn.Module) -> None:
+    """Change what a training would change, in place."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.is_floating_point():
+            parameter.add_(1)
+
+
+def _named(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _refusal(arch: str, what: str, fix: str) -> MeguError:
+    return MeguError(f"train.arch: {arch} makes no new network: {what}", fix)
