@@ -11,12 +11,13 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from megu import scalars
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.evaluation.params import EvaluationParams
@@ -166,9 +167,9 @@ class Config(BaseModel):
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration file and apply ``key.key=value`` overrides (values as YAML).
 
-    Raises `MeguError` naming the file, the key and the rule.
+    Raises `MeguError` naming the file or the override, the key and the rule.
     """
-    return parse(merged(read(path), overrides), str(path.name))
+    return parse(merged(read(path), overrides), str(path.name), overrides)
 
 
 def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -180,10 +181,11 @@ def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
         if not equals or not all(keys) or len(keys) > 2:
             raise MeguError(f"--set {override!r} is not section.key=value", "for example --set unlearn.alpha=0.6")
         try:
-            value = yaml.safe_load(text)
+            value = scalars.parse(text)
         except yaml.YAMLError:
             raise MeguError(
-                f"--set {override!r}: the value is not YAML", "quote it, for example --set 'forget.classes=[Bag]'"
+                f"--set {override!r}: the value is not YAML",
+                "for the shell as in --set 'forget.classes=[Bag]', with special characters as in --set 'forget.classes=[\"@home\"]'",
             ) from None
         if len(keys) == 1:
             result[keys[0]] = value
@@ -195,17 +197,58 @@ def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
     return result
 
 
-def parse(values: Mapping[str, Any], where: str = "configuration") -> Config:
-    """Validate; raises `MeguError` with the first thing that is wrong, and how many more there are."""
+def parse(values: Mapping[str, Any], where: str = "configuration", overrides: Sequence[str] = ()) -> Config:
+    """Validate; raises `MeguError` with the first thing that is wrong, and how many more there are. overrides: those that are in ``values``;
+    an error in one names it, and not ``where``."""
     # An empty section in YAML is None; it means its defaults.
-    given = {name: {} if value is None and name in Config.model_fields else value for name, value in values.items()}
+    given = {name: {} if value is None and name in Config.model_fields else value for name, value in settled(values).items()}
     try:
         return Config.model_validate(given)
     except ValidationError as error:
         first, *others = error.errors()
         what, fix = _in_words(dict(first), given)
         more = f" (and {len(others)} more)" if others else ""
-        raise MeguError(f"{where}: {what}{more}", fix) from None
+        raise MeguError(f"{source(what, where, overrides)}: {what}{more}", fix) from None
+
+
+def source(what: str, where: str, overrides: Sequence[str]) -> str:
+    """Where the value came from that an error is about: the last override of its key, else ``where``. what: begins with the key, or
+    "unknown key" and the key."""
+    key = what.removeprefix("unknown key ").split(" ")[0].rstrip(":")
+    for override in reversed(overrides):
+        name = override.partition("=")[0].strip()
+        if key == name or key.startswith(f"{name}."):
+            return f"--set {override}"
+    return where
+
+
+def settled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's values, with every word that YAML takes for something else read as its field wants it (`megu.scalars`)."""
+    found = {}
+    for name, value in values.items():
+        if name not in CHOICES or not isinstance(value, Mapping):
+            field = Config.model_fields.get(name)
+            found[str(name)] = scalars.settle(value, field.annotation if field else Any)
+            continue
+        chosen = str(value.get(CHOICES[name].key, CHOICES[name].default))
+        found[str(name)] = {str(key): scalars.settle(entry, kind_of(f"{name}.{key}", chosen)) for key, entry in value.items()}
+    return found
+
+
+def kind_of(key: str, chosen: str = "") -> Any:
+    """The type of a ``section.key``, as its annotation has it; ``Any`` when there is none. chosen: the method or labeler that it belongs to;
+    without one, the first that has such a key."""
+    section, _, inner = key.partition(".")
+    kinds: list[Any]
+    if section in CHOICES:
+        choice = CHOICES[section]
+        if inner == choice.key:
+            return str
+        kinds = [choice.params(name) for name in choice.names() if name == (chosen or name)]
+    else:
+        kinds = [Any if section not in Config.model_fields else Config.model_fields[section].annotation]
+    hints = [get_type_hints(kind) for kind in kinds if dataclasses.is_dataclass(kind)]
+    return next((entry[inner] for entry in hints if inner in entry), Any)
 
 
 T = TypeVar("T")
@@ -247,6 +290,11 @@ def _in_words(error: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, 
             place
         ) == 1 and " = " in message else f"{key}: {message}", "change it there or with --set"
     value = error.get("input")
+    if error["type"] == "string_type":
+        return (
+            f"{key} = {value!r} is no text",
+            f'write it in quotes there or with --set, as in {key.rstrip(".0123456789")}=["a: b"]',
+        )
     return f"{key} = {value!r}: {message[:1].lower()}{message[1:]}", "change it there or with --set"
 
 

@@ -23,7 +23,7 @@ def apart(project: Project, params: Path, settings: Sequence[str]) -> tuple[Path
     """
     if not any(change.partition("=")[0].strip() in (*PRIVATE, "forget") for change in settings):
         return params, list(settings)
-    content = canonical_json(config.merged(read(params), settings))  # JSON is YAML
+    content = canonical_json(config.settled(config.merged(read(params), settings)))  # JSON is YAML
     key = Keys(project.keys).commitment_key(create=True)
     assert key is not None
     path = project.home / "private" / f"{commit(key, content).hex()[:32]}.yaml"

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 
 import yaml
 
+from megu import scalars
 from megu.champions import CHAMPION, PREVIOUS
 from megu.data import merging
 from megu.errors import MeguError
 from megu.params import STRICT, check
+from megu.scalars import Written
 
 T = TypeVar("T")
 
@@ -64,9 +66,10 @@ class RegistryParams:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file as it stands. An empty file is an empty configuration: every default."""
+    """The file as it stands, words that YAML takes for something else than a text as `megu.scalars.Written`. An empty file is an empty
+    configuration: every default."""
     try:
-        value = yaml.safe_load(merging.read_text(path))
+        value = scalars.parse(merging.read_text(path))
     except FileNotFoundError:
         raise MeguError(f"there is no configuration file {path}", "name a file that is there") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -75,11 +78,12 @@ def read(path: Path) -> dict[str, Any]:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""
         raise MeguError(f"{path}{line} is not YAML: {getattr(error, 'problem', error)}", "mend the file") from None
-    if value is None:
+    if value is None or (isinstance(value, Written) and value.value is None):
         return {}
     if not isinstance(value, dict):
         raise MeguError(f"{path} holds no sections", "write `section:` and below it `key: value`, as in the README")
-    return value
+    # An empty section is None already here; what else is written waits for its field (`megu.scalars.settle`).
+    return {str(name): None if isinstance(entry, Written) and entry.value is None else entry for name, entry in value.items()}
 
 
 def section(path: Path, name: str, kind: type[T]) -> T:
@@ -87,7 +91,7 @@ def section(path: Path, name: str, kind: type[T]) -> T:
 
     Raises `MeguError` for a key that the class does not have or a value out of range.
     """
-    given = read(path).get(name) or {}
+    given = scalars.settle(read(path).get(name) or {}, kind)
     known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(given, Mapping) or (unknown := sorted(set(given) - set(known))):
         wrong = f"unknown key {name}.{unknown[0]}" if isinstance(given, Mapping) else f"{name} is no section"

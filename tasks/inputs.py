@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from megu import config as configuration
-from megu import models, sections
+from megu import models, scalars, sections
 from megu.config import Config
 from megu.data import arrays, pins, providers, splits
 from megu.device import resolve
@@ -97,6 +97,8 @@ def through_dvc(project: Project, config: Config) -> bool:
     values = sections.read(project.params)
     if not {"seed", "data", "forget"} <= set(values):  # DVC compares what is written there; it knows no defaults
         return False
+    if any(scalars.unquoted(values[name], Config.model_fields[name].annotation) for name in ("data", "forget")):
+        return False  # DVC would read another name: 7 for 07
     own = configuration.parse(values, project.params.name)
     return (own.data, own.forget, own.seed) == (config.data, config.forget, config.seed)
 

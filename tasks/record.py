@@ -372,7 +372,9 @@ def page(
                 "forget set": f"{split.notes['forget']:,} training images, {split.values['scenario']} request",
                 "retain set": f"{split.notes['retain']:,} training images",
                 "split": f"{split.files['positions'].sha256[:16]}…",
-                "split pinned": "in dvc.lock" if split.notes["through_dvc"] else "no: params.yaml asks for another",
+                "split pinned": "in dvc.lock"
+                if split.notes["through_dvc"]
+                else "no: params.yaml asks for another, or has names without quotes",
             },
             "Method": {"name": config.unlearn.method, "what it does": method.title, "paper": method.paper},
             **({"Labeler": labeler_facts(results["labeling"], config.forget.classes)} if "labeling" in results else {}),

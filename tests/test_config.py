@@ -110,7 +110,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_overrides_change_one_value_and_keep_the_rest() -> None:
     values = {"forget": {"scenario": "class", "classes": ["Sneaker"]}, "seed": 0}
-    merged = config.merged(values, ["forget.classes=[Bag, Shirt]", "seed=3", "unlearn.alpha=0.6"])
+    merged = config.settled(config.merged(values, ["forget.classes=[Bag, Shirt]", "seed=3", "unlearn.alpha=0.6"]))
     assert merged == {"forget": {"scenario": "class", "classes": ["Bag", "Shirt"]}, "seed": 3, "unlearn": {"alpha": 0.6}}
     assert values["seed"] == 0
     assert values["forget"]["classes"] == ["Sneaker"]

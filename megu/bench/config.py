@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from megu import config as configuration
-from megu import sections
+from megu import scalars, sections
+from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.params import STRICT, check
 
@@ -126,6 +127,37 @@ def load(path: Path, settings: Sequence[str] = ()) -> Bench:
     base = values.get("base") or {}
     if not isinstance(base, Mapping):
         raise MeguError(f"{path.name}: base holds no sections", "write it as params.yaml is written")
-    values["base"] = configuration.merged(base, rest)
-    bench: Bench = configuration.validated(Bench, {"name": path.stem, **values}, path.name)
+    values["base"] = configuration.settled(configuration.merged(base, rest))
+    bench: Bench = configuration.validated(Bench, {"name": path.stem, **_settled(values)}, path.name)
     return bench
+
+
+def _settled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's values, every word read as its field wants it (`megu.scalars`); those of a configuration by its keys."""
+    hints = get_type_hints(Bench)
+
+    def by_key(settings: Any) -> Any:
+        if not isinstance(settings, Mapping):
+            return scalars.settle(settings, Any)
+        return {key: scalars.settle(value, configuration.kind_of(key)) for key, value in settings.items()}
+
+    def variant(entry: Any) -> Any:
+        if not isinstance(entry, Mapping):
+            return scalars.settle(entry, str)
+        return {name: by_key(value) if name == "set" else scalars.settle(value, str) for name, value in entry.items()}
+
+    found = {name: scalars.settle(value, hints.get(name, Any)) for name, value in values.items() if name != "base"}
+    found["base"] = values["base"]
+    if isinstance(targets := values.get("targets"), list):
+        found["targets"] = [scalars.settle(target, ForgetParams) for target in targets]
+    if isinstance(methods := values.get("methods"), list):
+        found["methods"] = [variant(entry) for entry in methods]
+    if isinstance(sweep := values.get("sweep"), Mapping):
+        # Each value of a swept key is what that key takes, so a list of them is not a list of its items.
+        found["sweep"] = {
+            key: [scalars.settle(value, configuration.kind_of(key)) for value in entries]
+            if isinstance(entries, list)
+            else by_key(entries)
+            for key, entries in sweep.items()
+        }
+    return found

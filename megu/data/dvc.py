@@ -13,13 +13,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import megu
+from megu import scalars
 from megu.data import merging, pins
 from megu.data.clutter import hide_from_dvc
 from megu.data.pins import DirHash
@@ -225,18 +227,21 @@ def locked_outs(root: Path, stage: str) -> LockedOuts:
     declared = _yaml(root / "dvc.yaml").get("stages", {}).get(stage)
     if declared is None:
         raise MeguError(f"{root / 'dvc.yaml'} has no stage {stage!r}", "restore it with `git checkout dvc.yaml`")
-    params = _yaml(root / "params.yaml")
+    params = _yaml(root / "params.yaml", scalars.parse)
     if missing := [key for key in declared.get("params", []) if key not in params]:
         raise MeguError(f"{root / 'params.yaml'} has no {' and no '.join(missing)}", "dvc.yaml needs them spelt out; add them")
     locked = _yaml(root / "dvc.lock").get("stages", {}).get(stage) if (root / "dvc.lock").is_file() else None
     if locked is None:
         return LockedOuts(False, f"stage {stage} has not run yet")
     outs = {out["path"]: DirHash(out["md5"], out["size"], out["nfiles"]) for out in locked.get("outs", [])}
-    why = _difference(root, declared, locked, params)
+    known = _yaml(root / "dvc.lock", scalars.parse)["stages"][stage].get("params", {}).get("params.yaml", {})
+    why = _difference(root, declared, locked, params, known)
     return LockedOuts(not why, why, outs)
 
 
-def _difference(root: Path, declared: dict[str, Any], locked: dict[str, Any], params: dict[str, Any]) -> str:
+def _difference(
+    root: Path, declared: dict[str, Any], locked: dict[str, Any], params: dict[str, Any], known: dict[str, Any]
+) -> str:
     if declared["cmd"] != locked.get("cmd"):
         return "its command has changed"
     for kind in ("deps", "outs"):
@@ -249,8 +254,8 @@ def _difference(root: Path, declared: dict[str, Any], locked: dict[str, Any], pa
             if pins.hash_dir(root / entry["path"], root).md5 != entry["md5"]:
                 return f"{entry['path']} is not what dvc.lock has"
     for key in declared.get("params", []):
-        before = locked.get("params", {}).get("params.yaml", {}).get(key)
-        if params.get(key) != before:
+        before = known.get(key)
+        if not scalars.alike(params.get(key), before):
             return f"the parameter {key} has changed from {before} to {params.get(key)}"
     return ""
 
@@ -268,12 +273,12 @@ def _fill(text: str, params: dict[str, Any]) -> str:
     return text
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def _yaml(path: Path, parse: Callable[[str], Any] | None = None) -> dict[str, Any]:
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    parse = parse or partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        return dict(yaml.load(merging.read_text(path), Loader=loader) or {})
+        return dict(parse(merging.read_text(path)) or {})
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
         raise MeguError(f"{path} cannot be read ({reason})", "correct it, or restore it with `git checkout`") from error

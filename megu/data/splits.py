@@ -17,8 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
+from megu import scalars
 from megu.data import merging
 from megu.data.arrays import Dataset, limited, load
 from megu.data.layout import IMAGES, SPLIT_FOLDERS
@@ -303,32 +305,32 @@ def read_params(root: Path) -> tuple[str, ForgetParams, int]:
     ------
     MeguError: the file is missing, is not YAML, or has an unknown key or a value out of range.
     """
-    import yaml
-
     path = root / "params.yaml"
     try:
-        values: dict[str, Any] = yaml.safe_load(merging.read_text(path)) or {}
-        request = dict(values.get("forget") or {})
+        values = _values(path)
+        request = scalars.settle(values.get("forget") or {}, ForgetParams)
         known = {field.name for field in fields(ForgetParams)}
         if unknown := set(request) - known:
             raise ValueError(f"forget has no key {sorted(unknown)[0]!r}; it has {', '.join(sorted(known))}")
         for name in {"classes", "subclasses", "ids", "files"} & set(request):
             request[name] = tuple(request[name])
-        name = str((values.get("data") or {}).get("name", "fashion-mnist"))
-        return name, ForgetParams(**request), int(values.get("seed", 0))
+        name = scalars.settle((values.get("data") or {}).get("name", "fashion-mnist"), str)
+        return name, ForgetParams(**request), int(scalars.settle(values.get("seed", 0), int))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise MeguError(f"{path} cannot be used: {error}", "correct it and run again") from error
 
 
 def read_limit(root: Path) -> int | None:
     """``data.per_class`` of ``<root>/params.yaml``, None where it says nothing."""
-    import yaml
-
-    data = (yaml.safe_load(merging.read_text(root / "params.yaml")) or {}).get("data") or {}
-    limit = data.get("per_class")
+    limit = scalars.settle((_values(root / "params.yaml").get("data") or {}).get("per_class"), int | None)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise MeguError(f"data.per_class = {limit!r} is no number of images", "give at least 1, or null for all")
     return limit
+
+
+def _values(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = scalars.parse(merging.read_text(path)) or {}
+    return values
 
 
 def main(root: Path) -> None:

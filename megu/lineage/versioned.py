@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def locked_request(path: Path, key: bytes) -> str | None:
 
     try:
         params = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]["split"]["params"]["params.yaml"]
-        return commit(key, canonical_json(params)).hex()
+        return commit(key, canonical_json(json.loads(json.dumps(params, default=str)))).hex()  # it may hold dates
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None
 

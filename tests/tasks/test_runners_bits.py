@@ -90,6 +90,10 @@ def wiring(project: Project, seed: int) -> Any:
 
 @flow(name="bits")
 def many() -> None:
+    carry_out()
+
+
+def carry_out() -> None:
     scheduler, project, found = WORK
     for seed, look in scheduler.run({seed: wiring(project, seed) for seed in (0, 1)}):
         assert look.error is None

@@ -1,0 +1,110 @@
+"""YAML in which a text is what is written: a class named ``no``, ``07``, ``null`` or ``2024-01-01`` needs no quotes.
+
+YAML takes such words for a truth value, a number, nothing and a date before anybody knows what they are for. Here they keep both
+readings until `settle` chooses by the type of the field.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+
+
+class Written(str):
+    """A word without quotes that YAML takes for something else than a text. value: what for."""
+
+    value: Any
+
+    @classmethod
+    def of(cls, text: str, value: Any) -> Written:
+        written = cls(text)
+        written.value = value
+        return written
+
+
+class _Loader(yaml.SafeLoader):
+    """Makes such words `Written`."""
+
+
+def _written(loader: _Loader, node: yaml.ScalarNode) -> Written:
+    try:
+        value = yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
+    except (KeyError, ValueError, yaml.YAMLError):  # "=", or a date that is none, as 2024-02-31
+        value = node.value
+    return Written.of(node.value, value)
+
+
+for _kind in ("null", "bool", "int", "float", "timestamp", "value", "merge"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _written)
+
+
+def parse(text: str) -> Any:
+    """The value of a YAML document, with `Written` words in it. Raises ``yaml.YAMLError``."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def settle(value: Any, kind: Any) -> Any:
+    """``value`` with every `Written` word read as ``kind`` (a type as it stands in an annotation) wants it: as the text where only texts
+    are wanted, else as YAML does. What is no word is left for validation."""
+    if isinstance(value, Written):
+        if value.value is None and (not _wants_text(kind) or _takes_none(kind)):
+            return None
+        plain = value.value is None or isinstance(value.value, (bool, int, float))  # no field here is a date
+        return value.value if plain and not _wants_text(kind) and not _wants_text(_item(kind)) else str(value)
+    if isinstance(value, Mapping):
+        fields = _fields(kind)
+        return {str(name): settle(entry, fields.get(str(name), _item(kind))) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [settle(entry, _item(kind)) for entry in value]
+    return value
+
+
+def unquoted(value: Any, kind: Any) -> list[str]:
+    """The words in ``value`` that `settle` takes for texts and another reader of YAML (DVC) would not."""
+    if isinstance(value, Written):
+        return [] if isinstance(settle(value, kind), type(value.value)) else [str(value)]
+    if isinstance(value, Mapping):
+        fields = _fields(kind)
+        return [word for name, entry in value.items() for word in unquoted(entry, fields.get(str(name), _item(kind)))]
+    return [word for entry in value for word in unquoted(entry, _item(kind))] if isinstance(value, (list, tuple)) else []
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two values that `parse` returned are the same, word by word or as YAML takes them."""
+    return bool(one == other) or bool(settle(one, Any) == settle(other, Any))
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _wants_text(kind: Any) -> bool:
+    """Whether every value of a type but None is a text."""
+    members = [member for member in _members(kind) if member is not type(None) and get_origin(member) is not dict]
+    texts = [
+        member is str or (get_origin(member) is Literal and all(isinstance(entry, str) for entry in get_args(member)))
+        for member in members
+    ]
+    return bool(texts) and all(texts)
+
+
+def _takes_none(kind: Any) -> bool:
+    return type(None) in _members(kind)
+
+
+def _item(kind: Any) -> Any:
+    """The type of what is in a list or mapping."""
+    for member in _members(kind):
+        if get_origin(member) in (tuple, list, dict):
+            return next(entry for entry in reversed(get_args(member)) if entry is not ...)
+    return Any
+
+
+def _fields(kind: Any) -> Mapping[str, Any]:
+    """The fields of a dataclass, by name, with their types."""
+    return next((typing.get_type_hints(member) for member in _members(kind) if is_dataclass(member)), {})
