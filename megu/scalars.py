@@ -76,6 +76,10 @@ def unquoted(value: Any, kind: Any) -> list[str]:
 
 def alike(one: Any, other: Any) -> bool:
     """Whether two values that `parse` returned are the same, word by word or as YAML takes them."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(alike(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
     return bool(one == other) or bool(settle(one, Any) == settle(other, Any))
 
 

@@ -171,20 +171,20 @@ def draws_nothing(project: Project, config: Config) -> None:
     if config.unlearn.method not in METHODS:
         raise MeguError(
             f"runner.kind = threads: the plugin {config.unlearn.method} may draw random numbers, and threads share the generators",
-            "set runner.kind=processes",
+            "set runner.kind=dask (processes) or serial",
         )
     loaded, arch = _loaded(project, config), config.train.arch
     size, channels, classes = (loaded.image_size, loaded.channels, loaded.num_classes) if loaded else ((32, 32), 3, 10)
     if loaded is None and arch not in models.MODELS:
         raise MeguError(
             f"runner.kind = threads: whether {arch} draws in training is not known before data set {config.data.name!r} is here",
-            "megu data fetch, or set runner.kind=processes",
+            "megu data fetch, or set runner.kind=dask (processes) or serial",
         )
     model = models.seeded(lambda: models.blank(arch, classes, channels, size), 0)
     if models.draws(model, (channels, *size)):
         raise MeguError(
             f"runner.kind = threads: {arch} draws random numbers in training (dropout, say), and threads share the generators",
-            "set runner.kind=processes",
+            "set runner.kind=dask (processes) or serial",
         )
 
 

@@ -1,11 +1,11 @@
-"""Who computes a benchmark's stages: this process, its threads, other processes or a Dask cluster, each a Prefect task runner."""
+"""Who computes a benchmark's stages: this process, its threads, or the processes of a Dask cluster, each a Prefect task runner."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from megu.bench.config import Runner
 from megu.errors import MeguError
@@ -21,8 +21,6 @@ def task_runner(runner: Runner) -> Any:
     ------
     MeguError: prefect-dask is not installed, or nobody answers at the address.
     """
-    if runner.kind == "processes":
-        return ProcessPoolTaskRunner(max_workers=runner.slots)
     if runner.kind != "dask":
         return ThreadPoolTaskRunner(max_workers=runner.slots)
     try:

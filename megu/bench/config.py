@@ -34,7 +34,7 @@ class Runner:
     """Who computes.
 
     kind: "serial" (one stage after the other, in this process), "threads" (in this process; not for models that draw random numbers in
-    training, as dropout does: threads share the generators), "processes" or "dask" (Prefect's Dask task runner;
+    training, as dropout does: threads share the generators) or "dask" (processes of Prefect's Dask task runner;
     ``pip install 'megu[dask]'``). workers: how many at once; of "dask" without an address, processes of a local cluster.
     address: of a Dask scheduler that runs already; its workers must see the project's folder under the same path.
     threads_per_worker: of PyTorch in each worker. None: PyTorch's own choice in a serial run, 1 in the others, since two trainings with
@@ -43,7 +43,7 @@ class Runner:
 
     __pydantic_config__ = STRICT
 
-    kind: Literal["serial", "threads", "processes", "dask"] = "serial"
+    kind: Literal["serial", "threads", "dask"] = "serial"
     address: str | None = None
     workers: int = 2
     threads_per_worker: int | None = None
