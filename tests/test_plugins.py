@@ -114,7 +114,7 @@ def test_its_code_its_version_and_ours_are_in_the_cache_key(install: Install) ->
     assert differences(first, parts()) == ["code my_package.helper changed"]
     shutil.rmtree(folder.parent / "my_package-1.2.dist-info")
     example(install, "1.3")
-    assert differences(first, parts()) == ["code package my_package changed"]
+    assert differences(first, parts()) == ["package my_package was 1.2, is 1.3"]
 
 
 def test_only_the_code_of_the_method_that_is_used_is_in_the_key() -> None:
