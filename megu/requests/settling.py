@@ -51,7 +51,7 @@ def _promotion_of(entry: Entry, events: Sequence[Event], name: str, ours: set[st
     for event in events:
         version = f"{name}/{event.facts.get('version')}"
         fits = event.kind == MOVED and event.facts["why"] == "promotion" and event.number > verified
-        about = event.facts.get("data", entry.data) in ("", entry.data)
+        about = not entry.data or event.facts.get("data", entry.data) in ("", entry.data)
         if fits and about and version in ours and _number(version) >= own:
             return event
     return None

@@ -172,6 +172,13 @@ def test_a_version_of_one_data_set_fulfils_no_request_for_another(project: Proje
     assert settle_all(inbox) == {"promoted": [names["b"]], "accepted": [names["a"]]}
 
 
+def test_an_old_request_whose_data_set_nobody_knows_follows_its_version(project: Project, inbox: Inbox) -> None:
+    there(project, "a", "b")
+    one = old(inbox, ["accepted", "processing", "unlearned", "verified"], version="megu/1", champion="")
+    inbox.ledger.append(MOVED, "megu", {"why": "promotion", "version": "1", "data": "b", "run_id": "x"})
+    assert settle_all(inbox) == {"promoted": [one]}
+
+
 def test_the_champion_of_another_registered_model_means_nothing_for_a_request(inbox: Inbox) -> None:
     one = inbox.add(request()).id
     went(inbox, one, "accepted", "processing", "unlearned", "verified", version="megu/1", champion="")
