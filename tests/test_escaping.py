@@ -188,7 +188,8 @@ def overview_of(name: str) -> str:
     row = {"id": "r0", "state": "accepted", "due": "2026-12-24", "days_left": 1, "age_days": 1, "why": name}
     now = Overview(
         services={},
-        unanswered="", requests={"accepted": 1}, overdue=0, waiting=[row], lineage=[name, name], schedules=[{"deployment": name, "next": "soon"}],
+        unanswered="", requests={"accepted": 1}, overdue=0, waiting=[row], lineage=[name, name],
+        schedules=[{"deployment": name, "next": "soon"}],
         runs=[{"run": "r", "created": "2026-11-24", "request": name, "model": name, "method": name}],
         champion={"version": name, "since": "2026-11-24", "approver": name, "forgot": name, "seal": "s"},
         person=[f"megu/1 ({_no_code(name)}) is not promoted: see `megu promote 1`"],
