@@ -472,12 +472,40 @@ def lineage_index() -> None:
 @keys_app.command("create")
 def keys_create() -> None:
     """Make an Ed25519 key in .megu/keys that dossiers are signed with from now on (passphrase: MEGU_KEY_PASSPHRASE)."""
-    from megu.lineage.keys import Keys
+    from megu.lineage import unsigned
+    from megu.lineage.keys import Keys, signer
 
     here = _writable()
     public = Keys(here.keys).create()
+    made = signer(Keys(here.keys), None)
+    assert made is not None
+    older = unsigned.begin(here, made)
     print(f"signing key: {here.relative(Keys(here.keys).private)} (keep it; back it up)")
     print(f"public key:  {here.relative(public)} (give it to whoever is to verify: megu verify FOLDER --key FILE)")
+    if older:
+        print(
+            f"{len(older)} dossiers are older than the key and unsigned: it has signed which ({here.relative(unsigned.path(here))})"
+        )
+
+
+@keys_app.command("adopt")
+def keys_adopt(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="As for `megu verify`: dossiers older than the key.")],
+) -> None:
+    """Sign that unsigned dossiers are older than the key, so that `megu verify` does not miss a signature. Verify them first."""
+    from megu import config
+    from megu.lineage import unsigned
+    from megu.lineage.keys import Keys, signer
+
+    here = _project()
+    named = config.load(here.params).lineage.key
+    key = signer(Keys(here.keys), here.root / named if named else None)
+    if key is None:
+        raise MeguError(
+            "there is no key to sign with", "without one, unsigned dossiers are no fault; `megu keys create` makes one"
+        )
+    for run_id in unsigned.adopt(here, key, runs):
+        print(f"{run_id}: unsigned, and older than the key by its own signature ({here.relative(unsigned.path(here))})")
 
 
 @app.command()

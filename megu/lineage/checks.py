@@ -27,7 +27,7 @@ def signature(case: Case) -> Check:
     seal, name = case.seal, "signature"
     if not seal.signed or seal.public is None or seal.signature is None:
         if case.trusted:
-            return Check(name, False, "unsigned, though there is a key that should have signed it")
+            return _unsigned(case)
         return Check(name, True, "unsigned: nothing says who made it")
     if not signed_by(seal.public, seal.signature, case.opened.content):
         return Check(name, False, f"it is not one of {MAIN} by the key {seal.public[:16]}…")
@@ -36,6 +36,19 @@ def signature(case: Case) -> Check:
     if seal.public not in case.trusted:
         return Check(name, False, f"by the key {seal.public[:16]}…, which is none that is trusted here")
     return Check(name, True, f"by the key {seal.public[:16]}…")
+
+
+def _unsigned(case: Case) -> Check:
+    """A dossier without a signature where there is a key: it is older than the key, by the key's own word, or a fault."""
+    from megu.lineage import unsigned
+
+    wrong = "unsigned, though there is a key that should have signed it"
+    try:
+        if case.project is not None and case.seal.seal in unsigned.seals(case.project, case.trusted):
+            return Check("signature", True, "unsigned: it is older than the key, which has signed that it was there")
+    except MeguError as error:
+        return Check("signature", False, f"{wrong}; {error.what}")
+    return Check("signature", False, f"{wrong} (`megu keys adopt RUN` for one that is older than the key)")
 
 
 def chain(case: Case) -> Check:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from megu.data import erasing, pins
+import numpy as np
+
+from megu.data import arrays, erasing, pins
+from megu.data.arrays import FILES, SPLITS, Dataset
 from megu.errors import MeguError
 from megu.lineage.commitments import commit
 from megu.project import Project
-from megu.purge.plan import Action, Plan
+from megu.purge.decisions import Action, Plan
+from megu.purge.document import DataErased
 from megu.purge.scan import Scanner
-from megu.purge.sought import Sought
+from megu.purge.sought import Masks, Sought
 
 if TYPE_CHECKING:
     from megu.tracking.lineage import MlflowClient
@@ -23,12 +29,26 @@ if TYPE_CHECKING:
 
 def prepare_data(plan: Plan, found: Sought, folder: Path) -> Plan:
     """Write the new versions of the data sets below ``folder``; returns the plan with their hashes."""
-    from dataclasses import replace
-
     for number, (dataset, masks) in enumerate(found.data):
-        erasing.write_without(dataset, masks, folder / dataset.path.name)
-        plan.data[number] = replace(plan.data[number], after=vars(pins.hash_dir(folder / dataset.path.name)))
+        new = folder / dataset.path.name
+        write_new(dataset, masks, new)
+        plan.data[number] = replace(plan.data[number], after=vars(pins.hash_dir(new)))
     return plan
+
+
+def write_new(dataset: Dataset, masks: Masks, new: Path) -> None:
+    """Write the new version of a data set."""
+    erasing.write_without(dataset, masks, new)
+    _bring_along(dataset.path, new)
+
+
+def _bring_along(old: Path, new: Path) -> None:
+    """Copy what else lies in a data set's folder as it is."""
+    for path in (path for path in old.iterdir() if not os.path.lexists(new / path.name)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
 
 
 def carry_out(
@@ -71,22 +91,41 @@ def remove(path: Path) -> None:
 def swap(project: Project, plan: Plan, name: str, prepared: Path) -> None:
     """Put the new version of a data set in its place, and pin it.
 
-    Killed between the two, the pin is put right the next time.
+    Killed between the two, the pin is put right the next time. Where the old version has come back meanwhile, the new one is written again.
     """
-    erased = next(entry for entry in plan.data if entry.name == name)
+    erased = next(each for each in plan.data if each.name == name)
     here, ready = project.data(name), prepared / name
+    if not ready.is_dir() and _is_version(here, erased.before):
+        _write_again(arrays.load(here), erased, ready)
     if ready.is_dir():
+        if here.is_dir():
+            _bring_along(here, ready)  # since the purge was stopped
         if here.is_symlink():
             here.unlink()
         elif here.is_dir():
             shutil.rmtree(here)
         ready.rename(here)
-    if vars(pins.hash_dir(here)) != erased.after:
+    if not _is_version(here, erased.after):
         raise MeguError(
-            f"data/{name} is not the version that the purge made", "put it back from the purge's journal, .megu/purge/data"
+            f"data/{name} was changed while a purge was under way, and is neither its old version nor its new one",
+            f"bring back the version {erased.after['md5']} or {erased.before['md5']}, and purge again; keep what is there elsewhere",
         )
     if name in pins.read(project.root):
         pins.write(project.root, name, pins.DirHash(**erased.after))
+
+
+def _is_version(folder: Path, version: dict[str, Any]) -> bool:
+    """Whether a folder is a version of a data set, with or without what else lies there."""
+    return folder.is_dir() and version in (vars(pins.hash_dir(folder)), vars(pins.hash_dir(folder, only=FILES)))
+
+
+def _write_again(dataset: Dataset, erased: DataErased, ready: Path) -> None:
+    masks = {split: np.zeros(len(getattr(dataset, split)), dtype=bool) for split in SPLITS}
+    for split, mask in masks.items():
+        mask[getattr(erased, split).positions] = True
+    shutil.rmtree(ready.with_suffix(".half"), ignore_errors=True)
+    write_new(dataset, masks, ready.with_suffix(".half"))
+    ready.with_suffix(".half").rename(ready)
 
 
 def clean(database: Path, scanners: Sequence[Scanner], key: bytes) -> None:

@@ -16,6 +16,7 @@ from megu.errors import MeguError
 from megu.lineage.commitments import SIZE
 from megu.lineage.dossier import sha256, strict
 from megu.params import STRICT
+from megu.purge import places
 from megu.store import canonical_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ FORMAT = 1
 NAME = "purge.json"
 
 ERASED, RESIDUAL, RETAINED = "ERASED", "RESIDUAL", "RETAINED"
+
+#: Why a stored file of a data set's old version goes.
+OF_VERSION = "of the version of {} that has the images"
+#: Why a file is left that has the content of one that was erased.
+CAME_BACK = "has come back, or was copied"
+
+
+def holds_samples(name: str) -> bool:
+    """Whether a file of a data set has the samples themselves: their images or ids. Labels, names and facts may be another set's too."""
+    return name.endswith(("_images.npy", "_ids.npy"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +132,24 @@ class Purge:
     surfaces: list[Surface]
     looked: dict[str, int]
     environment: dict[str, str]
+
+    def holding(self) -> set[str]:
+        """SHA-256 of what was erased of the data sets, DVC's cache and remotes and held samples: equal content anywhere is a copy."""
+        return {
+            entry.sha256
+            for entry in self.erased
+            if entry.sha256 is not None
+            and (
+                holds_samples(entry.what)
+                if entry.surface == places.DATA
+                else entry.surface in (places.CACHE, places.REMOTES) and not entry.why.startswith(OF_VERSION.partition("{")[0])
+            )
+        }
+
+    def harmless(self) -> set[str]:
+        """SHA-256 of what else was erased there, as belonging to the old version: equal content may be another data set's."""
+        data = (places.DATA, places.CACHE, places.REMOTES)
+        return {entry.sha256 for entry in self.erased if entry.sha256 is not None and entry.surface in data} - self.holding()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ import numpy as np
 
 from megu.data.writing import atomic_folder
 from megu.project import Project
+from megu.purge.decisions import Plan
 from megu.purge.needles import Needles
 from megu.purge.places import JOURNAL, PLAN
-from megu.purge.plan import Plan
 from megu.store import canonical_json
 
 

@@ -46,7 +46,7 @@ _FIX = "bring it back, or `dvc remote remove {}`"
 #: Where the purge itself works; gone when it is done.
 JOURNAL, PLAN = "purge", "plan.json"
 #: Folders that hold programs, not data. What git keeps is looked at by nobody: see docs/erasure.md.
-_PASSED = {".git", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
+PASSED = {".git", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
 #: First part of a path below the home -> its surface.
 _HOME = {
     "store": STORE,
@@ -114,6 +114,11 @@ def cache(root: Path) -> Path:
     return where / named
 
 
+def shares_cache(root: Path) -> bool:
+    """Whether DVC's configuration says that the cache is shared between users (``cache.shared group``)."""
+    return _settings(root, "shared").get("cache", ("", root))[0].strip() != ""
+
+
 def missing(remotes: Sequence[Remote], limit: float = REACH_S) -> list[str]:
     """What is wrong with remotes, a line each: a folder that is gone, a server that accepts no connection within ``limit`` seconds.
 
@@ -160,37 +165,45 @@ def unfinished(project: Project) -> bool:
 
 def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[tuple[str, Path]]:
     """Every file of every surface that is on a disk of ours, each once, and every folder that cannot be listed. extra: folders elsewhere, with
-    their surface."""
+    their surface.
+
+    A link to a file is looked at where it leads, unless that is nowhere here: then as a file, in megu's own places.
+    """
     folders = [(_surface, path) for _surface, path in ((CACHE, cache(project.root)), *extra)]
     folders += [(REMOTES, remote.folder) for remote in remotes(project.root) if remote.folder is not None]
+    root = project.root.resolve()
     elsewhere = [(surface, path.resolve()) for surface, path in folders if path.is_dir()]
     seen: set[Path] = set()
-    for surface, folder in [*elsewhere, ("", project.root.resolve())]:
+    for surface, folder in [*elsewhere, ("", root)]:
         for path in _walk(folder, project):
-            if path not in seen:
-                seen.add(path)
-                yield surface or surface_of(project, path), path
+            own, real = surface or surface_of(project, path), path.resolve()
+            linked = path.is_symlink() and (
+                own in (DATA, OTHERS) or any(real.is_relative_to(each) for each in (root, *(each for _, each in elsewhere)))
+            )
+            if not linked and real not in seen:
+                seen.add(real)
+                yield own, path
 
 
 def _walk(folder: Path, project: Project) -> Iterator[Path]:
-    """Links to folders are followed below ``data/`` only, where a data set may be one."""
+    """Links to folders are followed where megu's own folders are, which may be on another disk."""
     passed = {project.keys.resolve()}
     if unfinished(project):  # what is left of one that has ended is looked at
         passed.add((project.home / JOURNAL).resolve())
     closed: list[OSError] = []
-    for here, names, files in os.walk(folder, followlinks=folder.name == "data", onerror=closed.append):
-        names[:] = sorted(name for name in names if name not in _PASSED and Path(here, name) not in passed)
-        if Path(here) == project.root.resolve():
-            linked = [
-                Path(here, "data", name) for name in (os.listdir(Path(here, "data")) if Path(here, "data").is_dir() else [])
-            ]
-            for link in (path for path in linked if path.is_symlink() and path.is_dir()):
-                yield from (file for file in sorted(link.rglob("*")) if file.is_file())
-        for name in sorted(files):
-            path = Path(here, name)
-            if path.is_file() and not path.is_symlink():
-                yield path
+    for here, names, files in os.walk(folder, onerror=closed.append):
+        names[:] = sorted(name for name in names if name not in PASSED and Path(here, name).resolve() not in passed)
+        for name in names:
+            if (path := Path(here, name)).is_symlink() and _is_own(path, project.root.resolve()):
+                yield from _walk(path, project)
+        yield from (path for path in (Path(here, name) for name in sorted(files)) if path.is_file())
     yield from (Path(error.filename) for error in closed if not isinstance(error, FileNotFoundError))
+
+
+def _is_own(path: Path, root: Path) -> bool:
+    """Whether a folder is megu's own, one of them, or a data set."""
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else ()
+    return len(parts) <= 2 and parts[:1] in {(name,) for name in (".megu", "data", "requests", "results", "splits")}
 
 
 def surface_of(project: Project, path: Path) -> str:

@@ -13,10 +13,23 @@ from megu.errors import MeguError
 from megu.lineage.keys import Keys, public_of, read_public, signer
 from megu.project import Project
 from megu.purge import act, places, plan
-from megu.purge.document import ERASED, FORMAT, RESIDUAL, RETAINED, Entry, Purge, Sealed, Surface, file_name, parse, sealed
+from megu.purge.decisions import Plan
+from megu.purge.document import (
+    CAME_BACK,
+    ERASED,
+    FORMAT,
+    RESIDUAL,
+    RETAINED,
+    Entry,
+    Purge,
+    Sealed,
+    Surface,
+    file_name,
+    parse,
+    sealed,
+)
 from megu.purge.journal import Journal
 from megu.purge.params import PurgeParams
-from megu.purge.plan import Plan
 from megu.purge.scan import Scanner
 from megu.purge.sought import sought, targets
 from megu.store import writing
@@ -154,9 +167,10 @@ def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflo
     """Look everywhere again; what is still found is residual."""
     hits, digests = plan.look(project, scanners, mlflow)
     erased = [Entry(surface=a.surface, what=a.what, sha256=a.sha256, why=a.why, until=None) for a in decided.actions]
-    gone = {entry.sha256 for entry in erased if entry.sha256 is not None and entry.surface != places.RESULTS}
-    # Of a data set's files there are new versions.
-    residual = [entry for entry in decided.residual if entry.surface != places.DATA or entry.sha256 is None]
+    gone = {action.sha256 for action in decided.actions if action.personal and action.surface != places.RESULTS} - {None}
+    there = {(action.what, action.sha256) for action in decided.actions if action.kind == "file"}
+    replaced = {action.what for action in decided.actions if action.kind == "replaced"}
+    residual = [entry for entry in decided.residual if entry.what not in replaced]
     known = {(entry.surface, entry.what) for entry in [*residual, *decided.retained]}
     for path, (surface, found) in hits.items():
         what = project.relative(path)
@@ -164,12 +178,9 @@ def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflo
             sha256 = digests.get(path, (surface, None))[1]
             residual.append(Entry(surface=surface, what=what, sha256=sha256, why=str(found), until=None))
     for path, (surface, digest) in digests.items():
-        if digest in gone and path not in hits and (surface, project.relative(path)) not in known:
-            residual.append(
-                Entry(
-                    surface=surface, what=project.relative(path), sha256=digest, why="has come back, or was copied", until=None
-                )
-            )
+        what = project.relative(path)
+        if (digest in gone or (what, digest) in there) and path not in hits and (surface, what) not in known:
+            residual.append(Entry(surface=surface, what=what, sha256=digest, why=CAME_BACK, until=None))
     return Purge(
         format=FORMAT,
         created=decided.created,

@@ -14,7 +14,7 @@ from megu.data import arrays, pins, providers
 from megu.errors import MeguError
 from megu.lineage import checks
 from megu.project import Project
-from megu.purge import plan
+from megu.purge import versions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -67,7 +67,7 @@ def test_a_purge_which_replaces_the_folder_does_not_begin(own: Path) -> None:
     (own / "README.txt").write_text("mine")
     found: Any = SimpleNamespace(data=[(arrays.load(own), {})], key=b"")
     with pytest.raises(MeguError, match=r"README\.txt: move them out of data/pets"):
-        plan._data(Project(own.parents[1]), SimpleNamespace(), found)  # type: ignore[arg-type]
+        versions.decide(Project(own.parents[1]), SimpleNamespace(), found, alone=False)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("spoilt", ["train_images.npy", "meta.json", "test_labels.npy"])

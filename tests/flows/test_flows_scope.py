@@ -267,7 +267,7 @@ ELSEWHERE: dict[str, set[str]] = {
     | {f"gate.{name}" for name in ("min_seeds", "retain_drop")},
     "names, people and days": {"registry.alias", "registry.name", "promotion.policy", "lineage.key"}
     | {f"requests.{name}" for name in ("attempts", "batch", "due_days")}
-    | {"purge.models_days", "purge.test_images"},
+    | {"purge.models_days", "purge.test_images", "purge.shared_stores"},
 }
 
 
