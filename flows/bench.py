@@ -21,6 +21,7 @@ from megu.bench import config as files
 from megu.bench.config import Bench, Runner
 from megu.bench.expansion import Cell, expand
 from megu.bench.outcome import Outcome
+from megu.exclusion import while_no_purge
 from megu.progress import stages, track
 from megu.project import Project, find
 from megu.tracking import closing
@@ -48,6 +49,7 @@ def run(file: str | Path, settings: list[str] | None = None, out: str | None = N
 
 
 @flow(name="bench", description="Unlearning methods x targets x seeds, each compared with its true retrain, in one table.")
+@while_no_purge
 @ours
 def bench(
     file: str, settings: list[str] | None = None, out: str | None = None, document: str | None = None, command: str = ""

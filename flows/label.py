@@ -14,6 +14,7 @@ from prefect import flow
 from flows import steps
 from megu import config as configuration
 from megu.config import Config, LabelingParams
+from megu.exclusion import while_no_purge
 from megu.labeling.prototype import PrototypeParams
 from megu.project import Project, find
 from tasks import inputs, show
@@ -23,6 +24,7 @@ from tasks.slots import gpu
 
 
 @flow(name="label", description="Judge how similar the concepts of a data set look, once for every later request.")
+@while_no_purge
 @ours
 def label(params: str = "params.yaml", settings: list[str] | None = None, prototype: bool = False) -> dict[str, Any]:
     """Make the judgement, or find it.

@@ -15,6 +15,7 @@ from flows import steps
 from flows.unlearn import carry_out
 from megu import config as configuration
 from megu import promotion
+from megu.exclusion import while_no_purge
 from megu.overview import markdown, overview
 from megu.project import find
 from megu.requests import files, settling
@@ -25,6 +26,7 @@ from tasks.running import as_program, ours
 
 
 @flow(name="process", description="Have what is asked for forgotten, judge the model, ask for its approval.")
+@while_no_purge
 @ours
 def process(params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:
     """Process what waits. params, settings: as for the unlearning flow; what is to be forgotten comes from the requests."""

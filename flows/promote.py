@@ -11,6 +11,7 @@ from prefect import flow
 
 from megu import config as configuration
 from megu import promotion
+from megu.exclusion import while_no_purge
 from megu.project import find
 from tasks.promotion import decide
 from tasks.running import ours
@@ -21,6 +22,7 @@ from tasks.running import ours
     description="Ask a person whether the challenger may become the champion, and make it so.",
     persist_result=True,
 )
+@while_no_purge
 @ours
 def promote(version: str | None = None, params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:
     """version: its number; None for the challenger. params, settings: as for the unlearning flow."""

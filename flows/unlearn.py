@@ -18,6 +18,7 @@ from flows import steps
 from megu import config as configuration
 from megu import promotion
 from megu.config import Config
+from megu.exclusion import while_no_purge
 from megu.project import Project, find
 from megu.stages import Device
 from megu.summary import Summary
@@ -188,6 +189,7 @@ def illustrate(run: Run, config: Config, data: Any, split: Any, outputs: Outputs
 
 
 @flow(name="unlearn", description="Forget what params.yaml asks for; compare with a true retrain; record, report, register.")
+@while_no_purge
 @ours
 def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> Summary:
     """Run the pipeline.

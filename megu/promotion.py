@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from megu.champions import CHAMPION, INTENDED, MOVED, PREVIOUS, REJECTED, UNDONE, Standing, rejection, standing
 from megu.errors import MeguError
+from megu.exclusion import working
 from megu.gate import Verdict, judge
 from megu.ledger import Event, Refused
 from megu.lineage import guard
@@ -131,7 +132,7 @@ def one_at_a_time(project: Project) -> Iterator[None]:
     """Waits for another promoter of this project, for as long as that lives."""
     from megu.data.dvc import file_lock
 
-    with file_lock(project.home / "promotion.lock"):
+    with working(project), file_lock(project.home / "promotion.lock"):
         yield
 
 

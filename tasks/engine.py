@@ -21,6 +21,7 @@ from prefect.context import TaskRunContext
 from prefect.results import ResultRecord  # type: ignore[attr-defined]
 from prefect.runtime import flow_run
 
+from megu.exclusion import working
 from megu.lineage.commitments import hidden_parts
 from megu.lineage.keys import Keys
 from megu.progress import stages
@@ -210,7 +211,8 @@ def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
             torch.set_num_threads(threads)
         # What draws from the process-wide generators (a plugin, say) depends on the key like all else, not on what ran before.
         start(derive(0, decision.key))
-        outcome = stage.run(decision.key, arguments)
+        with working(arguments["project"]):  # of a worker, which may outlive its flow
+            outcome = stage.run(decision.key, arguments)
         return Result(
             stage=stage.name,
             parts=private(arguments["project"], decision.parts),

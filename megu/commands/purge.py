@@ -32,6 +32,14 @@ def purge(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one value, e.g. purge.models_days=0. Repeatable."),
     ] = None,
+    ignored: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore-run",
+            metavar="RUN",
+            help="An MLflow run that is called running and is no more, as you know; the signed document names it. Repeatable.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")
     ] = False,
@@ -51,7 +59,7 @@ def purge(
     loaded = config.load(params or here.params, settings or ())
     if apply:
         key = here.root / loaded.lineage.key if loaded.lineage.key else None
-        outcome = run.apply(here, runs or [], loaded.purge, key)
+        outcome = run.apply(here, runs or [], loaded.purge, key, ignored or [])
     else:
         outcome = run.dry_run(here, runs or [], loaded.purge)
     if as_json:

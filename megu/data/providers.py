@@ -39,6 +39,7 @@ from megu.data.pins import DirHash
 from megu.data.repeats import repeat_lines
 from megu.data.writing import write_errors_answered
 from megu.errors import MeguError
+from megu.exclusion import working
 from megu.progress import track
 from megu.project import Project
 
@@ -91,7 +92,7 @@ def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
     """
     path = root / "data" / name
     _check_name(name)
-    with write_errors_answered(path), dvc.file_lock(root / ".megu" / "data.lock"):
+    with write_errors_answered(path), working(Project(root)), dvc.file_lock(root / ".megu" / "data.lock"):
         no_purge_is_open(root)
         pin = pins.read(root).get(name)
         if path.exists():
@@ -269,7 +270,12 @@ def add(
     _check_name(name)
     path, notes = root / "data" / name, Notes()
     facts, packing = _known(name, Facts(name, (), None, source_name, licence), packing or Packing())
-    with write_errors_answered(path), dvc.file_lock(root / ".megu" / "data.lock"), contextlib.ExitStack() as stack:
+    with (
+        write_errors_answered(path),
+        working(Project(root)),
+        dvc.file_lock(root / ".megu" / "data.lock"),
+        contextlib.ExitStack() as stack,
+    ):
         pin = pins.read(root).get(name)
         stack.callback(_remove_if_empty, path.parent)
         with temporary.folder(_folder(path.parent), f".{name}-") as scratch:

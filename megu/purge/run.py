@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megu.data.dvc import file_lock
 from megu.data.writing import atomic_folder
 from megu.errors import MeguError
+from megu.exclusion import purging
 from megu.lineage.keys import Keys, public_of, read_public, signer
 from megu.project import Project
 from megu.purge import act, places, plan
@@ -76,8 +78,12 @@ def dry_run(project: Project, names: Sequence[str], params: PurgeParams) -> Outc
     return Outcome(made, _expected(made), None)
 
 
-def apply(project: Project, names: Sequence[str], params: PurgeParams, key_file: Path | None = None) -> Outcome:
+def apply(
+    project: Project, names: Sequence[str], params: PurgeParams, key_file: Path | None = None, ignored: Sequence[str] = ()
+) -> Outcome:
     """Purge, or finish a purge that was stopped, whatever is named now. With nothing to erase, nothing is signed.
+
+    ignored: MLflow runs that are called running and are no more, as somebody knows; the document says which.
 
     Raises `MeguError` when there is no key to sign with, a run is under way, or something cannot be erased now.
     """
@@ -91,18 +97,20 @@ def apply(project: Project, names: Sequence[str], params: PurgeParams, key_file:
         raise MeguError("the key of the commitments is not here", "put it back into .megu/keys/commitments.key")
     journal, (connected, why) = Journal.of(project), _reach(project)
     # Prefect's, MLflow's and DVC's own locks do not keep a run from writing what is being looked for.
-    with file_lock(project.home / "purge.lock"), file_lock(project.home / "data.lock"):
+    with purging(project), file_lock(project.home / "data.lock"):
         journal.clear()
-        _refuse_live_runs(connected, project.home)
+        passed = _refuse_live_runs(connected, project.home, ignored)
         resumed = journal.open
         if resumed:
             decided = journal.plan()
+            decided.policy |= _ignoring([*decided.policy.get("ignored_runs", ()), *passed])
         else:
             runs = targets(project, names)
             found = sought(project, runs, params.test_images)
             made, scanners = plan.make(project, runs, found, params, plan.tracked(project, connected, why), newest(project))
             if not made.actions:
                 return Outcome(made, _expected(made), None)
+            made.policy |= _ignoring(passed)
             decided = journal.begin(
                 [scanner.needles for scanner in scanners], lambda folder: act.prepare_data(made, found, folder)
             )
@@ -124,14 +132,31 @@ def _reach(project: Project) -> Connected:
         return None, error.what
 
 
-def _refuse_live_runs(connected: MlflowClient | None, home: Path) -> None:
+def _refuse_live_runs(connected: MlflowClient | None, home: Path, ignored: Sequence[str] = ()) -> list[str]:
+    """Raise `MeguError` for a run that MLflow calls running: of another machine or folder nobody here can tell whether it lives.
+
+    Returns those of ``ignored`` that it would have been.
+    """
     if connected is None:
-        return
+        return []
     from megu.tracking import orphans
 
     orphans.mark(connected, home)
-    if running := orphans.running(connected):
-        raise MeguError(f"the run {running[0]} is under way, and may write what is looked for", "wait for it, or stop it")
+    running = orphans.running(connected)
+    if left := [run_id for run_id in running if run_id not in ignored]:
+        found = connected.get_run(left[0])
+        where = found.data.tags[orphans.PROCESS_TAG].partition(" ")[0]
+        since = datetime.fromtimestamp(found.info.start_time / 1000, UTC).isoformat(timespec="minutes")
+        raise MeguError(
+            f"the run {left[0]} on {where} is under way since {since}, and may write what is looked for",
+            f"wait for it, or stop it; where it is no more, add --ignore-run {left[0]}: the signed document will say so",
+        )
+    return sorted(set(ignored) & set(running))
+
+
+def _ignoring(runs: Sequence[str]) -> dict[str, list[str]]:
+    """What the document says of the runs that were ignored."""
+    return {"ignored_runs": sorted(set(runs))} if runs else {}
 
 
 def _expected(made: Plan) -> list[Surface]:

@@ -21,6 +21,7 @@ from purge_fixtures import encoded, forget_places, moved
 from megu import cli
 from megu.data import arrays, pins, providers
 from megu.errors import MeguError
+from megu.exclusion import working
 from megu.lineage import indexing
 from megu.lineage import verify as lineage
 from megu.lineage.index import Index
@@ -227,7 +228,8 @@ def test_a_purge_that_is_killed_anywhere_ends_as_one_that_is_not(
     with pytest.raises(MeguError, match="a purge was stopped half-way"):
         providers.fetch(project.root, "slice")
     assert run.dry_run(project, [], AT_ONCE).resumed
-    outcome = run.apply(project, [], AT_ONCE)
+    away = client(project.home).create_run("1", tags={orphans.PROCESS_TAG: "elsewhere 1 0.0"}).info.run_id
+    outcome = run.apply(project, [], AT_ONCE, ignored=[away])
     assert outcome.resumed
     assert not Journal.of(project).root.exists()
     assert [path.name for path in sorted((project.dossiers / run_id).glob("purge*"))] == [NAME], "one verdict, signed once"
@@ -235,6 +237,7 @@ def test_a_purge_that_is_killed_anywhere_ends_as_one_that_is_not(
     assert hits(project, needles) == {}
     assert outcome.sealed is not None
     assert expected.sealed is not None
+    assert outcome.sealed.purge.policy["ignored_runs"] == [away]
     assert verdicts(outcome) == verdicts(expected)
     assert [entry.what for entry in outcome.sealed.purge.erased] == [entry.what for entry in expected.sealed.purge.erased]
     assert outcome.sealed.purge.data == expected.sealed.purge.data
@@ -298,5 +301,10 @@ def test_a_run_whose_process_was_killed_is_marked_and_a_live_one_is_left(project
     assert connected.get_run(gone).info.status == "KILLED"
     assert "ended without a word" in connected.get_run(gone).data.tags[orphans.ORPHAN_TAG]
     assert {connected.get_run(entry).info.status for entry in (live, away)} == {"RUNNING"}
-    with pytest.raises(MeguError, match="is under way"):
+    with pytest.raises(MeguError, match="is under way") as refused:
+        run.apply(project, [], AT_ONCE, ignored=[live])
+    assert f"--ignore-run {away}" in refused.value.fix
+    assert "on elsewhere is under way since" in refused.value.what
+    assert run._refuse_live_runs(connected, project.home, [live, away, gone]) == sorted([live, away])
+    with working(project), pytest.raises(MeguError, match="a run is under way in this project"):
         run.apply(project, [], AT_ONCE)
