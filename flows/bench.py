@@ -22,6 +22,7 @@ from megu.bench.config import Bench, Runner
 from megu.bench.expansion import Cell, expand
 from megu.bench.outcome import Outcome
 from megu.exclusion import while_no_purge
+from megu.private import kept_apart, names_samples, told
 from megu.progress import stages, track
 from megu.project import Project, find
 from megu.tracking import closing
@@ -42,7 +43,11 @@ def run(file: str | Path, settings: list[str] | None = None, out: str | None = N
     """
     loaded = files.load(Path(file), settings or ())
     chosen = bench.with_options(task_runner=task_runner(loaded.runner))
-    command = shlex.join(["megu", "bench", os.path.relpath(file, find().root), *(f"--set={entry}" for entry in settings or ())])
+    command = shlex.join(
+        ["megu", "bench", os.path.relpath(file, find().root), *(f"--set={told(entry)}" for entry in settings or ())]
+    )
+    if any(map(names_samples, settings or ())):  # Prefect shows what a flow was called with
+        file, settings = kept_apart(find(), files.read(Path(file), settings or ())), None
     absolute = [str(Path(path).resolve()) if path else None for path in (out, document)]
     outcome: Outcome = chosen(str(Path(file).resolve()), settings, absolute[0], absolute[1], command)
     return outcome

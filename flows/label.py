@@ -17,7 +17,7 @@ from megu.config import Config, LabelingParams
 from megu.exclusion import while_no_purge
 from megu.labeling.prototype import PrototypeParams
 from megu.project import Project, find
-from tasks import inputs, show
+from tasks import flow_runs, inputs, show
 from tasks.engine import Decision, Executor, Planner
 from tasks.running import as_program, ours
 from tasks.slots import gpu
@@ -33,7 +33,8 @@ def label(params: str = "params.yaml", settings: list[str] | None = None, protot
     the prototype labeler judge, with its defaults, whatever the configuration says: to compare with.
     """
     project = find()
-    config = configuration.load(project.root / params, settings or ())
+    params, settings = flow_runs.private(project, params, settings)
+    config = configuration.load(project.root / params, settings)
     config = by_prototype(config) if prototype else config
     inputs.labeler_ready(project, config)
     run = Executor(project)

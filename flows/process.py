@@ -32,7 +32,8 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
     """Process what waits. params, settings: as for the unlearning flow; what is to be forgotten comes from the requests."""
     project = find()
     steps.refuse_unusable_tracking(project)
-    config = configuration.load(project.root / params, settings or ())
+    params, settings = flow_runs.private(project, params, settings)
+    config = configuration.load(project.root / params, settings)
     config.registry.required()
     inbox = Inbox(project)
     with processing.alone(project) as free:
@@ -50,7 +51,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
             lambda batch: processing.fulfil(project, lanes[batch.data], inbox, batch, carry_out),
         )
         processing.blame(inbox, work)
-        asked = [processing.hand_over(project, lane, inbox, params, settings or []) for lane in lanes.values()]
+        asked = [processing.hand_over(project, lane, inbox, params, settings) for lane in lanes.values()]
         asked = [approval for approval in asked if approval is not None]
         processing.take_back(inbox)
     late = processing.overdue(inbox)

@@ -13,6 +13,7 @@ from megu import config as configuration
 from megu import promotion
 from megu.exclusion import while_no_purge
 from megu.project import find
+from tasks import flow_runs
 from tasks.promotion import decide
 from tasks.running import ours
 
@@ -27,5 +28,6 @@ from tasks.running import ours
 def promote(version: str | None = None, params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:
     """version: its number; None for the challenger. params, settings: as for the unlearning flow."""
     project = find()
+    params, settings = flow_runs.private(project, params, settings)
     promotion.settle(project)
-    return decide(project, configuration.load(project.root / params, settings or ()), version)
+    return decide(project, configuration.load(project.root / params, settings), version)

@@ -24,7 +24,7 @@ from megu.stages import Device
 from megu.summary import Summary
 from megu.tracking import closing, warm_up
 from megu.tracking.environment import environment
-from tasks import inputs, record
+from tasks import flow_runs, inputs, record
 from tasks.engine import Decision, Executor, Planner, Run
 from tasks.entanglement import ENTANGLEMENT
 from tasks.evaluation import EVALUATION
@@ -198,7 +198,8 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
     """
     project = find()
     steps.refuse_unusable_tracking(project)
-    config = configuration.load(project.root / params, settings or ())
+    params, settings = flow_runs.private(project, params, settings)
+    config = configuration.load(project.root / params, settings)
     with gpu(config.device):
         return carry_out(project, config)
 

@@ -133,7 +133,10 @@ def label(
     from megu.terminal import Watcher, print_labeling, print_shown
 
     watcher = Watcher(_console(), show=not (quiet or as_json))
-    named, changes = str(params.resolve() if params else here.params), settings or []
+    from megu.private import apart
+
+    private, changes = apart(here, params.resolve() if params else here.params, settings or ())
+    named = str(private)
     if show:
         _starting(here, watcher, "Prefect")
         from flows.label import look

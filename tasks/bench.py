@@ -21,8 +21,11 @@ from megu.bench.expansion import Cell
 from megu.bench.marks import Mark, numeric
 from megu.bench.outcome import Outcome
 from megu.bench.published import published
+from megu.config import Config
 from megu.escaping import markdown, plain
+from megu.private import redacted
 from megu.project import Project
+from megu.requests.request import scrubbed
 from megu.store import canonical_json, without_nan, writing
 from megu.tracking import Run
 from megu.tracking.environment import environment
@@ -59,7 +62,7 @@ def mark(cell: Cell, look: Look, computed: frozenset[str]) -> Mark:
         seconds={label: ran.result.notes.get("compute_seconds", ran.result.seconds) for label, ran in stages.items()},
         computed=len(computed),
         kept=len({ran.decision.key for ran in look.ran} - computed),
-        error=look.error,
+        error=_without_samples(look.error, cell.config),
     )
     if look.error:
         return known
@@ -80,6 +83,13 @@ def mark(cell: Cell, look: Look, computed: frozenset[str]) -> Mark:
             for label in labels
             if label in stages
         },
+    )
+
+
+def _without_samples(error: str | None, config: Config) -> str | None:
+    """Why a cell failed; of one that is for single samples, without what names them."""
+    return (
+        scrubbed(error, {"ids": config.forget.ids, "files": config.forget.files}) if error and record.named(config) else error
     )
 
 
@@ -110,7 +120,7 @@ def record_cell(project: Project, parent: Run, experiment: str, cell: Cell, look
     }
     origins = record.reused_from(child, look)
     child.log(
-        params=tracking.flat(cell.config.to_json()),
+        params=tracking.flat(redacted(project, cell.config.to_json())),
         metrics=metrics,
         tags={f"origin_run_id.{label}": origin for label, origin in origins.items()},
     )
@@ -144,7 +154,7 @@ def write(
         note=bench.note,
         command=command,
         environment=environment(project.root),
-        config=as_file(bench),
+        config=as_file(project, bench),
         marks=outcome.marks,
         rows=outcome.rows,
         summary=outcome.summary,
@@ -166,13 +176,15 @@ def write(
     return files
 
 
-def as_file(bench: Bench) -> dict[str, Any]:
-    """The benchmark as its file would have it, every setting applied."""
+def as_file(project: Project, bench: Bench) -> dict[str, Any]:
+    """The benchmark as its file would have it, every setting applied, with commitments for the samples that it names."""
     values: dict[str, Any] = json.loads(
         json.dumps({name: getattr(bench, name) for name in ("name", "base", "methods", "targets")})
     )
     rest = {"seeds": list(bench.seeds), "sweep": {key: list(entries) for key, entries in bench.sweep.items()}}
-    return {**values, **{name: entry for name, entry in rest.items() if entry}, "runner": dict(vars(bench.runner))}
+    whole = {**values, **{name: entry for name, entry in rest.items() if entry}, "runner": dict(vars(bench.runner))}
+    found: dict[str, Any] = redacted(project, whole)
+    return found
 
 
 def put(path: Path, content: bytes) -> None:
@@ -191,7 +203,7 @@ def publish(project: Project, bench: Bench, run: Run, outcome: Outcome, files: M
         | {f"gap/{_metric_name(row)}": row.values["gap"]["mean"] for row in outcome.summary if "gap" in row.values},
         tags={"mlflow.note.content": table.markdown(outcome.summary, table.ACROSS)},
     )
-    run.artifacts({**files, "bench.json": canonical_json(without_nan(as_file(bench)))})
+    run.artifacts({**files, "bench.json": canonical_json(without_nan(as_file(project, bench)))})
     link = run.url(services.endpoints(project.home).mlflow) or run.url(record.MLFLOW_UI)
     create_markdown_artifact(
         f"{table.markdown(outcome.summary, table.ACROSS)}\n\n[MLflow run]({link})",

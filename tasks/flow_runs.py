@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
+
+from megu.private import apart
+from megu.project import Project
 
 #: The tag of our deployments, and so of their runs.
 TAG = "megu"
@@ -72,3 +76,18 @@ def _past_its_grace(client: SyncPrefectClient, run: FlowRun, now: datetime) -> b
     options = client.read_deployment(run.deployment_id).concurrency_options if run.deployment_id else None
     grace = options.grace_period_seconds if options and options.grace_period_seconds is not None else GRACE_S
     return now - run.state.timestamp > timedelta(seconds=grace)
+
+
+def private(project: Project, params: str, settings: Sequence[str] | None) -> tuple[str, list[str]]:
+    """What a flow is called with, without what names samples (`megu.private.apart`): for one that was called so by Prefect itself, as from its
+    pages. The run's parameters are changed to that, so that nobody reads them there from now on.
+    """
+    named, changes = apart(project, project.root / params, settings or ())
+    if changes == list(settings or ()):
+        return params, changes
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None:
+        shown = {**context.flow_run.parameters, "params": str(named), "settings": changes}
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(context.flow_run.id, parameters=shown)
+    return str(named), changes

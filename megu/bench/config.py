@@ -120,6 +120,12 @@ def load(path: Path, settings: Sequence[str] = ()) -> Bench:
     ------
     MeguError: the file is missing or no YAML; an unknown key or a value out of range, also in ``base``.
     """
+    bench: Bench = configuration.validated(Bench, read(path, settings), path.name)
+    return bench
+
+
+def read(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The file with the settings applied, as a file would have it."""
     values = sections.read(path)
     own = [entry for entry in settings if entry.partition("=")[0].strip().partition(".")[0] in Bench.__dataclass_fields__]
     rest = [entry for entry in settings if entry not in own]
@@ -128,8 +134,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Bench:
     if not isinstance(base, Mapping):
         raise MeguError(f"{path.name}: base holds no sections", "write it as params.yaml is written")
     values["base"] = configuration.settled(configuration.merged(base, rest))
-    bench: Bench = configuration.validated(Bench, {"name": path.stem, **_settled(values)}, path.name)
-    return bench
+    return {"name": path.stem, **_settled(values)}
 
 
 def _settled(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from test_flows_unlearn import slice_of
 
 from megu.bench.outcome import Outcome
+from megu.data import arrays
 from megu.data.arrays import Dataset
 from megu.progress import watching
 from megu.project import Project
@@ -218,3 +219,27 @@ def test_a_dask_cluster_gives_the_same_weights_and_the_same_table(
     for here, there in zip(found.rows, first.rows, strict=True):
         for name in set(there.values) - timed:
             assert here.values[name] == pytest.approx(there.values[name], rel=0, abs=0, nan_ok=True), (there.method, name)
+
+
+def test_a_benchmark_for_single_samples_names_none_of_them_anywhere(
+    project: Project, first: Outcome, environment: pytest.MonkeyPatch
+) -> None:
+    """Everything is grepped: MLflow, Prefect, results and pages; the ids are in the data set and a file of the owner's."""
+    from prefect.client.orchestration import get_client
+
+    chosen = [value.decode() for value in arrays.load(project.data("slice")).train.ids[:2]]
+    target = f"targets=[{{scenario: ids, ids: [{', '.join(chosen)}]}}]"
+    page = project.root / "docs" / "ids.md"
+    outcome = go(project, environment, target, "seeds=[0]", "methods=[finetune]", "name=ids", document=str(page))
+    assert [mark.error for mark in outcome.marks] == [None]
+    held = {path: path.read_bytes() for path in project.root.rglob("*") if path.is_file() and "data" not in path.parts}
+    told = {
+        path.relative_to(project.root).parts[:2] for path, content in held.items() for one in chosen if one.encode() in content
+    }
+    assert told == {(".megu", "private")}
+    assert "targets=…" in page.read_text()
+    assert "2 images" in page.read_text()
+    with get_client(sync_client=True) as client:
+        shown = json.dumps([run.parameters for run in client.read_flow_runs()])
+    assert [one for one in chosen if one in shown] == []
+    assert "/private/" in shown

@@ -401,6 +401,15 @@ def test_the_same_request_gives_the_same_root_wherever_and_whenever(finished: Fi
     assert (report.exit_code, says(report, "signature")) == (0, "unsigned: nothing says who made it")
 
 
+def parameters_in_prefect() -> str:
+    """What Prefect shows of every flow run: its parameters and why it failed."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs()
+    return json.dumps([[run.parameters, run.state.message if run.state else ""] for run in runs])
+
+
 def test_a_request_by_ids_names_none_of_them_and_can_be_verified(finished: Finished) -> None:
     project = finished.project
     chosen = [value.decode() for value in arrays.load(project.data("slice")).train.ids[:3]]
@@ -416,6 +425,9 @@ def test_a_request_by_ids_names_none_of_them_and_can_be_verified(finished: Finis
     assert "positions.npz" not in artifacts, "which images they are"
     again = run_in(project)("forget.scenario=ids", f"forget.ids=[{', '.join(chosen)}]", "reference.enabled=false")
     assert all(stage.hit for stage in again.stages)
+    told = parameters_in_prefect()
+    assert [value for value in chosen if value in told] == []
+    assert "/private/" in told, "a file that only its owner reads"
     found = dossier_of(summary.mlflow_run_id, project).dossier
     assert found.scope.commitments == 3
     assert found.evidence.reference == "no retrain reference"
