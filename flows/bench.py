@@ -47,7 +47,7 @@ def run(file: str | Path, settings: list[str] | None = None, out: str | None = N
         ["megu", "bench", os.path.relpath(file, find().root), *(f"--set={told(entry)}" for entry in settings or ())]
     )
     if any(map(names_samples, settings or ())):  # Prefect shows what a flow was called with, and why it failed
-        preflight(find(), {cell.label: cell for cell in expand(loaded)})
+        preflight(find(), {cell.label: cell for cell in expand(loaded)}, loaded.runner)
         file, settings = kept_apart(find(), files.read(Path(file), settings or ())), None
     absolute = [str(Path(path).resolve()) if path else None for path in (out, document)]
     outcome: Outcome = chosen(str(Path(file).resolve()), settings, absolute[0], absolute[1], command)
