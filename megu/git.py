@@ -54,7 +54,7 @@ def checkout(root: Path, *, timeout: float = _TIMEOUT_S) -> Checkout:
     A linked worktree and a submodule answer as any repository does. timeout: of each question, in seconds.
     """
     try:
-        inside, shallow, commit = _ask(root, "rev-parse", _INSIDE, _SHALLOW, "HEAD", timeout=timeout).decode().split()
+        inside, shallow, commit = ask(root, "rev-parse", _INSIDE, _SHALLOW, "HEAD", timeout=timeout).decode().split()
     except Refused as error:
         return Checkout(why=error.what, fix=error.fix)
     if inside != "true":
@@ -62,7 +62,7 @@ def checkout(root: Path, *, timeout: float = _TIMEOUT_S) -> Checkout:
             why="a bare repository, which has no files of a commit", fix=f"git clone {_quoted(root)} FOLDER, and work there"
         )
     try:
-        changed: bool | None = bool(_ask(root, "status", "--porcelain", "--untracked-files=normal", timeout=timeout).strip())
+        changed: bool | None = bool(ask(root, "status", "--porcelain", "--untracked-files=normal", timeout=timeout).strip())
     except Refused:
         changed = None
     return Checkout(commit, changed, shallow=shallow == "true")
@@ -73,7 +73,7 @@ def files_at(root: Path, commit: str, names: Sequence[str]) -> dict[str, bytes]:
     if not re.fullmatch(r"[0-9a-f]{40,64}", commit):  # from a dossier that anyone may have written
         raise Refused("the recorded commit is not one")
     try:
-        kind = _ask(root, "cat-file", "-t", commit)
+        kind = ask(root, "cat-file", "-t", commit)
     except Refused as error:
         now = checkout(root)
         if now.why and now.why != NO_COMMIT:
@@ -89,7 +89,7 @@ def files_at(root: Path, commit: str, names: Sequence[str]) -> dict[str, bytes]:
     if kind != b"commit\n":
         raise Refused("the recorded commit is not one")
     asked = "".join(f"{commit}:./{name}\n" for name in names)
-    return dict(_batch(_ask(root, "cat-file", "--batch", stdin=asked.encode()), names))
+    return dict(_batch(ask(root, "cat-file", "--batch", stdin=asked.encode()), names))
 
 
 def _batch(output: bytes, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -106,7 +106,7 @@ def _batch(output: bytes, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 _INSIDE, _SHALLOW = "--is-inside-work-tree", "--is-shallow-repository"
 
 
-def _ask(root: Path, *arguments: str, stdin: bytes = b"", timeout: float = _TIMEOUT_S) -> bytes:
+def ask(root: Path, *arguments: str, stdin: bytes = b"", timeout: float = _TIMEOUT_S) -> bytes:
     """What git prints for a question about ``root``. Raises `Refused` with the reason; git's own locks are not taken."""
     environment = {name: value for name, value in os.environ.items() if name not in _LOCATIONS}
     # Its messages are read below, so they must be in English; a login it cannot have would be waited for.

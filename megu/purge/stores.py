@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from megu import git
 from megu.errors import MeguError
 from megu.project import Project
 from megu.purge import places
@@ -129,12 +129,10 @@ def _files_at_head(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def _git(root: Path, *arguments: str) -> bytes:
     try:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error).encode()
+        return git.ask(root, *arguments, timeout=60)
+    except git.Refused as error:
         raise MeguError(
-            f"git does not say what is committed ({' '.join(said.decode(errors='replace').split())})",
-            "mend it: a purge removes nothing that is pinned at HEAD",
+            f"git does not say what is committed ({error})", "mend it: a purge removes nothing that is pinned at HEAD"
         ) from None
 
 
