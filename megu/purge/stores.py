@@ -48,7 +48,8 @@ class Stores:
                     yield store, path
 
     def store_of(self, path: Path) -> Store | None:
-        return next((store for store in self.each if path.is_relative_to(store.folder)), None)
+        real = path.parent.resolve() / path.name  # it may be written as seen from the project, "../cache/…"
+        return next((store for store in self.each if real.is_relative_to(store.folder)), None)
 
     def refers(self, path: Path) -> str:
         """What refers to an object; empty when nothing is known to."""

@@ -107,6 +107,9 @@ def test_nothing_is_removed_from_a_store_of_others_until_the_user_says_that_ther
     assert all(path.is_file() for path in [*held, labels])
     assert left(first).keys() == {path.name for path in held}
     assert all("purge again with purge.shared_stores=true" in why for why in left(first).values())
+    again = run.apply(small.project, [RUN], AT_ONCE)
+    assert again.plan.actions == []
+    assert left(again).keys() == left(first).keys()
     second = run.apply(small.project, [RUN], PurgeParams(models_days=0, shared_stores=True))
     assert left(second) == {}
     assert not any(path.exists() for path in held)
