@@ -256,7 +256,7 @@ ELSEWHERE: dict[str, set[str]] = {
     "which data set, and which model of it": {"data.name", "original.weights", "original.model"},
     "how a training goes": {"seed", "device", "deterministic"}
     | {f"train.{name}" for name in ("arch", "augment", "batch_size", "compile", "drop", "epochs", "label_smoothing", "lr")}
-    | {f"train.{name}" for name in ("milestones", "optimiser", "schedule", "warmup", "weight_decay")},
+    | {f"train.{name}" for name in ("milestones", "optimiser", "pretrained", "schedule", "warmup", "weight_decay")},
     "how a method goes": {"unlearn.params", "labeling.kind", "labeling.params"}
     | {f"noise.{name}" for name in ("lam", "lr", "per_label", "steps")}
     | {f"perturbing.{name}" for name in ("label", "sharpness", "tau")}
