@@ -67,7 +67,8 @@ def test_the_surface_is_what_the_readme_says() -> None:
     options = {option for name in ("certificate", "export") for entry in command.commands[name].params for option in entry.opts}
     assert options == {"target", "--out", "--key", "--format"}
     options = {option for parameter in command.commands["purge"].params for option in parameter.opts}
-    assert options == {"runs", "--apply", "--params", "--set", "--json"}
+    assert options == {"runs", "--apply", "--ignore-run", "--params", "--set", "--json"}
+    assert sorted(command.commands["keys"].commands) == ["adopt", "create"]
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}
