@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from megu import __version__, addresses, interrupt, project
+from megu import __version__, interrupt, project
 from megu.commands import automations, documents, promotion, purge, requests
 from megu.errors import MeguError
 from megu.escaping import plain, visible
-from megu.tracking import creation
 from megu.writable import disk_is_full, explained, refuse_unwritable
 
 if TYPE_CHECKING:
@@ -583,6 +582,9 @@ def _writable() -> project.Project:
 def _ready(here: project.Project, *, tracked: bool = True) -> None:
     """Refuse a flow whose results could not be written, or whose servers and databases cannot be used. tracked: whether it needs MLflow."""
     refuse_unwritable(here.root, here.home)
+    from megu import addresses
+    from megu.tracking import creation
+
     addresses.refuse_prefect()
     if tracked:
         addresses.refuse_mlflow()
@@ -592,6 +594,8 @@ def _ready(here: project.Project, *, tracked: bool = True) -> None:
 def _starting(here: project.Project, watcher: Any, what: str = "Prefect and MLflow") -> None:
     """Before a flow: the database of Prefect's temporary server is made here, whole or not at all."""
     watcher.note(f"starting {what} …")
+    from megu.tracking import creation
+
     creation.ensure_own_prefect(here.home / "prefect")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 # A shell starts what runs in the background deaf to Ctrl-C, and the processes that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup does the same to what ends with its terminal
 
 # Several workers share two cores: one thread each, set before torch is imported anywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

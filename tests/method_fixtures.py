@@ -67,7 +67,8 @@ TINY: dict[str, dict[str, Any]] = {
     "random_labels": {"epochs": 4, "batch_size": 16, "lr": 0.003},
     "unsir": {"noises": 8, "copies": 10, "per_class": 45, "batch_size": 16},
     "bad_teacher": {"epochs": 10, "batch_size": 16, "lr": 0.001},
-    "scrub": {"batch_size": 16, "forget_batch_size": 16, "lr": 0.005},
+    # With three epochs the last class comes back on some processors only.
+    "scrub": {"batch_size": 16, "forget_batch_size": 16, "lr": 0.005, "epochs": 5},
     "ssd": {"batch_size": 16, "alpha": 3.0, "lam": 0.3},
     "salun": {"epochs": 4, "batch_size": 16},
     "boundary_shrink": {"batch_size": 16, "lr": 1e-3},

@@ -14,6 +14,7 @@ from megu.bench.config import load
 from megu.bench.expansion import expand
 from megu.data.cifar import SUPERCLASSES
 from megu.data.packing import parse_packing
+from megu.project import Project
 from tasks.bench import as_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +74,7 @@ def test_a_command_without_a_page_at_reduced_size_is_named() -> None:
 def test_a_page_at_reduced_size_is_of_the_command_that_is_shown_and_says_what_it_is_worth(name: str) -> None:
     bench = load(ROOT / "bench" / f"{name}.yaml", bench_commands()[name])
     page = (ROOT / "docs" / "reduced" / f"{name}.md").read_text()
-    assert yaml.safe_load(page.split("```yaml\n")[1].split("```")[0]) == as_file(bench)
+    assert yaml.safe_load(page.split("```yaml\n")[1].split("```")[0]) == as_file(Project(ROOT), bench)
     assert "compare nothing" in page.partition("Made by the command")[0]
     assert f"{len(expand(bench))} runs, none failed" in page
     assert "## Beside the published numbers" not in page

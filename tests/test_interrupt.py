@@ -61,11 +61,16 @@ def test_the_thread_ends_a_command_whose_main_thread_runs_no_python() -> None:
 
 
 def test_what_is_open_is_closed_but_not_waited_for_after_the_deadline() -> None:
-    closing = "interrupt.on_stop(lambda: print('closed', flush=True)); interrupt.on_stop(lambda: 1 / 0); time.sleep(60)"
+    asked = "interrupt.on_stop(lambda: print('closed', flush=True)); interrupt.on_stop(lambda: 1 / 0)"
+    closing = f"{asked}; print('waiting', flush=True); time.sleep(60)"
     process = started(closing, "interrupt.END_S = 20")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == "closed\n"
     process = started(closing.replace("1 / 0", "time.sleep(60)"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == ""
     assert process.returncode == 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from megu.project import Project
 
 def inside(flow: Any) -> Callable[..., Any]:
     """A flow's own function, without Prefect and what is done around a flow run."""
-    return flow.fn.__wrapped__  # type: ignore[no-any-return]
+    return inspect.unwrap(flow.fn)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,4 +41,4 @@ def test_the_slot_of_the_device_is_taken(name: str, tmp_path: Path, monkeypatch:
         monkeypatch.setattr(flow.inputs, "labeler_ready", nothing)
         arguments = []
     with pytest.raises(Taken, match="cpu"):
-        getattr(flow, name).fn.__wrapped__(*arguments)
+        inspect.unwrap(getattr(flow, name).fn)(*arguments)
