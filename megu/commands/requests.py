@@ -14,7 +14,6 @@ import typer
 from megu.escaping import plain
 from megu.requests.request import BASES, REASONS, REQUESTERS, RequestParams
 from megu.requests.states import STATES
-from megu.tracking import creation
 
 if TYPE_CHECKING:
     from megu.config import Config
@@ -207,6 +206,8 @@ def _processing(
         """Process the pending requests now, as the schedule does: forget, judge, register, ask for approval."""
         here = project()
         config(here, None, settings).registry.required()
+        from megu.tracking import creation
+
         creation.ensure_own_prefect(here.home / "prefect")
         from flows.process import process as flow
         from megu.tracking import warm_up
