@@ -20,7 +20,7 @@ from megu.project import Project
 from megu.purge.decisions import Plan
 from megu.purge.needles import Needles
 from megu.purge.places import JOURNAL, PLAN
-from megu.store import canonical_json
+from megu.store import canonical_json, writing
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Journal:
 
     def plan(self) -> Plan:
         return Plan.from_json(json.loads((self.root / PLAN).read_bytes()))
+
+    def keep(self, plan: Plan) -> None:
+        """Put a plan that was added to in the place of the one that is there."""
+        with writing(self.root / PLAN) as temporary:
+            temporary.write_bytes(canonical_json(plan.to_json()))
 
     def needles(self) -> list[Needles]:
         def read(name: str) -> Any:

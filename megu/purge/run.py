@@ -83,7 +83,8 @@ def apply(
 ) -> Outcome:
     """Purge, or finish a purge that was stopped, whatever is named now. With nothing to erase, nothing is signed.
 
-    ignored: MLflow runs that are called running and are no more, as somebody knows; the document says which.
+    ignored: MLflow runs that are called running and are no more, as somebody knows; the document says which. An unfinished purge
+    goes on ignoring those that it ignored before.
 
     Raises `MeguError` when there is no key to sign with, a run is under way, or something cannot be erased now.
     """
@@ -99,11 +100,13 @@ def apply(
     # Prefect's, MLflow's and DVC's own locks do not keep a run from writing what is being looked for.
     with purging(project), file_lock(project.home / "data.lock"):
         journal.clear()
-        passed = _refuse_live_runs(connected, project.home, ignored)
         resumed = journal.open
+        before = journal.plan().policy.get("ignored_runs", []) if resumed else []
+        passed = [*before, *_refuse_live_runs(connected, project.home, [*ignored, *before])]
         if resumed:
             decided = journal.plan()
-            decided.policy |= _ignoring([*decided.policy.get("ignored_runs", ()), *passed])
+            decided.policy |= _ignoring(passed)
+            journal.keep(decided)
         else:
             runs = targets(project, names)
             found = sought(project, runs, params.test_images)

@@ -220,16 +220,24 @@ def test_a_purge_that_is_killed_anywhere_ends_as_one_that_is_not(
 
         return step
 
-    for where, name, at in ((act, "remove", 5), (act, "remove", 20), (run, "publish", 1), (Journal, "end", 1)):
+    def killed(where: Any, name: str, at: int, *ignored: str) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(where, name, dying(getattr(where, name), at))
-            assert in_child(lambda: run.apply(project, [run_id], AT_ONCE)) == -signal.SIGKILL
+            assert in_child(lambda: run.apply(project, [run_id], AT_ONCE, ignored=ignored)) == -signal.SIGKILL
         assert Journal.of(project).open
+
+    killed(act, "remove", 5)
+    away = client(project.home).create_run("1", tags={orphans.PROCESS_TAG: "elsewhere 1 0.0"}).info.run_id
+    with pytest.raises(MeguError, match=f"the run {away} on elsewhere is under way"):
+        run.apply(project, [], AT_ONCE)
+    killed(act, "remove", 20, away)
+    # What was ignored once is ignored to the end, and the one document says so.
+    killed(run, "publish", 1)
+    killed(Journal, "end", 1)
     with pytest.raises(MeguError, match="a purge was stopped half-way"):
         providers.fetch(project.root, "slice")
     assert run.dry_run(project, [], AT_ONCE).resumed
-    away = client(project.home).create_run("1", tags={orphans.PROCESS_TAG: "elsewhere 1 0.0"}).info.run_id
-    outcome = run.apply(project, [], AT_ONCE, ignored=[away])
+    outcome = run.apply(project, [], AT_ONCE)
     assert outcome.resumed
     assert not Journal.of(project).root.exists()
     assert [path.name for path in sorted((project.dossiers / run_id).glob("purge*"))] == [NAME], "one verdict, signed once"

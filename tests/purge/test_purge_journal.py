@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from purge_fixtures import garments, needles
 
@@ -22,6 +24,8 @@ def test_a_journal_says_what_it_was_told(project: Project) -> None:
     assert journal.begin([looked_for], lambda _: PLAN) == PLAN
     assert journal.open
     assert journal.plan() == PLAN
+    journal.keep(added := replace(PLAN, policy={"ignored_runs": ["r"]}))
+    assert journal.plan() == added
     for begin in (lambda: providers.fetch(project.root, "slice"), lambda: preflight(project, load(project.params))):
         with pytest.raises(MeguError, match="a purge was stopped half-way"):
             begin()
