@@ -99,11 +99,6 @@ class Questions:
     def references(self) -> list[list[Shown]]:
         return [[Shown(image, self.judging.image_size) for image in images] for images in self.about.references]
 
-    @cached_property
-    def places(self) -> dict[str, int]:
-        """Name -> its concept."""
-        return {name: concept for concept, name in enumerate(self.names)}
-
     def system(self, concepts: tuple[int, ...]) -> dict[str, Any]:
         """The message that a question begins with; the same for all, so that the server caches it, unless there are too many concepts."""
         if len(self.names) <= GROUP:
