@@ -16,14 +16,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from megu import temporary
 from megu.errors import MeguError
 
-Arrays = dict[str, np.ndarray[Any, Any]]
+if TYPE_CHECKING:  # the command line imports the store, and answers --help without NumPy
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -136,6 +135,7 @@ class Store:
 
     def put_arrays(self, arrays: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, str] | None = None) -> Ref:
         """Store named arrays as one safetensors file (numbers only: no pickle, no code)."""
+        import numpy as np
         from safetensors.numpy import save
 
         contiguous = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
@@ -164,8 +164,8 @@ class Store:
     def json(self, ref: Ref) -> Any:
         return json.loads(self.checked(ref).read_bytes())
 
-    def arrays(self, ref: Ref) -> Arrays:
+    def arrays(self, ref: Ref) -> dict[str, np.ndarray[Any, Any]]:
         from safetensors.numpy import load_file
 
-        loaded: Arrays = load_file(self.checked(ref))
+        loaded: dict[str, np.ndarray[Any, Any]] = load_file(self.checked(ref))
         return loaded

@@ -27,6 +27,7 @@ SLEEP = "time.sleep(60)"
 SWALLOW = """
     while True:
         try:
+            print("swallowing", flush=True)
             time.sleep(60)
         except BaseException:
             pass
@@ -77,11 +78,13 @@ def test_what_is_open_is_closed_but_not_waited_for_after_the_deadline() -> None:
 
 
 def test_a_second_signal_ends_it_at_once_and_the_echo_of_the_first_does_not() -> None:
-    before = "interrupt.UNWIND_S = interrupt.END_S = 60"
-    process = started(SWALLOW, before)
+    echo_s = 3  # long enough for a busy machine to send two signals in
+    process = started(SWALLOW, f"interrupt.UNWIND_S = interrupt.END_S = 60; interrupt._ECHO_S = {echo_s}")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "swallowing\n"
     for _ in range(2):
         process.send_signal(signal.SIGINT)  # together they are one
-    time.sleep(0.3)
+    time.sleep(echo_s + 0.3)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
