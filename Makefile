@@ -1,6 +1,8 @@
 # `make run` and `make test` are all a fresh machine needs. PYTHON=python3.12 chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
+# uv compiles nothing when it installs. Where nothing may be kept either, every process compiles what it imports: half a minute.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test lint env clean
 
