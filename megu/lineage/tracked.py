@@ -110,7 +110,7 @@ def model_version(case: Case) -> Check:
         if folder is None:
             return summed(name, wrong, ["its files are gone"], "")
         files = lineage.hashes(folder)
-        caches, odd = lineage.compiled(folder, files)
+        caches, odd = lineage.compiled(folder, set(files) - set(recorded["files"]))
     if not files.get(WEIGHTS) == recorded["tags"].get(DIGEST_TAG) == case.dossier.models.unlearned:
         wrong.append("its weights are not the unlearned model's")
     wrong += [f"{path} is not what its source compiles to" for path in odd]

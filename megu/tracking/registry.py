@@ -7,8 +7,10 @@ import io
 import json
 import re
 import shutil
+import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,7 +125,7 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
         place, plugin = brought_by(info.arch)
         packages = [Path(__file__).resolve().parent.parent, *([place] if place else [])]
         requirements = [f"{name}=={package_version(name).split('+')[0]}" for name in (*REQUIREMENTS, *_more(info.arch))]
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _without_bytecode():
             warnings.simplefilter("ignore")
             # Made first, by id: Model.log alone would put it into whatever experiment is the thread's active one.
             made = run.client.create_logged_model(run.experiment_id, name="model", source_run_id=run.id)
@@ -144,6 +146,16 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
         run.client.create_registered_model(name, description="Unlearned models made by megu.")
     version = run.client.create_model_version(name, logged.model_uri, run.id, tags=tags, model_id=logged.model_id)
     return str(version.version)
+
+
+@contextlib.contextmanager
+def _without_bytecode() -> Iterator[None]:
+    """MLflow runs the served form in the folder that it then stores, and what Python keeps beside it would be stored as a part of it."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _more(arch: str) -> tuple[str, ...]:
