@@ -53,7 +53,7 @@ seed: 0
 device: cpu
 data: {name: beings}
 forget: {scenario: class, classes: [mammal]}
-train: {arch: vit-tiny, epochs: 1, batch_size: 32}
+train: {epochs: 1, batch_size: 32}
 labeling: {exemplars: 1, references: 2, image_size: 32}
 noise: {per_label: 1, steps: 1}
 proxy: {when: never}
