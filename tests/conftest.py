@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,3 +89,26 @@ def one_database_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         # That of a temporary Prefect server is left to the server: most tests have one server for all of them.
         patch.setattr(creation, "PREFECT", replace(creation.PREFECT, make=Path.touch))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sketched() -> Iterator[Callable[..., dict[str, bytes]]]:
+    """Runs have a grey square for each figure: to draw takes half of a small run. Yields what draws, for the run that is looked at whole."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    from megu.report import figures
+
+    content = BytesIO()
+    Image.new("L", (8, 8), 128).save(content, "PNG")
+
+    def sketch(data: figures.FigureData) -> dict[str, bytes]:
+        needs = {"samples": data.samples, "transition": data.transition, "noise": data.noise}
+        names = ("per-class-accuracy", "samples", "entanglement", "transition", "noise", "confidence", "entropy")
+        return {name: content.getvalue() for name in names if needs.get(name, data) is not None}
+
+    with pytest.MonkeyPatch.context() as patch:
+        really = figures.draw
+        patch.setattr(figures, "draw", sketch)
+        yield really

@@ -8,7 +8,6 @@ it is the processing flow's, and one purge erases for both.
 from __future__ import annotations
 
 import dataclasses
-import io
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +35,6 @@ from megu.project import Project
 from megu.purge import run as purge
 from megu.purge.document import RESIDUAL
 from megu.purge.params import PurgeParams
-from megu.report import figures
 from megu.requests.inbox import Inbox
 from megu.requests.request import KINDS, Request
 from megu.scope import RequestScope
@@ -128,8 +126,6 @@ CELLS = [
 def cell(request: pytest.FixtureRequest, base: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
     scenario, limit, method = request.param
     plant_secrets(monkeypatch)
-    if (scenario, limit) != ("class", None):  # drawing takes half of a cell's time, and no figure is signed
-        monkeypatch.setattr(figures, "draw", lambda data: {"per-class-accuracy": encoded()})
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     project = Project(shutil.copytree(base.root, tmp_path / "project", symlinks=True))
     monkeypatch.setenv("MEGU_PROJECT", str(project.root))
@@ -145,13 +141,6 @@ def cell(request: pytest.FixtureRequest, base: Project, tmp_path: Path, monkeypa
     }
     assert set(asked) == set(SCENARIOS), "a new scenario belongs into the table"
     return Cell(scenario, limit, method, project, seen, {"scenario": scenario, **asked[scenario]})
-
-
-def encoded() -> bytes:
-    """A picture, in place of a figure."""
-    content = io.BytesIO()
-    Image.new("L", (8, 8), 128).save(content, "PNG")
-    return content.getvalue()
 
 
 def requests(cell: Cell) -> list[Request]:

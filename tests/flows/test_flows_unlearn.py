@@ -68,8 +68,10 @@ def go(project: Project, environment: pytest.MonkeyPatch) -> Go:
 
 
 @pytest.fixture(scope="module")
-def first(go: Go) -> Summary:
-    return go()
+def first(go: Go, sketched: Callable[..., dict[str, bytes]]) -> Summary:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("megu.report.figures.draw", sketched)
+        return go()
 
 
 def cache(summary: Summary) -> dict[str, bool]:
