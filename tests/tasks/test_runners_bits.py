@@ -118,6 +118,7 @@ def test_every_kind_of_worker_gives_the_same_bits(tmp_path: Path) -> None:
     assert len(serial) == 2 * 7
     assert len(set(serial.values())) == 12, "nothing but data set and split is shared by the seeds"
     assert results(tmp_path / "threads", "threads") == serial
+    assert results(tmp_path / "processes", "dask") == serial
 
 
 def test_networks_that_threads_make_at_once_are_those_of_one_after_the_other() -> None:
