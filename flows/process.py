@@ -34,7 +34,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
     steps.refuse_unusable_tracking(project)
     params, settings = flow_runs.private(project, params, settings)
     config = configuration.load(project.root / params, settings)
-    config.registry.required()
+    config.for_requests()
     inbox = Inbox(project)
     with processing.alone(project) as free:
         if not free:

@@ -10,16 +10,17 @@ from megu import addresses, git
 from megu.config import Config
 from megu.progress import stages
 from megu.project import Project
-from megu.stages import Device
+from megu.stages import Device, Result
 from megu.tracking import creation
 from megu.writable import refuse_unwritable
 from tasks import inputs, labeler
 from tasks.dataset import DATASET
-from tasks.engine import Run
+from tasks.engine import Planner, Run
 from tasks.labeling import LABELING
 from tasks.ollama import OLLAMA
 from tasks.original import GIVEN, TRAINED
 from tasks.predictions import PREDICTIONS
+from tasks.reference import GIVEN_REFERENCE
 
 
 def refuse_unusable_tracking(project: Project) -> None:
@@ -43,12 +44,38 @@ def dataset(run: Run, project: Project, config: Config) -> Any:
 def original(run: Run, project: Project, config: Config, data: Any) -> tuple[Any, Any]:
     """The model that is to forget, and what it answers."""
     seed, device = config.seed, Device.of(config.device, config.deterministic)
-    given = inputs.given_weights(project, config)
+    given = inputs.given_weights(project, config, "original")
     if given is None:
         model = run(TRAINED, data=data, params=config.train, seed=seed, device=device)
     else:
         model = run(GIVEN, label="original", data=data, weights=given, params=config.train)
     return model, run(PREDICTIONS, label="predict original", data=data, model=model, device=device)
+
+
+def given_reference(run: Run, project: Project, config: Config, data: Any, split: Any, original: Any) -> Any | None:
+    """The retrain that is given; None where it is to be trained here, or there is none.
+
+    Raises `MeguError` where it is the original, as soon as that is known.
+    """
+    given = inputs.given_weights(project, config, "reference")
+    if given is None:
+        return None
+    found = run(GIVEN_REFERENCE, label="reference", data=data, split=split, weights=given, params=config.train)
+    inputs.not_the_original(config, _digest(original), _digest(found))
+    return found
+
+
+def refuse_kept_original(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a given retrain that is the original, where that is kept; computes nothing."""
+    if config.reference.given:
+        planner = Planner(project)
+        kept, _ = original(planner, project, config, dataset(planner, project, config))
+        inputs.not_the_original(config, _digest(kept), inputs.usable(project, config, "reference"))
+
+
+def _digest(model: Any) -> str | None:
+    """Of a model's weights; None of one that is not there yet."""
+    return model.values.get("weights_digest") if isinstance(model, Result) else None
 
 
 def judge(run: Run, project: Project, config: Config, data: Any) -> Any:

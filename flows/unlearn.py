@@ -68,6 +68,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     """Every other stage in order. With a `Planner` as ``run`` nothing is computed."""
     seed, device = config.seed, Device.of(config.device, config.deterministic)
     original, before = steps.original(run, project, config, data)
+    given = steps.given_reference(run, project, config, data, split, original)
 
     entanglement = run(ENTANGLEMENT, data=data, split=split, predictions=before)
     needs = inputs.needs(config)
@@ -140,7 +141,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     relearned, retrained = relearn(unlearned, "unlearned"), []
     for number in range(config.reference.repeats if config.reference.enabled else 0):
         which = f" {number + 1}" if config.reference.repeats > 1 else ""
-        again = run(
+        again = given or run(
             REFERENCE, label=f"reference{which}", data=data, split=split, params=config.train, seed=seed + number, device=device
         )
         retrained.append(run(PREDICTIONS, label=f"predict reference{which}", data=data, model=again, device=device))
@@ -167,6 +168,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         retrained=retrained,
         shadows=shadows,
         relearned=relearned,
+        given=given,
     )
     return Outputs(before, entanglement, labeling, transition, perturbing, noise, unlearned, evaluation)
 
@@ -212,6 +214,7 @@ def carry_out(project: Project, config: Config, tags: Mapping[str, str] | None =
     steps.say_without_commit(project)
     run = Executor(project, origin=environment(project.root))
     data, split = select(run, project, config)
+    steps.refuse_kept_original(project, config)
     # Only now: a request for a class that the data set does not have leaves no MLflow run behind.
     with closing(record.begin(project, config, tags)) as tracked:
         run.origin["mlflow_run_id"] = tracked.id
@@ -231,6 +234,7 @@ def carry_out(project: Project, config: Config, tags: Mapping[str, str] | None =
 def plan(project: Project, config: Config) -> list[Decision]:
     """What a run would do: hit or miss for every stage, and why. Computes nothing, and needs no labeler's server."""
     inputs.given(project, config)
+    steps.refuse_kept_original(project, config)
     planner = Planner(project)
     data, split = select(planner, project, config)
     illustrate(planner, config, data, split, pipeline(planner, project, config, data, split))

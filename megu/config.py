@@ -36,8 +36,8 @@ from megu.training import TrainParams
 
 
 @dataclass(frozen=True, kw_only=True)
-class OriginalParams:
-    """Where the model that is to forget comes from: trained here (neither is set), a weights file, or an MLflow model.
+class GivenParams:
+    """Where a model comes from: trained here (neither is set), a weights file, or an MLflow model.
 
     weights: a file, relative to the project: safetensors, or a state dictionary of torch (.pt, .pth). model: ``models:/name@alias``,
     ``models:/name/3`` or ``runs:/<run id>/<name>``. What does not say its architecture is taken for ``train.arch``.
@@ -49,23 +49,39 @@ class OriginalParams:
     model: str | None = None
 
     def __post_init__(self) -> None:
-        check("model", self.model, not (self.weights and self.model), "left out when original.weights is given")
+        check("model", self.model, not (self.weights and self.model), "left out when weights is given")
+
+    @property
+    def given(self) -> bool:
+        """Whether the model comes from outside."""
+        return bool(self.weights or self.model)
+
+    def said(self, section: str) -> str:
+        """The key that names the model and what it names, for an error: "original.weights: mine.pt"."""
+        return f"{section}.weights: {self.weights}" if self.weights else f"{section}.model: {self.model}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceParams:
+class OriginalParams(GivenParams):
+    """The model that is to forget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceParams(GivenParams):
     """The true retrain that the result is compared with.
 
-    enabled: whether to retrain at all. repeats: retrains of different seeds (the first is the run's own), for the spread.
+    enabled: whether to compare with one at all. repeats: retrains of different seeds (the first is the run's own), for the spread. A given
+    one (``weights``, ``model``) is one, of one forget set.
     """
-
-    __pydantic_config__ = STRICT
 
     enabled: bool = True
     repeats: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check("repeats", self.repeats, 1 <= self.repeats <= 100, "between 1 and 100")
+        check("repeats", self.repeats, self.repeats == 1 or not self.given, "1 when a retrain is given (weights or model)")
+        check("enabled", self.enabled, self.enabled or not self.given, "true when a retrain is given (weights or model)")
 
 
 @dataclass(frozen=True)
@@ -158,6 +174,15 @@ class Config(BaseModel):
     lineage: LineageParams = LineageParams()
     requests: RequestParams = RequestParams()
     purge: PurgeParams = PurgeParams()
+
+    def for_requests(self) -> None:
+        """Raise `MeguError` where requests cannot be processed, since they choose the forget set and end in a registered version."""
+        self.registry.required()
+        if self.reference.given:
+            raise MeguError(
+                f"{self.reference.said('reference')} is a retrain of one forget set, and here the requests say what is forgotten",
+                "leave it out to have the retrain of each batch trained, or use it with `megu run` and its own forget set",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as the file would have it."""

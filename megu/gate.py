@@ -147,6 +147,16 @@ def on_training(evaluation: Evaluation) -> bool:
     return evaluation.get("Af_on") == "train"
 
 
+#: In an evaluation's "reference": the SHA-256 of the weights, where the retrain was given.
+GIVEN = "given"
+
+
+def given_retrain(evaluation: Evaluation) -> str | None:
+    """The SHA-256 of the weights of a given retrain, whose training nobody here saw; None where it was trained here, or there is none."""
+    found = (evaluation.get("reference") or {}).get(GIVEN)
+    return str(found) if found else None
+
+
 def forgotten_test(evaluation: Evaluation, params: GateParams) -> RuleResult:
     """Without a test image of what was forgotten nothing is held to this; its training images are judged in any case."""
     if on_training(evaluation):

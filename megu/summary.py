@@ -43,7 +43,8 @@ class Summary:
     """A finished run. metrics, original and reference are in percent, entropies in nats; reference is the mean over the
     retrains and None when there was none; spread has the 95% interval when there were at least two; comparison is to the first
     retrain (`megu.evaluation.compared`); af_on is "train" where Af is, for want of test images, of the forgotten training images; champion
-    is the version that the gate took the model to follow; advice is what to try where it has not forgotten; caveats are sentences on what
+    is the version that the gate took the model to follow; given_reference has the SHA-256 of the weights of a retrain that was
+    not trained here; advice is what to try where it has not forgotten; caveats are sentences on what
     was declared and cannot be checked."""
 
     headline: str
@@ -68,6 +69,7 @@ class Summary:
     report: str = ""
     dossier: str = ""
     caveats: Sequence[str] = ()
+    given_reference: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -76,6 +78,7 @@ class Summary:
             "metrics": dict(self.metrics),
             "original": dict(self.original),
             "reference": dict(self.reference) if self.reference is not None else None,
+            "reference_given": self.given_reference,
             "reference_spread": {name: dict(entry) for name, entry in self.spread.items()},
             "comparison": dict(self.comparison),
             "gap": self.gap,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from megu.gate import GIVEN
 from megu.project import Project
 from megu.stages import Outcome, Result, Stage
 from megu.store import without_nan
@@ -20,10 +21,12 @@ def evaluate(
     retrained: list[Result],
     shadows: list[Result],
     relearned: list[Result],
+    given: Result | None,
 ) -> Outcome:
     """before, after, retrained: what the models answer. shadows: for the per-sample attack; none leaves it out.
 
-    relearned: the relearn times of the unlearned model and of each retrain, in that order; none leaves them out.
+    relearned: the relearn times of the unlearned model and of each retrain, in that order; none leaves them out. given: the retrain that
+    was not trained here; None where it was.
     """
     from megu import evaluation
     from megu.evaluation.shadows import Shadow, audit
@@ -62,6 +65,8 @@ def evaluate(
     }
     if retrained:
         values |= against(scores, answers, positions.forget)
+    if given:
+        values["reference"][GIVEN] = given.files["weights"].sha256
     return Outcome(files={"distributions": project.store.put_arrays(arrays)}, values=without_nan(values))
 
 

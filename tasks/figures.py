@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from megu.gate import given_retrain
 from megu.project import Project
 from megu.stages import Outcome, Result, Stage
 from tasks import kept
@@ -30,6 +31,7 @@ def draw(
 
     from megu.evaluation import softmax
     from megu.report import figures
+    from megu.report.words import retrain_title
 
     store = project.store
     loaded = kept.dataset(project, data)
@@ -82,6 +84,7 @@ def draw(
             confidence=groups("confidence"),
             entropy=groups("entropy"),
             mia={name: evaluation.values[name]["metrics"]["MIA"] for name in models},
+            retrain=retrain_title(given_retrain(evaluation.values)),
         )
     )
     return Outcome(files={name: store.put_bytes("png", content) for name, content in drawn.items()})

@@ -9,7 +9,7 @@ from typing import Any
 
 from megu import config as configuration
 from megu import models, scalars, sections
-from megu.config import Config
+from megu.config import Config, GivenParams
 from megu.data import arrays, pins, providers, splits
 from megu.device import resolve
 from megu.errors import MeguError
@@ -20,7 +20,11 @@ from megu.project import Project
 from megu.stages import Code
 from megu.store import Ref, canonical_json, writing
 from megu.weights import OTHER_KINDS, read_state
+from megu.weights import digest as digest_of
 from tasks.original import checked
+
+#: The sections that may name a model from outside.
+MODELS = ("original", "reference")
 
 
 def preflight(project: Project, config: Config) -> None:
@@ -103,26 +107,26 @@ def through_dvc(project: Project, config: Config) -> bool:
     return (own.data, own.forget, own.seed) == (config.data, config.forget, config.seed)
 
 
-def given_weights(project: Project, config: Config) -> Ref | None:
-    """The weights file that ``original`` names, kept in the store; None when the original is to be trained here."""
-    named, registered = config.original.weights, config.original.model
-    if named:
-        return _kept(project, _weights_file(project, named))
-    return _fetched(project, registered) if registered else None
+def given_weights(project: Project, config: Config, section: str) -> Ref | None:
+    """The weights file that a section names, kept in the store; None when its model is to be trained here. section: one of `MODELS`."""
+    given: GivenParams = getattr(config, section)
+    if given.weights:
+        return _kept(project, _weights_file(project, given.weights, section))
+    return _fetched(project, given.model, f"{section}.model") if given.model else None
 
 
-def _weights_file(project: Project, named: str) -> Path:
+def _weights_file(project: Project, named: str, section: str) -> Path:
     path = project.root / named
     if not path.is_file():
-        raise MeguError(f"original.weights: there is no file {named}", "name a safetensors file, relative to the project")
+        raise MeguError(f"{section}.weights: there is no file {named}", "name a safetensors file, relative to the project")
     return path
 
 
-def _fetched(project: Project, name: str) -> Ref | None:
-    """The weights of a model that MLflow has, fetched once for what the name stands for now."""
+def _fetched(project: Project, name: str, asked: str) -> Ref | None:
+    """The weights of a model that MLflow has, fetched once for what the name stands for now. asked: the key that named it."""
     from megu import tracking
 
-    identity, digest = tracking.identity(name, home=project.home)
+    identity, digest = tracking.identity(name, home=project.home, asked=asked)
     notes = project.home / "originals.json"
     if digest:
         known = project.store.find("safetensors", digest)
@@ -130,7 +134,7 @@ def _fetched(project: Project, name: str) -> Ref | None:
         known = project.store.find(*found) if (found := _noted(notes).get(identity)) else None
     if known is None:
         with tempfile.TemporaryDirectory() as folder:
-            known = _kept(project, tracking.fetch_model(name, Path(folder), home=project.home))
+            known = _kept(project, tracking.fetch_model(name, Path(folder), home=project.home, asked=asked))
         if identity and not digest:
             with writing(notes) as temporary:
                 temporary.write_bytes(canonical_json({**_noted(notes), identity: [known.kind, known.sha256]}))
@@ -147,22 +151,38 @@ def _noted(path: Path) -> dict[str, tuple[str, str]]:
 
 def makes_new_networks(project: Project, config: Config) -> None:
     """Raise `MeguError` for a given model that cannot be used, and for an architecture of the user's whose networks are not made anew."""
-    named, registered, loaded = config.original.weights, config.original.model, _loaded(project, config)
-    if not (named or registered):
-        if loaded and config.train.arch not in models.MODELS:
-            size, train = loaded.image_size, config.train
-            models.build(train.arch, loaded.num_classes, loaded.channels, 0, size, pretrained=train.pretrained)
-        return
-    if named:
-        path, name = _weights_file(project, named), f"original.weights: {named}"
+    loaded = _loaded(project, config)
+    if not config.original.given and loaded and config.train.arch not in models.MODELS:
+        size, train = loaded.image_size, config.train
+        models.build(train.arch, loaded.num_classes, loaded.channels, 0, size, pretrained=train.pretrained)
+    not_the_original(config, *(usable(project, config, section) for section in MODELS))
+
+
+def usable(project: Project, config: Config, section: str) -> str | None:
+    """The digest of a given model's weights; None where none is given, or its data set is not here yet. section: one of `MODELS`.
+
+    Raises `MeguError` for a model that cannot be used.
+    """
+    given: GivenParams = getattr(config, section)
+    if given.weights:
+        path = _weights_file(project, given.weights, section)
+    elif ref := given_weights(project, config, section):
+        path = project.store.checked(ref)
     else:
-        ref = given_weights(project, config)
-        assert ref is not None
-        path, name = project.store.checked(ref), f"original.model: {registered}"
-    if loaded:
-        checked(path, name, loaded, config.train)
-    else:
-        read_state(path, name)
+        return None
+    if loaded := _loaded(project, config):
+        return digest_of(checked(path, given.said(section), loaded, config.train)[0])
+    read_state(path, given.said(section))
+    return None
+
+
+def not_the_original(config: Config, original: str | None, reference: str | None) -> None:
+    """Raise `MeguError` for a given retrain that is the original. original, reference: digests of their weights; None: not known yet."""
+    if config.reference.given and original and original == reference:
+        raise MeguError(
+            f"{config.reference.said('reference')} is the original itself: it has the same weights, so every gap to it would be 0",
+            "give a model that was trained without the forget set, or leave it out to have one trained here",
+        )
 
 
 def draws_nothing(project: Project, config: Config) -> None:

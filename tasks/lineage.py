@@ -15,6 +15,7 @@ from megu.data import dvc, pins
 from megu.data.arrays import Ids
 from megu.data.dvc import file_lock
 from megu.data.writing import atomic_folder
+from megu.gate import given_retrain
 from megu.lineage import dossier as folder_of
 from megu.lineage import indexing, versioned
 from megu.lineage import record as records_of
@@ -109,7 +110,12 @@ def seal(
             device=device(config, project),
             seeds=seeds(config),
             evidence=evidence(config, words, results["evaluation"], gate),
-            claim=folder_of.claim(config.unlearn.method, results["original"].stage == "given", config.train.pretrained),
+            claim=folder_of.claim(
+                config.unlearn.method,
+                results["original"].stage == "given",
+                config.train.pretrained,
+                given_retrain(results["evaluation"].values),
+            ),
             results={label: sha256_file(project.results / ran.decision.key) for label, ran in by_label(executor).items()},
             previous=folder_of.Previous(mlflow_run_id=head[0], seal=head[1]) if head else None,
             tracked=folder_of.Tracked(
@@ -226,18 +232,27 @@ def device(config: Config, project: Project) -> dict[str, str]:
 
 
 def seeds(config: Config) -> dict[str, int]:
-    return {"run": config.seed, "labeling": config.labeling.params.seed, "retrains": config.reference.repeats}
+    return {"run": config.seed, "labeling": config.labeling.params.seed, "retrains": trained_here(config)}
+
+
+def trained_here(config: Config) -> int:
+    """How many retrains the run trains."""
+    return config.reference.repeats if config.reference.enabled and not config.reference.given else 0
 
 
 def evidence(config: Config, words: str, evaluation: Result, gate: folder_of.Gate) -> folder_of.Evidence:
     values, failures = dict(evaluation.values), [rule.reason for rule in gate.rules if rule.holds is False]
-    count = config.reference.repeats if config.reference.enabled else 0
+    count, given = trained_here(config), given_retrain(values)
     seeded = f"seed {config.seed}" if count == 1 else f"seeds {config.seed} to {config.seed + count - 1}"
     start = "the same pretrained" if config.train.pretrained else "fresh"
     return folder_of.Evidence(
         evaluation=values,
         thresholds=asdict(config.gate),
-        reference=f"true retrain from {start} weights on the retain set, {seeded}" if count else "no retrain reference",
+        reference=f"true retrain from {start} weights on the retain set, {seeded}"
+        if count
+        else folder_of.given_retrain(given)
+        if given
+        else "no retrain reference",
         verdict=headline(words, values, failures),
         failures=failures,
         gate=gate,

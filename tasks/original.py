@@ -37,7 +37,12 @@ TRAINED = Stage("original", "Train the original model on all of the data", train
 
 
 def take(project: Project, data: Result, weights: Ref, params: TrainParams) -> Outcome:
-    """A given weights file, after checking that it is a model for this data set and of the architecture that is retrained.
+    """A given original, after checking that it is a model for this data set and of the architecture that is retrained."""
+    return taken(project, data, weights, params, "original")
+
+
+def taken(project: Project, data: Result, weights: Ref, params: TrainParams, name: str) -> Outcome:
+    """A given model, checked (see `checked`). name: what it is, for an error.
 
     A file that does not describe itself is taken for ``params.arch``. What is not stored as it is used (another description, another
     floating-point type) is stored again.
@@ -45,7 +50,7 @@ def take(project: Project, data: Result, weights: Ref, params: TrainParams) -> O
     from megu.weights import digest, read_state, to_bytes
 
     path = project.store.checked(weights)
-    network, info = checked(path, "original", kept.dataset(project, data), params)
+    network, info = checked(path, name, kept.dataset(project, data), params)
     state, described = read_state(path)
     used = described == info and all(tensor.dtype == network.state_dict()[name].dtype for name, tensor in state.items())
     file = weights if used else project.store.put_bytes("safetensors", to_bytes(network, info))
@@ -53,12 +58,12 @@ def take(project: Project, data: Result, weights: Ref, params: TrainParams) -> O
 
 
 def checked(path: Path, name: str, data: Dataset, params: TrainParams) -> tuple[nn.Module, ModelInfo]:
-    """The given model and its description. name: of the file or model, as the user knows it.
+    """A given model and its description. name: of the file or model, as the user knows it.
 
     Raises `MeguError` when it does not fit the data set or ``params.arch``, or has weights that a retrain would begin with.
     """
     from megu import models
-    from megu.models.anew import refuse_original
+    from megu.models.anew import refuse_given
     from megu.models.foreign import check_output
     from megu.weights import ModelInfo, load_model, read_state
 
@@ -70,7 +75,7 @@ def checked(path: Path, name: str, data: Dataset, params: TrainParams) -> tuple[
     network, _ = load_model(path, wanted, name)
     check_output(network, params.arch, data.num_classes, shape)
     if params.arch not in models.MODELS:
-        refuse_original(models.seeded(wanted.fresh, 0), network.state_dict(), params.arch, params.pretrained)
+        refuse_given(models.seeded(wanted.fresh, 0), network.state_dict(), params.arch, params.pretrained)
     return network, wanted
 
 
@@ -81,7 +86,7 @@ def in_words(info: ModelInfo) -> str:
 
 def _fix(described: ModelInfo, wanted: ModelInfo) -> str:
     if described.arch != wanted.arch:
-        return f"set train.arch={described.arch}: the retrain must be of the same architecture"
+        return f"set train.arch={described.arch}: original and retrain must be of the same architecture"
     return "give a model of this data set, or change data.name"
 
 

@@ -21,10 +21,11 @@ from megu.champions import CHAMPION
 from megu.config import Config
 from megu.escaping import markdown, plain
 from megu.evaluation import flat
-from megu.gate import judge
+from megu.gate import given_retrain, judge
 from megu.lineage import graph
 from megu.lineage.commitments import hidden_parts
 from megu.lineage.dossier import PRETRAINED, Gate, sha256
+from megu.lineage.dossier import given_retrain as said_of_given
 from megu.methods import METHODS, lookup
 from megu.progress import stages
 from megu.project import Project
@@ -182,9 +183,8 @@ def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mappi
     create_markdown_artifact(
         f"{report.summary_markdown(summary)}\n\n[MLflow run]({link})", key="unlearning", description=markdown(summary.headline)
     )
-    create_table_artifact(
-        report.summary_rows(summary), key="unlearning-metrics", description="Original, unlearned and true retrain"
-    )
+    columns = f"Original, unlearned and {report.retrain_title(summary.given_reference)}"
+    create_table_artifact(report.summary_rows(summary), key="unlearning-metrics", description=columns)
     for name in ("per-class-accuracy", "transition"):
         if name in pictures:
             picture = base64.b64encode(pictures[name]).decode()
@@ -265,8 +265,15 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
         mlflow_url=run.url(live.mlflow),
         prefect_flow_run_id=flow_run.get_id() or "",
         prefect_url=prefect_url(project) if live.prefect_ui else None,
-        caveats=[f"{PRETRAINED[0].upper()}{PRETRAINED[1:]}."] if config.train.pretrained else [],
+        caveats=[f"{said[0].upper()}{said[1:]}." for said in caveats(config, values)],
+        given_reference=given_retrain(values),
     )
+
+
+def caveats(config: Config, evaluation: Mapping[str, Any]) -> list[str]:
+    """What was declared and cannot be checked here."""
+    given = given_retrain(evaluation)
+    return [*([PRETRAINED] if config.train.pretrained else []), *([said_of_given(given)] if given else [])]
 
 
 def way_out(method: str) -> str:

@@ -1,11 +1,13 @@
-"""The true retrain that the result is compared with."""
+"""The true retrain that the result is compared with: trained here, or given."""
 
 from __future__ import annotations
 
 from megu.project import Project
 from megu.stages import Device, Outcome, Result, Stage
+from megu.store import Ref
 from megu.training import TrainParams
 from tasks import kept
+from tasks.original import taken
 
 
 def retrain(project: Project, data: Result, split: Result, params: TrainParams, seed: int, device: Device) -> Outcome:
@@ -22,3 +24,13 @@ def retrain(project: Project, data: Result, split: Result, params: TrainParams, 
 
 
 REFERENCE = Stage("reference", "Retrain from nothing without the forget set", retrain, kept.say_trained)
+
+
+def take(project: Project, data: Result, split: Result, weights: Ref, params: TrainParams) -> Outcome:
+    """A given retrain, checked as a given original is. split: whose forget set it never saw, by its giver's word; nothing here can tell."""
+    return taken(project, data, weights, params, "reference")
+
+
+GIVEN_REFERENCE = Stage(
+    "given-reference", "Check the given retrain", take, lambda result: "given, not trained here; fits the data set"
+)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -68,6 +69,13 @@ INVALID = {
     "unknown device": ({"device": "gpu"}, "device = 'gpu'", ""),
     "unknown scenario": ({"forget": {"scenario": "clas"}}, "forget.scenario", "'class'"),
     "both originals": ({"original": {"weights": "a", "model": "models:/b/1"}}, "original.model", "left out"),
+    "both retrains": ({"reference": {"weights": "a", "model": "models:/b/1"}}, "reference.model", "left out"),
+    "several given retrains": (
+        {"reference": {"weights": "a", "repeats": 2}},
+        "reference.repeats = 2",
+        "1 when a retrain is given",
+    ),
+    "a given retrain and none": ({"reference": {"model": "models:/b/1", "enabled": False}}, "reference.enabled", "true when a"),
     "data outside the folder": ({"data": {"name": "../elsewhere"}}, "data.name", "data/"),
     "unknown label": ({"perturbing": {"label": "hard"}}, "perturbing.label", "'rank'"),
     "sharpness": ({"perturbing": {"sharpness": 0}}, "perturbing.sharpness = 0", "auto"),
@@ -120,3 +128,19 @@ def test_overrides_change_one_value_and_keep_the_rest() -> None:
 def test_a_wrong_override_is_said(override: str) -> None:
     with pytest.raises(MeguError, match="--set"):
         config.merged({"seed": 0}, [override])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"reference": {"weights": "a.pt"}}, "reference.weights: a.pt is a retrain of one forget set"),
+        ({"reference": {"model": "models:/b@good"}}, "reference.model: models:/b@good is a retrain of one forget set"),
+        ({"registry": {"enabled": False}}, "registry.enabled is false"),
+    ],
+)
+def test_what_cannot_be_where_requests_choose_the_forget_set_is_one_line(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(MeguError) as raised:
+        config.parse(values).for_requests()
+    assert str(raised.value).startswith(said)
+    assert "\n" not in str(raised.value)
+    config.parse({"original": {"weights": "a.pt"}, "reference": {"repeats": 3}}).for_requests()

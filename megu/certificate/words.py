@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from megu.errors import MeguError
+from megu.gate import given_retrain
 from megu.lineage.dossier import MAIN, Dossier, Gate, sha256
 from megu.lineage.export.common import began, ended, model
 from megu.lineage.reading import Found
@@ -57,7 +58,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Everything on the page. state: "good", "bad" or "open", with the badge's words."""
+    """Everything on the page. state: "good", "bad" or "open", with the badge's words. compared: which model the bars call "never saw it"."""
 
     number: str
     state: str
@@ -65,6 +66,7 @@ class Certificate:
     lead: str
     asked: Mapping[str, str]
     done: Sequence[str]
+    compared: str
     measures: Sequence[Measure]
     attack: str
     decision: Decision | None
@@ -91,6 +93,9 @@ def certificate(found: Found, report: Report, now: datetime) -> Certificate:
         lead=_lead(dossier, state),
         asked=_asked(dossier),
         done=list(_done(dossier)),
+        compared="the one brought for comparison, which its giver says never saw it"
+        if given_retrain(dossier.evidence.evaluation)
+        else "the one trained for comparison",
         measures=list(_measures(dossier)),
         attack=_attack(dossier),
         decision=decision,
@@ -120,8 +125,15 @@ def _lead(dossier: Dossier, state: str) -> str:
         return f"{what} It was measured, but not compared with a model that never saw them."
     if state == "bad":
         failures = f": {' and '.join(dossier.evidence.failures)}" if dossier.evidence.failures else ""
-        return f"{what} Compared with a model that never saw them, it falls short{failures}."
-    return f"{what} It was compared with a model that never saw them, and behaves like it within the limits stated below."
+        return f"{what} Compared with a model that {_never_saw(dossier)}, it falls short{failures}."
+    return (
+        f"{what} It was compared with a model that {_never_saw(dossier)}, and behaves like it within the limits stated below."
+    )
+
+
+def _never_saw(dossier: Dossier) -> str:
+    """What is true of the model that it was compared with."""
+    return "never saw them" if given_retrain(dossier.evidence.evaluation) is None else "its giver says never saw them"
 
 
 def _what(dossier: Dossier) -> str:
@@ -173,7 +185,12 @@ def _done(dossier: Dossier) -> Iterator[str]:
     yield f"In technical terms: {_small(str(dossier.method['title']))} ({dossier.method['paper']})."
     if dossier.labeler:
         yield f"Which answers those would be was judged by a {dossier.labeler['kind']}."
-    if dossier.evidence.evaluation.get("reference") is not None:
+    if given_retrain(dossier.evidence.evaluation):
+        yield (
+            "For comparison another model was brought from outside, not trained here; that it was trained without those images is its "
+            "giver's word. What it answers is the measure of forgetting."
+        )
+    elif dossier.evidence.evaluation.get("reference") is not None:
         yield (
             f"For comparison another model was trained from {_start(dossier)} without those images. What it answers is the measure of "
             "forgetting."
@@ -219,7 +236,7 @@ def _attack(dossier: Dossier) -> str:
     if len(values) < 3:
         return f"{said}for training images before, and {values[1]} now. Without a model that never saw them nobody can say what is right."
     return (
-        f"{said}for training images before, {values[1]} now, and {values[2]} with the model that never saw them. "
+        f"{said}for training images before, {values[1]} now, and {values[2]} with the model that {_never_saw(dossier)}. "
         "The last is the right value, not zero: far above it images are still remembered, far below it the forgetting itself can be seen."
     )
 
@@ -282,7 +299,7 @@ def _checked(report: Report, now: datetime) -> str:
 
 def _identifiers(found: Found) -> dict[str, str]:
     dossier = found.dossier
-    version = model(dossier)
+    version, given = model(dossier), given_retrain(dossier.evidence.evaluation)
     return {
         "Dossier (seal, SHA-256)": found.seal.seal,
         "Lineage (root, SHA-256)": dossier.root,
@@ -291,6 +308,7 @@ def _identifiers(found: Found) -> dict[str, str]:
         **({"Model version": f"models:/{version[0]}/{version[1]}"} if version else {}),
         "Weights before (SHA-256)": dossier.models.original,
         "Weights now (SHA-256)": dossier.models.unlearned,
+        **({"Weights of the given retrain (SHA-256)": given} if given else {}),
         "Data set (DVC)": f"{dossier.data.dvc_hash}, from {dossier.data.source}"
         if dossier.data.source
         else dossier.data.dvc_hash,

@@ -205,7 +205,7 @@ def _processing(
     ) -> None:
         """Process the pending requests now, as the schedule does: forget, judge, register, ask for approval."""
         here = project()
-        config(here, None, settings).registry.required()
+        config(here, None, settings).for_requests()
         from megu.tracking import creation
 
         creation.ensure_own_prefect(here.home / "prefect")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megu.errors import MeguError
-from megu.gate import GateParams, judge
+from megu.gate import GateParams, given_retrain, judge
 from megu.lineage import format1
 from megu.lineage.case import JSON, Case, Check, differences, summed
 from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint
 from megu.lineage.dossier import FORGOTTEN, MAIN, sha256
+from megu.lineage.dossier import given_retrain as said_of_given
 from megu.lineage.keys import Keys, signed_by
 from megu.lineage.record import Record, faults, root
 from megu.report.words import headline
@@ -86,6 +87,11 @@ def facts(case: Case) -> Check:
         pairs["labeler"] = (dossier.labeler, labeling.values["labeler"])
     if (evaluation := case.record("evaluation")) is not None:
         pairs["evaluation"] = (dossier.evidence.evaluation, dict(evaluation.values))
+    retrain = case.record("given-reference")
+    used = str(retrain.files["weights"]["sha256"]) if retrain else None
+    pairs["given retrain"] = (given_retrain(dossier.evidence.evaluation), used)
+    if used:
+        pairs["what it was compared with"] = (dossier.evidence.reference, said_of_given(used))
     wrong = [name for name, (said, recorded) in pairs.items() if said != recorded]
     metrics = dossier.evidence.evaluation["unlearned"]["metrics"]
     wrong += [

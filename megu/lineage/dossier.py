@@ -301,9 +301,18 @@ def read(folder: Path) -> dict[str, bytes]:
 PRETRAINED = "every network begins with weights made elsewhere: that they never saw this data set is their user's word"
 
 
-def claim(method: str, given: bool, pretrained: bool = False) -> Claim:
-    """What a run may claim. given: the original model came from outside. pretrained: every network begins with weights from elsewhere."""
-    words = [PRETRAINED] if pretrained else []
+def given_retrain(weights: str) -> str:
+    """What is said wherever the retrain came from outside. weights: their SHA-256."""
+    return (
+        f"the retrain was given (weights SHA-256 {weights}), not trained here: "
+        "that it never saw the forgotten images is its giver's word"
+    )
+
+
+def claim(method: str, given: bool, pretrained: bool = False, retrain: str | None = None) -> Claim:
+    """What a run may claim. given: the original model came from outside. pretrained: every network begins with weights from elsewhere.
+    retrain: the SHA-256 of the weights of a retrain that came from outside."""
+    words = [*([PRETRAINED] if pretrained else []), *([given_retrain(retrain)] if retrain else [])]
     if method == "retrain":
         limits = [
             "exact: the model was trained from fresh weights on the retain set alone, so the forgotten images had no part in it",

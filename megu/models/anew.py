@@ -81,16 +81,16 @@ def _refuse_same(
         raise _refusal(arch, what, "pretrained or not, the layer that answers this data set's classes has to be new")
 
 
-def refuse_original(model: nn.Module, original: Mapping[str, Tensor], arch: str, pretrained: bool) -> None:
-    """Raise `MeguError` when a network made anew has weights of the original. original: its state.
+def refuse_given(model: nn.Module, given: Mapping[str, Tensor], arch: str, pretrained: bool) -> None:
+    """Raise `MeguError` when a network made anew has weights of a given model. given: its state.
 
     pretrained: some may be equal (what neither training changed), not all.
     """
     weights = {name: tensor for name, tensor in _own(model).named_parameters() if learnt(tensor)}
-    equal = [name for name, tensor in weights.items() if name in original and same(tensor, original[name])]
+    equal = [name for name, tensor in weights.items() if name in given and same(tensor, given[name])]
     if equal and (not pretrained or len(equal) == len(weights)):
         raise _refusal(
-            arch, f"{_named(equal)} is the original's", "draw all weights: a retrain begins with none of the original's"
+            arch, f"{_named(equal)} is the given model's", "draw all weights: a retrain begins with none of another model's"
         )
 
 

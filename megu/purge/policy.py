@@ -28,8 +28,9 @@ PER_SAMPLE = {
 }
 #: Stage -> a model trained on the whole data set, the forgotten samples among it.
 MODELS = {"original": "weights", "given": "weights"}
-#: Stage -> a model trained on what a split retains: it knows the samples unless the split's forget set has them.
-RETAINING = {"unlearn": "weights", "reference": "weights"}
+#: Stage -> a model trained on what a split retains (a given retrain: by its giver's word): it knows the samples unless the split's forget set
+#: has them.
+RETAINING = {"unlearn": "weights", "reference": "weights", "given-reference": "weights"}
 #: What stays of a run, and why. None of it has a sample of its own.
 KEPT = (
     "the unlearned model, the retrain, and numbers over many images (entanglement, matrix, noise, metrics, histograms) "

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from megu.report.data import ReportData
 from megu.report.page import render
-from megu.report.words import headline, summary_markdown, summary_rows
+from megu.report.words import headline, retrain_title, summary_markdown, summary_rows
 
-__all__ = ["ReportData", "headline", "render", "summary_markdown", "summary_rows"]
+__all__ = ["ReportData", "headline", "render", "retrain_title", "summary_markdown", "summary_rows"]

@@ -17,7 +17,6 @@ from megu import escaping
 
 # Okabe and Ito's colours: told apart by colour-blind readers too.
 COLOURS = {"original": "#767d89", "unlearned": "#d55e00", "reference": "#0072b2"}
-NAMES = {"original": "original", "unlearned": "unlearned", "reference": "true retrain"}
 INK, SOFT = "#1c2330", "#5b6575"
 HEAT = "viridis"
 
@@ -53,6 +52,7 @@ class FigureData:
     forgotten: indices of the classes that are forgotten (or that forget samples come from). per_class: test accuracy (K,) in
     percent by model ("original", "unlearned", "reference"). soft, hard: (K, K); unique: (K,). transition: (K, K), columns sum
     to 1. confidence, entropy: by model and group ("forget", "retain", "test"), one number a sample. mia: percent by model.
+    retrain: what the retrain is called.
     """
 
     classes: tuple[str, ...]
@@ -67,6 +67,11 @@ class FigureData:
     confidence: Mapping[str, Mapping[str, NDArray[Any]]] | None = None
     entropy: Mapping[str, Mapping[str, NDArray[Any]]] | None = None
     mia: Mapping[str, float] | None = None
+    retrain: str = "true retrain"
+
+    def title(self, model: str) -> str:
+        """What a model is called."""
+        return self.retrain if model == "reference" else model
 
 
 def draw(data: FigureData) -> dict[str, bytes]:
@@ -112,7 +117,7 @@ def per_class_accuracy(data: FigureData) -> Figure:
             s=size,
             marker=markers[name],
             color=COLOURS[name],
-            label=NAMES[name],
+            label=data.title(name),
             zorder=3,
             linewidths=2.4 if name == "reference" else 0.5,
         )
@@ -289,7 +294,7 @@ def distributions(
             alpha=0.55,
             label="forgotten, train",
         )
-        title = NAMES[model] + (f" — MIA {mia[model]:.0f}%" if mia and model in mia else "")
+        title = data.title(model) + (f" — MIA {mia[model]:.0f}%" if mia and model in mia else "")
         axes.set_title(title, fontsize=11)
         axes.set_xlabel(axis)
         # A sure model has nearly everything in one bin; the rest would be a flat line.

@@ -7,7 +7,7 @@ from typing import Any
 
 from megu.escaping import markdown
 from megu.evaluation.guide import METRICS, Metric, title
-from megu.gate import RuleResult, on_training
+from megu.gate import RuleResult, given_retrain, on_training
 from megu.summary import Summary
 
 #: Reasons that a headline has room for.
@@ -23,7 +23,13 @@ def headline(request: str, evaluation: Mapping[str, Any], failures: Sequence[str
     if reference is None:
         return f"{known}; {rest}; no retrain to compare with"
     said = " and ".join(failures[:_REASONS]) + (f" (and {len(failures) - _REASONS} more)" if len(failures) > _REASONS else "")
-    return f"{known}; {rest} (retrain {number(reference['Ar'])})" + (f" — {said}" if said else "")
+    retrain = "given retrain" if given_retrain(evaluation) else "retrain"
+    return f"{known}; {rest} ({retrain} {number(reference['Ar'])})" + (f" — {said}" if said else "")
+
+
+def retrain_title(given: str | None) -> str:
+    """What the retrain's column is called. given: as `megu.gate.given_retrain` has it."""
+    return "given retrain" if given else "true retrain"
 
 
 def gate_rows(rules: Sequence[RuleResult]) -> list[dict[str, str]]:
@@ -86,7 +92,9 @@ def row(summary: Summary, key: str, metric: Metric) -> dict[str, str]:
         "unlearned": number(unlearned, digits, unit),
     }
     if summary.reference is not None:
-        written["true retrain"] = number(reference.get(key), digits, unit) + interval(summary, key, digits)
+        written[retrain_title(summary.given_reference)] = number(reference.get(key), digits, unit) + interval(
+            summary, key, digits
+        )
     return written
 
 

@@ -252,18 +252,18 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def fetch_model(name: str, folder: Path, *, home: Path) -> Path:
+def fetch_model(name: str, folder: Path, *, home: Path, asked: str = "original.model") -> Path:
     """See `megu.tracking.registry.fetch_weights`."""
     from megu.tracking.registry import fetch_weights
 
-    return fetch_weights(name, folder, home=home)
+    return fetch_weights(name, folder, home=home, asked=asked)
 
 
-def identity(name: str, *, home: Path) -> tuple[str, str | None]:
+def identity(name: str, *, home: Path, asked: str = "original.model") -> tuple[str, str | None]:
     """See `megu.tracking.registry.identity`."""
     from megu.tracking import registry
 
-    return registry.identity(name, home=home)
+    return registry.identity(name, home=home, asked=asked)
 
 
 __all__: Sequence[str] = ["Run", "client", "closing", "fetch_model", "flat", "identity", "uri"]

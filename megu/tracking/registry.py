@@ -185,9 +185,9 @@ def serve(connected: MlflowClient, uri: str, images: NDArray[np.uint8]) -> NDArr
 
 
 @answered
-def identity(uri: str, *, home: Path) -> tuple[str, str | None]:
+def identity(uri: str, *, home: Path, asked: str) -> tuple[str, str | None]:
     """What ``uri`` (as for `fetch_weights`) names at present, without fetching it: an identity that no other weights get, empty where MLflow
-    has none, and the SHA-256 of the weights where megu registered them.
+    has none, and the SHA-256 of the weights where megu registered them. asked: as of `fetch_weights`.
 
     Raises `MeguError` when there is no such version.
     """
@@ -196,7 +196,7 @@ def identity(uri: str, *, home: Path) -> tuple[str, str | None]:
     connected = client(home)
     logged = re.fullmatch(r"runs:/([^/]+)/(.+)", uri)
     if logged is None:
-        entry = find_version(connected, uri)
+        entry = find_version(connected, uri, asked)
         made = f"models:/{entry.name}/{entry.version} of {entry.creation_timestamp}"
         return f"{made} in {connected.tracking_uri}", entry.tags.get(DIGEST_TAG)
     try:
@@ -210,12 +210,14 @@ def identity(uri: str, *, home: Path) -> tuple[str, str | None]:
 
 
 @answered
-def fetch_weights(uri: str, folder: Path, *, home: Path) -> Path:
+def fetch_weights(uri: str, folder: Path, *, home: Path, asked: str) -> Path:
     """Copy the weights of a model into ``folder``: a registered version (``models:/name/3``, ``models:/name@alias``) or a model that
     a run logged (``runs:/<run id>/<name>``).
 
     Of a model that megu registered these are its safetensors. Of another program's they are whatever `megu.weights.read_state`
     takes: safetensors, an exported program (how ``mlflow.pytorch.log_model`` writes today) or a state dictionary.
+
+    asked: the key that named it, for an error ("original.model").
 
     Raises `MeguError` when there is no such model, it holds a pickle and nothing else, or its weights are not those registered.
     """
@@ -224,13 +226,13 @@ def fetch_weights(uri: str, folder: Path, *, home: Path) -> Path:
     if re.fullmatch(r"runs:/[^/]+/.+", uri):
         place = uri
     else:
-        entry = find_version(connected, uri)
+        entry = find_version(connected, uri, asked)
         place, digest = f"models:/{entry.name}/{entry.version}", entry.tags.get(DIGEST_TAG)
-    weights = _download(f"{place}/{WEIGHTS}", folder, connected) or _find_weights(_download(place, folder, connected), uri)
+    weights = _download(f"{place}/{WEIGHTS}", folder, connected) or _find_weights(
+        _download(place, folder, connected), uri, asked
+    )
     if digest and sha256_file(weights) != digest:
-        raise MeguError(
-            f"original.model: the weights of {uri} are damaged", "register the model again, or name another version"
-        )
+        raise MeguError(f"{asked}: the weights of {uri} are damaged", "register the model again, or name another version")
     return weights
 
 
@@ -245,20 +247,21 @@ def _download(place: str, folder: Path, connected: MlflowClient) -> Path | None:
         return None
 
 
-def _find_weights(model: Path | None, uri: str) -> Path:
+def _find_weights(model: Path | None, uri: str, asked: str) -> Path:
     """The one file of weights in a logged model that can be read without running code of it."""
     files = [] if model is None else [model] if model.is_file() else sorted(path for path in model.rglob("*") if path.is_file())
-    fix = "give its weights as a file with original.weights"
+    as_file = f"{asked.partition('.')[0]}.weights"
+    fix = f"give its weights as a file with {as_file}"
     for pattern in ("*.safetensors", "*.pt2", "state_dict.pth"):
         if len(found := [path for path in files if path.match(pattern)]) == 1:
             return found[0]
         if found:
-            raise MeguError(f"original.model: {uri} holds several weights ({', '.join(p.name for p in found[:3])})", fix)
+            raise MeguError(f"{asked}: {uri} holds several weights ({', '.join(p.name for p in found[:3])})", fix)
     if any(path.suffix in (".pth", ".pt", ".pkl") for path in files):
         raise MeguError(
-            f"original.model: {uri} is kept as a pickle, which can run any code when it is loaded, so it is not",
-            "log it with serialization_format='pt2', or save model.state_dict() as safetensors for original.weights",
+            f"{asked}: {uri} is kept as a pickle, which can run any code when it is loaded, so it is not",
+            f"log it with serialization_format='pt2', or save model.state_dict() as safetensors for {as_file}",
         )
     raise MeguError(
-        f"original.model: {uri} holds no weights that can be read (another program registered it, or its files are gone)", fix
+        f"{asked}: {uri} holds no weights that can be read (another program registered it, or its files are gone)", fix
     )

@@ -17,7 +17,7 @@ DIGEST_TAG = "weights_sha256"
 WEIGHTS = "artifacts/weights.safetensors"
 
 
-def find_version(connected: MlflowClient, uri: str, asked: str = "original.model") -> ModelVersion:
+def find_version(connected: MlflowClient, uri: str, asked: str) -> ModelVersion:
     """The version that ``uri`` names. asked: what named it, for the error. Raises `MeguError` when there is none."""
     parts = re.fullmatch(r"models:/([^/:@]+)(?:/(\d+)|@([^/:@]+))", uri)
     if parts is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ from megu.certificate.figure import bars
 from megu.certificate.words import Measure
 from megu.data.splits import Scenario
 from megu.lineage.case import Check
+from megu.lineage.dossier import claim
+from megu.lineage.export.card import card
 from megu.lineage.reading import Found
 from megu.lineage.verify import Report
 
@@ -144,6 +147,25 @@ def test_a_retrain_is_said_to_be_exact() -> None:
     ]
     text = plain(render(said(made.found(claim={"level": "exact", "limits": limits}))))
     assert "A new model was trained from nothing on the remaining images alone." in text
+
+
+def test_a_given_retrain_is_said_to_be_its_givers_word() -> None:
+    """In every sentence that the comparison is in; nothing says that it was trained here."""
+    judged = copy.deepcopy(made.evaluation())
+    judged["reference"]["given"] = "a" * 64
+    limits = list(claim("megu", False, retrain="a" * 64).limits)
+    shown = said(made.found(evidence={"evaluation": judged}, claim={"limits": limits}))
+    text = plain(render(shown))
+    assert shown.lead.endswith(
+        "It was compared with a model that its giver says never saw them, and behaves like it within the limits stated below."
+    )
+    assert "For comparison another model was brought from outside, not trained here" in text
+    assert "with the model that its giver says never saw them" in shown.attack
+    assert "another model was trained" not in text
+    assert "“never saw it” the one brought for comparison, which its giver says never saw it" in text
+    assert shown.identifiers["Weights of the given retrain (SHA-256)"] == "a" * 64
+    assert f"The retrain was given (weights SHA-256 {'a' * 64}), not trained here" in text
+    assert "given retrain" in card(made.found(evidence={"evaluation": judged}))
 
 
 def test_unsigned_is_said() -> None:

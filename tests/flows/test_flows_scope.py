@@ -250,7 +250,8 @@ ELSEWHERE: dict[str, set[str]] = {
     | {f"noise.{name}" for name in ("lam", "lr", "per_label", "steps")}
     | {f"perturbing.{name}" for name in ("label", "sharpness", "tau")}
     | {f"proxy.{name}" for name in ("memorised", "share", "when")},
-    "what is measured, and how strictly": {"reference.enabled", "reference.repeats", "evaluation.seed", "evaluation.shadows"}
+    "what is measured, and how strictly": {f"reference.{name}" for name in ("enabled", "model", "repeats", "weights")}
+    | {"evaluation.seed", "evaluation.shadows"}
     | {f"evaluation.relearn{name}" for name in ("", "_batch_size", "_lr", "_steps", "_tolerance")}
     | {f"gate.{name}" for name in ("attack_margin", "attack_required", "class_drop", "forget_margin", "mia_band")}
     | {f"gate.{name}" for name in ("min_seeds", "retain_drop")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,7 +17,9 @@ from megu import sources
 from megu.data import arrays, dvc
 from megu.data.arrays import Dataset
 from megu.errors import MeguError
+from megu.lineage.case import Case, Opened
 from megu.project import Project
+from megu.stages import Stage
 from megu.summary import Summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
@@ -339,6 +342,60 @@ def test_a_given_model_takes_the_place_of_training(project: Project, first: Summ
     assert by_name.original["Af"] == first.metrics["Af"]
 
 
+def weights_of(project: Project, stage: Stage, name: str) -> Path:
+    """The newest model that a stage made, as a file in the project."""
+    from tasks.engine import kept_results
+
+    kept = project.store.checked(kept_results(project, stage)[0].files["weights"])
+    return Path(shutil.copyfile(kept, project.root / name))
+
+
+def test_a_given_retrain_takes_the_place_of_training_one_and_is_called_that(project: Project, first: Summary, go: Go) -> None:
+    from flows.unlearn import plan
+    from megu import config
+    from megu.lineage import checks
+    from megu.lineage.reading import dossier_of
+    from megu.lineage.verify import verify
+    from tasks.reference import REFERENCE
+
+    setting = f"reference.weights={weights_of(project, REFERENCE, 'retrain.safetensors').name}"
+    made = go(setting)
+    assert made.reference == first.reference, "the same retrain, from a file"
+    assert [name for name, hit in cache(made).items() if not hit] == ["reference", "predict reference", "evaluation", "figures"]
+    assert all(decision.hit for decision in plan(project, config.load(project.params, [setting])))
+    assert made.time_share is None, "how long its training took is not known here"
+    assert "(given retrain " in made.headline
+    said = f"The retrain was given (weights SHA-256 {made.given_reference}), not trained here"
+    assert any(caveat.startswith(said) for caveat in made.caveats)
+    assert said in (project.root / made.report).read_text()
+
+    found = dossier_of(made.mlflow_run_id, project)
+    assert found.dossier.seeds["retrains"] == 0
+    assert found.dossier.evidence.reference.startswith(said.replace("The", "the"))
+    assert found.dossier.evidence.reference in found.dossier.claim.limits
+    held = {check.name: check.holds for check in verify(made.mlflow_run_id, project, replay=True).checks}
+    assert {name: held[name] for name in ("chain", "facts", "verdict", "files", "metrics again")} == dict.fromkeys(
+        ("chain", "facts", "verdict", "files", "metrics again"), True
+    )
+
+    trained_here = dataclasses.replace(found.dossier.evidence, evaluation={**found.dossier.evidence.evaluation})
+    trained_here.evaluation["reference"] = {**trained_here.evaluation["reference"], "given": None}
+    lied = dataclasses.replace(found.dossier, evidence=trained_here)
+    case = Case(None, Opened(lied, b"", found.seal, found.records, b""), None, "", [])
+    assert "given retrain is not what the records say" in checks.facts(case).says
+
+
+def test_the_original_as_its_own_retrain_is_refused_before_there_is_a_run(project: Project, first: Summary, go: Go) -> None:
+    from flows.unlearn import plan
+    from megu import config
+    from tasks.original import TRAINED
+
+    setting = f"reference.weights={weights_of(project, TRAINED, 'same.safetensors').name}"
+    refused_without_a_run(project, go, setting, "reference.weights: same.safetensors is the original itself")
+    with pytest.raises(MeguError, match="is the original itself"):
+        plan(project, config.load(project.params, [setting]))
+
+
 def is_original(project: Project, path: Path) -> bool:
     from tasks.engine import kept_results
     from tasks.original import TRAINED
@@ -420,12 +477,18 @@ def test_shadows_and_relearning_are_measured_and_the_shadows_shared(project: Pro
         ("forget.classes=[Sneakr]", "no class 'Sneakr': did you mean 'Sneaker'"),
         ("original.weights=nowhere.safetensors", "no file nowhere.safetensors"),
         ("original.model=models:/nobody/1", "there is no models:/nobody/1"),
+        ("reference.weights=nowhere.safetensors", "reference.weights: there is no file nowhere.safetensors"),
+        ("reference.model=models:/nobody/1", "reference.model: there is no models:/nobody/1"),
         ("data.name=nothing-like-it", "nothing-like-it"),
     ],
 )
 def test_a_wrong_request_is_refused_in_one_line_and_leaves_no_run(
     project: Project, first: Summary, go: Go, setting: str, said: str
 ) -> None:
+    refused_without_a_run(project, go, setting, said)
+
+
+def refused_without_a_run(project: Project, go: Go, setting: str, said: str) -> None:
     from megu.tracking import client
 
     connected = client(project.home)

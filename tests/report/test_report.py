@@ -95,6 +95,18 @@ def test_the_headline_is_honest(after: dict[str, Any], reference: dict[str, Any]
     assert not_said not in found
 
 
+def test_a_given_retrain_is_called_that_wherever_it_is_shown() -> None:
+    values = {name: {"metrics": {"Af": 1.0, "Ar": 90.0}} for name in ("original", "unlearned", "reference")}
+    values["reference"] |= {"given": "a" * 64}
+    assert "(given retrain 90.0%)" in headline("Bag", values, [])
+    made = summary(given_reference="a" * 64, caveats=["The retrain was given."])
+    assert "given retrain" in summary_rows(made)[0]
+    assert "true retrain" not in summary_rows(made)[0]
+    assert "The retrain was given." in summary_markdown(made)
+    assert "This one was given, not trained here." in page(summary=made)
+    assert "This one was given" not in page()
+
+
 def test_the_page_is_self_contained() -> None:
     made = page({"transition": b"png", "noise": b"png"})
     assert re.findall(r'(?:src|href)="(?!data:|http://127)[^"]*"', made) == []

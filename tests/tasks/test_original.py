@@ -18,7 +18,7 @@ from megu.project import Project
 from megu.stages import Result
 from megu.training import TrainParams
 from megu.weights import ModelInfo, digest, load_model, save_weights
-from tasks import inputs
+from tasks import inputs, reference
 from tasks.original import take
 
 
@@ -87,9 +87,17 @@ def test_weights_of_another_type_are_stored_as_they_are_used(project: Project, d
     assert digest(stored) == outcome.values["weights_digest"] == digest(half.float())
 
 
+def trained(project: Project, name: str, seed: int = 0, classes: int = 3) -> str:
+    """A weights file in the project."""
+    made = ModelInfo("resnet-compact", classes, 1)
+    save_weights(project.root / name, build("resnet-compact", classes, 1, seed=seed), made)
+    return name
+
+
+@pytest.mark.parametrize("section", inputs.MODELS)
 @pytest.mark.parametrize("setting", ["weights", "model"])
 def test_a_given_model_is_looked_at_before_anything_runs(
-    project: Project, data: Result, monkeypatch: pytest.MonkeyPatch, setting: str
+    project: Project, data: Result, monkeypatch: pytest.MonkeyPatch, section: str, setting: str
 ) -> None:
     """The message has the file or model as the user knows it, also where a copy is read."""
     path = project.root / "mine.safetensors"
@@ -97,16 +105,56 @@ def test_a_given_model_is_looked_at_before_anything_runs(
     with torch.no_grad():
         model.get_parameter("head.bias")[1] = float("nan")
     save_weights(path, model, ModelInfo("resnet-compact", 3, 1))
-    monkeypatch.setattr(tracking, "fetch_model", lambda uri, folder, *, home: path)
-    monkeypatch.setattr(tracking, "identity", lambda uri, *, home: ("", None))
+    monkeypatch.setattr(tracking, "fetch_model", lambda uri, folder, *, home, asked: path)
+    monkeypatch.setattr(tracking, "identity", lambda uri, *, home, asked: ("", None))
     given = "mine.safetensors" if setting == "weights" else "models:/mine@champion"
-    config = parse({"data": {"name": "toy"}, "forget": {"classes": ["a"]}, "original": {setting: given}})
+    config = parse({"data": {"name": "toy"}, "forget": {"classes": ["a"]}, section: {setting: given}})
     with pytest.raises(MeguError) as raised:
         inputs.given(project, config)
-    assert str(raised.value).startswith(f"original.{setting}: {given}: head.bias has 1 of 3 numbers that are not finite")
-    save_weights(path, build("resnet-compact", 4, 1, seed=0), ModelInfo("resnet-compact", 4, 1))
-    with pytest.raises(MeguError, match=rf"^original\.{setting}: {given}: the given model is .* 4 classes, not"):
+    assert str(raised.value).startswith(f"{section}.{setting}: {given}: head.bias has 1 of 3 numbers that are not finite")
+    trained(project, "mine.safetensors", classes=4)
+    with pytest.raises(MeguError, match=rf"^{section}\.{setting}: {given}: the given model is .* 4 classes, not"):
         inputs.given(project, config)
+
+
+@pytest.mark.parametrize("section", inputs.MODELS)
+@pytest.mark.parametrize(
+    ("setting", "given", "said"),
+    [
+        ("weights", "none.safetensors", "there is no file none.safetensors"),
+        ("model", "models:/none/1", "there is no models:/none/1"),
+        ("model", "none", "'none' is not a registered model"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named_by_its_key(
+    project: Project, data: Result, section: str, setting: str, given: str, said: str
+) -> None:
+    config = parse({"data": {"name": "toy"}, "forget": {"classes": ["a"]}, section: {setting: given}})
+    with pytest.raises(MeguError) as raised:
+        inputs.given(project, config)
+    assert str(raised.value).startswith(f"{section}.{setting}: {said}")
+
+
+def test_a_given_retrain_that_is_the_original_is_refused_by_name(project: Project, data: Result, tmp_path: Path) -> None:
+    """Also as another kind of file: what counts are the weights."""
+    values = {
+        "data": {"name": "toy"},
+        "forget": {"classes": ["a"]},
+        "original": {"weights": trained(project, "one.safetensors")},
+    }
+    torch.save(build("resnet-compact", 3, 1, seed=0).state_dict(), project.root / "same.pt")
+    for same in ("one.safetensors", "same.pt"):
+        with pytest.raises(MeguError) as raised:
+            inputs.given(project, parse({**values, "reference": {"weights": same}}))
+        assert str(raised.value).startswith(f"reference.weights: {same} is the original itself")
+        assert "\n" not in str(raised.value)
+    inputs.given(project, parse({**values, "reference": {"weights": trained(project, "other.safetensors", seed=1)}}))
+
+
+def test_a_given_retrain_is_taken_as_a_given_original_is(project: Project, data: Result) -> None:
+    weights = project.store.put_file(project.root / trained(project, "a.safetensors"), "safetensors")
+    params = TrainParams(arch="resnet-compact")
+    assert reference.take(project, data, data, weights, params) == take(project, data, weights, params)
 
 
 def test_a_function_that_loads_the_given_original_is_refused_before_anything_runs(
@@ -123,7 +171,7 @@ def test_a_function_that_loads_the_given_original_is_refused_before_anything_run
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
     torch.save(net.state_dict(), project.root / "mine.pt")
     values = {"data": {"name": "toy"}, "forget": {"classes": ["a"]}, "train": {"arch": "tuned:build"}}
-    for given in ({}, {"original": {"weights": "mine.pt"}}):
+    for given in ({}, {"original": {"weights": "mine.pt"}}, {"reference": {"weights": "mine.pt"}}):
         with pytest.raises(MeguError, match=r"^train\.arch: tuned:build makes no new network: 1\.weight is the same"):
             inputs.given(project, parse({**values, **given}))
     values["train"] = {"arch": "tuned:build", "pretrained": True}

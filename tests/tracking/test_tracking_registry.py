@@ -299,22 +299,22 @@ def test_an_original_is_fetched_once_for_what_its_name_stands_for(
     uri = log_plainly(run, "pt2") if plain else "models:/once@challenger"
     first = None if plain else put(run, weights(tmp_path, 21), "once")
 
-    def counted(name: str, folder: Path, *, home: Path) -> Path:
+    def counted(name: str, folder: Path, *, home: Path, asked: str) -> Path:
         fetched.append(name)
-        return fetch_model(name, folder, home=home)
+        return fetch_model(name, folder, home=home, asked=asked)
 
     monkeypatch.setattr(tracking, "fetch_model", counted)
     asked = config.parse({"original": {"model": uri}})
-    found = [given_weights(project, asked) for _ in range(3)]
+    found = [given_weights(project, asked, "original") for _ in range(3)]
     assert found[0] is not None
     assert found == [found[0]] * 3
     assert fetched == [uri]
     project.store.path(found[0]).unlink()
-    assert given_weights(project, asked) == found[0], "what a purge took from the store is fetched again"
+    assert given_weights(project, asked, "original") == found[0], "what a purge took from the store is fetched again"
     assert fetched == [uri] * 2
     if not plain:  # the name stands for another version now
         assert put(run, weights(tmp_path, 22), "once") != first
-        assert given_weights(project, asked) not in (None, found[0])
+        assert given_weights(project, asked, "original") not in (None, found[0])
         assert fetched == [uri] * 3
 
 

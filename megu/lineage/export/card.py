@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from megu.escaping import markdown, markdown_code
 from megu.evaluation.guide import METRICS, title
-from megu.gate import on_training
+from megu.gate import given_retrain, on_training
 from megu.lineage.dossier import Dossier
 from megu.lineage.export.common import JSON, model
 from megu.lineage.reading import Found
-from megu.report.words import UNITS, number
+from megu.report.words import UNITS, number, retrain_title
 
 if TYPE_CHECKING:
     from megu.lineage.keys import Ed25519PrivateKey
@@ -116,7 +116,8 @@ def _body(found: Found) -> Iterator[str]:
 
 
 def _table(dossier: Dossier) -> Iterator[str]:
-    models = {"original": "original", "unlearned": "this model", "reference": "true retrain"}
+    retrain = retrain_title(given_retrain(dossier.evidence.evaluation))
+    models = {"original": "original", "unlearned": "this model", "reference": retrain}
     found = {key: dossier.evidence.evaluation[key]["metrics"] for key in models if dossier.evidence.evaluation.get(key)}
     yield f"| metric | {' | '.join(models[key] for key in found)} | right value |"
     yield f"|---|{'---|' * (len(found) + 1)}"
