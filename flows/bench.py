@@ -119,6 +119,7 @@ def preflight(project: Project, cells: Mapping[str, Cell], runner: Runner) -> No
     configs = list({(cell.target, cell.seed): cell.config for cell in cells.values()}.values())
     for config in configs:
         inputs.given(project, config)
+        steps.refuse_kept_original(project, config)
     if runner.kind == "threads":
         for config in {cell.variant.method: cell.config for cell in cells.values()}.values():
             inputs.draws_nothing(project, config)

@@ -23,13 +23,16 @@ from megu.bench.outcome import Outcome
 from megu.bench.published import published
 from megu.config import Config
 from megu.escaping import markdown, plain
+from megu.gate import given_retrain
 from megu.private import redacted
 from megu.project import Project
+from megu.report.words import retrain_title
 from megu.requests.request import scrubbed
 from megu.store import canonical_json, without_nan, writing
 from megu.tracking import Run
 from megu.tracking.environment import environment
 from tasks import record
+from tasks.reference import GIVEN_REFERENCE
 from tasks.schedule import Look
 
 
@@ -59,7 +62,11 @@ def mark(cell: Cell, look: Look, computed: frozenset[str]) -> Mark:
         target=cell.target,
         seed=cell.seed,
         swept=cell.swept,
-        seconds={label: ran.result.notes.get("compute_seconds", ran.result.seconds) for label, ran in stages.items()},
+        seconds={
+            label: ran.result.notes.get("compute_seconds", ran.result.seconds)
+            for label, ran in stages.items()
+            if ran.decision.stage is not GIVEN_REFERENCE  # what checking it took is no training's time
+        },
         computed=len(computed),
         kept=len({ran.decision.key for ran in look.ran} - computed),
         error=_without_samples(look.error, cell.config),
@@ -75,6 +82,7 @@ def mark(cell: Cell, look: Look, computed: frozenset[str]) -> Mark:
         unlearned=numeric(values["unlearned"]["metrics"]),
         reference=numeric(values["reference"]["metrics"]),
         comparison=numeric(values["comparison"]),
+        retrain=retrain_title(given_retrain(values)),
         time_share=record.time_share(look),
         peak_mib=max(peaks, default=None),
         weights={

@@ -74,7 +74,7 @@ def _variant(entry: str | Mapping[str, Any]) -> Variant:
 def expand(bench: Bench) -> list[Cell]:
     """Every cell, those that share an original and a retrain beside each other (seed by seed, target by target).
 
-    The plain retrain has no cell: the reference, which every cell is compared with, is that training.
+    The plain retrain has no cell, unless the reference is given: the reference, which every cell is compared with, is that training.
 
     Raises
     ------
@@ -86,10 +86,17 @@ def expand(bench: Bench) -> list[Cell]:
     for seed in bench.seeds:
         for target in bench.targets:
             for variant in found:
-                if variant.method == RETRAIN and not variant.settings and len(found) > 1:
+                made = [_cell(bench, variant, target, seed, point) for point in points or [None]]
+                given = made[0].config.reference.given
+                if variant.method == RETRAIN and not variant.settings and len(found) > 1 and not given:
                     continue
-                for point in points or [None]:
-                    cells.append(_cell(bench, variant, target, seed, point))
+                cells += made
+    if len(bench.targets) * len(bench.seeds) > 1 and any(cell.config.reference.given for cell in cells):
+        raise MeguError(
+            f"{bench.name}: a given retrain (reference) is of one forget set and one seed, and the benchmark has {len(bench.targets)} targets "
+            f"and {len(bench.seeds)} seeds",
+            "keep one target and one seed, or leave it out of `base` to have the retrains trained here",
+        )
     if len({cell.target for cell in cells}) < len(bench.targets):
         raise MeguError(f"{bench.name}: two targets have one name", "put each in a benchmark of its own, or leave one out")
     return cells

@@ -20,7 +20,7 @@ class Mark:
     computed, the computation alone where the stage timed it. time_share: of proxy, noise and unlearning in percent of the retrain's time.
     peak_mib: the most memory that a training stage held (`megu.device.Cost`).
     computed, kept: stages that ran in this benchmark's run, and that did not.
-    weights: digests by model.
+    weights: digests by model. retrain: what the retrain is called (`megu.report.words.retrain_title`).
     """
 
     method: str
@@ -38,6 +38,7 @@ class Mark:
     computed: int = 0
     kept: int = 0
     weights: Mapping[str, str] = field(default_factory=dict)
+    retrain: str = "true retrain"
     error: str | None = None
     mlflow_run_id: str = ""
 

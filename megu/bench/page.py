@@ -26,11 +26,19 @@ NOTES = """\
   The right value of each is the retrain's; a low MIA is not success in itself.
 - `gap`: mean absolute difference to the retrain of the same seed over Ar, Af and MIA, in points. `ToW` (1 is best) and `JS` (nats, on the
   forgotten training images) compare with that retrain too.
-- ± is half of the 95% t interval over the n runs. The gap of the row *true retrain* is that between retrains of different seeds (all pairs,
-  so its interval is a little too narrow): a method below it cannot be told from a retrain by these metrics. A `retrain` among the methods is
-  this row: with the same seed it is the same training.
+{retrain}
 - `time`: proxy, noise and unlearning, the computation alone; a labeler's judgements are made once for a data set and counted apart
   (`cells.json` has every stage's seconds)."""
+
+
+#: What `NOTES` says of the retrain: of one that was trained here, and of a given one.
+TRUE = """\
+- ± is half of the 95% t interval over the n runs. The gap of the row *true retrain* is that between retrains of different seeds (all pairs,
+  so its interval is a little too narrow): a method below it cannot be told from a retrain by these metrics. A `retrain` among the methods is
+  this row: with the same seed it is the same training."""
+GIVEN = """\
+- The retrain was given, not trained here: that it never saw the forgotten images is its giver's word. It has no time of its own here, and a
+  `retrain` among the methods is another training."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class Content:
 def render(content: Content) -> str:
     """The page. Every number in it comes from the marks."""
     failed = [mark for mark in content.marks if mark.error]
+    retrain = table.retrain_of(content.marks)
+    captions = {name: said.replace(table.REFERENCE, retrain) for name, said in CAPTIONS.items()}
     parts = [
         f"# {markdown(content.title)}",
         "",
@@ -66,11 +76,11 @@ def render(content: Content) -> str:
         "",
         table.markdown(content.summary, table.ACROSS),
         "",
-        NOTES,
+        NOTES.format(retrain=TRUE if retrain == table.REFERENCE else GIVEN),
         "",
     ]
     for name, address in content.figures.items():
-        parts += [f"![{CAPTIONS[name]}]({address})", "", f"*{CAPTIONS[name]}*", ""]
+        parts += [f"![{captions[name]}]({address})", "", f"*{captions[name]}*", ""]
     if order := ranking.markdown(content.marks):
         parts += ["## Who is nearest", "", order, ""]
     parts += ["## By target", "", table.markdown(content.rows), ""]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from megu import escaping
 from megu.bench.marks import Mark, finished
-from megu.bench.table import ORIGINAL, REFERENCE, floors, spread, summary
+from megu.bench.table import ORIGINAL, floors, retrain_of, spread, summary
 from megu.evaluation.statistics import interval
 from megu.report.figures import COLOURS, INK, SOFT, png
 
@@ -70,7 +70,13 @@ def retain_forget(marks: Sequence[Mark]) -> Figure:
         axes.set_title(_text(target), fontsize=11)
         axes.set_xlabel("Af: accuracy on the forgotten (%)")
         axes.set_ylabel("Ar: accuracy on the retained (%)")
-    figure.legend(handles=_handles(style), loc="outside lower center", ncols=min(5, 2 * columns), frameon=False, fontsize=9)
+    figure.legend(
+        handles=_handles(style, retrain_of(marks)),
+        loc="outside lower center",
+        ncols=min(5, 2 * columns),
+        frameon=False,
+        fontsize=9,
+    )
     return figure
 
 
@@ -129,14 +135,14 @@ def _stretch_small(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-def _handles(style: Mapping[str, Style]) -> list[Line2D]:
+def _handles(style: Mapping[str, Style], retrain: str) -> list[Line2D]:
     def handle(name: str, colour: str, marker: str, size: float) -> Line2D:
         return Line2D(
             [], [], linestyle="", marker=marker, color=colour, markersize=size, label=_text(name), markeredgecolor="white"
         )
 
     return [
-        handle(REFERENCE, COLOURS["reference"], "*", 15),
+        handle(retrain, COLOURS["reference"], "*", 15),
         handle(ORIGINAL, COLOURS["original"], "o", 9),
         *(handle(name, colour, marker, 9) for name, (colour, marker) in style.items()),
     ]
@@ -218,7 +224,7 @@ def _retrain_and_floor(axes: Axes, marks: Sequence[Mark]) -> tuple[float, float,
     if between:
         axes.axhspan(0, floor, color="#dbe9f6", zorder=0)
     axes.scatter(100, floor, s=280, marker="*", color=COLOURS["reference"], edgecolors="white", linewidths=0.8, zorder=5)
-    return 100.0, floor, "retrain, another seed" if between else REFERENCE, COLOURS["reference"]
+    return 100.0, floor, "retrain, another seed" if between else retrain_of(marks), COLOURS["reference"]
 
 
 def _name(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str, str]], size: float = 9.5) -> None:
@@ -321,7 +327,7 @@ def sweep(marks: Sequence[Mark]) -> Figure:
         grid[-1, column].set_xticks(values if numbers else range(len(values)), [str(value) for value in values], fontsize=8)
     handles = [
         *(Line2D([], [], color=colour, marker=marker, label=_text(name)) for name, (colour, marker) in style.items()),
-        Line2D([], [], color=COLOURS["reference"], linestyle="--", label=REFERENCE),
+        Line2D([], [], color=COLOURS["reference"], linestyle="--", label=retrain_of(marks)),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return figure

@@ -75,6 +75,11 @@ def compared(metrics: Numbers, reference: Numbers) -> dict[str, float]:
     return found
 
 
+def retrain_of(marks: Sequence[Mark]) -> str:
+    """What the retrain is called that all are compared with: a given one serves one target and seed, so they have one name."""
+    return next((mark.retrain for mark in marks), REFERENCE)
+
+
 def floors(marks: Sequence[Mark]) -> dict[str, list[dict[str, float]]]:
     """By target, gap and ToW between the retrains of each two seeds: how far one retrain is from another, so what no method can be
     expected to beat. (Of a random request each seed also draws its own images.)"""
@@ -123,7 +128,7 @@ def _original(target: str, marks: Sequence[Mark], beside: Numbers) -> Row:
 def _reference(target: str, marks: Sequence[Mark], floor: Sequence[Numbers], beside: Numbers) -> Row:
     """Its gap is that between retrains of different seeds: to itself it would be 0."""
     entries = [{**mark.reference, **_own_time(mark)} for mark in marks]
-    return Row(target, REFERENCE, "", {**spread(entries), **spread(floor)}, len(marks), published=beside)
+    return Row(target, retrain_of(marks), "", {**spread(entries), **spread(floor)}, len(marks), published=beside)
 
 
 def _own_time(mark: Mark) -> dict[str, float]:

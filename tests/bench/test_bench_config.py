@@ -78,6 +78,12 @@ def test_the_plain_retrain_is_the_reference_and_trains_nothing_twice(written: An
     assert [cell.variant.method for cell in expand(load(written(methods=["retrain"], seeds=[0])))] == ["retrain"]
 
 
+def test_a_given_retrain_is_not_the_plain_one_which_is_trained_then(written: Any) -> None:
+    base = {"reference": {"weights": "a"}}
+    cells = expand(load(written(methods=["retrain", "ssd"], seeds=[0], base=base)))
+    assert [cell.variant.method for cell in cells] == ["retrain", "ssd"]
+
+
 def test_a_sweep_changes_one_key_at_a_time(written: Any) -> None:
     path = written(methods=["megu"], seeds=[0], sweep={"perturbing.tau": [0.1, 0.5], "unlearn.alpha": [0.2]})
     cells = expand(load(path))
@@ -113,6 +119,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a key that the method does not have": ({"methods": ["ssd"], "sweep": {"unlearn.tau": [2]}}, "unknown key unlearn.tau"),
     "a seed in the base": ({"base": {"seed": 3}}, "a benchmark has seeds"),
     "no retrain": ({"base": {"reference": {"enabled": False}}}, "a benchmark compares with the retrain"),
+    "one given retrain, two targets": (
+        {"base": {"reference": {"weights": "a"}}, "targets": [{"classes": ["Bag"]}, {"classes": ["Coat"]}], "seeds": [0]},
+        "a given retrain (reference) is of one forget set and one seed, and the benchmark has 2 targets and 1 seeds",
+    ),
+    "one given retrain, three seeds": ({"base": {"reference": {"model": "models:/a/1"}}}, "has 1 targets and 3 seeds"),
     "the same seed twice": ({"seeds": [1, 1]}, "different seeds"),
     "no seed": ({"seeds": []}, "at least one"),
     "an address without Dask": ({"runner": {"address": "tcp://127.0.0.1:1"}}, "left out but for kind: dask"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,29 @@ def test_a_dask_cluster_gives_the_same_weights_and_the_same_marks(
     before = [mark for mark in first.marks if mark.seed == 0]
     for name in ("method", "weights", "error", "original", "unlearned", "reference", "comparison"):
         assert [getattr(mark, name) for mark in found.marks] == [getattr(mark, name) for mark in before], name
+
+
+def test_a_given_retrain_is_called_that_and_has_no_time_of_its_own(
+    project: Project, first: Outcome, environment: pytest.MonkeyPatch
+) -> None:
+    """The retrain of the first seed from a file: nothing is trained for it, and the numbers are the same."""
+    from tasks.engine import kept_results
+    from tasks.reference import REFERENCE
+
+    same = next(mark for mark in first.marks if (mark.method, mark.seed) == ("quick finetune", 0))
+    kept = next(r for r in kept_results(project, REFERENCE) if r.values["weights_digest"] == same.weights["reference"])
+    shutil.copyfile(project.store.checked(kept.files["weights"]), project.root / "retrain.safetensors")
+    settings = ["seeds=[0]", "methods=[{name: quick, method: finetune, set: {unlearn.epochs: 1}}]", "name=given"]
+    page = project.root / "docs" / "given.md"
+    outcome = go(project, environment, *settings, "reference.weights=retrain.safetensors", document=str(page))
+    (mark,) = outcome.marks
+    assert (mark.error, mark.reference, mark.comparison) == (None, same.reference, same.comparison)
+    assert outcome.computed == 3, "the check of the retrain, its predictions, the evaluation"
+    assert [row.method for row in outcome.rows] == ["original", "given retrain", "quick"]
+    assert not {"seconds", "time_share"} & set(outcome.rows[1].values)
+    assert mark.time_share is None
+    assert "that it never saw the forgotten images is its giver's word" in page.read_text()
+    assert "true retrain" not in page.read_text()
 
 
 def test_a_benchmark_for_single_samples_names_none_of_them_anywhere(
