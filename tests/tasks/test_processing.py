@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from data_fixtures import toy
+from prefect.exceptions import Abort, Pause, TerminationSignal
 
 from megu.champions import MOVED
 from megu.config import load, parse
 from megu.data import arrays
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
+from megu.interrupt import Stopped
 from megu.lineage.commitments import commit_all, fingerprint
 from megu.lineage.index import Index, Row
 from megu.lineage.keys import Keys
@@ -123,6 +125,25 @@ def test_an_outage_is_no_requests_fault_and_they_wait_as_they_were(project: Proj
     for entry in map(inbox.entry, names):
         assert (entry.state, entry.failures) == ("accepted", 0)
         assert entry.reason == "waits, an outage: the MLflow server does not answer: start it"
+
+
+@pytest.mark.parametrize(
+    "stop", [Stopped(), Pause(), Abort(), TerminationSignal(signal=signal.SIGTERM)], ids=lambda stop: type(stop).__name__
+)
+def test_a_run_that_is_stopped_or_suspended_counts_no_failure_and_the_next_one_takes_the_request(
+    project: Project, inbox: Inbox, stop: BaseException
+) -> None:
+    asked = accepted(inbox, "Shirt")
+
+    def stopped(*arguments: Any) -> Summary:
+        raise stop
+
+    with pytest.raises(type(stop)):
+        processing.fulfil(project, LANE, inbox, Batch("class", (asked,)), stopped)
+    entry = inbox.entry(asked)
+    assert (entry.state, entry.failures, entry.reason) == ("accepted", 0, "the run was stopped")
+    assert processing.recover(inbox) == []
+    assert [request.id for request in inbox.pending(3)] == [asked]
 
 
 def test_a_batch_that_was_withdrawn_meanwhile_is_not_run(project: Project, inbox: Inbox) -> None:
