@@ -372,14 +372,14 @@ def test_the_command_line_says_it_all(
 
 
 def test_most_changes_to_a_finished_run_are_tried_elsewhere_and_these_are_named(finished: Finished) -> None:
-    """One in 20 of what ``benchmarks/tamper.py`` tries, of every surface at least one."""
+    """One in 100 of what ``benchmarks/tamper.py`` tries, of every surface at least one."""
     project, run_id = finished.project, finished.newer.mlflow_run_id
     every = tampering.surfaces(project, run_id)
     firsts = {change.surface: change for change in reversed(every)}
-    tried = list(dict.fromkeys([*firsts.values(), *every[::20]]))
+    tried = list(dict.fromkeys([*firsts.values(), *every[::100]]))
     missed = {str(change): said for change in tried if (said := tampering.missed(change, project, run_id)) is not None}
     assert missed == {}
-    assert len(tried) > 120
+    assert len(tried) > 60
     assert verify(run_id, project).exit_code == 0, "everything was put back"
 
 
