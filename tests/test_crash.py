@@ -1,4 +1,4 @@
-"""Kill -9 at random moments of the flow: two here, fifty by hand (benchmarks/crash.py)."""
+"""Kill -9 at random moments of the flow: one here, fifty by hand (benchmarks/crash.py)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from scripts import printed
 def test_after_a_kill_the_next_run_comes_to_the_same_root_and_nothing_is_lost_or_left_unlabelled(
     tmp_path: Path, fashion_mnist_project: Path
 ) -> None:
-    """In a process of its own, which forks the runs; the data set is there by then. By its seed a kill after 21 and 44 % of a run."""
+    """In a process of its own, which forks the runs; the data set is there by then. By its seed the kill is in the middle of a run."""
     data = fashion_mnist_project / "data" / "fashion-mnist"
-    *_, last = printed("crash.py", "--times=2", "--seed=1422", f"--keep={tmp_path / 'project'}", f"--data={data}")
+    *_, last = printed("crash.py", "--times=1", "--seed=30", f"--keep={tmp_path / 'project'}", f"--data={data}")
     summary = json.loads(last)
-    assert (summary["kills"], summary["wrong"]) == (2, [])
+    assert (summary["kills"], summary["wrong"]) == (1, [])
