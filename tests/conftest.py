@@ -43,6 +43,11 @@ SERVED = ("flow", "scope with a labeler", "scope without one")
 __all__ = ["fashion_mnist", "fashion_mnist_project", "finished"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: begun last, one of them keeps one worker for minutes when the other has nothing left."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A real Prefect server with a database of its own; at most one for each of the groups that need one, or the groups do not hold."""
