@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,8 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
     lenient = [f"--set=gate.{name}=100" for name in ("forget_margin", "retain_drop", "class_drop", "mia_band")]
     if asked.command == "process":
         command += lenient
-        subprocess.run(
-            megu("request", "add", "--class", "Bag"), cwd=root, env=environment(root), check=True, capture_output=True
-        )
+        asks = ["--class", "Bag", "--basis", "contract", "--requester", "internal"]
+        subprocess.run(megu("request", "add", *asks), cwd=root, env=environment(root), check=True, capture_output=True)
     for moment in moments:
         forget(project)
         before = set(state(project)["ended"])
@@ -130,8 +130,8 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
         problems = judge(found, number, now)
         if found["interrupted"]:
             seconds.append(found["seconds"])
-        ended = sorted(f"{where} {how}" for where, what, how in set(now["ended"]) - before)
-        print(f"{moment:>10}: {found['seconds']:.1f} s, exit {found['exit']}, {', '.join(ended) or 'no run'}; "
+        ended = Counter(f"{where} {how}" for where, what, how in set(now["ended"]) - before)
+        print(f"{moment:>10}: {found['seconds']:.1f} s, exit {found['exit']}, {', '.join(f'{count} {how}' for how, count in sorted(ended.items())) or 'no run'}; "
               f"{'; '.join(problems) or 'right'}", flush=True)  # fmt: skip
         wrong += [f"{moment}: {problem}" for problem in problems]
     last = subprocess.run(megu(*command), cwd=root, env=environment(root), check=False, capture_output=True, text=True)
