@@ -130,9 +130,12 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
         problems = judge(found, number, now)
         if found["interrupted"]:
             seconds.append(found["seconds"])
-        ended = Counter(f"{where} {how}" for where, what, how in set(now["ended"]) - before)
-        print(f"{moment:>10}: {found['seconds']:.1f} s, exit {found['exit']}, {', '.join(f'{count} {how}' for how, count in sorted(ended.items())) or 'no run'}; "
-              f"{'; '.join(problems) or 'right'}", flush=True)  # fmt: skip
+        counted = Counter(f"{where} {how}" for where, what, how in set(now["ended"]) - before)
+        ended = ", ".join(f"{count} {how}" for how, count in sorted(counted.items())) or "no run"
+        print(
+            f"{moment:>10}: {found['seconds']:.1f} s, exit {found['exit']}, {ended}; {'; '.join(problems) or 'right'}",
+            flush=True,
+        )
         wrong += [f"{moment}: {problem}" for problem in problems]
     last = subprocess.run(megu(*command), cwd=root, env=environment(root), check=False, capture_output=True, text=True)
     if last.returncode:
