@@ -65,9 +65,29 @@ def evaluate(
     }
     if retrained:
         values |= against(scores, answers, positions.forget)
+    else:
+        values = alone(values, answers, loaded, positions)
     if given:
         values["reference"][GIVEN] = given.files["weights"].sha256
     return Outcome(files={"distributions": project.store.put_arrays(arrays)}, values=without_nan(values))
+
+
+def alone(values: dict[str, Any], answers: list[Any], loaded: Any, positions: Any) -> dict[str, Any]:
+    """The values with what can be said without a retrain: original and unlearned model on held-out images, and class by class on the
+    retained test images."""
+    from megu.evaluation import held_out
+
+    test, count = loaded.test.labels, loaded.num_classes
+    chosen = held_out.of(loaded, positions)
+    made = {**values, held_out.HELD_OUT: held_out.counts(positions, chosen, test, count)}
+    for name, said in zip(("original", "unlearned"), answers, strict=False):
+        found = held_out.score(said["train_logits"], said["test_logits"], test, positions, chosen)
+        made[name] = {
+            **values[name],
+            "metrics": {**values[name]["metrics"], **found},
+            "per_class_retained": held_out.per_class(said["test_logits"], test, positions, count),
+        }
+    return made
 
 
 def against(scores: list[Any], answers: list[Any], forget: Any) -> dict[str, Any]:

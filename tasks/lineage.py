@@ -15,7 +15,7 @@ from megu.data import dvc, pins
 from megu.data.arrays import Ids
 from megu.data.dvc import file_lock
 from megu.data.writing import atomic_folder
-from megu.gate import given_retrain
+from megu.gate import given_retrain, without_retrain
 from megu.lineage import dossier as folder_of
 from megu.lineage import indexing, versioned
 from megu.lineage import record as records_of
@@ -115,6 +115,7 @@ def seal(
                 results["original"].stage == "given",
                 config.train.pretrained,
                 given_retrain(results["evaluation"].values),
+                without_retrain(results["evaluation"].values),
             ),
             results={label: sha256_file(project.results / ran.decision.key) for label, ran in by_label(executor).items()},
             previous=folder_of.Previous(mlflow_run_id=head[0], seal=head[1]) if head else None,

@@ -341,7 +341,7 @@ def hand_over(project: Project, lane: Lane, inbox: Inbox, params: str, settings:
     if asked and not gone(asked[-1].facts["flow_run"]):
         return {"version": f"{name}/{number}", "asked": asked[-1].facts["flow_run"]}
     started = ask(number, found.seal, params, [*settings, *lane.settings], again=len(asked))
-    signals.waiting(f"{name}/{number}")
+    signals.waiting(f"{name}/{number}", found.verdict.decision)
     if started is not None:
         inbox.ledger.append("approval.asked", f"{name}/{number}", {"seal": found.seal, "flow_run": started, "data": lane.data})
     return {"version": f"{name}/{number}", "asked": started}

@@ -15,6 +15,6 @@ def overdue(request: str, due: str) -> None:
     emit_event("megu.request.overdue", {"prefect.resource.id": f"megu.request.{request}"}, payload={"due": due})
 
 
-def waiting(version: str) -> None:
-    """A model waits for a person's approval."""
-    emit_event("megu.approval.waiting", {"prefect.resource.id": f"megu.version.{version}"})
+def waiting(version: str, decision: str) -> None:
+    """A model waits for a person's approval. decision: the gate's, so that a pass and what holds without a retrain are told apart."""
+    emit_event("megu.approval.waiting", {"prefect.resource.id": f"megu.version.{version}"}, payload={"gate": decision})

@@ -221,3 +221,101 @@ def test_a_verdict_is_the_same_from_evidence_that_was_written_down(
     written = json.loads(json.dumps(values))
     kept = GateParams(**json.loads(json.dumps(asdict(params))))
     assert judge(written, kept, champion=champion) == judge(values, params, champion=champion)
+
+
+def alone(unlearned: dict[str, Any] | None = None, **held_out: Any) -> dict[str, Any]:
+    """Evidence of a run without a retrain, of a whole class, that holds in every point."""
+    metrics = {"Af": 0.5, "Af_train": 1.0, "Ar": 90.0, "MIA": 57.0, "RMIA_TPR_1": 1.5}
+    held = {"Af_held_out": 0.5, "MIA_held_out": 58.0}
+    return {
+        "classes": ["Coat", "Bag", "Shirt"],
+        "held_out": {"forgotten": 6000, "images": 1000, "chance": 33.0, **held_out},
+        "original": {"metrics": {"Af": 97.0, "Ar": 90.5}, "per_class_retained": [90.0, None, 80.0]},
+        "unlearned": {"metrics": {**metrics, **held, **(unlearned or {})}, "per_class_retained": [88.0, None, 80.5]},
+    }
+
+
+def not_judged(values: dict[str, Any], **params: Any) -> dict[str, str]:
+    return {rule.rule: rule.reason for rule in judge(values, GateParams(**params), champion="1").rules if rule.not_judged}
+
+
+@pytest.mark.parametrize("champion", ["1", None])
+def test_without_a_retrain_good_evidence_is_less_than_a_pass_and_says_what_nobody_judged(champion: str | None) -> None:
+    verdict = judge(alone(), GateParams(), champion=champion)
+    assert (verdict.decision, verdict.failures) == ("passes without a retrain", [])
+    found = {rule.rule: (rule.value, rule.low, rule.high) for rule in verdict.rules if rule.holds}
+    assert found["evidence"] == (2.0, 2.0, None)
+    assert found["forgotten, test"] == (0.5, None, 34.0), "chance and the margin"
+    assert found["retained, test"] == (90.0, 89.0, None), "the original's and the drop"
+    assert found["each class, test"] == (2.0, None, 5.0)
+    assert found["shadow attack"] == (1.5, None, 6.0)
+    value, low, high = found["MIA"]
+    assert value == 57.0
+    assert (low, high) == (pytest.approx(58.0 - 10 - 3.305, abs=0.01), pytest.approx(58.0 + 10 + 3.305, abs=0.01))
+    assert not_judged(alone()) == {"seeds": "not judged: no retrain"}
+
+
+@pytest.mark.parametrize(
+    ("unlearned", "rule", "reason"),
+    [
+        ({"Af": 34.1}, "forgotten, test", "NOT forgotten"),
+        (
+            {"Af_train": 2.6},
+            "forgotten, train",
+            "training images NOT forgotten: +2.1 points to held-out images of the same classes",
+        ),
+        ({"Ar": 88.9}, "retained, test", "1.6 points of the rest LOST"),
+        ({"MIA": 71.4}, "MIA", "STILL RECOGNISED: MIA +13.4 points to held-out images of the same classes"),
+        ({"MIA": 44.6}, "MIA", "OVER-FORGOTTEN: MIA -13.4 points to held-out images of the same classes"),
+        ({"RMIA_TPR_1": 6.1}, "shadow attack", "STILL RECOGNISED: 6.1% found at 1% false alarms"),
+        ({"Af": None}, "forgotten, test", "not measured: Af of unlearned model"),
+        ({"MIA_held_out": None}, "MIA", "not measured: what it is held to"),
+    ],
+)
+def test_without_a_retrain_each_metric_beyond_its_bound_fails_its_rule_alone(
+    unlearned: dict[str, Any], rule: str, reason: str
+) -> None:
+    assert failing(alone(unlearned)) == {rule: reason}
+    assert judge(alone(unlearned), GateParams(), champion="1").decision == "fail"
+
+
+def test_without_a_retrain_a_class_is_held_to_the_originals_and_several_retrains_that_are_asked_for_are_missed() -> None:
+    values = alone()
+    values["unlearned"]["per_class_retained"] = [80.0, None, 80.0]
+    assert failing(values) == {"each class, test": "10.0 points of Coat LOST"}
+    assert failing(alone(), min_seeds=3) == {"seeds": "only 0 retrains"}
+    assert failing(alone({"RMIA_TPR_1": None}), attack_required=True) == {
+        "shadow attack": "not measured: RMIA_TPR_1 of unlearned model"
+    }
+
+
+@pytest.mark.parametrize(
+    ("held_out", "why"),
+    [
+        ({"images": 0}, "not judged: no retrain, and there are no held-out images of some forgotten classes"),
+        (
+            {"forgotten": 5},
+            "not judged: no retrain, and 5 forgotten and 1,000 held-out images are too few to compare (gate.min_images = 100)",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_with_held_out_images_is_not_judged(held_out: dict[str, Any], why: str) -> None:
+    found = not_judged(alone({"Af_train": 100.0, "MIA": 0.0}, **held_out))
+    assert (found["forgotten, train"], found["MIA"]) == (why, why)
+    values = alone({"RMIA_TPR_1": None}, chance=None, **held_out)
+    del values["unlearned"]["metrics"]["RMIA_TPR_1"]
+    assert failing(values) == {
+        "evidence": "nothing says whether it was forgotten: there is no retrain, and nothing that can take its place"
+    }
+
+
+def test_a_part_of_a_class_and_single_images_beside_classes_need_a_retrain() -> None:
+    found = not_judged(alone({"Af": 70.0, "Af_single": 80.0}, chance=None))
+    assert {"forgotten, test", "forgotten, single images"} < set(found)
+
+
+def test_a_bound_is_as_much_wider_as_two_shares_differ_by_chance() -> None:
+    """Of 100 images a retrain gets 84 right on average, and 90 often enough; one that memorised them gets all."""
+    few = {"forgotten": 100, "images": 1000, "chance": None}
+    assert failing(alone({"Af_train": 90.0, "Af_held_out": 84.0}, **few)) == {}
+    assert "forgotten, train" in failing(alone({"Af_train": 100.0, "Af_held_out": 84.0}, **few))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from megu.errors import MeguError
-from megu.gate import given_retrain
+from megu.gate import given_retrain, without_retrain
 from megu.lineage.dossier import MAIN, Dossier, Gate, sha256
 from megu.lineage.export.common import began, ended, model
 from megu.lineage.reading import Found
@@ -50,7 +50,7 @@ class Copies:
 
 @dataclass(frozen=True)
 class Decision:
-    """The gate's: in words, and each rule with whether it holds ("holds", "differs", or "not asked") and why."""
+    """The gate's: in words, and each rule with whether it holds ("holds", "differs", "not judged" or "not asked") and why."""
 
     said: str
     rules: Sequence[tuple[str, str, str]]
@@ -110,10 +110,13 @@ def certificate(found: Found, report: Report, now: datetime) -> Certificate:
 
 
 def _state(dossier: Dossier, decision: Decision | None) -> tuple[str, str]:
-    if dossier.evidence.evaluation.get("reference") is None:
+    alone = without_retrain(dossier.evidence.evaluation)
+    if dossier.evidence.evaluation.get("reference") is None and not alone:
         return "open", "Done, not compared"
     if dossier.evidence.failures or (decision is not None and any(state == "differs" for state, *_ in decision.rules)):
         return "bad", "Short of what was asked"
+    if alone:
+        return "open", "Judged without a retrain"
     return "good", "Forgotten, as measured"
 
 
@@ -121,6 +124,12 @@ def _lead(dossier: Dossier, state: str) -> str:
     what = f"A model was made to forget {_what(dossier)}."
     if dossier.claim.level == "exact":
         what = f"A new model was trained without {_what(dossier)}."
+    if without_retrain(dossier.evidence.evaluation):
+        failures = f" It falls short: {' and '.join(dossier.evidence.failures)}." if state == "bad" else ""
+        return (
+            f"{what} There was no model that never saw them to compare with, so it was judged by the model before and by images that "
+            f"neither had been trained on, as far as that goes.{failures}"
+        )
     if dossier.evidence.evaluation.get("reference") is None:
         return f"{what} It was measured, but not compared with a model that never saw them."
     if state == "bad":
@@ -248,10 +257,13 @@ def _decision(gate: Gate | None) -> Decision | None:
     words = {
         "pass": "By its rules this model may take the place of the one in use.",
         "fail": "By its rules this model may NOT take the place of the one in use.",
+        "passes without a retrain": "The rules hold that can be judged without a model that never saw the images; that is less than a pass, "
+        "and a person has to decide whether this model is taken into use.",
         "needs a person": "Its rules hold; a person has to decide whether this model is taken into use.",
     }
     states = {True: "holds", False: "differs", None: "not asked"}
-    return Decision(words[gate.decision], [(states[rule.holds], rule.rule, rule.reason) for rule in gate.rules])
+    rules = [("not judged" if rule.not_judged else states[rule.holds], rule.rule, rule.reason) for rule in gate.rules]
+    return Decision(words[gate.decision], rules)
 
 
 def _copies(found: Found) -> Copies | None:

@@ -65,8 +65,14 @@ def members_called(members: NDArray[Any], others: NDArray[Any], asked: NDArray[A
 
     members: entropies (N,) of retained training samples. others: of test samples. asked: of the forgotten training samples.
     """
+    return 100.0 * float(called(members, others, asked, fit).mean())
+
+
+def called(members: NDArray[Any], others: NDArray[Any], asked: NDArray[Any], fit: Fit = logistic) -> NDArray[np.bool_]:
+    """Which of ``asked`` (N,) the attack calls members; see `members_called`."""
     weight, bias = fit(members, others)
-    return 100.0 * float((weight * np.asarray(asked, dtype=np.float64) + bias > 0).mean())
+    found: NDArray[np.bool_] = weight * np.asarray(asked, dtype=np.float64) + bias > 0
+    return found
 
 
 def _balanced(members: NDArray[Any], others: NDArray[Any]) -> tuple[Vector, Vector, Vector]:

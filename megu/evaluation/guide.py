@@ -79,6 +79,28 @@ METRICS = {
     ),
     "entropy_retain": Metric("entropy on retained", "nats", "the retrain's", "Unlearning must not blur the rest."),
     "entropy_test": Metric("entropy on test", "nats", "the retrain's", "The same, on images that no model was trained on."),
+    "Af_held_out": Metric(
+        "held-out, same classes",
+        "%",
+        "that of forgotten, train",
+        "Test images of the classes of the forgotten ones, each class by its share. A model that never saw the forgotten images gets no more "
+        "of them right than of these.",
+        brief=True,
+    ),
+    "MIA_held_out": Metric(
+        "MIA on held-out, same classes",
+        "%",
+        "that of MIA",
+        "What the same attack takes for members among images that no model was trained on: the forgotten ones should be no other.",
+        brief=True,
+    ),
+    "entropy_held_out": Metric(
+        "entropy on held-out, same classes",
+        "nats",
+        "that on forgotten",
+        "How unsure the answers are about unseen images of the same classes.",
+        brief=True,
+    ),
     "MIA_SVM": Metric(
         "MIA by SVM: called members",
         "%",

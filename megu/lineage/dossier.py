@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from pydantic import TypeAdapter
 
-#: Raised when what a dossier holds changes. 1: a verdict in words by two thresholds; 2: the gate's.
-FORMAT = 2
+#: Raised when what a dossier holds changes. 1: a verdict in words by two thresholds; 2: the gate's; 3: the gate's without a retrain, too.
+FORMAT = 3
 
 MAIN, RECORDS, FORGOTTEN, SEAL = "dossier.json", "records.jsonl", "forgotten.hmac", "seal.json"
 NAMES = (MAIN, RECORDS, FORGOTTEN, SEAL)
@@ -309,10 +309,21 @@ def given_retrain(weights: str) -> str:
     )
 
 
-def claim(method: str, given: bool, pretrained: bool = False, retrain: str | None = None) -> Claim:
+#: Said wherever there was no retrain.
+NO_RETRAIN = (
+    "no model that never saw the forgotten images was there to compare with: what was judged was judged by the original, by chance and by "
+    "held-out images of the same classes, which is less"
+)
+
+
+def claim(method: str, given: bool, pretrained: bool = False, retrain: str | None = None, alone: bool = False) -> Claim:
     """What a run may claim. given: the original model came from outside. pretrained: every network begins with weights from elsewhere.
-    retrain: the SHA-256 of the weights of a retrain that came from outside."""
-    words = [*([PRETRAINED] if pretrained else []), *([given_retrain(retrain)] if retrain else [])]
+    retrain: the SHA-256 of the weights of a retrain that came from outside. alone: there was no retrain."""
+    words = [
+        *([PRETRAINED] if pretrained else []),
+        *([given_retrain(retrain)] if retrain else []),
+        *([NO_RETRAIN] if alone else []),
+    ]
     if method == "retrain":
         limits = [
             "exact: the model was trained from fresh weights on the retain set alone, so the forgotten images had no part in it",

@@ -31,6 +31,7 @@ def metrics_again(case: Case) -> Check:
         return Check(name, None, "the data set is not here as it was")
     from megu import evaluation
     from megu.data.splits import ForgetSplit
+    from megu.evaluation import held_out
     from megu.tracking.environment import environment
 
     split = case.record("split")
@@ -44,13 +45,15 @@ def metrics_again(case: Case) -> Check:
     exact = case.dossier.device["class"] == "cpu" and all(
         here[key] == there[key] for key in ("cpu", "version.torch", "threads")
     )
+    chosen = held_out.of(dataset, positions)
     recorded, wrong, count = case.dossier.evidence.evaluation, [], 0
     for model, label in _models(case).items():
         weights = next(record for record in case.records if record.label == label).refs["weights"]
         train, test = _answers(case, weights, dataset)
         labels = dataset.train.labels, dataset.test.labels
         score = evaluation.score(train, labels[0], test, labels[1], positions, dataset.num_classes, dataset.train.fine)
-        for metric, value in without_nan(score.metrics).items():
+        more = held_out.score(train, test, labels[1], positions, chosen) if held_out.HELD_OUT in recorded else {}
+        for metric, value in without_nan({**score.metrics, **more}).items():
             if metric not in recorded[model]["metrics"]:
                 continue  # measured since a later version only
             count += 1

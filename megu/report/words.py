@@ -7,7 +7,7 @@ from typing import Any
 
 from megu.escaping import markdown
 from megu.evaluation.guide import METRICS, Metric, title
-from megu.gate import RuleResult, given_retrain, on_training
+from megu.gate import RuleResult, given_retrain, on_training, without_retrain
 from megu.summary import Summary
 
 #: Reasons that a headline has room for.
@@ -20,9 +20,11 @@ def headline(request: str, evaluation: Mapping[str, Any], failures: Sequence[str
     reference = (evaluation.get("reference") or {}).get("metrics")
     known = f"{request}{' (its training images)' if on_training(evaluation) else ''}: {number(before['Af'])} → {number(after['Af'])}"
     rest = f"the rest {number(before['Ar'])} → {number(after['Ar'])}"
-    if reference is None:
+    if reference is None and not without_retrain(evaluation):
         return f"{known}; {rest}; no retrain to compare with"
     said = " and ".join(failures[:_REASONS]) + (f" (and {len(failures) - _REASONS} more)" if len(failures) > _REASONS else "")
+    if reference is None:
+        return f"{known}; {rest}; judged without a retrain" + (f" — {said}" if said else "")
     retrain = "given retrain" if given_retrain(evaluation) else "retrain"
     return f"{known}; {rest} ({retrain} {number(reference['Ar'])})" + (f" — {said}" if said else "")
 
@@ -38,7 +40,7 @@ def gate_rows(rules: Sequence[RuleResult]) -> list[dict[str, str]]:
     return [
         {
             "rule": rule.rule,
-            "": marks[rule.holds],
+            "": "not judged" if rule.not_judged else marks[rule.holds],
             "found": number(rule.value, 1, ""),
             "allowed": _allowed(rule.low, rule.high),
             "why": rule.reason,
@@ -63,8 +65,8 @@ UNITS = {"%": (1, "%"), "nats": (2, " nats"), "points": (2, " points"), "steps":
 
 
 def summary_rows(summary: Summary) -> list[dict[str, str]]:
-    """The chief metrics, a row each: original, unlearned, retrain with its 95% interval when there were several."""
-    return [row(summary, key, metric) for key, metric in METRICS.items() if metric.brief]
+    """The chief metrics that the run has, a row each: original, unlearned, retrain with its 95% interval when there were several."""
+    return [row(summary, key, metric) for key, metric in METRICS.items() if metric.brief and key in summary.metrics]
 
 
 def guided_rows(summary: Summary) -> list[dict[str, str]]:
@@ -116,6 +118,8 @@ def conclusions(summary: Summary) -> list[str]:
         spent = "Proxy, noise and re-optimisation" if {"proxy", "noise"} <= ran else "Noise and re-optimisation"
         spent = spent if "noise" in ran else "Unlearning"
         lines.append(f"{spent} took {summary.time_share:.0f}% of the retrain's time.")
+    if open_ := [rule.rule for rule in summary.gate.rules if rule.not_judged] if summary.gate else []:
+        lines.append(f"There is no retrain, so the gate does not judge: {'; '.join(open_)}.")
     if summary.advice:
         lines.append(summary.advice)
     return [*lines, *summary.caveats]

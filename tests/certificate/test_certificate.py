@@ -6,6 +6,7 @@ import copy
 import re
 import shutil
 import subprocess
+from dataclasses import asdict
 from datetime import UTC, datetime
 from html import unescape
 from html.parser import HTMLParser
@@ -20,6 +21,7 @@ from megu.certificate import Certificate, certificate, render
 from megu.certificate.figure import bars
 from megu.certificate.words import Measure
 from megu.data.splits import Scenario
+from megu.gate import GateParams, judge
 from megu.lineage.case import Check
 from megu.lineage.dossier import claim
 from megu.lineage.export.card import card
@@ -166,6 +168,33 @@ def test_a_given_retrain_is_said_to_be_its_givers_word() -> None:
     assert shown.identifiers["Weights of the given retrain (SHA-256)"] == "a" * 64
     assert f"The retrain was given (weights SHA-256 {'a' * 64}), not trained here" in text
     assert "given retrain" in card(made.found(evidence={"evaluation": judged}))
+
+
+@pytest.mark.parametrize(
+    ("ar", "state", "badge"), [(91.0, "open", "Judged without a retrain"), (80.0, "bad", "Short of what was asked")]
+)
+def test_what_is_judged_without_a_retrain_is_called_that_and_never_good(ar: float, state: str, badge: str) -> None:
+    judged = copy.deepcopy(made.evaluation(reference=False))
+    judged["held_out"] = {"forgotten": 6000, "images": 1000, "chance": 10.0}
+    for name in ("original", "unlearned"):
+        judged[name]["per_class_retained"] = [90.0, None]
+        judged[name]["metrics"] |= {"Af_held_out": 0.0, "MIA_held_out": 57.0}
+    judged["unlearned"]["metrics"]["Ar"] = ar
+    verdict = judge(judged, GateParams(), champion="1")
+    evidence = {
+        "evaluation": judged,
+        "failures": verdict.failures,
+        "gate": {"champion": "1", "decision": verdict.decision, "rules": [asdict(rule) for rule in verdict.rules]},
+    }
+    limits = list(claim("megu", False, alone=True).limits)
+    shown = said(made.found(evidence=evidence, claim={"limits": limits}))
+    text = plain(render(shown))
+    assert (shown.state, shown.badge) == (state, badge)
+    assert "There was no model that never saw them to compare with" in shown.lead
+    assert "not judged seeds not judged: no retrain" in text
+    assert "No model that never saw the forgotten images was there to compare with" in text
+    assert ("that is less than a pass" in text) == (state == "open")
+    assert ("10.8 points of the rest LOST" in shown.lead) == (state == "bad")
 
 
 def test_unsigned_is_said() -> None:

@@ -385,6 +385,38 @@ def test_a_given_retrain_takes_the_place_of_training_one_and_is_called_that(proj
     assert "given retrain is not what the records say" in checks.facts(case).says
 
 
+def test_without_a_retrain_what_can_be_judged_is_and_it_is_never_a_pass(project: Project, first: Summary, go: Go) -> None:
+    from megu import config, promotion
+    from megu.gate import WITHOUT_RETRAIN
+    from megu.lineage.dossier import NO_RETRAIN
+    from megu.lineage.reading import dossier_of
+    from megu.lineage.verify import verify
+
+    lenient = [f"gate.{name}=100" for name in ("forget_margin", "retain_drop", "class_drop", "mia_band")]
+    for settings in (lenient, ["forget.scenario=random", "forget.count=150", *lenient, "unlearn={method: ssd}"]):
+        made = go("reference.enabled=false", *settings)
+        assert made.gate is not None
+        assert (made.gate.decision, made.gate.failures) == (WITHOUT_RETRAIN, [])
+        assert "judged without a retrain" in made.headline
+        assert 0 <= made.metrics["MIA_held_out"] <= 100
+        assert made.original["entropy_held_out"] >= 0
+        assert mlflow_run(project, made).data.tags["gate"] == WITHOUT_RETRAIN
+        found = dossier_of(made.mlflow_run_id, project).dossier
+        assert NO_RETRAIN in found.claim.limits
+        held = {check.name: (check.holds, check.says) for check in verify(made.mlflow_run_id, project, replay=True).checks}
+        assert [held[name][0] for name in ("chain", "facts", "verdict", "metrics again")] == [True] * 4, held
+        assert held["verdict"][1].endswith(f"gate: {WITHOUT_RETRAIN}")
+    rules = {rule.rule: rule.not_judged for rule in made.gate.rules}
+    assert rules == {
+        "evidence": False, "seeds": True, "forgotten, test": False, "forgotten, train": False, "retained, test": False,
+        "each class, test": False, "MIA": False, "shadow attack": False,
+    }  # fmt: skip
+    asked = config.load(project.params, [*lenient, "promotion.policy=automatic"])
+    candidate = promotion.look(project, asked)
+    assert candidate.verdict.decision == WITHOUT_RETRAIN
+    assert not promotion.automatic(asked, candidate)
+
+
 def test_the_original_as_its_own_retrain_is_refused_before_there_is_a_run(project: Project, first: Summary, go: Go) -> None:
     from flows.unlearn import plan
     from megu import config

@@ -11,7 +11,7 @@ from megu.gate import GateParams, forgotten_test, judge, retained
 from megu.methods import METHODS
 from megu.report import ReportData, headline, render, summary_markdown, summary_rows
 from megu.report.figures import FigureData, NoisePictures, Samples, draw
-from megu.report.words import conclusions, guided_rows
+from megu.report.words import conclusions, gate_rows, guided_rows
 from megu.summary import StageSummary, Summary
 
 MARKS = {"Ar": 90.0, "Af": 97.0, "MIA": 40.0, "Ar_train": 91.0, "Af_train": 98.0, "test_accuracy": 90.5, "entropy_forget": 0.1}
@@ -164,6 +164,28 @@ def test_without_a_retrain_the_page_says_so() -> None:
     made = page(summary=summary(reference=None, gap=None, time_share=None))
     assert "nothing to compare it with" in made
     assert "true retrain" not in made
+
+
+def test_what_is_judged_without_a_retrain_is_less_than_a_pass_and_the_rest_is_named() -> None:
+    values = {
+        "held_out": {"forgotten": 6000, "images": 1000, "chance": 10.0},
+        "original": {"metrics": {"Af": 97.0, "Ar": 90.0}, "per_class_retained": [90.0]},
+        "unlearned": {"metrics": {"Af": 0.0, "Ar": 90.1, "Af_train": 0.0, "Af_held_out": 0.0}, "per_class_retained": [90.0]},
+    }
+    values["unlearned"]["metrics"] |= {"MIA": 50.0, "MIA_held_out": 51.0}
+    verdict = judge(values, GateParams(), champion="1")
+    assert headline("Bag", values, verdict.failures) == "Bag: 97.0% → 0.0%; the rest 90.0% → 90.1%; judged without a retrain"
+    assert headline("Bag", values, ["LOST"]).endswith("judged without a retrain — LOST")
+    made = summary(
+        reference=None, gap=None, time_share=None, gate=verdict, champion="1", metrics={**MARKS, "MIA_held_out": 51.0}
+    )
+    assert "There is no retrain, so the gate does not judge: seeds." in conclusions(made)
+    assert {row["rule"]: row[""] for row in gate_rows(verdict.rules)}["seeds"] == "not judged"
+    assert "MIA on held-out, same classes" in [row["metric"] for row in summary_rows(made)]
+    text = page(summary=made)
+    assert "Gate: passes without a retrain" in text
+    assert "only a person can promote this model" in text
+    assert "is the champion it would follow" not in text
 
 
 def test_the_spread_of_the_retrain_is_shown() -> None:
