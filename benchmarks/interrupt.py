@@ -6,8 +6,8 @@
 Makes a tiny project of the first Fashion-MNIST images. For every moment all results are removed, the command starts in a pseudo-terminal,
 and at the moment the terminal sends Ctrl-C to everything in its foreground (--signal TERM: SIGTERM to the group). A moment is a number of
 seconds or the name of a stage, which has then been under way for a tenth of a second. --signal KILL: SIGKILL to the command alone, which then
-can close nothing. `process` has one request to work on. At the end one more run of the same command has to end well; then nothing may be
-"running" in Prefect or MLflow, the request has to be verified, once, no slot may be taken, and no temporary file, checkpoint or file of a
+can close nothing. `process` always has a request to work on. At the end one more run of the same command has to end well; then nothing may be
+"running" in Prefect or MLflow, every request has to be verified, once, no slot may be taken, and no temporary file, checkpoint or file of a
 dead process may be left. Prints a line a moment and a JSON object; exit code 1 when something was not as it should be.
 """
 
@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ seeds: [0, 1]
 targets: [{classes: [Sneaker]}, {classes: [Bag]}]
 methods: [{method: megu}, {method: finetune}]
 """
+#: What requests ask for, one after the other.
+CLASSES = ("Bag", "Shirt", "Coat", "Dress", "Trouser", "Sandal", "Pullover")
 #: Seconds in which a command has to be gone.
 LIMIT_S = 3.0
 
@@ -113,16 +115,23 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
         started = time.monotonic()
         subprocess.run(megu("run", "--quiet"), cwd=root, env=environment(root), check=True, capture_output=True)
         whole = time.monotonic() - started
-    moments = [f"{chance.uniform(0.2, whole):.1f}" for _ in range(asked.random)] or asked.moments.split(",")
+    named, classes = iter(asked.moments.split(",")), iter(CLASSES)
     wrong: list[str] = []
     seconds: list[float] = []
     number = signal.Signals[f"SIG{asked.signal}"]
     lenient = [f"--set=gate.{name}=100" for name in ("forget_margin", "retain_drop", "class_drop", "mia_band")]
     if asked.command == "process":
         command += lenient
-        asks = ["--class", "Bag", "--basis", "contract", "--requester", "internal"]
-        subprocess.run(megu("request", "add", *asks), cwd=root, env=environment(root), check=True, capture_output=True)
-    for moment in moments:
+
+    def next_moment() -> str | None:
+        """By chance within a whole run, until so many commands were stopped: one that ends before its moment says how long one takes."""
+        if not asked.random:
+            return next(named, None)
+        return f"{chance.uniform(0.2, whole):.1f}" if len(seconds) < asked.random else None
+
+    while moment := next_moment():
+        if asked.command == "process":
+            ask(project, classes)
         forget(project)
         before = set(state(project)["ended"])
         found = in_terminal(root, command, number, moment, project.home)
@@ -130,6 +139,8 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
         problems = judge(found, number, now)
         if found["interrupted"]:
             seconds.append(found["seconds"])
+        else:
+            whole = min(whole, found["took"])
         counted = Counter(f"{where} {how}" for where, what, how in set(now["ended"]) - before)
         ended = ", ".join(f"{count} {how}" for how, count in sorted(counted.items())) or "no run"
         print(
@@ -142,10 +153,20 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
         wrong.append(f"the run after them failed: {last.stderr[-300:]}")
     wrong += left_behind(project)
     print(json.dumps({
-        "command": asked.command, "signal": asked.signal, "servers": asked.up, "times": len(moments), "interrupted": len(seconds),
+        "command": asked.command, "signal": asked.signal, "servers": asked.up, "interrupted": len(seconds),
         "slowest": max(seconds, default=0), "limit": LIMIT_S, "wrong": wrong,
     }))  # fmt: skip
     return 1 if wrong else 0
+
+
+def ask(project: Any, classes: Iterator[str]) -> None:
+    """Have a request that is open: another class's when all before are done."""
+    from megu.requests.inbox import Inbox
+    from megu.requests.request import Request
+
+    inbox = Inbox(project)
+    if all(entry.state == "verified" for entry in inbox.entries()):
+        inbox.add(Request(classes=(next(classes),), basis="contract", requester="internal"))
 
 
 def judge(found: dict[str, Any], number: signal.Signals, now: dict[str, Any]) -> list[str]:
@@ -176,7 +197,7 @@ def in_terminal(root: Path, command: list[str], number: signal.Signals, moment: 
     if not child:
         os.chdir(root)
         os.execve(sys.executable, megu(*command), environment(root))
-    reached = at(moment, home)
+    reached, started = at(moment, home), time.monotonic()
     said, shown, pressed, before = b"", b"", 0.0, set[int]()
     while True:
         if select.select([terminal], [], [], 0.05)[0]:
@@ -202,8 +223,8 @@ def in_terminal(root: Path, command: list[str], number: signal.Signals, moment: 
     time.sleep(0.1)
     left = [pid for pid in before if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
     return {
-        "interrupted": bool(pressed), "seconds": ended - pressed if pressed else 0.0, "exit": os.waitstatus_to_exitcode(status),
-        "said": said.decode(errors="replace"), "left": left,
+        "interrupted": bool(pressed), "took": ended - started, "seconds": ended - pressed if pressed else 0.0,
+        "exit": os.waitstatus_to_exitcode(status), "said": said.decode(errors="replace"), "left": left,
     }  # fmt: skip
 
 
