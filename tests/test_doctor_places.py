@@ -188,7 +188,11 @@ CASES: dict[str, tuple[Callable[[Place], object], str, bool | None, str, str]] =
     ),
     "a cache that others may use": (
         dvc_config("[cache]\n    dir = /tmp\n"),
-        *("dvc stores", None, "/tmp is outside of the project", "purge.shared_stores=true"),
+        *("dvc stores", None, "^/tmp: it is outside of the project", "purge.shared_stores=true"),
+    ),
+    "a cache that is said to be shared": (
+        dvc_config("[cache]\n    shared = group\n"),
+        *("dvc stores", None, r"cache: cache\.shared is set", "purge.shared_stores=true"),
     ),
 }
 

@@ -81,17 +81,15 @@ def database(project: Project, kind: creation.Database) -> Check:
 
 def dvc(project: Project) -> Check:
     """What a purge will not reach: a remote that is not there, a cache or remote that other projects may use."""
-    from megu.purge import places
+    from megu.purge import places, stores
 
-    root = project.root.resolve()
     remotes = places.remotes(project.root)
     if missing := places.missing(remotes):
         return Check(
             "dvc stores", None, f"{missing[0]}: a purge cannot erase there, nor can anything be verified", "dvc remote list"
         )
-    folders = [places.cache(project.root), *(remote.folder for remote in remotes if remote.folder is not None)]
-    outside = [folder for folder in folders if not folder.resolve().is_relative_to(root)]
-    if outside:
-        detail = f"{outside[0]} is outside of the project: other projects may use it, so a purge removes nothing there"
-        return Check("dvc stores", None, detail, "megu purge --set purge.shared_stores=true, if none does")
+    for store in stores.every(project):
+        if store.shared:
+            detail = f"{store.folder}: {store.shared}, so other projects may use it, and a purge removes nothing there"
+            return Check("dvc stores", None, detail, "megu purge --set purge.shared_stores=true, if none does")
     return Check("dvc stores", True, f"{len(remotes)} remotes; any kind of link can be purged")

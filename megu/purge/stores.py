@@ -75,7 +75,7 @@ def find(project: Project, purged: Iterable[str], stays: Iterable[str], alone: b
 
     Raises `MeguError` when a file that may refer to objects cannot be read.
     """
-    each = tuple(_stores(project))
+    each = tuple(every(project))
     bare = Stores(each, alone, {})
     references = dict.fromkeys(stays, "the data set's new version")
     gone = {f"data/{name}" for name in purged}
@@ -88,7 +88,8 @@ def find(project: Project, purged: Iterable[str], stays: Iterable[str], alone: b
     return Stores(each, alone, references | _links(project.root, bare, gone))
 
 
-def _stores(project: Project) -> Iterator[Store]:
+def every(project: Project) -> Iterator[Store]:
+    """DVC's cache and the remotes that are folders."""
     root = project.root.resolve()
 
     def shared(folder: Path) -> str:
