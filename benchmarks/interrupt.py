@@ -148,6 +148,8 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
             flush=True,
         )
         wrong += [f"{moment}: {problem}" for problem in problems]
+    if asked.command == "process":
+        ask(project, classes)
     last = subprocess.run(megu(*command), cwd=root, env=environment(root), check=False, capture_output=True, text=True)
     if last.returncode:
         wrong.append(f"the run after them failed: {last.stderr[-300:]}")
@@ -160,11 +162,15 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
 
 
 def ask(project: Any, classes: Iterator[str]) -> None:
-    """Have a request that is open: another class's when all before are done."""
+    """Have a request that can be processed: another class's when all before are done; one whose run was killed too often is tried again,
+    as its person would have it."""
     from megu.requests.inbox import Inbox
-    from megu.requests.request import Request
+    from megu.requests.request import Request, RequestParams
 
     inbox = Inbox(project)
+    for entry in inbox.entries("accepted"):
+        if entry.failures >= RequestParams().attempts:
+            inbox.retry(entry.id)
     if all(entry.state == "verified" for entry in inbox.entries()):
         inbox.add(Request(classes=(next(classes),), basis="contract", requester="internal", due="2030-12-24"))
 
