@@ -33,6 +33,8 @@ from megu.scope import RequestScope
 Positions = NDArray[np.int64]
 Scenario = Literal["class", "subclass", "random", "ids", "mixed"]
 
+#: What is forgotten where nobody says it; a value of its own, to be told from the same class that somebody named.
+_UNSAID = ("Sneaker",)
 _INDICES = ("forget", "retain", "test_forget", "test_retain")
 
 
@@ -45,7 +47,7 @@ class ForgetParams:
     scenario: "class" (whole classes), "subclass" (fine classes inside a superclass the model was trained on), "random"
         (``count`` training images drawn by the seed), "ids" (an explicit list) or "mixed" (classes, subclasses and a list together:
         what several requests come to).
-    classes: class names, for "class", "subclass" and "mixed" (whole classes).
+    classes: class names, for "class", "subclass" and "mixed" (whole classes; none unless they are named).
     subclasses: names of finer classes, for "mixed".
     count: how many training images, for "random"; at least 1.
     ids: sample ids (32 hex characters, see `megu.data.arrays.Partition`), for "ids" and "mixed".
@@ -55,13 +57,15 @@ class ForgetParams:
     __pydantic_config__ = STRICT
 
     scenario: Scenario = "class"
-    classes: tuple[str, ...] = ("Sneaker",)
+    classes: tuple[str, ...] = _UNSAID
     subclasses: tuple[str, ...] = ()
     count: int = 100
     ids: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.scenario == "mixed" and self.classes is _UNSAID:
+            object.__setattr__(self, "classes", ())  # whoever lists images alone does not mean a class, too
         for name in ("classes", "subclasses", "files"):
             object.__setattr__(self, name, tuple(map(nfc, getattr(self, name))))
         check("scenario", self.scenario, self.scenario in get_args(Scenario), f"one of {', '.join(get_args(Scenario))}")

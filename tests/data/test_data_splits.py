@@ -15,6 +15,7 @@ from data_fixtures import toy as dataset
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from megu.config import parse
 from megu.data import arrays, splits
 from megu.data.arrays import Dataset, Partition, coarse_view, save
 from megu.data.splits import ForgetParams, ForgetSplit, load_split, make_split, read_params, save_split
@@ -162,6 +163,17 @@ def test_every_copy_of_an_id_goes() -> None:
     data = dataset(n=30, copies=1)
     split = make_split(data, ForgetParams(scenario="ids", ids=(data.train.ids[0].decode(),)), seed=0)
     assert split.forget.tolist() == [0, 29]
+
+
+@pytest.mark.parametrize(
+    ("said", "classes"),
+    [({}, ()), ({"classes": ("Sneaker",)}, ("Sneaker",)), ({"classes": ()}, ()), ({"subclasses": ("boot",)}, ())],
+)
+def test_a_mixed_request_forgets_no_class_that_it_does_not_name(said: dict[str, Any], classes: tuple[str, ...]) -> None:
+    asked = {"scenario": "mixed", "ids": ("0" * 32,), **said}
+    assert ForgetParams(**asked).classes == parse({"forget": asked}).forget.classes == classes
+    with pytest.raises(ValueError, match="at least one class"):
+        ForgetParams(scenario="mixed")
 
 
 @pytest.mark.parametrize(
