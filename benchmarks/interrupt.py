@@ -6,7 +6,8 @@
 Makes a tiny project of the first Fashion-MNIST images. For every moment all results are removed, the command starts in a pseudo-terminal,
 and at the moment the terminal sends Ctrl-C to everything in its foreground (--signal TERM: SIGTERM to the group). A moment is a number of
 seconds or the name of a stage, which has then been under way for a tenth of a second. --signal KILL: SIGKILL to the command alone, which then
-can close nothing. `process` always has a request to work on. At the end one more run of the same command has to end well; then nothing may be
+can close nothing. `process` always has a request to work on. At the end one more run of the same command has to end well (two, where a request
+was given up after the last of the kills that it can bear); then nothing may be
 "running" in Prefect or MLflow, every request has to be verified, once, no slot may be taken, and no temporary file, checkpoint or file of a
 dead process may be left. Prints a line a moment and a JSON object; exit code 1 when something was not as it should be.
 """
@@ -148,11 +149,7 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
             flush=True,
         )
         wrong += [f"{moment}: {problem}" for problem in problems]
-    if asked.command == "process":
-        ask(project, classes)
-    last = subprocess.run(megu(*command), cwd=root, env=environment(root), check=False, capture_output=True, text=True)
-    if last.returncode:
-        wrong.append(f"the run after them failed: {last.stderr[-300:]}")
+    wrong += run_again(project, root, command)
     wrong += left_behind(project)
     print(json.dumps({
         "command": asked.command, "signal": asked.signal, "servers": asked.up, "interrupted": len(seconds),
@@ -161,16 +158,36 @@ def interrupt(root: Path, asked: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def ask(project: Any, classes: Iterator[str]) -> None:
-    """Have a request that can be processed: another class's when all before are done; one whose run was killed too often is tried again,
-    as its person would have it."""
+def run_again(project: Any, root: Path, command: list[str]) -> list[str]:
+    """What is wrong with one more run; with a second one where the first has counted a kill that was the last a request could bear."""
+    for _ in range(2):
+        last = subprocess.run(megu(*command), cwd=root, env=environment(root), check=False, capture_output=True, text=True)
+        if last.returncode:
+            return [f"the run after them failed: {last.stderr[-300:]}"]
+        if not tried_again(project):
+            break
+    return []
+
+
+def tried_again(project: Any) -> bool:
+    """Have requests tried again whose runs were killed too often, as their person would have it; whether there was one."""
     from megu.requests.inbox import Inbox
-    from megu.requests.request import Request, RequestParams
+    from megu.requests.request import RequestParams
 
     inbox = Inbox(project)
-    for entry in inbox.entries("accepted"):
-        if entry.failures >= RequestParams().attempts:
-            inbox.retry(entry.id)
+    given_up = [entry.id for entry in inbox.entries("accepted") if entry.failures >= RequestParams().attempts]
+    for request in given_up:
+        inbox.retry(request)
+    return bool(given_up)
+
+
+def ask(project: Any, classes: Iterator[str]) -> None:
+    """Have a request that can be processed: another class's when all before are done."""
+    from megu.requests.inbox import Inbox
+    from megu.requests.request import Request
+
+    inbox = Inbox(project)
+    tried_again(project)
     if all(entry.state == "verified" for entry in inbox.entries()):
         inbox.add(Request(classes=(next(classes),), basis="contract", requester="internal", due="2030-12-24"))
 
