@@ -2,12 +2,15 @@
 
     python benchmarks/erasure.py [--times N] [--first K]
 
-Makes N projects by hand (nothing is trained), drawn from: one to three data sets of one or two sizes, with equal labels and names; DVC's cache
-as copies, hard links and symbolic links, in the project, elsewhere, and shared with another project that has the same data; a remote inside or
-outside; pins committed in git or not; models superseded or in service in MLflow; archives with a broken and an encrypted file; every scenario.
-Each is purged with ``--apply``, twice. A reader of its own, which shares nothing with the purge, then looks for the pictures (also larger or
-smaller) and ids in every file, and compares every other file, link and row with what it was. Prints a line for each project and a JSON object
-at the end; exit code 1 when something was not as it should be. The first twenty are in `tests/purge/test_purge_property.py`.
+Makes N projects by hand (nothing is trained), drawn from: one to three data sets of one or two sizes, with equal labels and names, and in
+three of five another that has the same pictures in another size, as `megu data add --size` packs them: larger, smaller or cut to another
+shape, where one of both has the files' size (its rows have to go too) or neither has (they have to be named); DVC's cache as copies, hard
+links and symbolic links, in the project, elsewhere, and shared with another project that has the same data; a remote inside or outside; pins
+committed in git or not; models superseded or in service in MLflow; archives with a broken and an encrypted file; every scenario. Each is
+purged with ``--apply``, twice. A reader of its own, which shares nothing with the purge, then looks for the pictures (also larger or smaller,
+in arrays as in pictures) and ids in every file, and compares every other file, link and row with what it was. Prints a line for each project
+and a JSON object at the end; exit code 1 when something was not as it should be. The first twenty are in
+`tests/purge/test_purge_property.py`.
 """
 
 from __future__ import annotations

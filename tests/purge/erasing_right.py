@@ -1,4 +1,7 @@
-"""Erasure as a property: purge a small project, read everything again without the purge's own search, and say what is not as it has to be."""
+"""Erasure as a property: purge a small project, read everything again without the purge's own search, and say what is not as it has to be.
+
+A copy in another size is one too: a row of an array or a picture that shows a forgotten image made larger or smaller has to be gone, or named.
+"""
 
 from __future__ import annotations
 

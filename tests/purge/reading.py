@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 #: Not data: keys, and what git keeps.
 PASSED = {"keys", ".git"}
@@ -78,13 +78,51 @@ def pictures(content: bytes) -> Iterator[Any]:
             yield picture.convert("RGB")
 
 
-def shows(picture: Any, image: Any) -> bool:
-    """Whether a picture is an image (H, W, C), in its size, made larger or smaller."""
-    channels = image.shape[2]
-    own = Image.fromarray(image[..., 0] if channels == 1 else image).convert("RGB")
-    small = min((own.size, picture.size), key=lambda size: size[0] * size[1])
-    one, other = (np.asarray(each.resize(small, Image.Resampling.BOX), dtype=np.float32) for each in (own, picture))
-    return min(small) >= 4 and float(np.abs(one - other).mean()) < 3.0
+def arrays_in(content: bytes) -> Iterator[Any]:
+    """The images (n, h, w, c) that a NumPy file holds."""
+    with suppress(ValueError, EOFError):
+        found = np.load(io.BytesIO(content), allow_pickle=False) if content[:6] == b"\x93NUMPY" else None
+        if found is not None and found.dtype == np.uint8 and found.ndim == 4 and found.shape[3] in (1, 3) and found.size:
+            yield found
+
+
+def alike(rows: Any, images: list[Any]) -> set[int]:
+    """The numbers of the images (H, W, C each) that one of some rows (n, h, w, c) is, in its size or made larger or smaller.
+
+    Both are made small, and grey levels rise and fall together: whichever filter resized them, the correlation of one picture is above 0.95
+    in the projects here, and of two below 0.6.
+    """
+    found = set[int]()
+    for shape in {image.shape[:2] for image in images}:
+        numbers = [number for number, image in enumerate(images) if image.shape[:2] == shape]
+        own, there = _grey(images[number] for number in numbers), _grey(rows)
+        small = min(there[0].size, own[0].size, key=lambda size: size[0] * size[1])
+        # Either may be the middle of the other.
+        for some, others in ((_middles(own, there[0].size), there), (own, _middles(there, own[0].size))):
+            same = _small(some, small) @ _small(others, small).T > 0.85
+            found |= {numbers[at] for at in np.flatnonzero(same.any(axis=1))}
+    return found
+
+
+def _grey(images: Iterable[Any]) -> list[Any]:
+    return [Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("L") for image in images]
+
+
+def _middles(images: list[Any], size: tuple[int, int]) -> list[Any]:
+    """The middle of each that has the shape of a size (width, height)."""
+    return [ImageOps.fit(image, _within(image.size, size)) for image in images]
+
+
+def _within(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    least = min(size[0] / shape[0], size[1] / shape[1])
+    return max(round(shape[0] * least), 1), max(round(shape[1] * least), 1)
+
+
+def _small(images: list[Any], size: tuple[int, int]) -> Any:
+    """(n, pixels), each of mean 0 and length 1; 0 for one of one shade, or where too little is left to tell."""
+    made = [np.asarray(image.resize(size, Image.Resampling.BOX), dtype=np.float64).ravel() for image in images]
+    levels = np.stack(made) - np.mean(made, axis=1, keepdims=True)
+    return levels / np.maximum(np.linalg.norm(levels, axis=1, keepdims=True), 1e-9) * (min(size) >= 4)
 
 
 def readable(path: Path, images: Iterable[Any], ids: Iterable[str]) -> list[str]:
@@ -100,7 +138,9 @@ def readable(path: Path, images: Iterable[Any], ids: Iterable[str]) -> list[str]
             if image.tobytes() in part or image.transpose(2, 0, 1).tobytes() in part:
                 found.append(f"the bytes of image {number}")
         for picture in pictures(part):
-            found += [f"a picture of image {number}" for number, image in enumerate(images) if shows(picture, image)]
+            found += [f"a picture of image {number}" for number in alike(np.asarray(picture)[None], images)]
+        for rows in arrays_in(part):
+            found += [f"a row that is image {number}, in whatever size" for number in alike(rows, images)]
     return sorted(set(found))
 
 

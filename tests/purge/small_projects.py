@@ -24,11 +24,13 @@ import yaml
 from cryptography.hazmat.primitives import serialization as form
 from dossier_fixtures import RUN, SECRET, SIGNING, dossier, records
 from lineage_fixtures import git
+from PIL import Image
 from purge_fixtures import encoded, garments
 from small_mlflow import tracked
 
 from megu.data import arrays, pins
 from megu.data.arrays import Columns, Facts
+from megu.data.decoding import brought_to
 from megu.lineage import dossier as folder_of
 from megu.lineage.commitments import commit_all
 from megu.lineage.dossier import FORGOTTEN, sha256
@@ -43,6 +45,14 @@ SCENARIOS = ("class", "subclass", "random", "ids", "mixed")
 CACHES = ("copy", "hardlink", "symlink")
 #: Where the cache is: in the project; elsewhere, for this project alone; elsewhere, with another project that has the same data.
 PLACES = ("inside", "outside", "shared")
+#: Whether data set "d" has the pictures of "a" in another size; then, which of them has the size of the files that both were packed from.
+#: Of "neither" nobody can be certain: rows of "d" are suspected.
+RESIZED = ("", "a", "d", "neither")
+#: Height and width of "d". The last has another shape than "a", and is only drawn where "a" has the files' size: nobody can tell two shapes
+#: cut out of files that are in neither.
+SIZES = ((8, 8), (12, 12), (24, 24), (32, 32), (24, 16))
+#: Height and width of "a", and the side of files that are in neither.
+SIZE, FILES = (16, 16), 96
 OLDER = "fedcba9876543210fedcba9876543210"
 
 
@@ -50,7 +60,8 @@ OLDER = "fedcba9876543210fedcba9876543210"
 class Small:
     """A project, and what it was made of.
 
-    gone: data set -> split -> positions that are to go. images: all of them, (H, W, C) each. ids: theirs, as text.
+    gone: data set -> split -> positions that are to go. images: all of them, (H, W, C) each, resized copies included where these are to go.
+    ids: theirs, as text.
     may_go: files that a purge may remove because they belong to the samples; what of it is megu's own has to go. versions: registered
     ones that have to. other: another project that uses the same cache, or None.
     """
@@ -224,12 +235,15 @@ def make(
     equal_splits: bool = False,
     mlflow: str = "",
     archives: bool = False,
+    resized: str = "",
+    size: tuple[int, int] = (8, 8),
 ) -> Small:
     """A project below ``root``.
 
-    sets: "b" has the labels and names of "a" and other images of its size, "c" other images of another size. remote: "", "inside" or
-    "outside". equal_splits: the test split has the labels of the training split. mlflow: "", "superseded" or "in service": what the model is
-    that was trained on them. archives: the user's own, some with a file that cannot be read.
+    sets: "b" has the labels and names of "a" and other images of its size, "c" other images of another size. resized: there is "d" as well,
+    with the labels, names and pictures of "a" in another size; one of `RESIZED`. size: (height, width) of "d"; a square, unless resized
+    is "a". remote: "", "inside" or "outside". equal_splits: the test split has the labels of the training split. mlflow: "", "superseded"
+    or "in service": what the model is that was trained on them. archives: the user's own, some with a file that cannot be read.
     """
     chance = random.Random(seed)
     project = Project((root / "project").resolve())
@@ -239,13 +253,19 @@ def make(
     count = {"train": 18, "test": 18 if equal_splits else 12}
     labels = {split: np.arange(number) % len(FINE) for split, number in count.items()}
     called = {split: [f"{FINE[k % 6]}/{k:03}" for k in range(number)] for split, number in count.items()} if names else None
-    for number, name in enumerate("abc"[:sets]):
-        pixels = garments(
-            30 if not equal_splits else 36, 3 if number == 2 else 1, seed * 10 + number, 20 if number == 2 else 16
-        )
+    sides = {"a": {"d": size[0], "neither": FILES}.get(resized, SIZE[0]), "b": SIZE[0], "c": 20}
+    images = {
+        name: garments(36 if equal_splits else 30, 3 if name == "c" else 1, seed * 10 + number, sides[name])
+        for number, name in enumerate("abc"[:sets])
+    }
+    if resized:
+        images |= {"a": in_size(images["a"], SIZE), "d": in_size(images["a"], size)}
+    for name, pixels in images.items():
         data_set(project, name, {"train": pixels[:18], "test": pixels[18 : 18 + count["test"]]}, labels, called)
     small = chosen(project, scenario, labels, chance)
-    link_all(small, root, link, place, remote, sets)
+    if resized:
+        copied(small, certain=resized != "neither")
+    link_all(small, root, link, place, remote)
     data = pins.hash_dir(project.data("a"))
     models, may_go = stored(project, data, chance)
     small.may_go |= may_go | derived(
@@ -272,6 +292,34 @@ def make(
         git(project.root, "add", "-A")
         git(project.root, "commit", "-qm", "data")
     return small
+
+
+def in_size(images: Any, size: tuple[int, int]) -> Any:
+    """Grey images (n, h, w, 1) as ``megu data add --size`` packs files of them: with the code that packs, not with what a purge looks by."""
+    return np.stack([np.asarray(brought_to(Image.fromarray(image[..., 0]), size))[..., None] for image in images])
+
+
+def copied(small: Small, *, certain: bool) -> None:
+    """What of "d" is to go with the rows of "a"; and such rows as an array and a picture, the user's and megu's own, beside one that is kept.
+
+    certain: whether the purge can know. Else the rows may only be named, and their ids, which nobody asked to forget, stay with them.
+    """
+    project, gone = small.project, small.gone["a"]
+    dataset = arrays.load(project.data("d"))
+    at = [(getattr(dataset, split), row) for split in arrays.SPLITS for row in gone[split]]
+    rows, kept = [np.asarray(part.images[row]) for part, row in at], dataset.train.images[17]
+    array = io.BytesIO()
+    np.savez_compressed(array, images=np.stack([*rows, kept]))
+    own = project.home / "mlartifacts"
+    for folder in (project.root / "mine", own):
+        written(folder / "resized.npz", array.getvalue())
+        written(folder / "resized.png", encoded(rows[0]))
+    written(own / "resized_kept.png", encoded(kept))
+    if certain:
+        small.gone["d"] = gone
+        small.images += rows
+        small.ids |= {bytes(part.ids[row]).decode() for part, row in at}
+        small.may_go |= {own / "resized.npz", own / "resized.png"}
 
 
 def packed(project: Project, image: Any, kept: Any) -> None:
@@ -315,19 +363,20 @@ def chosen(project: Project, scenario: str, labels: Mapping[str, Any], chance: r
     return small
 
 
-def link_all(small: Small, root: Path, link: str, place: str, remote: str, sets: int) -> None:
+def link_all(small: Small, root: Path, link: str, place: str, remote: str) -> None:
     """Put the data sets into DVC's cache and remote, pin them, and write down what belongs to the samples there."""
     project = small.project
+    names = [path.name for path in sorted(project.data("").iterdir())]
     cache = {"inside": project.root / ".dvc" / "cache"}.get(place, root / "cache")
     away = {"inside": project.root / "remote", "outside": root / "remote"}.get(remote)
     if place == "shared":
         small.other = root / "other"
         shutil.copytree(project.root / "data", small.other / "data")
-        for name in "abc"[:sets]:
+        for name in names:
             commit_to(cache, small.other / "data" / name, link)
-    old = {path.name: md5(path) for path in sorted(project.data("a").iterdir())}
+    old = {name: {path.name: md5(path) for path in project.data(name).iterdir()} for name in small.gone}
     outs = []
-    for name in "abc"[:sets]:
+    for name in names:
         found = commit_to(cache, project.data(name), link)
         outs.append({"md5": found.md5, "size": found.size, "nfiles": found.nfiles, "hash": "md5", "path": f"data/{name}"})
     (project.root / "data.dvc").write_text(yaml.safe_dump({"outs": outs}, sort_keys=False))
@@ -336,21 +385,19 @@ def link_all(small: Small, root: Path, link: str, place: str, remote: str, sets:
         shutil.copytree(cache, away)
         lines += ["['remote \"near\"']", f"    url = {os.path.relpath(away, project.root / '.dvc')}"]
     written(project.root / ".dvc" / "config", "\n".join(lines) + "\n")
+    listings = {Path(out["path"]).name: out["md5"] for out in outs}
     for store in filter(None, (cache, away)):
-        objects = [
-            old[f"{split}_{kind}.npy"] for split in ("train", "test") if small.gone["a"][split] for kind in ("images", "ids")
-        ]
-        small.may_go |= {put(store, name, b"") for name in objects}
-        if sets == 1:  # nothing else has the same labels and names
-            rest = [
-                name for name in old if name.split("_")[0] in [split for split in ("train", "test") if small.gone["a"][split]]
-            ]
-            small.may_go |= {put(store, old[name], b"") for name in rest}
-        small.may_go |= {put(store, name, b"") for name in (old["meta.json"], outs[0]["md5"])}
+        for name, gone in small.gone.items():
+            splits = [split for split in arrays.SPLITS if gone[split]]
+            objects = [f"{split}_{kind}.npy" for split in splits for kind in ("images", "ids")]
+            if names == list(small.gone):  # nothing else has the same labels and names
+                objects = [file for file in old[name] if file.split("_")[0] in splits]
+            small.may_go |= {put(store, old[name][file], b"") for file in (*objects, "meta.json")}
+            small.may_go.add(put(store, listings[name], b""))
 
 
-def drawn(root: Path, number: int) -> tuple[Small, dict[str, Any]]:
-    """The ``number``-th project, and a policy. The first nine have every kind of link in every place; all else is drawn."""
+def draw(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the ``number``-th project is made of, and a policy. The first nine have every kind of link in every place; all else is drawn."""
     chance = random.Random(number)
     settings = {
         "link": CACHES[number % 3] if number < 9 else chance.choice(CACHES),
@@ -364,8 +411,17 @@ def drawn(root: Path, number: int) -> tuple[Small, dict[str, Any]]:
         "mlflow": chance.choice(("", "superseded", "in service")),
         "archives": chance.random() < 0.3,
     }
-    small = make(root, seed=number, **settings)
-    small.said["settings"] = settings
     policy = {"models_days": 0, "shared_stores": settings["place"] == "outside" and chance.random() < 0.5}
-    settings["shared_stores"] = policy["shared_stores"]
+    # Drawn last: all else of a project is what it was before data sets had copies in another size.
+    settings["resized"] = chance.choice(("", *RESIZED))
+    if settings["resized"]:
+        settings["size"] = chance.choice(SIZES if settings["resized"] == "a" else SIZES[:-1])
+    return settings, policy
+
+
+def drawn(root: Path, number: int) -> tuple[Small, dict[str, Any]]:
+    """The project of `draw`, made below ``root``, and its policy."""
+    settings, policy = draw(number)
+    small = make(root, seed=number, **settings)
+    small.said["settings"] = settings | {"shared_stores": policy["shared_stores"]}
     return small, policy
