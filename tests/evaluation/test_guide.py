@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from megu.evaluation import compared, score
+from megu.evaluation import compared, held_out, score
 from megu.evaluation.guide import METRICS
 from megu.evaluation.shadows import Shadow, audit
 
@@ -23,7 +23,9 @@ def test_every_metric_is_explained() -> None:
     comparison = compared(marks, said, marks, said, split.forget)
     beside = SimpleNamespace(**{**vars(split), "forget": np.array([0, 2, 3]), "retain": np.array([1])})
     mixed = score(logits[[0, 1, 2, 3, 0]], np.array([0, 1, 2, 2, 0]), logits, test_labels, beside, 3).metrics  # type: ignore[arg-type]
-    assert set(METRICS) == {*marks, *mixed, *attacked, *comparison, "relearn_steps"}
+    unseen = held_out.choose(split.forget, train_labels, test_labels)
+    alone = held_out.score(logits[:4], logits, test_labels, split, unseen)  # type: ignore[arg-type]
+    assert set(METRICS) == {*marks, *mixed, *attacked, *comparison, *alone, "relearn_steps"}
 
 
 def test_each_says_what_is_right_and_why() -> None:
