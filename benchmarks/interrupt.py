@@ -218,6 +218,11 @@ def in_terminal(root: Path, command: list[str], number: signal.Signals, moment: 
 
     child, terminal = pty.fork()
     if not child:
+        for heard in (
+            signal.SIGINT,
+            signal.SIGHUP,
+        ):  # a shell starts what runs in the background deaf to them, which is inherited
+            signal.signal(heard, signal.SIG_DFL)
         os.chdir(root)
         os.execve(sys.executable, megu(*command), environment(root))
     reached, started = at(moment, home), time.monotonic()
