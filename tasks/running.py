@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import TERMINAL_STATES, State, StateType
 from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -38,6 +38,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PROCESS = "megu.process:"
 STOPPED = "A person or the system stopped it. The next run goes on from what was finished."
 DIED = "Its process ended without a word. The next run goes on from what was finished."
+UNSAID = "The run that it was a part of has ended; that it had, too, did not reach the server in time."
 _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
@@ -77,10 +78,10 @@ def recover(project: Project) -> None:
     leftovers.sweep(project)
     server = _server(project)
     gone = [name for name in liveness.dead(project.home) if liveness.note_of(project.home, name) == server]
-    if not gone:
-        return
-    orphans.mark(tracking.client(project.home), project.home)
+    if gone:
+        orphans.mark(tracking.client(project.home), project.home)
     with get_client(sync_client=True) as client:
+        _end_unsaid(client)
         for name in gone:
             _close(client, name, Crashed(message=DIED))
             liveness.forget(project.home, name)
@@ -137,6 +138,18 @@ def _stop(name: str) -> None:
             with get_client(sync_client=True) as client:
                 _close(client, name, Cancelled(message=STOPPED))
     temporary_server.end(patience=0.3)
+
+
+def _end_unsaid(client: SyncPrefectClient) -> None:
+    """End the task runs of ended flow runs of ours as those ended: a task's end is told to the server after the fact, and a temporary server
+    may be gone before it has noted the last one."""
+    ended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))))
+    open_tasks = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN)))
+    for task in client.read_task_runs(flow_run_filter=ended, task_run_filter=open_tasks):
+        assert task.flow_run_id is not None
+        run = client.read_flow_run(task.flow_run_id)
+        if run.state is not None and any(tag.startswith(PROCESS) for tag in run.tags):
+            client.set_task_run_state(task.id, State(type=run.state.type, message=UNSAID), force=True)
 
 
 def _close(client: SyncPrefectClient, name: str, state: State[Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext
-from prefect.states import Running
+from prefect.states import Completed, Crashed, Failed, Running, State
 
 from megu import interrupt, liveness
 from megu.project import Project
@@ -49,6 +49,21 @@ def test_a_dead_process_has_its_runs_closed_and_a_living_one_has_not(project: Pr
     assert others == [["RUNNING", "RUNNING"], ["RUNNING", "RUNNING"]]
     assert liveness.dead(project.home) == ["elsewhere"]
     liveness.release()
+
+
+@pytest.mark.parametrize("end", [Completed(), Crashed(), Failed()], ids=lambda state: str(state.type.value))
+def test_a_task_whose_end_was_not_noted_ends_as_its_run_did_and_nobody_elses_does(project: Project, end: State) -> None:
+    with get_client(sync_client=True) as client:
+        run, late = at_work(client, "ended")
+        theirs = client.create_flow_run(begun, state=Running(), tags=["another's"]).id
+        other = client.create_task_run(anything, theirs, uuid4().hex, state=Running()).id
+        for ended in (run, theirs):
+            client.set_flow_run_state(ended, end, force=True)
+        running.recover(project)
+        states = [client.read_task_run(one).state for one in (late, other)]
+    assert [state.type.value for state in states if state] == [end.type.value, "RUNNING"]
+    assert states[0]
+    assert states[0].message == running.UNSAID
 
 
 def test_a_stopped_run_is_cancelled_and_belongs_to_the_process_that_ran_it(
