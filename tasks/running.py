@@ -14,6 +14,7 @@ from prefect import tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -145,11 +146,18 @@ def _end_unsaid(client: SyncPrefectClient) -> None:
     may be gone before it has noted the last one."""
     ended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))))
     open_tasks = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN)))
-    for task in client.read_task_runs(flow_run_filter=ended, task_run_filter=open_tasks):
-        assert task.flow_run_id is not None
-        run = client.read_flow_run(task.flow_run_id)
-        if run.state is not None and any(tag.startswith(PROCESS) for tag in run.tags):
-            client.set_task_run_state(task.id, State(type=run.state.type, message=UNSAID), force=True)
+    late = client.read_task_runs(flow_run_filter=ended, task_run_filter=open_tasks)
+    if not late:
+        return
+    their = FlowRunFilter(id=FlowRunFilterId(any_=[task.flow_run_id for task in late if task.flow_run_id]))
+    ended_as = {
+        run.id: run.state
+        for run in client.read_flow_runs(flow_run_filter=their)
+        if run.state is not None and any(tag.startswith(PROCESS) for tag in run.tags)
+    }
+    for task in late:
+        if task.flow_run_id in ended_as:
+            client.set_task_run_state(task.id, State(type=ended_as[task.flow_run_id].type, message=UNSAID), force=True)
 
 
 def _close(client: SyncPrefectClient, name: str, state: State[Any]) -> None:
