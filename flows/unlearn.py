@@ -32,7 +32,6 @@ from tasks.figures import FIGURES
 from tasks.noise import NOISE
 from tasks.perturbing import PERTURBING
 from tasks.predictions import PREDICTIONS
-from tasks.proxy import PROXY
 from tasks.reference import REFERENCE
 from tasks.relearn import RELEARN
 from tasks.running import as_program, ours
@@ -76,33 +75,27 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     if "perturbing" in needs:
         labeling = steps.judge(run, project, config, data)
         transition = run(TRANSITION, labeling=labeling)
-        proxy = (
-            run(
-                PROXY,
-                data=data,
-                split=split,
-                original=original,
-                predictions=before,
-                recipe=config.train,
-                params=config.proxy,
-                seed=seed,
-                device=device,
-            )
-            if inputs.may_need_proxy(config)
-            else None
-        )
         perturbing = run(
             PERTURBING,
             data=data,
             split=split,
             predictions=before,
             transition=transition,
-            proxy=proxy,
             params=config.perturbing,
+            calibration=config.calibration,
             seed=seed,
         )
     if "noise" in needs:
-        noise = run(NOISE, data=data, split=split, original=original, params=config.noise, seed=seed, device=device)
+        noise = run(
+            NOISE,
+            data=data,
+            split=split,
+            original=original,
+            perturbing=perturbing,
+            params=config.noise,
+            seed=seed,
+            device=device,
+        )
     unlearned = run(
         UNLEARN,
         data=data,
@@ -169,6 +162,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         shadows=shadows,
         relearned=relearned,
         given=given,
+        calibration=config.calibration,
     )
     return Outputs(before, entanglement, labeling, transition, perturbing, noise, unlearned, evaluation)
 

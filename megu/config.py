@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 from pydantic_core import PydanticCustomError
 
 from megu import scalars
+from megu.calibration import CalibrationParams
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.evaluation.params import EvaluationParams
@@ -28,7 +29,6 @@ from megu.methods import lookup, names
 from megu.noise import NoiseParams
 from megu.params import STRICT, check
 from megu.perturbing import PerturbParams
-from megu.proxy import ProxyParams
 from megu.purge.params import PurgeParams
 from megu.requests.request import RequestParams
 from megu.sections import DataParams, RegistryParams, read
@@ -163,7 +163,7 @@ class Config(BaseModel):
     train: TrainParams = TrainParams()
     labeling: _Labeling = Field({}, validate_default=True)
     perturbing: PerturbParams = PerturbParams()
-    proxy: ProxyParams = ProxyParams()
+    calibration: CalibrationParams = CalibrationParams()
     noise: NoiseParams = NoiseParams()
     unlearn: _Unlearn = Field({}, validate_default=True)
     reference: ReferenceParams = ReferenceParams()

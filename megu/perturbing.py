@@ -1,20 +1,21 @@
 """Perturbing labels (MeGU, arXiv 2602.17088, Eq 7-8): what the forget samples are taught to look like instead.
 
 ``R = T @ p`` with the target's entry of ``p`` set to 0. The paper's label is the ``floor(K tau)``-th largest entry of R; the soft
-target is R itself, sharpened. What the paper leaves open is settled here: no sample is ever taught a class that is being
-forgotten; R is computed from log-probabilities, so a model that is sure of itself does not leave a row of zeros; the rank stays
-within the allowed classes; ties go to the smaller class index.
+target is R itself, each row made as sure as a model that never saw the sample is expected to be (`megu.calibration`). What the paper
+leaves open is settled here: no sample is ever taught a class that is being forgotten; R is computed from log-probabilities, so a model
+that is sure of itself does not leave a row of zeros; the rank stays within the allowed classes; ties go to the smaller class index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from megu.calibration import Calibration, log_odds, ranks, struck_out
 from megu.evaluation import entropies
 from megu.params import STRICT, check
 
@@ -30,14 +31,15 @@ class PerturbParams:
     """label: "rank" is the paper's one label, "soft" the distribution R; "nearest" (the largest entry of R) and "random" (any
     allowed class) are ablations. tau: the paper's rank as a share of K, in (0, 1].
 
-    sharpness: exponent on R for the soft target; 1 is R itself, larger is surer. "auto" fits it to the request, without a
-    retrain: the targets get the mean entropy that a head fitted on the retain set alone has on the forget set (`megu.head`).
+    matrix: whether R is T @ p; false is the ablation R = p, the original's own answer with the target's entry struck out.
+    sharpness: exponent on R for the soft target; 1 is R itself, larger is surer. "auto" gives each sample its own, by `megu.calibration`.
     """
 
     __pydantic_config__ = STRICT
 
     label: Literal["rank", "soft", "nearest", "random"] = "soft"
     tau: float = 0.3
+    matrix: bool = True
     sharpness: Literal["auto"] | float = "auto"
 
     def __post_init__(self) -> None:
@@ -51,15 +53,16 @@ class Perturbing:
     """labels: int64 (N,), one label a sample: the paper's rank label, or the ablation's.
 
     targets: float32 (N, K), what the re-optimisation teaches; rows sum to 1.
-    reasoning: float64 (N, K), R with the forgotten classes at 0, rows summing to 1. sharpness: the exponent that was used.
-    entropy: what the soft targets' mean entropy was fitted to, in nats; None where nothing was fitted.
+    reasoning: float64 (N, K), R with the forgotten classes at 0, rows summing to 1.
+    entropies: float64 (N,), what the soft targets were fitted to, in nats, for the samples whose class leaves; NaN for the others.
+    sharpness: the exponent on R that was used, their median where each sample has its own.
     """
 
     labels: NDArray[np.int64]
     targets: NDArray[np.float32]
     reasoning: Floats
+    entropies: Floats
     sharpness: float = 1.0
-    entropy: float | None = None
 
 
 def perturb(
@@ -68,7 +71,7 @@ def perturb(
     true_labels: NDArray[Any],
     forgotten: Sequence[int],
     params: PerturbParams,
-    entropy: Callable[[NDArray[np.bool_]], float] | None = None,
+    calibration: Calibration | None = None,
     seed: int = 0,
 ) -> Perturbing:
     """The perturbing labels and targets of the forget set.
@@ -78,9 +81,8 @@ def perturb(
     transition: (K, K), column-stochastic, T[l, k] = how much class k looks like l.
     logits: (N, K), the frozen original's for the forget samples. true_labels: int (N,).
     forgotten: classes that leave the label space; empty when the class stays (sub-class and random requests), and then each
-        sample's own label is masked alone.
-    entropy: for ``sharpness: auto``, called with the mask (N, K) of forbidden classes, gives the mean entropy that the soft
-        targets shall have, in nats.
+        sample's own label is masked alone, but for soft targets, which give it what a model that never saw the sample would.
+    calibration: how sure soft targets are to be, for ``sharpness: auto``; without one they are R as it is.
     seed: decides the random labels.
 
     Raises ``ValueError`` when no class is left to teach.
@@ -89,25 +91,53 @@ def perturb(
     allowed = np.ones((len(logits), classes), dtype=bool)
     allowed[:, list(forgotten)] = False
     allowed[np.arange(len(logits)), true_labels] = False
-    sharpness, wanted = 1.0 if params.sharpness == "auto" else params.sharpness, None
     if not allowed.any(axis=1).all():
         raise ValueError(f"all {classes} classes are being forgotten: no perturbing label is left")
-    reasoning = reason(transition, logits, true_labels, allowed)
+    reasoning = reason(transition if params.matrix else np.eye(classes), logits, true_labels, allowed)
     if params.label == "random":
         chance = np.random.default_rng(seed).random(allowed.shape)
         labels = np.where(allowed, chance, -1.0).argmax(axis=1).astype(np.int64)
     else:
         labels = rank_labels(reasoning, allowed, 0.0 if params.label == "nearest" else params.tau)
+    nothing = np.full(len(labels), np.nan)
     if params.label != "soft":
-        targets = np.eye(classes, dtype=np.float32)[labels]
-    else:
-        if params.sharpness == "auto":
-            if entropy is None:
-                raise ValueError("sharpness 'auto' needs the entropy that the targets shall have")
-            wanted = entropy(~allowed)
-            sharpness = fitting_sharpness(reasoning, wanted)
-        targets = sharpened(reasoning, sharpness).astype(np.float32)
-    return Perturbing(labels, targets, reasoning, sharpness, wanted)
+        return Perturbing(labels, np.eye(classes, dtype=np.float32)[labels], reasoning, nothing)
+    if params.sharpness != "auto":
+        targets = sharpened(reasoning, params.sharpness).astype(np.float32)
+        return Perturbing(labels, targets, reasoning, nothing, params.sharpness)
+    if calibration is None:
+        return Perturbing(labels, reasoning.astype(np.float32), reasoning, nothing)
+    return _calibrated(labels, reasoning, logits, true_labels, forgotten, calibration)
+
+
+def _calibrated(
+    labels: NDArray[np.int64],
+    reasoning: Floats,
+    logits: NDArray[Any],
+    true_labels: NDArray[Any],
+    forgotten: Sequence[int],
+    calibration: Calibration,
+) -> Perturbing:
+    """Soft targets, each as sure as a model that never saw the sample is expected to be of it."""
+    true = np.asarray(true_labels)
+    surest_first = ranks(entropies(struck_out(logits, true, forgotten)), true)
+    wanted = calibration.unseen(true, surest_first)
+    exponents = fitting_exponents(reasoning, wanted)
+    rest = sharpened(reasoning, exponents[:, None])
+    stays = ~np.isin(true, list(forgotten))
+    known = np.zeros(len(true))
+    if stays.any():
+        odds = calibration.held_out_odds(true[stays], log_odds(logits, true)[stays])
+        known[stays] = 1 / (1 + np.exp(np.clip(-odds, -700, 700)))
+    targets = (1 - known[:, None]) * rest
+    targets[np.arange(len(true)), true] += known
+    return Perturbing(
+        labels=labels,
+        targets=targets.astype(np.float32),
+        reasoning=reasoning,
+        entropies=np.where(stays, np.nan, wanted),
+        sharpness=float(np.round(np.median(exponents), 4)),
+    )
 
 
 def reason(transition: NDArray[Any], logits: NDArray[Any], true_labels: NDArray[Any], allowed: NDArray[np.bool_]) -> Floats:
@@ -145,24 +175,16 @@ def sharpened(distribution: Floats, exponent: float | Floats) -> Floats:
     return result
 
 
-def fitting_sharpness(reasoning: Floats, entropy: float) -> float:
-    """The exponent in [1 / MOST, MOST] that gives the sharpened rows the mean ``entropy`` (nats), or comes nearest to it.
-
-    To four digits.
-    """
-    found = fitting(lambda exponent: entropies(sharpened(reasoning, exponent)).mean() > entropy, MOST)
-    return float(np.round(found, 4))
-
-
-def fitting(too_flat: Callable[[Floats], Any], most: float, shape: tuple[int, ...] = ()) -> Floats:
-    """The exponents in [1 / most, most] from which on ``too_flat`` no longer holds: float64 of ``shape``, each by itself.
+def fitting_exponents(distributions: Floats, wanted: Floats) -> Floats:
+    """For each row of ``distributions`` (N, K) the exponent in [1 / MOST, MOST] that gives it the entropy ``wanted`` (N,), in nats, or
+    comes nearest to it.
 
     The entropy of a distribution falls as its exponent rises, so this is a bisection, on the logarithm.
     """
-    low, high = np.full(shape, -np.log(most)), np.full(shape, np.log(most))
+    low, high = np.full(wanted.shape, -np.log(MOST)), np.full(wanted.shape, np.log(MOST))
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        more = too_flat(np.exp(middle))
-        low, high = np.where(more, middle, low), np.where(more, high, middle)
+        too_flat = entropies(sharpened(distributions, np.exp(middle)[:, None])) > wanted
+        low, high = np.where(too_flat, middle, low), np.where(too_flat, high, middle)
     found: Floats = np.exp((low + high) / 2)
     return found

@@ -8,8 +8,8 @@ from typing import Any
 
 from megu.gate import Verdict
 
-#: The stages whose time is a method's own, beside the retrain's.
-SPENT = ("proxy", "noise", "unlearn")
+#: The stages whose time and passes are a method's own, beside the retrain's.
+SPENT = ("noise", "unlearn")
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Summary:
     """A finished run. metrics, original and reference are in percent, entropies in nats; reference is the mean over the
     retrains and None when there was none; spread has the 95% interval when there were at least two; comparison is to the first
     retrain (`megu.evaluation.compared`); af_on is "train" where Af is, for want of test images, of the forgotten training images; champion
-    is the version that the gate took the model to follow; given_reference has the SHA-256 of the weights of a retrain that was
-    not trained here; advice is what to try where it has not forgotten; caveats are sentences on what
-    was declared and cannot be checked."""
+    is the version that the gate took the model to follow; time_share, pass_share: see `tasks.record.share`; given_reference has the SHA-256
+    of the weights of a retrain that was not trained here; advice is what to try where it has not forgotten; caveats are sentences on what was
+    declared and cannot be checked."""
 
     headline: str
     stages: Sequence[StageSummary]
@@ -60,6 +60,7 @@ class Summary:
     gate: Verdict | None = None
     champion: str | None = None
     time_share: float | None = None
+    pass_share: float | None = None
     flow_seconds: float = 0.0
     mlflow_run_id: str = ""
     mlflow_url: str | None = None
@@ -87,6 +88,7 @@ class Summary:
             "gate": asdict(self.gate) if self.gate else None,
             "champion": self.champion,
             "time_share": self.time_share,
+            "pass_share": self.pass_share,
             "flow_seconds": round(self.flow_seconds, 3),
             "mlflow_run_id": self.mlflow_run_id,
             "prefect_flow_run_id": self.prefect_flow_run_id,

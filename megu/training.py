@@ -13,7 +13,9 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -101,6 +103,31 @@ class TrainParams:
         return code(self.arch)
 
 
+class NotFinite(MeguError):
+    """A training has left the finite numbers."""
+
+
+_passes: ContextVar[list[int] | None] = ContextVar("passes", default=None)
+
+
+@contextmanager
+def counting() -> Iterator[list[int]]:
+    """Counts the *passes* of what runs inside: images through a network forward and backward. The sum of the list is their number."""
+    count: list[int] = []
+    token = _passes.set(count)
+    try:
+        yield count
+    finally:
+        _passes.reset(token)
+
+
+def passed(images: int) -> None:
+    """Count ``images`` more that went through a network forward and backward."""
+    count = _passes.get()
+    if count is not None:
+        count.append(images)
+
+
 @dataclass(frozen=True)
 class Predictions:
     """logits: float32 (N, K); features: float32 (N, F) or None. On the CPU."""
@@ -172,7 +199,7 @@ def optimise(
     ``loss_at`` must depend on nothing but the step and the model. The checkpoint is removed at the end. per_epoch: steps an
     epoch, so that an error can name it.
 
-    Raises `MeguError` when a loss or a weight is no finite number: it names step, epoch and learning rate. Only finite states are
+    Raises `NotFinite` when a loss or a weight is no finite number: it names step, epoch and learning rate. Only finite states are
     ever saved, so the checkpoint that is left is the last good one.
     """
     rank = world().rank
@@ -192,6 +219,7 @@ def optimise(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             losses.append(loss.detach())
+            passed(batch_size)
             advance(batch_size)
             due = checkpoint is not None and not rank and time.monotonic() - saved > CHECKPOINT_EVERY_S
             last = step + 1 == steps
@@ -202,7 +230,7 @@ def optimise(
                     epoch = f", epoch {at // per_epoch + 1}" if per_epoch else ""
                     where = f"step {at + 1} of {steps}{epoch}, learning rate {lr_at(at):g}"
                     left = f"; the last good state, after step {kept}, is kept in {checkpoint}" if checkpoint and kept else ""
-                    raise MeguError(f"{label}: {fault.what} at {where}", f"lower the learning rate{left}")
+                    raise NotFinite(f"{label}: {fault.what} at {where}", f"lower the learning rate{left}")
                 losses.clear()
             if due and checkpoint:
                 checkpoints.save(checkpoint, model, optimiser, step + 1, key)

@@ -83,7 +83,8 @@ def mark(cell: Cell, look: Look, computed: frozenset[str]) -> Mark:
         reference=numeric(values["reference"]["metrics"]),
         comparison=numeric(values["comparison"]),
         retrain=retrain_title(given_retrain(values)),
-        time_share=record.time_share(look),
+        time_share=record.share(look, "compute_seconds"),
+        pass_share=record.share(look, "passes"),
         peak_mib=max(peaks, default=None),
         weights={
             name: stages[label].result.values["weights_digest"]

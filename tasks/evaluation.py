@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from megu.gate import GIVEN
 from megu.project import Project
 from megu.stages import Outcome, Result, Stage
 from megu.store import without_nan
 from tasks import kept
+
+if TYPE_CHECKING:
+    from megu.calibration import CalibrationParams
 
 
 def evaluate(
@@ -22,19 +25,23 @@ def evaluate(
     shadows: list[Result],
     relearned: list[Result],
     given: Result | None,
+    calibration: CalibrationParams,
 ) -> Outcome:
     """before, after, retrained: what the models answer. shadows: for the per-sample attack; none leaves it out.
 
     relearned: the relearn times of the unlearned model and of each retrain, in that order; none leaves them out. given: the retrain that
-    was not trained here; None where it was.
+    was not trained here; None where it was. calibration: which test images are left out.
     """
     from megu import evaluation
+    from megu.calibration import left_to_measure
     from megu.evaluation.shadows import Shadow, audit
 
-    loaded = kept.dataset(project, data)
-    positions = kept.forget_split(project, split)
+    measured, loaded, positions = left_to_measure(kept.dataset(project, data), kept.forget_split(project, split), calibration)
     fine = None if loaded.train.fine is None or loaded.test.fine is None else (loaded.train.fine, loaded.test.fine)
-    witnesses = [Shadow(**project.store.arrays(shadow.files["shadow"])) for shadow in shadows]
+    witnesses = [
+        replace(found, test=found.test[measured], seen_test=found.seen_test[measured])
+        for found in (Shadow(**project.store.arrays(shadow.files["shadow"])) for shadow in shadows)
+    ]
     arrays: dict[str, Any] = {}
 
     def mark(said: Any, name: str | None, steps: dict[str, Any]) -> evaluation.Score:
@@ -53,7 +60,10 @@ def evaluate(
             )
         return replace(found, metrics=metrics)
 
-    answers = [project.store.arrays(entry.files["predictions"]) for entry in (before, after, *retrained)]
+    answers = [
+        {**said, "test_logits": said["test_logits"][measured]}
+        for said in (project.store.arrays(entry.files["predictions"]) for entry in (before, after, *retrained))
+    ]
     names = ["original", "unlearned", *(["reference"] if retrained else []), *[None] * (len(retrained) - 1)]
     # The original knows it all from the start.
     steps = [0, *(entry.values["steps"] for entry in relearned)] if relearned else []

@@ -55,15 +55,16 @@ def draw(
             targets=targets[chosen],
         )
 
-    def noises(positive: Any, negative: Any) -> figures.NoisePictures:
-        likely = np.argsort(-guided["targets"].mean(axis=0), kind="stable") if guided else range(loaded.num_classes)
-        shown = [int(k) for k in likely if k not in forgotten][:LABELS]
-        share = getattr(params, "positive_share", 0.5)
+    def noises(made: dict[str, Any]) -> figures.NoisePictures:
+        labels, negative = made["positive_classes"], made["negative"]
+        likely = np.argsort(-guided["targets"].mean(axis=0)[labels], kind="stable") if guided else range(len(labels))
+        shown = [int(row) for row in likely][:LABELS]
+        positive, share = made["positive"][shown, 0], getattr(params, "positive_share", 0.5)
         return figures.NoisePictures(
-            labels=tuple(loaded.classes[k] for k in shown),
-            positive=positive[shown, 0],
+            labels=tuple(loaded.classes[labels[row]] for row in shown),
+            positive=positive,
             negative=np.repeat(negative[:1, 0], len(shown), axis=0),
-            mixed=share * positive[shown, 0] + (1 - share) * negative[:1, 0],
+            mixed=share * positive + (1 - share) * negative[:1, 0],
         )
 
     def groups(kind: str) -> dict[str, dict[str, Any]]:
@@ -80,7 +81,7 @@ def draw(
             **{name: store.arrays(entanglement.files["entanglement"])[name] for name in ("soft", "hard", "unique")},
             transition=matrix["T"] if matrix else None,
             samples=samples(guided["targets"]) if guided else None,
-            noise=noises(bank["positive"], bank["negative"]) if bank else None,
+            noise=noises(bank) if bank else None,
             confidence=groups("confidence"),
             entropy=groups("entropy"),
             mia={name: evaluation.values[name]["metrics"]["MIA"] for name in models},

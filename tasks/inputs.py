@@ -62,11 +62,6 @@ def needs(config: Config) -> frozenset[str]:
     return lookup(config.unlearn.method).needed(config.unlearn.params)
 
 
-def may_need_proxy(config: Config) -> bool:
-    """Whether the targets are soft ones, which a proxy's answers can be made into. Whether it is worth one is its stage's to say."""
-    return config.perturbing.label == "soft" and config.proxy.when != "never"
-
-
 def method_code(config: Config) -> Code:
     """The code of the method, which the unlearning looks up by its name."""
     return Code(code(config.unlearn.method))

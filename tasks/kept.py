@@ -65,7 +65,7 @@ def perturbing(project: Project, result: Result) -> Perturbing:
     from megu.perturbing import Perturbing
 
     arrays = project.store.arrays(result.files["perturbing"])
-    return Perturbing(**arrays, sharpness=result.values["sharpness"], entropy=result.values["entropy"])
+    return Perturbing(**arrays, sharpness=result.values["sharpness"])
 
 
 def checkpoint(project: Project, stage: str, *depends: Any) -> Path:
@@ -88,18 +88,22 @@ def _digest(value: Any) -> str:
 def measured(work: Callable[[], T], device: str) -> tuple[T, dict[str, Any]]:
     """What ``work`` returns, and the notes of what the computation alone cost, as every stage keeps them."""
     from megu.device import measured, resolve
+    from megu.training import counting
 
-    found, cost = measured(work, resolve(device))
-    return found, {"compute_seconds": cost.seconds, "peak_memory_bytes": cost.peak_memory_bytes}
+    with counting() as passes:
+        found, cost = measured(work, resolve(device))
+    return found, {"compute_seconds": cost.seconds, "peak_memory_bytes": cost.peak_memory_bytes, "passes": sum(passes)}
 
 
-def model_outcome(project: Project, network: nn.Module, info: ModelInfo, notes: Mapping[str, Any]) -> Outcome:
-    """A trained model, as every training stage stores it: its weights, and what the computation cost."""
+def model_outcome(
+    project: Project, network: nn.Module, info: ModelInfo, notes: Mapping[str, Any], values: Mapping[str, Any] | None = None
+) -> Outcome:
+    """A trained model, as every training stage stores it: its weights, what the computation cost, and what else there is to say of it."""
     from megu.weights import digest, to_bytes
 
     return Outcome(
         files={"weights": project.store.put_bytes("safetensors", to_bytes(network, info))},
-        values={"weights_digest": digest(network)},
+        values={"weights_digest": digest(network), **(values or {})},
         notes=notes,
     )
 

@@ -9,11 +9,18 @@ from tasks import kept
 
 
 def make_noise(
-    project: Project, data: Result, split: Result, original: Result, params: NoiseParams, seed: int, device: Device
+    project: Project,
+    data: Result,
+    split: Result,
+    original: Result,
+    perturbing: Result,
+    params: NoiseParams,
+    seed: int,
+    device: Device,
 ) -> Outcome:
     import numpy as np
 
-    from megu.noise import make_noise_bank
+    from megu.noise import make_noise_bank, taught
 
     images = kept.dataset(project, data)
     positions = kept.forget_split(project, split)
@@ -21,7 +28,8 @@ def make_noise(
     height, width = images.image_size
     shape = (images.channels, height, width)
     model = kept.model(project, original, device)
-    bank, cost = kept.measured(lambda: make_noise_bank(model, images.num_classes, shape, forgotten, params, seed), device)
+    labels = taught(kept.perturbing(project, perturbing).targets, params.coverage)
+    bank, cost = kept.measured(lambda: make_noise_bank(model, labels, shape, forgotten, params, seed), device)
     counts = {name: int(np.prod(getattr(bank, name).shape[:2])) for name in ("positive", "negative")}
     return Outcome(files={"noise": project.store.put_arrays(bank.to_arrays())}, values=counts, notes=cost)
 

@@ -101,6 +101,8 @@ def record_mlflow(
     metrics |= {f"cached/{stage.name}": float(stage.hit) for stage in summary.stages}
     if summary.time_share is not None:
         metrics["time_share"] = summary.time_share
+    if summary.pass_share is not None:
+        metrics["pass_share"] = summary.pass_share
     labeler = results["labeling"].values["labeler"] if "labeling" in results else None
     run.log(
         params=tracking.flat(lineage.parameters(config, secret)) | ({"labeler": labeler["kind"]} if labeler else {}),
@@ -260,7 +262,8 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
         advice=way_out(config.unlearn.method) if verdict.still_known else "",
         gate=verdict,
         champion=champion,
-        time_share=time_share(executor),
+        time_share=share(executor, "compute_seconds"),
+        pass_share=share(executor, "passes"),
         mlflow_run_id=run.id,
         mlflow_url=run.url(live.mlflow),
         prefect_flow_run_id=flow_run.get_id() or "",
@@ -301,14 +304,14 @@ def stage_summary(ran: Ran) -> StageSummary:
     )
 
 
-def time_share(executor: Finished) -> float | None:
-    """What the unlearning spent (its proxy and its noise, where it has any, and itself) in percent of the first retrain's time, each
-    when it was computed; None without a retrain."""
+def share(executor: Finished, note: str) -> float | None:
+    """What the unlearning spent (its noise, where it has any, and itself) in percent of what the first retrain did, each when it was computed;
+    None without a retrain. note: "compute_seconds", or "passes": images through the network forward and backward."""
     references = [ran for ran in executor.ran if ran.decision.stage.name == "reference"]
     if not references:
         return None
-    spent = sum(ran.result.notes["compute_seconds"] for ran in executor.ran if ran.decision.stage.name in SPENT)
-    return float(100 * spent / references[0].result.notes["compute_seconds"])
+    spent = sum(ran.result.notes[note] for ran in executor.ran if ran.decision.stage.name in SPENT)
+    return float(100 * spent / references[0].result.notes[note])
 
 
 def publish(project: Project, config: Config, run: Run, executor: Executor, summary: Summary) -> Summary:

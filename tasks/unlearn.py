@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from megu.methods import lookup
 from megu.methods.context import Context
@@ -10,6 +11,9 @@ from megu.project import Project
 from megu.stages import Code, Device, Outcome, Result, Stage
 from megu.training import TrainParams
 from tasks import kept
+
+if TYPE_CHECKING:
+    from megu.data.tensors import ImageSet
 
 
 def reoptimise(
@@ -44,11 +48,38 @@ def reoptimise(
         noise=None if bank is None else NoiseBank.from_arrays(bank),
         fresh=info.fresh,
         recipe=recipe,
+        calibration=_calibration_images(project, data, positions.classes, perturbing, device),
         checkpoint=kept.checkpoint(project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, seed),
     )
     forget, retain = images.subset(positions.forget), images.subset(positions.retain)
     unlearned, cost = kept.measured(lambda: lookup(method).run(model, forget, retain, context), device)
-    return kept.model_outcome(project, unlearned, info, cost)
+    return kept.model_outcome(project, unlearned, info, cost, {"chosen": context.chosen} if context.chosen else None)
 
 
-UNLEARN = Stage("unlearn", "Unlearn: forget the forget set, keep the rest", reoptimise, kept.say_trained)
+def _calibration_images(
+    project: Project, data: Result, forgotten: Sequence[int], perturbing: Result | None, device: Device
+) -> ImageSet | None:
+    """The images of the classes that stay among those that the perturbing labels were calibrated by; None without any."""
+    import numpy as np
+
+    from megu.data.tensors import ImageSet
+    from megu.device import resolve
+
+    if perturbing is None:
+        return None
+    loaded, apart = kept.dataset(project, data), project.store.arrays(perturbing.files["calibration"])["positions"]
+    apart = apart[~np.isin(loaded.test.labels[apart], list(forgotten))]
+    return ImageSet.from_partition(loaded.test, loaded.mean, loaded.std, resolve(device), index=apart) if len(apart) else None
+
+
+def say(result: Result) -> str:
+    chosen = result.values.get("chosen", {})
+    if not chosen.get("tried"):
+        return kept.say_trained(result)
+    return (
+        f"{kept.say_trained(result)}, learning rate {chosen['lr']:.2g}, the best of {len(chosen['tried'])}: "
+        f"{chosen['forget']:.3f} nats from the targets, {chosen['retain']:.3f} from the original on what is retained"
+    )
+
+
+UNLEARN = Stage("unlearn", "Unlearn: forget the forget set, keep the rest", reoptimise, say)

@@ -27,7 +27,7 @@ forget: {scenario: class, classes: [Sneaker]}
 train: {epochs: 1, batch_size: 64}
 labeling: {exemplars: 2, references: 3, image_size: 64}
 noise: {per_label: 1, steps: 2}
-unlearn: {epochs: 1, batch_size: 64, retain_samples: 200}
+unlearn: {steps: 5, lr: 0.01, batch_size: 64, retain_samples: 200}
 gate: {forget_margin: 100, retain_drop: 100, class_drop: 100, mia_band: 100}  # so few images say nothing
 """
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from megu.calibration import Calibration
 from megu.evaluation import entropies
-from megu.perturbing import MOST, Perturbing, PerturbParams, fitting_sharpness, perturb, rank_labels, sharpened
+from megu.perturbing import MOST, Perturbing, PerturbParams, fitting_exponents, perturb, rank_labels, sharpened
 
 RANK = PerturbParams(label="rank", tau=0.5)
 SOFT = PerturbParams(label="soft", sharpness=1.0)
@@ -151,30 +152,112 @@ def test_sharpening_keeps_zeros_and_the_order() -> None:
     np.testing.assert_allclose(sharpened(row, 1.0), row)
 
 
-@pytest.mark.parametrize("wanted", [0.2, 0.7, 1.2])
-def test_the_fitting_sharpness_gives_the_entropy(wanted: float) -> None:
-    rows = np.random.default_rng(0).dirichlet(np.ones(5), size=50)
-    exponent = fitting_sharpness(rows, wanted)
-    assert entropies(sharpened(rows, exponent)).mean() == pytest.approx(wanted, abs=1e-3)
+@given(
+    hnp.arrays(np.float64, (4, 5), elements=st.floats(0.01, 1)),
+    hnp.arrays(np.float64, 4, elements=st.floats(0.2, 1.5)),
+)
+def test_each_row_is_given_the_entropy_that_is_wanted_of_it(weights: np.ndarray, wanted: np.ndarray) -> None:
+    """All within reach: the two largest entries differ, so that there is one below them all."""
+    weights[:, 0] = 1.5
+    rows = weights / weights.sum(axis=1, keepdims=True)
+    found = sharpened(rows, fitting_exponents(rows, wanted)[:, None])
+    np.testing.assert_allclose(entropies(found), wanted, atol=1e-3)
+    assert (found.argmax(axis=1) == 0).all()
 
 
 def test_an_entropy_out_of_reach_gives_the_nearest_exponent() -> None:
-    rows = np.random.default_rng(0).dirichlet(np.ones(5), size=50)
-    assert fitting_sharpness(rows, 0.0) == pytest.approx(MOST)
-    assert fitting_sharpness(rows, 99.0) == pytest.approx(1 / MOST)
+    rows = np.random.default_rng(0).dirichlet(np.ones(5), size=2)
+    np.testing.assert_allclose(fitting_exponents(rows, np.array([-1.0, 99.0])), [MOST, 1 / MOST])
 
 
-def test_auto_asks_for_the_entropy_with_the_forbidden_classes() -> None:
-    asked = []
+def test_without_the_matrix_r_is_the_answer_itself() -> None:
+    """p = (.7, .1, .1, .1) and (.4, .1, .2, .3) without the first: thirds, and sixths of 1, 2, 3; whatever T is."""
+    bare = PerturbParams(label="soft", sharpness=1.0, matrix=False)
+    rows = np.log(np.array([[0.7, 0.1, 0.1, 0.1], [0.4, 0.1, 0.2, 0.3]]))
+    found = perturb(T, rows, np.zeros(2, dtype=int), (0,), bare)
+    np.testing.assert_allclose(found.reasoning, [[0, 1 / 3, 1 / 3, 1 / 3], [0, 1 / 6, 2 / 6, 3 / 6]], atol=1e-12)
+    assert not np.allclose(perturb(T, rows, np.zeros(2, dtype=int), (0,), SOFT).reasoning, found.reasoning)
 
-    def entropy(forbidden: np.ndarray) -> float:
-        asked.append(forbidden)
-        return 0.5
 
-    auto = PerturbParams(label="soft", sharpness="auto")
-    rows = np.random.default_rng(0).normal(size=(20, 4))
-    found = perturb(T, rows, np.zeros(20, dtype=int), (0,), auto, entropy)
-    assert asked[0].tolist() == [[True, False, False, False]] * 20
-    assert entropies(found.targets.astype(np.float64)).mean() == pytest.approx(0.5, abs=1e-3)
-    with pytest.raises(ValueError, match="auto"):
-        perturb(T, rows, np.zeros(20, dtype=int), (0,), auto)
+AUTO = PerturbParams(label="soft", sharpness="auto")
+
+
+def calibrated(rows: np.ndarray, true: np.ndarray, forgotten: tuple[int, ...], seed: int = 0) -> tuple[Perturbing, Calibration]:
+    """The targets of ``rows``, which are a part of the training set, by 40 held-out images that the original is less sure of."""
+    random, classes = np.random.default_rng(seed), rows.shape[1]
+    held, train = np.arange(40) % classes, np.concatenate([true, np.arange(60) % classes])
+    said = 3 * np.eye(classes)[held] + random.normal(size=(40, classes))
+    trained = np.concatenate([rows, 9 * np.eye(classes)[train[len(rows) :]] + random.normal(size=(60, classes))])
+    calibration = Calibration.of(said, held, trained, train, forgotten)
+    assert calibration is not None
+    matrix = T if classes == len(T) else np.full((classes, classes), 1 / classes)
+    return perturb(matrix, rows, true, forgotten, AUTO, calibration), calibration
+
+
+def test_a_class_that_leaves_has_the_entropies_of_what_the_original_does_not_recognise() -> None:
+    """Each target has its own, spread as the calibration's are, and the surest sample the least."""
+    rows = np.random.default_rng(1).normal(size=(50, 4)) + np.array([8, 0, 0, 0])
+    found, calibration = calibrated(rows, np.zeros(50, dtype=int), (0,))
+    reached = entropies(found.targets.astype(np.float64))
+    np.testing.assert_allclose(reached, found.entropies, atol=1e-3)
+    levels = (np.arange(50) + 0.5) / 50
+    np.testing.assert_allclose(np.sort(found.entropies), calibration.unseen(np.zeros(50, dtype=int), levels), atol=1e-9)
+    assert np.ptp(reached) > 0.3
+    others = np.exp(rows[:, 1:]) / np.exp(rows[:, 1:]).sum(axis=1, keepdims=True)
+    assert (np.argsort(entropies(others)) == np.argsort(found.entropies, kind="stable")).all()
+    assert found.sharpness == pytest.approx(np.median(fitting_exponents(found.reasoning, found.entropies)), abs=1e-4)
+
+
+def test_a_class_that_stays_has_the_probability_of_a_held_out_image_of_the_same_rank() -> None:
+    rows, true = 9 * np.eye(4)[np.arange(8) % 4] + np.random.default_rng(1).normal(size=(8, 4)), np.arange(8) % 4
+    found, calibration = calibrated(rows, true, ())
+    others = np.delete(np.arange(4), 0)
+    odds = rows[0, 0] - np.log(np.exp(rows[0, others]).sum())
+    held = calibration.held_out_odds(np.array([0]), np.array([odds]))[0]
+    assert found.targets[0, 0] == pytest.approx(1 / (1 + np.exp(-held)), abs=1e-6)
+    assert held < odds, "a held-out image is known less well than one that was trained on"
+    assert np.isnan(found.entropies).all(), "there is none to steer by"
+    without = np.delete(found.targets[0], 0).astype(np.float64)
+    shape = np.delete(found.reasoning[0], 0)
+    assert (np.argsort(without) == np.argsort(shape)).all(), "the rest of it is R, made surer or less sure"
+
+
+def test_of_a_mixed_request_each_sample_is_taught_as_its_class_goes_or_stays() -> None:
+    rows, true = np.zeros((4, 4)), np.array([0, 1, 0, 2])
+    found, _ = calibrated(rows, true, (0,))
+    assert np.isfinite(found.entropies).tolist() == [True, False, True, False]
+    assert (found.targets[:, 0] == 0).all()
+    assert (found.targets[[1, 3], [1, 2]] > 0).all()
+
+
+@settings(max_examples=40)
+@given(
+    hnp.arrays(np.float64, (6, 5), elements=st.floats(-1e4, 1e4)),
+    hnp.arrays(np.int64, 6, elements=st.integers(0, 4)),
+    st.sets(st.integers(0, 4), max_size=3),
+)
+def test_what_calibrated_targets_always_are(rows: np.ndarray, true: np.ndarray, forgotten: set[int]) -> None:
+    left = tuple(sorted(forgotten))
+    found, calibration = calibrated(rows, true, left)
+    assert np.isfinite(found.targets).all()
+    np.testing.assert_allclose(found.targets.sum(axis=1), 1, atol=1e-5)
+    assert (found.targets[:, list(left)] == 0).all()
+    assert (np.isfinite(found.entropies) == np.isin(true, left)).all()
+    again = perturb(np.full((5, 5), 0.2), rows, true, left, AUTO, calibration, seed=1)
+    assert (again.targets == found.targets).all(), "no seed decides soft targets"
+
+
+def test_without_calibration_images_the_targets_are_as_sure_as_the_original() -> None:
+    found = one(logits(0.7, 0.1, 0.1, 0.1), (0,), 0, AUTO)
+    np.testing.assert_allclose(found.targets, found.reasoning, atol=1e-7)
+    assert np.isnan(found.entropies).all()
+
+
+@pytest.mark.parametrize("params", [SOFT, RANK, PerturbParams(label="nearest"), PerturbParams(label="random")])
+def test_what_is_not_fitted_is_not_calibrated(params: PerturbParams) -> None:
+    """A given sharpness and one label a sample are what they are with a calibration, too."""
+    rows, true = np.random.default_rng(1).normal(size=(8, 4)), np.arange(8) % 2
+    _, calibration = calibrated(rows, true, (0,))
+    plain, beside = (perturb(T, rows, true, (0,), params, given_to) for given_to in (None, calibration))
+    assert (plain.targets == beside.targets).all()
+    assert np.isnan(beside.entropies).all()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import megu.device
 from megu import models, training
+from megu.calibration import Calibration
 from megu.data.arrays import Dataset, save
 from megu.data.tensors import ImageSet, mapped
 from megu.device import measured, sent
@@ -27,7 +28,6 @@ from megu.methods import METHODS
 from megu.models import foreign
 from megu.noise import NoiseBank, NoiseParams, make_noise_bank
 from megu.perturbing import PerturbParams, perturb
-from megu.proxy import train_proxy
 from megu.training import TrainParams, predict, train
 from megu.weights import ModelInfo, digest, load_model, save_weights
 
@@ -35,9 +35,10 @@ __all__ = ["original"]
 
 FAST_DTYPE = megu.device.fast_dtype
 FUSING = ("megu.training", "megu.methods.common", "megu.noise", "megu.evaluation.relearning")
-#: Loops in which the device must never be waited for, and what is known to wait in them: the looks at the losses and the checkpoints.
+#: Loops in which the device must never be waited for, and what is known to wait in them: the looks at the losses, the checkpoints, and the
+#: few steps (`megu.methods.megu.LOOKS`) at which the steering reads what the model answers.
 LOOPS = {"optimise", "gradients", "answers", "nearest_wrong"}
-LOOKS = {"_not_finite", "save", "restore"}
+LOOKS = {"_not_finite", "save", "restore", "steer"}
 
 
 @pytest.fixture(autouse=True)
@@ -297,7 +298,7 @@ def test_a_data_set_goes_to_the_device_or_stays_on_disk_where_it_is_too_large(tm
 
 
 def bank(model: nn.Module, steps: int, channels: int = 1) -> NoiseBank:
-    return make_noise_bank(model, 4, (channels, 8, 8), [2], NoiseParams(per_label=3, steps=steps), seed=0)
+    return make_noise_bank(model, range(4), (channels, 8, 8), [2], NoiseParams(per_label=3, steps=steps), seed=0)
 
 
 @pytest.mark.parametrize("arch", ["resnet-compact", "vit-tiny", "flat"])
@@ -334,6 +335,7 @@ def test_the_noise_reaches_its_objectives_in_bfloat16(original: nn.Module, monke
 #: Small settings: what is shown does not depend on how well the method forgets.
 SMALL: dict[str, dict[str, Any]] = {
     **{name: {"epochs": 2, "batch_size": 16} for name in METHODS},
+    "megu": {"steps": 4, "batch_size": 16, "lr": 0.01},
     "retrain": {},
     "unsir": {"noises": 4, "copies": 4, "noise_steps": 2, "per_class": 12, "batch_size": 16},
     "scrub": {"batch_size": 16, "forget_batch_size": 8},
@@ -341,7 +343,8 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in METHODS),
-    *(("megu", changes) for changes in ({"noise_sides": "negative"}, {"noise_share": 0.0}, {"entropy_gain": 0.0})),
+    *(("megu", changes) for changes in ({"noise_sides": "negative"}, {"noise_share": 0.0}, {"steering": 0.0})),
+    *(("megu", changes) for changes in ({"lr": "auto"}, {"optimiser": "adam", "lr": 0.001}, {"retain_target": "labels"})),
     ("finetune", {"schedule": "constant"}),
 ]
 
@@ -349,10 +352,12 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.fixture(scope="module")
 def needed(original: nn.Module) -> dict[str, Any]:
     """What the methods are given beside model and data, to forget class 2."""
-    forget = images(64).subset(np.arange(2, 64, 4))
-    answers, labels = predict(original, forget).logits.numpy(), forget.labels.numpy()
+    train, test = images(64), images(32, seed=1)
+    every, held_out = (predict(original, part).logits.numpy() for part in (train, test))
+    labels, calibration = train.labels.numpy(), Calibration.of(held_out, test.labels.numpy(), every, train.labels.numpy(), (2,))
+    forget = np.flatnonzero(labels == 2)
     return {
-        "perturbing": perturb(np.full((4, 4), 0.25), answers, labels, (2,), PerturbParams(), lambda mask: 0.8),
+        "perturbing": perturb(np.full((4, 4), 0.25), every[forget], labels[forget], (2,), PerturbParams(), calibration),
         "noise": bank(original, 2),
         "fresh": lambda: models.fresh("resnet-compact", 4, 1),
         "recipe": replace(RECIPE, epochs=2),
@@ -377,13 +382,6 @@ def test_a_method_has_the_cpus_bits_and_its_steps_wait_for_nothing(
             cuda.looked()
             assert run(model, there) == expected
             fits(cuda)
-
-
-def test_a_proxy_is_the_cpus(cuda: Pretending) -> None:
-    def made(data: ImageSet) -> str:
-        return digest(train_proxy(data, replace(RECIPE, epochs=1), 0.5, lambda: models.fresh("resnet-compact", 4, 1), seed=0))
-
-    assert made(images(48)) == made(moved(images(48)))
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])

@@ -19,7 +19,7 @@ Entry = str | dict[str, Any]
 
 
 #: What a variant or a sweep may change: what makes the method. Original, data and retrain are the same for all that are compared.
-SECTIONS = ("labeling", "perturbing", "proxy", "noise", "unlearn")
+SECTIONS = ("labeling", "perturbing", "noise", "unlearn")
 OF_METHOD = f"a section.key of {', '.join(SECTIONS)}, so that all are compared with the same retrain"
 
 

@@ -17,8 +17,9 @@ class Mark:
 
     original, unlearned, reference: metrics by name, in percent, entropies in nats; whatever the evaluation gives. comparison: of the
     unlearned model with the retrain (gap, ToW, JS_forget, …). swept: the swept key and value. seconds: by stage, each when it was
-    computed, the computation alone where the stage timed it. time_share: of proxy, noise and unlearning in percent of the retrain's time.
-    peak_mib: the most memory that a training stage held (`megu.device.Cost`).
+    computed, the computation alone where the stage timed it. time_share, pass_share: of noise and unlearning in percent of the retrain's
+    time and of its passes (images through the network forward and backward). peak_mib: the most memory that a training stage held
+    (`megu.device.Cost`).
     computed, kept: stages that ran in this benchmark's run, and that did not.
     weights: digests by model. retrain: what the retrain is called (`megu.report.words.retrain_title`).
     """
@@ -34,6 +35,7 @@ class Mark:
     comparison: Numbers = field(default_factory=dict)
     seconds: Numbers = field(default_factory=dict)
     time_share: float | None = None
+    pass_share: float | None = None
     peak_mib: float | None = None
     computed: int = 0
     kept: int = 0
@@ -49,12 +51,17 @@ class Mark:
 
     @property
     def own_seconds(self) -> float | None:
-        """What the unlearning spent: its proxy and its noise, where it has any, and itself."""
+        """What the unlearning spent: its noise, where it has any, and itself."""
         return sum(self.seconds.get(name, 0.0) for name in SPENT) if "unlearn" in self.seconds else None
 
     def numbers(self) -> dict[str, float]:
         """All that is averaged over seeds, by name."""
-        own = {"seconds": self.own_seconds, "time_share": self.time_share, "peak_mib": self.peak_mib}
+        own = {
+            "seconds": self.own_seconds,
+            "time_share": self.time_share,
+            "pass_share": self.pass_share,
+            "peak_mib": self.peak_mib,
+        }
         return {**self.unlearned, **self.comparison, **{name: value for name, value in own.items() if value is not None}}
 
     def to_json(self) -> dict[str, Any]:

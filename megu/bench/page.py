@@ -27,8 +27,8 @@ NOTES = """\
 - `gap`: mean absolute difference to the retrain of the same seed over Ar, Af and MIA, in points. `ToW` (1 is best) and `JS` (nats, on the
   forgotten training images) compare with that retrain too.
 {retrain}
-- `time`: proxy, noise and unlearning, the computation alone; a labeler's judgements are made once for a data set and counted apart
-  (`cells.json` has every stage's seconds)."""
+- `time`: noise and unlearning, the computation alone; *passes*: images through the network forward and backward. A labeler's judgements
+  are made once for a data set and counted apart (`cells.json` has every stage's seconds)."""
 
 
 #: What `NOTES` says of the retrain: of one that was trained here, and of a given one.

@@ -23,7 +23,7 @@ _SETTINGS = {
 }
 _ARCHITECTURES = {"resnet18": "RN18", "vit-b-16": "ViT"}
 _TARGETS = {"vehicles_2": "veh2", "fruit_and_vegetables": "veg"}
-_METHODS = {"finetune": "FT", "unsir": "UNSIR", "random_labels": "AMNC", "ssd": "SSD", "megu": "MeGU"}
+_METHODS = {"finetune": "FT", "unsir": "UNSIR", "random_labels": "AMNC", "ssd": "SSD", "megu": "MeGU", "megu_published": "MeGU"}
 #: Of a random request the paper has Bad Teacher where the other tables have UNSIR.
 _RANDOM = {**{name: column for name, column in _METHODS.items() if name != "unsir"}, "bad_teacher": "UNSIR"}
 HEADLINE = ("Ar", "Af", "MIA")

@@ -25,7 +25,8 @@ COLUMNS = (
     ("ToW", "ToW", 3),
     ("JS_forget", "JS", 3),
     ("seconds", "time s", 1),
-    ("time_share", "of retrain %", 1),
+    ("time_share", "of retrain's time %", 1),
+    ("pass_share", "of its passes %", 2),
 )
 #: What the summary shows: accuracies averaged over unlike targets say little.
 ACROSS = tuple(column for column in COLUMNS if column[0] not in HEADLINE)
@@ -132,7 +133,9 @@ def _reference(target: str, marks: Sequence[Mark], floor: Sequence[Numbers], bes
 
 
 def _own_time(mark: Mark) -> dict[str, float]:
-    return {"seconds": mark.seconds["reference"], "time_share": 100.0} if "reference" in mark.seconds else {}
+    return (
+        {"seconds": mark.seconds["reference"], "time_share": 100.0, "pass_share": 100.0} if "reference" in mark.seconds else {}
+    )
 
 
 def summary(marks: Sequence[Mark]) -> list[Row]:

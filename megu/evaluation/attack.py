@@ -75,6 +75,12 @@ def called(members: NDArray[Any], others: NDArray[Any], asked: NDArray[Any], fit
     return found
 
 
+def threshold(members: NDArray[Any], others: NDArray[Any]) -> float:
+    """The entropy at which the attack is undecided, in nats; below it a sample is called a member. See `members_called`."""
+    weight, bias = logistic(members, others)
+    return -bias / weight if abs(weight) > 1e-9 else float(np.mean([np.mean(members), np.mean(others)]))
+
+
 def _balanced(members: NDArray[Any], others: NDArray[Any]) -> tuple[Vector, Vector, Vector]:
     """Inputs (2, N): the feature and a one; side (N,): 1 for members and -1 for others; weights (N,): each side half of N."""
     if not len(members) or not len(others):

@@ -30,6 +30,7 @@ def metrics_again(case: Case) -> Check:
     if dataset is None:
         return Check(name, None, "the data set is not here as it was")
     from megu import evaluation
+    from megu.calibration import CalibrationParams, left_to_measure
     from megu.data.splits import ForgetSplit
     from megu.evaluation import held_out
     from megu.tracking.environment import environment
@@ -45,12 +46,16 @@ def metrics_again(case: Case) -> Check:
     exact = case.dossier.device["class"] == "cpu" and all(
         here[key] == there[key] for key in ("cpu", "version.torch", "threads")
     )
-    chosen = held_out.of(dataset, positions)
+    # A run of before there was a calibration set has none.
+    evaluated = case.record("evaluation")
+    params = CalibrationParams(share=evaluated.parts.get("calibration.share", 0.0) if evaluated else 0.0)
+    measured, left, positions = left_to_measure(dataset, positions, params)
+    chosen = held_out.of(left, positions)
     recorded, wrong, count = case.dossier.evidence.evaluation, [], 0
     for model, label in _models(case).items():
         weights = next(record for record in case.records if record.label == label).refs["weights"]
         train, test = _answers(case, weights, dataset)
-        labels = dataset.train.labels, dataset.test.labels
+        test, labels = test[measured], (dataset.train.labels, left.test.labels)
         score = evaluation.score(train, labels[0], test, labels[1], positions, dataset.num_classes, dataset.train.fine)
         more = held_out.score(train, test, labels[1], positions, chosen) if held_out.HELD_OUT in recorded else {}
         for metric, value in without_nan({**score.metrics, **more}).items():

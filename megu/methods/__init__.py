@@ -21,6 +21,7 @@ METHODS: dict[str, Method] = {
     name: import_module(f"megu.methods.{name}").METHOD
     for name in (
         "megu",
+        "megu_published",
         "retrain",
         "finetune",
         "neggrad_plus",

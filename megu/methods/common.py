@@ -18,7 +18,7 @@ from megu.models import seeded
 from megu.params import check
 from megu.progress import track
 from megu.seeds import derive, generator
-from megu.training import Batches, asked, fingerprint, forward, one_cycle, optimise
+from megu.training import Batches, asked, fingerprint, forward, one_cycle, optimise, passed
 
 #: (logits, positions in the images, step) -> loss
 LossOf = Callable[[Tensor, Tensor, int], Tensor]
@@ -101,6 +101,7 @@ def gradients(model: nn.Module, images: ImageSet, batch_size: int, seed: int, la
             part = slice(start, start + batch_size)
             loss = F.cross_entropy(model(images.batch(of_images[part])), images.labels[of_labels[part]])
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            passed(len(order[part]))
             yield [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
             advance(len(order[part]))
 
@@ -167,14 +168,12 @@ def teach(
     epochs: int | None = None,
     warmup: float | None = None,
     disturb: Disturb | None = None,
-    beside: nn.Module | None = None,
     label: str = "unlearn",
 ) -> nn.Module:
     """A copy of ``model`` that has minimised ``loss_of(logits, index, step)`` over shuffled batches of ``images``, in training mode.
 
     The method's parameters say the ``batch_size`` and, unless they are given, the ``epochs``. warmup: see `descend`.
-    disturb: changes the normalised inputs of a batch before the model sees them. beside: a module whose state ``loss_of`` changes
-    from step to step; it is in the checkpoint with the model's.
+    disturb: changes the normalised inputs of a batch before the model sees them.
     """
     copied = copy.deepcopy(model)
     size = context.params.batch_size
@@ -188,7 +187,7 @@ def teach(
         return loss_of(forward(copied, inputs), index, step)
 
     descend(
-        copied if beside is None else nn.ModuleList([copied, beside]),
+        copied,
         loss_at,
         optimiser(copied),
         context,

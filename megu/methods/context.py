@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,9 @@ class Context:
     params: the method's own. forgotten: classes that leave the label space (empty for sub-class, random and ids requests).
     perturbing: of the forget set, in its order. fresh: makes a newly initialised network of the original's architecture.
     recipe: what the original was trained by. checkpoint: where a long method leaves its state and goes on from.
+    calibration: test images of the calibration set (`megu.calibration`), of the classes that stay, with the perturbing labels; None where none
+    is set apart.
+    chosen: what the method found out by itself and a reader must know (a learning rate, say), as JSON; the method fills it.
     """
 
     params: Any
@@ -43,6 +46,8 @@ class Context:
     fresh: Callable[[], nn.Module] | None = None
     recipe: TrainParams | None = None
     checkpoint: Path | None = None
+    calibration: ImageSet | None = None
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 def given(value: T | None, name: str) -> T:

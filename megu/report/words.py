@@ -114,10 +114,10 @@ def conclusions(summary: Summary) -> list[str]:
     if summary.gap is not None:
         lines.append(f"Mean gap to the retrain over Ar, Af and MIA: {summary.gap:.2f} points.")
     if summary.time_share is not None:
-        ran = {stage.name for stage in summary.stages if stage.computed_seconds > 0 and not stage.says.startswith("none")}
-        spent = "Proxy, noise and re-optimisation" if {"proxy", "noise"} <= ran else "Noise and re-optimisation"
-        spent = spent if "noise" in ran else "Unlearning"
-        lines.append(f"{spent} took {summary.time_share:.0f}% of the retrain's time.")
+        ran = {stage.name for stage in summary.stages if stage.computed_seconds > 0}
+        spent = "Noise and re-optimisation" if "noise" in ran else "Unlearning"
+        passes = "" if summary.pass_share is None else f", {summary.pass_share:.2g}% of its passes through the network"
+        lines.append(f"{spent} took {summary.time_share:.0f}% of the retrain's time{passes}.")
     if open_ := [rule.rule for rule in summary.gate.rules if rule.not_judged] if summary.gate else []:
         lines.append(f"There is no retrain, so the gate does not judge: {'; '.join(open_)}.")
     if summary.advice:

@@ -26,6 +26,7 @@ def mark(method: str, target: str = "Bag", seed: int = 0, *, error: str | None =
         comparison={"gap": gap, "ToW": 1.0, "JS_forget": 0.1},
         seconds={"unlearn": 3.0, "noise": 1.0, "reference": 10.0 + 10 * seed},
         time_share=changes.get("time_share", 40.0),
+        pass_share=changes.get("pass_share", 0.4),
         peak_mib=800.0,
         computed=2,
         kept=10,

@@ -203,3 +203,13 @@ def test_the_label_of_a_row_is_the_variants(tmp_path: Path) -> None:
     labels = [cell.variant.label for cell in expand(load(path))]
     text = table.markdown(table.rows([mark(label) for label in labels]))
     assert r"| ssd \| strong |" in text
+
+
+def test_the_passes_are_in_the_table_beside_the_time() -> None:
+    """Of what the retrain did: each seed's .5 and .7 are .6; the retrain's own is all of it."""
+    rows = table.rows([mark("ssd", seed=seed, pass_share=value) for seed, value in enumerate((0.5, 0.7))])
+    assert row(rows, "ssd", "Bag").values["pass_share"]["mean"] == pytest.approx(0.6)
+    assert row(rows, table.REFERENCE, "Bag").values["pass_share"]["mean"] == 100
+    assert "of its passes %" in table.markdown(rows)
+    without = table.rows([mark("ssd", pass_share=None)])
+    assert "pass_share" not in row(without, "ssd", "Bag").values

@@ -54,11 +54,16 @@ forget: {scenario: class, classes: [mammal]}
 train: {epochs: 1, batch_size: 32}
 labeling: {exemplars: 1, references: 2, image_size: 32}
 noise: {per_label: 1, steps: 1}
-proxy: {when: never}
 gate: {forget_margin: 100, retain_drop: 100, class_drop: 100, mia_band: 100, attack_margin: 100}  # so few images say nothing
 """
 METHOD = {
-    "with a labeler": ("unlearn.method=megu", "unlearn.epochs=1", "unlearn.batch_size=32", "unlearn.retain_samples=20"),
+    "with a labeler": (
+        "unlearn.method=megu",
+        "unlearn.steps=4",
+        "unlearn.lr=0.01",
+        "unlearn.batch_size=32",
+        "unlearn.retain_samples=20",
+    ),
     "without one": ("unlearn.method=ssd",),
 }
 SCENARIOS = get_args(Scenario)
@@ -247,11 +252,10 @@ ELSEWHERE: dict[str, set[str]] = {
     | {f"train.{name}" for name in ("arch", "augment", "batch_size", "compile", "drop", "epochs", "label_smoothing", "lr")}
     | {f"train.{name}" for name in ("milestones", "optimiser", "pretrained", "schedule", "warmup", "weight_decay")},
     "how a method goes": {"unlearn.params", "labeling.kind", "labeling.params"}
-    | {f"noise.{name}" for name in ("lam", "lr", "per_label", "steps")}
-    | {f"perturbing.{name}" for name in ("label", "sharpness", "tau")}
-    | {f"proxy.{name}" for name in ("memorised", "share", "when")},
+    | {f"noise.{name}" for name in ("coverage", "lam", "lr", "per_label", "steps")}
+    | {f"perturbing.{name}" for name in ("label", "matrix", "sharpness", "tau")},
     "what is measured, and how strictly": {f"reference.{name}" for name in ("enabled", "model", "repeats", "weights")}
-    | {"evaluation.seed", "evaluation.shadows"}
+    | {"calibration.share", "evaluation.seed", "evaluation.shadows"}
     | {f"evaluation.relearn{name}" for name in ("", "_batch_size", "_lr", "_steps", "_tolerance")}
     | {f"gate.{name}" for name in ("attack_margin", "attack_required", "class_drop", "forget_margin", "mia_band")}
     | {f"gate.{name}" for name in ("min_images", "min_seeds", "retain_drop")},

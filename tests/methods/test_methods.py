@@ -16,7 +16,7 @@ from megu import training
 from megu.data.tensors import ImageSet
 from megu.methods import METHODS, NEEDS, Context, described
 from megu.methods.common import allowed
-from megu.training import predict
+from megu.training import counting, passed, predict
 from megu.weights import digest
 
 EVERY = sorted(METHODS)
@@ -37,9 +37,9 @@ def sureness(model: nn.Module, data: ImageSet) -> float:
     return float(torch.softmax(predict(model, data).logits, dim=1).max(dim=1).values.mean())
 
 
-def test_there_are_the_twelve() -> None:
+def test_there_are_the_thirteen() -> None:
     assert set(METHODS) == set(TINY) == {
-        "megu", "retrain", "finetune", "neggrad_plus", "random_labels", "unsir", "bad_teacher", "scrub", "ssd", "salun",
+        "megu", "megu_published", "retrain", "finetune", "neggrad_plus", "random_labels", "unsir", "bad_teacher", "scrub", "ssd", "salun",
         "boundary_shrink", "delete",
     }  # fmt: skip
 
@@ -178,7 +178,36 @@ def test_a_forget_set_of_two_images_is_enough(original: nn.Module) -> None:
     """The deletion request of one person: fewer images than a batch."""
     for name in EVERY:
         forget, retain, context = request(original, name, "random", perturbing=None, noise=None)
-        if name == "megu":
+        if (
+            "perturbing" in METHODS[name].needs
+        ):  # whose labels are of the forget set that they were made for: see their own tests
             continue
         small = METHODS[name].run(original, forget.subset(np.arange(2)), retain, context)
         assert all(torch.isfinite(entry).all() for entry in small.state_dict().values()), name
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("finetune", 2 * (150 // 16) * 16),  # two epochs of the retain set in whole batches
+        ("retrain", 8 * (150 // 16) * 16),  # the recipe's epochs
+        ("ssd", 200 + 50),  # the importances of all images and of the forget set, every image once
+    ],
+)
+def test_every_pass_is_counted(name: str, expected: int, original: nn.Module) -> None:
+    forget, retain, context = request(original, name)
+    with counting() as passes:
+        METHODS[name].run(original, forget, retain, context)
+    assert sum(passes) == expected
+
+
+def test_passes_are_counted_for_whoever_counts_them_alone(original: nn.Module) -> None:
+    """One count within another has its own, and outside of both nothing is kept."""
+    passed(7)
+    with counting() as outer:
+        passed(1)
+        with counting() as inner:
+            passed(10)
+        passed(100)
+    passed(7)
+    assert (sum(outer), sum(inner)) == (101, 10)

@@ -50,7 +50,7 @@ def test_noise_and_features_work_for_every_architecture(arch: str) -> None:
     data = images(8, channels=3)
     model = build(arch, 4, 3, seed=0, image_size=(8, 8)).eval()
     before = digest(model)
-    bank = make_noise_bank(model, 4, data.shape, [1], NoiseParams(per_label=2, steps=2), seed=0)
+    bank = make_noise_bank(model, range(4), data.shape, [1], NoiseParams(per_label=2, steps=2), seed=0)
     assert bank.positive.shape == (4, 2, 3, 8, 8)
     assert bank.negative.shape == (1, 2, 3, 8, 8)
     assert digest(model) == before
@@ -195,7 +195,7 @@ def test_a_model_without_our_methods_gets_them(mine: Path) -> None:
         f"{name}.{kind}" for name in ("features.0", "classifier.1", "classifier.3") for kind in ("weight", "bias")
     }, "its state keeps its names"
     assert digest(copy.deepcopy(model)) == digest(model) == digest(build("mine.models:build", 4, 3, 0, (8, 8)))
-    assert make_noise_bank(model, 4, data.shape, [1], NoiseParams(per_label=1, steps=2), seed=0).positive.shape[0] == 4
+    assert make_noise_bank(model, range(4), data.shape, [1], NoiseParams(per_label=1, steps=2), seed=0).positive.shape[0] == 4
 
 
 def test_a_model_with_our_methods_is_taken_as_it_is(mine: Path) -> None:

@@ -16,7 +16,6 @@ from megu.errors import MeguError
 from megu.methods.common import fresh_model
 from megu.methods.context import Context
 from megu.models import ARCHITECTURES, anew, build
-from megu.proxy import train_proxy
 from megu.retrain import retrain
 from megu.training import TrainParams, train
 from megu.weights import ModelInfo, digest
@@ -145,7 +144,7 @@ def test_a_function_that_cheats_is_refused_by_name_in_one_line(mine: Path, cheat
 
 
 @pytest.mark.parametrize("cheat", ["module_level", "from_torch", "by_seed"])
-@pytest.mark.parametrize("where", ["original or shadow", "reference", "method retrain", "proxy", "bad teacher"])
+@pytest.mark.parametrize("where", ["original or shadow", "reference", "method retrain", "bad teacher"])
 def test_no_way_to_a_new_network_goes_around_it(mine: Path, cheat: str, where: str) -> None:
     data, recipe = images(16), TrainParams(arch=f"cheats:{cheat}", epochs=1, batch_size=8)
     fresh = ModelInfo.of(recipe.arch, 4, data.shape).fresh
@@ -153,7 +152,6 @@ def test_no_way_to_a_new_network_goes_around_it(mine: Path, cheat: str, where: s
         "original or shadow": lambda: train(data, recipe, 4, seed=0),
         "reference": lambda: retrain(data, recipe, 4, seed=0),
         "method retrain": lambda: retrain(data, recipe, 4, seed=0, fresh=fresh),
-        "proxy": lambda: train_proxy(data, recipe, 0.5, fresh, seed=0),
         "bad teacher": lambda: fresh_model(
             Context(params=None, seed=0, num_classes=4, fresh=fresh), "bad", torch.device("cpu")
         ),

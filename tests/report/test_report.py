@@ -253,6 +253,16 @@ def test_an_accuracy_of_training_images_is_called_that_wherever_it_is_shown() ->
         assert headline("Bag", older, []).startswith("Bag: 97.0%")
 
 
+@pytest.mark.parametrize(("passes", "said"), [(None, "."), (0.4567, ", 0.46% of its passes through the network.")])
+def test_what_the_unlearning_cost_beside_the_retrain_is_said(passes: float | None, said: str) -> None:
+    line = "Noise and re-optimisation took 21% of the retrain's time"
+    assert line + said in conclusions(summary(pass_share=passes))
+    assert summary(pass_share=passes).to_json()["pass_share"] == passes
+    alone = conclusions(summary(pass_share=passes, stages=[]))
+    assert "Unlearning took 21% of the retrain's time" + said in alone
+    assert not [entry for entry in conclusions(summary(pass_share=passes, time_share=None)) if "passes" in entry]
+
+
 def test_what_to_try_is_said_where_something_is_known_still() -> None:
     from tasks.record import way_out
 
@@ -264,6 +274,6 @@ def test_what_to_try_is_said_where_something_is_known_still() -> None:
         assert other[1] not in (name, "retrain")
         own = {entry.name for entry in fields(METHODS[name].params)}
         assert {found for found in re.findall(r"unlearn\.(\w+)", said) if found != "method"} <= own
-    assert "raise unlearn.epochs" in page(summary=summary(advice=way_out("megu")))
+    assert "raise unlearn.steps" in page(summary=summary(advice=way_out("megu")))
     assert conclusions(summary(advice=way_out("megu")))[-1] == way_out("megu")
     assert "To forget more" not in page()

@@ -18,12 +18,14 @@ from megu.errors import MeguError
 from megu.models import build
 from megu.project import Project
 from megu.seeds import positions, process_wide, start
-from megu.stages import Device
+from megu.stages import Device, Result
 from megu.weights import digest
 from tasks import inputs
 from tasks.dataset import DATASET
 from tasks.noise import NOISE
 from tasks.original import TRAINED
+from tasks.perturbing import PERTURBING
+from tasks.predictions import PREDICTIONS
 from tasks.reference import REFERENCE
 from tasks.runners import task_runner
 from tasks.schedule import Scheduler
@@ -55,10 +57,16 @@ def config(seed: int, **changes: Any) -> Any:
         "forget": {"classes": ["b"]},
         "train": {"epochs": 1, "batch_size": 16},
         "noise": {"per_label": 1, "steps": 2},
-        "unlearn": {"method": "finetune", "epochs": 1, "batch_size": 16},
+        "unlearn": {"steps": 4, "trial_steps": 2, "batch_size": 16},
         **changes,
     }
     return parse(values)
+
+
+def even(project: Project) -> Result:
+    """A transition matrix of a labeler to which all classes look alike."""
+    file = project.store.put_arrays({"T": np.full((3, 3), 1 / 3)})
+    return Result("transition", {}, {"transition": file}, {}, {}, 0.0, {})
 
 
 def wiring(project: Project, seed: int) -> Any:
@@ -71,15 +79,26 @@ def wiring(project: Project, seed: int) -> Any:
         original = run(TRAINED, params=values.train, **common)
         run(REFERENCE, split=split, params=values.train, **common)
         run(SHADOW, params=values.train, number=0, **common)
-        run(NOISE, split=split, original=original, params=values.noise, **common)
+        before = run(PREDICTIONS, data=common["data"], model=original, device=device)
+        perturbing = run(
+            PERTURBING,
+            data=common["data"],
+            split=split,
+            predictions=before,
+            transition=even(project),
+            params=values.perturbing,
+            calibration=values.calibration,
+            seed=seed,
+        )
+        noise = run(NOISE, split=split, original=original, perturbing=perturbing, params=values.noise, **common)
         run(
             UNLEARN,
             split=split,
             original=original,
-            perturbing=None,
-            noise=None,
+            perturbing=perturbing,
+            noise=noise,
             recipe=None,
-            method="finetune",
+            method="megu",
             params=values.unlearn.params,
             code=inputs.method_code(values),
             **common,
@@ -115,8 +134,8 @@ def results(root: Path, kind: str) -> dict[tuple[int, str], str]:
 def test_every_kind_of_worker_gives_the_same_bits(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     serial = results(tmp_path / "serial", "serial")
-    assert len(serial) == 2 * 7
-    assert len(set(serial.values())) == 12, "nothing but data set and split is shared by the seeds"
+    assert len(serial) == 2 * 9
+    assert len(set(serial.values())) == 16, "nothing but data set and split is shared by the seeds"
     assert results(tmp_path / "threads", "threads") == serial
     assert results(tmp_path / "processes", "dask") == serial
 

@@ -1,0 +1,199 @@
+"""How sure a model is of what it never saw, read off the original's answers to held-out images. No model is trained for it.
+
+Whoever forgets must answer for the forget set as a retrained model would: not only which class an image looks like, but how sure of it
+such a model is. An original that has memorised its training images cannot tell that of them. It can of the *calibration set*: a stated
+share of the test images, which is left out of every metric, for every method alike.
+
+*A class that leaves.* To a retrain every image of the class is of a class that it does not know. Among the held-out images there are some
+whose class the original does not recognise either: an image counts the more the less it is recognised, ``(1 - p)^0.7`` with p the
+original's probability of its class. The entropies of the answers with that class struck out, so weighted, are the distribution that the
+forgotten images are given: its low tail, which an entropy attack sees, as well as its mean. The forgotten class's own images count most,
+those of the other classes stand in where there are few (`PRIOR`).
+
+*A class that stays* (single samples, sub-classes). To a retrain the sample is a held-out image of its class. So its log-odds of the class are
+those of a held-out image of the same rank: the sample among the training images of its class, the image among the held-out ones.
+
+Ours, not the paper's (arXiv 2602.17088), which leaves the sharpness of its labels open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megu.evaluation import entropies, softmax
+from megu.params import STRICT, check
+
+if TYPE_CHECKING:
+    from megu.data.arrays import Dataset
+    from megu.data.splits import ForgetSplit
+
+Floats = NDArray[np.float64]
+Positions = NDArray[np.int64]
+
+#: Power of 1 - p that an image counts with: 1 leaves too few images to see a distribution by, 0 counts those that are well known.
+POWER = 0.7
+#: How many images of the forgotten class's own the other classes together count for.
+PRIOR = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationParams:
+    """share: of the test images of each class (of each finer class, where the data set has some) that is set apart to calibrate by and left
+    out of every metric, in [0, 0.9]. 0 sets none apart: targets are then as sure as the original is of the forget set."""
+
+    __pydantic_config__ = STRICT
+
+    share: float = 0.3
+
+    def __post_init__(self) -> None:
+        check("share", self.share, 0 <= self.share <= 0.9, "between 0 and 0.9")
+
+
+def set_apart(groups: NDArray[Any], share: float) -> Positions:
+    """Positions of the calibration set, ascending. groups: int (N,), each test image's (finer) class.
+
+    Spread evenly over each group in the data set's order: no seed and no request changes it. One image of each group at least is measured.
+    """
+    chosen = []
+    for group in np.unique(groups):
+        of_group = np.flatnonzero(groups == group)
+        count = min(round(share * len(of_group)), len(of_group) - 1)
+        chosen.append(of_group[(np.arange(count) * len(of_group)) // max(count, 1)])
+    return np.sort(np.concatenate(chosen)).astype(np.int64) if chosen else np.empty(0, dtype=np.int64)
+
+
+def of_dataset(dataset: Dataset, params: CalibrationParams) -> Positions:
+    """Positions, in the test split of a data set, of its calibration set."""
+    return set_apart(dataset.test.labels if dataset.test.fine is None else dataset.test.fine, params.share)
+
+
+def left_to_measure(dataset: Dataset, split: ForgetSplit, params: CalibrationParams) -> tuple[Positions, Dataset, ForgetSplit]:
+    """Positions of the test images that metrics are of, the data set with these alone, and the split of it. The images themselves, which no
+    metric looks at, stay where they are on disk."""
+    test = dataset.test
+    measured = np.delete(np.arange(len(test)), of_dataset(dataset, params)).astype(np.int64)
+    fine = None if test.fine is None else test.fine[measured]
+    return (
+        measured,
+        replace(dataset, test=replace(test, labels=test.labels[measured], ids=test.ids[measured], fine=fine)),
+        replace(
+            split,
+            test_forget=np.flatnonzero(np.isin(measured, split.test_forget)),
+            test_retain=np.flatnonzero(np.isin(measured, split.test_retain)),
+        ),
+    )
+
+
+def log_odds(logits: NDArray[Any], labels: NDArray[Any]) -> Floats:
+    """log p / (1 - p) of each row's label: (N, K) and int (N,) -> (N,). From the logits, so exact where p rounds to 1."""
+    rows = np.arange(len(labels))
+    values = np.asarray(logits, dtype=np.float64)
+    others = values.copy()
+    others[rows, labels] = -np.inf
+    top = others.max(axis=1)
+    found: Floats = values[rows, labels] - top - np.log(np.exp(others - top[:, None]).sum(axis=1))
+    return found
+
+
+def struck_out(logits: NDArray[Any], labels: NDArray[Any], forgotten: Sequence[int] = ()) -> Floats:
+    """The softmax of each row without its own label and the classes ``forgotten``: (N, K) and int (N,) -> (N, K), rows summing to 1; a row
+    of which nothing is left is 0."""
+    values = np.array(logits, dtype=np.float64)
+    values[:, list(forgotten)] = -np.inf
+    values[np.arange(len(labels)), labels] = -np.inf
+    left = np.isfinite(values).any(axis=1, keepdims=True)
+    return np.where(left, softmax(np.where(left, values, 0.0)), 0.0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The original's answers to the calibration set, and to its training images.
+
+    entropies, odds: float64 (M,), of the answers with the own class struck out, in nats, and the log-odds of that class. labels: int (M,).
+    train_odds, train_labels: (N,), of the training images.
+    """
+
+    entropies: Floats
+    odds: Floats
+    labels: NDArray[Any]
+    train_odds: Floats
+    train_labels: NDArray[Any]
+
+    @classmethod
+    def of(
+        cls,
+        logits: NDArray[Any],
+        labels: NDArray[Any],
+        train_logits: NDArray[Any],
+        train_labels: NDArray[Any],
+        forgotten: Sequence[int] = (),
+    ) -> Calibration | None:
+        """From logits (M, K) of the calibration set and (N, K) of the training set; None without any calibration images.
+
+        forgotten: the classes that leave, which no answer may name.
+        """
+        if not len(labels):
+            return None
+        return cls(
+            entropies=entropies(struck_out(logits, labels, forgotten)),
+            odds=log_odds(logits, labels),
+            labels=np.asarray(labels),
+            train_odds=log_odds(train_logits, train_labels),
+            train_labels=np.asarray(train_labels),
+        )
+
+    def unseen(self, classes: NDArray[Any], ranks: Floats) -> Floats:
+        """The entropies (N,), in nats, of samples of ``classes`` (N,) to a model that never saw the class. ranks: (N,), in (0, 1); 0 is the
+        surest of the class."""
+        unknown = -POWER * np.logaddexp(
+            0, self.odds
+        )  # a logarithm: the weight itself is 0 to a computer where all are well known
+        found = np.empty(len(ranks))
+        for own in np.unique(classes):
+            at, mine = classes == own, self.labels == own
+            values, weights = self.entropies.copy(), np.zeros(len(unknown))
+            for part in (mine, ~mine):
+                if part.any():
+                    counts = np.exp(unknown[part] - unknown[part].max())
+                    # In all as many of its own images as say something (Kish), of the others `PRIOR`.
+                    size = counts.sum() ** 2 / (counts**2).sum() if part is mine else PRIOR
+                    weights[part] = counts * (size / counts.sum())
+            # The others lend their shape. Their mean is that of another class: they are brought to what the class's is taken to be.
+            if mine.any() and not mine.all():
+                expected, others = np.average(values, weights=weights), np.average(values[~mine], weights=weights[~mine])
+                values[~mine] = np.minimum(values[~mine] * expected / max(others, 1e-12), self.entropies.max())
+            found[at] = quantiles(values, weights, ranks[at])
+        return found
+
+    def held_out_odds(self, classes: NDArray[Any], odds: Floats) -> Floats:
+        """The log-odds (N,) that samples of ``classes`` (N,), of log-odds ``odds`` (N,) as training images, would have as held-out ones."""
+        found = np.empty(len(odds))
+        for own in np.unique(classes):
+            at, known, held = classes == own, np.sort(self.train_odds[self.train_labels == own]), self.odds[self.labels == own]
+            if not len(held):
+                held = self.odds
+            ranks = (np.searchsorted(known, odds[at], "left") + np.searchsorted(known, odds[at], "right")) / (2 * len(known))
+            found[at] = quantiles(held, np.ones(len(held)), np.clip(ranks, 0.5 / len(known), 1 - 0.5 / len(known)))
+        return found
+
+
+def quantiles(values: Floats, weights: Floats, levels: Floats) -> Floats:
+    """The weighted quantiles of ``values`` (M,) at ``levels`` in (0, 1), between the values linear."""
+    order = np.argsort(values, kind="stable")
+    heaped = np.cumsum(weights[order])
+    found: Floats = np.interp(levels, (heaped - weights[order] / 2) / heaped[-1], values[order])
+    return found
+
+
+def ranks(values: Floats, classes: NDArray[Any]) -> Floats:
+    """The place of each value among those of its class, in (0, 1); ties by position."""
+    found = np.empty(len(values))
+    for own in np.unique(classes):
+        at = np.flatnonzero(classes == own)
+        found[at[np.argsort(values[at], kind="stable")]] = (np.arange(len(at)) + 0.5) / len(at)
+    return found
