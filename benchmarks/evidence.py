@@ -46,7 +46,8 @@ VARIANTS: dict[str, list[str]] = {
     "no matrix": ["perturbing.matrix=false"],
     "rank label": ["perturbing.label=rank"],
     "retain labels": ["unlearn.retain_target=labels"],
-    "Adam 1e-3": ["unlearn.optimiser=adam", "unlearn.lr=0.001"],
+    "SGD": ["unlearn.optimiser=sgd"],
+    "rate not sought": ["unlearn.lr=0.001"],
 }
 #: The stages whose times are compared.
 TIMED = frozenset({"noise", "unlearn", "reference"})

@@ -36,7 +36,8 @@ def evaluate(
     from megu.calibration import left_to_measure
     from megu.evaluation.shadows import Shadow, audit
 
-    measured, loaded, positions = left_to_measure(kept.dataset(project, data), kept.forget_split(project, split), calibration)
+    whole = kept.dataset(project, data)
+    measured, loaded, positions = left_to_measure(whole, kept.forget_split(project, split), calibration)
     fine = None if loaded.train.fine is None or loaded.test.fine is None else (loaded.train.fine, loaded.test.fine)
     witnesses = [
         replace(found, test=found.test[measured], seen_test=found.seen_test[measured])
@@ -69,7 +70,11 @@ def evaluate(
     steps = [0, *(entry.values["steps"] for entry in relearned)] if relearned else []
     times = [{"relearn_steps": count} for count in steps] or [{}] * len(answers)
     scores = [mark(*entry) for entry in zip(answers, names, times, strict=True)]
-    values: dict[str, Any] = {"classes": list(loaded.classes), evaluation.AF_ON: evaluation.measured_on(positions)} | {
+    values: dict[str, Any] = {
+        "classes": list(loaded.classes),
+        evaluation.AF_ON: evaluation.measured_on(positions),
+        evaluation.TEST_IMAGES: {"measured": len(measured), "calibration": len(whole.test) - len(measured)},
+    } | {
         name: {"metrics": found.metrics, "per_class": found.per_class}
         for name, found in zip(("original", "unlearned"), scores, strict=False)
     }

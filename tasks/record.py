@@ -20,7 +20,7 @@ from megu import report, services, tracking
 from megu.champions import CHAMPION
 from megu.config import Config
 from megu.escaping import markdown, plain
-from megu.evaluation import flat
+from megu.evaluation import TEST_IMAGES, flat
 from megu.gate import given_retrain, judge
 from megu.lineage import graph
 from megu.lineage.commitments import hidden_parts
@@ -274,9 +274,20 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
 
 
 def caveats(config: Config, evaluation: Mapping[str, Any]) -> list[str]:
-    """What was declared and cannot be checked here."""
+    """What was declared and cannot be checked here, and what the metrics leave out."""
     given = given_retrain(evaluation)
-    return [*([PRETRAINED] if config.train.pretrained else []), *([said_of_given(given)] if given else [])]
+    return [
+        *([PRETRAINED] if config.train.pretrained else []),
+        *([said_of_given(given)] if given else []),
+        *left_out(evaluation.get(TEST_IMAGES, {})),
+    ]
+
+
+def left_out(images: Mapping[str, int]) -> list[str]:
+    """How many test images no metric is of; nothing where there are none."""
+    if not images.get("calibration"):
+        return []
+    return [f"every metric is of {images['measured']:,} test images: the other {images['calibration']:,} calibrate the method"]
 
 
 def way_out(method: str) -> str:

@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 HEADLINE = ("Ar", "Af", "MIA")
 #: Of the values of an evaluation, where it says what `measured_on` gives. Evaluations of older versions do not say it.
 AF_ON = "Af_on"
+#: The same, where it says how many test images every metric is of (``measured``), and how many are left out to calibrate by (``calibration``).
+TEST_IMAGES = "test_images"
 
 
 @dataclass(frozen=True)

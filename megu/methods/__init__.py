@@ -21,7 +21,6 @@ METHODS: dict[str, Method] = {
     name: import_module(f"megu.methods.{name}").METHOD
     for name in (
         "megu",
-        "megu_published",
         "retrain",
         "finetune",
         "neggrad_plus",
@@ -33,6 +32,7 @@ METHODS: dict[str, Method] = {
         "salun",
         "boundary_shrink",
         "delete",
+        "megu_published",
     )
 }
 

@@ -99,6 +99,9 @@ def test_the_first_run_computes_every_stage(first: Summary) -> None:
     assert first.gap is not None
     assert first.time_share is not None
     assert first.time_share > 0
+    assert first.pass_share is not None
+    assert first.pass_share > 0
+    assert any("calibrate the method" in caveat for caveat in first.caveats), "what no metric is of"
     json.loads(json.dumps(first.to_json(), allow_nan=False))
 
 

@@ -123,6 +123,7 @@ def test_the_accuracies_are_of_the_measured_images_by_hand(measured: Measured) -
     found = measured.evaluated().values["unlearned"]
     assert (found["metrics"]["Af"], found["metrics"]["Ar"]) == (100.0, 0.0)
     assert found["per_class"] == [0.0, 100.0, 0.0]
+    assert measured.evaluated().values["test_images"] == {"measured": len(left), "calibration": len(measured.apart)}
     assert found["metrics"]["test_accuracy"] == pytest.approx(100 * float((labels[left] == 1).mean()))
 
 

@@ -1,0 +1,122 @@
+"""How well does the calibration set tell how sure a retrain is of a class that it never saw?
+
+An original is trained on everything, and a few models without some classes each: for each of these classes such a model is a retrain. What
+`megu.calibration` reads off the original's answers to held-out images stands beside what the retrain does: the mean entropy of its answers
+to the class's training images, and the share of them that the entropy attack on it calls members.
+
+    python benchmarks/sureness.py --data data/cifar100 --per-class 250           # two models without ten classes each: 12 minutes on two cores
+    python benchmarks/sureness.py --data data/fashion-mnist --per-class 1000 --epochs 24 --groups 5 --classes 1
+    python benchmarks/sureness.py --data data/cifar100 --original O.npz --retrain R.npz --without rocket    # answers that are there already
+
+The last form takes files with the arrays "train" and "test", logits in the data set's order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from document import write
+
+from megu.calibration import Calibration, CalibrationParams, of_dataset, ranks, struck_out
+from megu.data import arrays
+from megu.data.arrays import Dataset
+from megu.data.tensors import ImageSet
+from megu.evaluation import entropies, softmax
+from megu.evaluation.attack import members_called
+from megu.training import TrainParams, predict, train
+
+Answers = Mapping[str, NDArray[Any]]
+
+
+def answers(data: Dataset, recipe: TrainParams, without: list[int], seed: int) -> Answers:
+    """Logits for all training and test images of a model that was trained without some classes."""
+    parts = {
+        name: ImageSet.from_partition(getattr(data, name), data.mean, data.std, torch.device("cpu"))
+        for name in ("train", "test")
+    }
+    kept = np.flatnonzero(~np.isin(data.train.labels, without))
+    label = f"train without {len(without)} classes" if without else "train the original"
+    model = train(parts["train"].subset(kept), recipe, data.num_classes, seed, label=label)
+    return {name: predict(model, images).logits.numpy() for name, images in parts.items()}
+
+
+def compared(data: Dataset, original: Answers, retrain: Answers, without: list[int], share: float) -> Iterator[tuple[str, ...]]:
+    """A row for each class that the retrain never saw: entropies in nats, shares in percent, what is expected and what the retrain does."""
+    apart = of_dataset(data, CalibrationParams(share=share))
+    measured = np.delete(np.arange(len(data.test)), apart)
+    train_labels, test_labels = np.asarray(data.train.labels), np.asarray(data.test.labels)
+    found = Calibration.of(original["test"][apart], test_labels[apart], original["train"], train_labels, without)
+    assert found is not None, "--share sets no image apart"
+    sure = {name: entropies(softmax(said)) for name, said in retrain.items()}
+    members = sure["train"][~np.isin(train_labels, without)]
+    for own in without:
+        # The other classes that it never saw are no part of a retrain's world.
+        others = sure["test"][measured[~np.isin(test_labels[measured], [k for k in without if k != own])]]
+        mine = train_labels == own
+        classes = train_labels[mine]
+        struck = entropies(struck_out(original["train"][mine], classes, without))
+        expected = found.unseen(classes, ranks(struck, classes))
+        numbers = (
+            *(entry.mean() for entry in (struck, expected, sure["train"][mine])),
+            *(members_called(members, others, entry) for entry in (struck, expected, sure["train"][mine])),
+        )
+        yield data.classes[own], *(f"{number:.2f}" if at < 3 else f"{number:.1f}" for at, number in enumerate(numbers))
+
+
+def table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Markdown: the rows, and how far what is expected is from the retrain on average."""
+    numbers = np.array([[float(cell) for cell in row[1:]] for row in rows])
+    off = {at: np.abs(numbers[:, at] - numbers[:, 2 if at < 3 else 5]).mean() for at in (0, 1, 3, 4)}
+    title = ("class", "H, struck out", "H, expected", "H, retrain", "MIA %, struck out", "MIA %, expected", "MIA %, retrain")
+    last = ("*mean distance to the retrain*", f"{off[0]:.2f}", f"{off[1]:.2f}", "", f"{off[3]:.1f}", f"{off[4]:.1f}", "")
+    return [f"| {' | '.join(row)} |" for row in (title, ("---",) * len(title), *rows, last)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a data set's folder")
+    parser.add_argument("--per-class", type=int, help="training images of each class; all without it")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--groups", type=int, default=2, help="models that are trained without some classes")
+    parser.add_argument("--classes", type=int, default=10, help="how many each is trained without")
+    parser.add_argument("--share", type=float, default=CalibrationParams().share, help="of the test images that is set apart")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--original", type=Path, help="logits, instead of training an original")
+    parser.add_argument("--retrain", type=Path, help="logits of its retrain")
+    parser.add_argument("--without", help="the class that the retrain never saw")
+    parser.add_argument("--document", type=Path, help="write the table into this page, between its marks")
+    asked = parser.parse_args()
+    data = arrays.limited(arrays.load(asked.data), asked.per_class)
+    if asked.original:
+        given = [
+            {name: np.asarray(said, dtype=np.float64) for name, said in np.load(path).items()}
+            for path in (asked.original, asked.retrain)
+        ]
+        rows = list(compared(data, given[0], given[1], [data.classes.index(asked.without)], asked.share))
+    else:
+        recipe = TrainParams(epochs=asked.epochs, augment="none")
+        original = answers(data, recipe, [], asked.seed)
+        drawn = np.random.default_rng(asked.seed).permutation(data.num_classes)[: asked.groups * asked.classes]
+        rows = [
+            row
+            for without in drawn.reshape(asked.groups, asked.classes).tolist()
+            for row in compared(data, original, answers(data, recipe, without, asked.seed), without, asked.share)
+        ]
+    lines = table(rows)
+    print("\n".join(lines))
+    if asked.document:
+        write(asked.document, "sureness", lines)
+
+
+if __name__ == "__main__":
+    main()
