@@ -209,6 +209,7 @@ def optimise(
     losses: list[Tensor] = []
     with track(label, steps * batch_size, "images") as advance:
         advance(done * batch_size)
+        passed(done * batch_size)
         for step in range(done, steps):
             for group in optimiser.param_groups:
                 group["lr"] = lr_at(step)
