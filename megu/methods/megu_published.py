@@ -49,7 +49,8 @@ class MeguPublishedParams:
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
     """Minimise CE(f(x + N), perturbing label) over the forget set and CE(f(x), y) over retain samples, in the same batches."""
     params: MeguPublishedParams = context.params
-    targets = torch.from_numpy(given(context.perturbing, "perturbing").targets)
+    labels = torch.from_numpy(given(context.perturbing, "perturbing").labels)
+    targets = F.one_hot(labels, context.num_classes).float()
     images = forget.joined(drawn(retain, params.retain_samples, context.seed))
     taught = torch.cat([targets.to(forget.device), F.one_hot(images.labels[len(forget) :], context.num_classes).float()])
     noise, batches = Noise(context, forget, targets), shuffled(images, context)
