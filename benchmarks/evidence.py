@@ -42,6 +42,8 @@ VARIANTS: dict[str, list[str]] = {
     "no noise": ["unlearn.noise_share=0"],
     "full noise": ["unlearn.noise_share=1", "unlearn.noise_scale=1", *FULL_NOISE],
     "no steering": ["unlearn.steering=0"],
+    "steered, targets alone": ["unlearn.follow=0"],
+    "batch norm by the batch": ["unlearn.batch_norm=batch"],
     "not calibrated": ["perturbing.sharpness=1"],
     "no matrix": ["perturbing.matrix=false"],
     "rank label": ["perturbing.label=rank"],

@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from document import write
 
-from megu.calibration import Calibration, CalibrationParams, of_dataset, ranks, struck_out
+from megu.calibration import Calibration, ranks, struck_out
+from megu.calibration_set import CalibrationParams, of_dataset
 from megu.data import arrays
 from megu.data.arrays import Dataset
 from megu.data.tensors import ImageSet

@@ -1,8 +1,8 @@
 """How sure a model is of what it never saw, read off the original's answers to held-out images. No model is trained for it.
 
 Whoever forgets must answer for the forget set as a retrained model would: not only which class an image looks like, but how sure of it
-such a model is. An original that has memorised its training images cannot tell that of them. It can of the *calibration set*: a stated
-share of the test images, which is left out of every metric, for every method alike.
+such a model is. An original that has memorised its training images cannot tell that of them. It can of the calibration set
+(`megu.calibration_set`).
 
 *A class that leaves.* To a retrain every image of the class is of a class that it does not know. Among the held-out images there are some
 whose class the original does not recognise either: an image counts the more the less it is recognised, ``(1 - p)^0.7`` with p the
@@ -19,74 +19,20 @@ Ours, not the paper's (arXiv 2602.17088), which leaves the sharpness of its labe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from megu.evaluation import entropies, softmax
-from megu.params import STRICT, check
-
-if TYPE_CHECKING:
-    from megu.data.arrays import Dataset
-    from megu.data.splits import ForgetSplit
 
 Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 
 #: Power of 1 - p that an image counts with: 1 leaves too few images to see a distribution by, 0 counts those that are well known.
 POWER = 0.7
 #: How many images of the forgotten class's own the other classes together count for.
 PRIOR = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationParams:
-    """share: of the test images of each class (of each finer class, where the data set has some) that is set apart to calibrate by and left
-    out of every metric, in [0, 0.9]. 0 sets none apart: targets are then as sure as the original is of the forget set."""
-
-    __pydantic_config__ = STRICT
-
-    share: float = 0.3
-
-    def __post_init__(self) -> None:
-        check("share", self.share, 0 <= self.share <= 0.9, "between 0 and 0.9")
-
-
-def set_apart(groups: NDArray[Any], share: float) -> Positions:
-    """Positions of the calibration set, ascending. groups: int (N,), each test image's (finer) class.
-
-    Spread evenly over each group in the data set's order: no seed and no request changes it. One image of each group at least is measured.
-    """
-    chosen = []
-    for group in np.unique(groups):
-        of_group = np.flatnonzero(groups == group)
-        count = min(round(share * len(of_group)), len(of_group) - 1)
-        chosen.append(of_group[(np.arange(count) * len(of_group)) // max(count, 1)])
-    return np.sort(np.concatenate(chosen)).astype(np.int64) if chosen else np.empty(0, dtype=np.int64)
-
-
-def of_dataset(dataset: Dataset, params: CalibrationParams) -> Positions:
-    """Positions, in the test split of a data set, of its calibration set."""
-    return set_apart(dataset.test.labels if dataset.test.fine is None else dataset.test.fine, params.share)
-
-
-def left_to_measure(dataset: Dataset, split: ForgetSplit, params: CalibrationParams) -> tuple[Positions, Dataset, ForgetSplit]:
-    """Positions of the test images that metrics are of, the data set with these alone, and the split of it. The images themselves, which no
-    metric looks at, stay where they are on disk."""
-    test = dataset.test
-    measured = np.delete(np.arange(len(test)), of_dataset(dataset, params)).astype(np.int64)
-    fine = None if test.fine is None else test.fine[measured]
-    return (
-        measured,
-        replace(dataset, test=replace(test, labels=test.labels[measured], ids=test.ids[measured], fine=fine)),
-        replace(
-            split,
-            test_forget=np.flatnonzero(np.isin(measured, split.test_forget)),
-            test_retain=np.flatnonzero(np.isin(measured, split.test_retain)),
-        ),
-    )
 
 
 def log_odds(logits: NDArray[Any], labels: NDArray[Any]) -> Floats:

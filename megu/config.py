@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 from pydantic_core import PydanticCustomError
 
 from megu import scalars
-from megu.calibration import CalibrationParams
+from megu.calibration_set import CalibrationParams
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.evaluation.params import EvaluationParams

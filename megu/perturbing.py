@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from megu.calibration import Calibration, log_odds, ranks, struck_out
 from megu.evaluation import entropies
+from megu.forget_targets import Perturbing
 from megu.params import STRICT, check
 
 Floats = NDArray[np.float64]
 
-#: The sharpest exponent: beyond it a target is one-hot to float32 for any R of interest.
+#: The sharpest exponent (`megu.sharpness`, whose torch the configuration need not load).
 MOST = 100.0
-_HALVINGS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +46,6 @@ class PerturbParams:
         check("tau", self.tau, 0 < self.tau <= 1, "above 0 and at most 1")
         holds = self.sharpness == "auto" or 0 < self.sharpness <= MOST
         check("sharpness", self.sharpness, holds, f'"auto", or above 0 and at most {MOST:.0f}')
-
-
-@dataclass(frozen=True)
-class Perturbing:
-    """labels: int64 (N,), one label a sample: the paper's rank label, or the ablation's.
-
-    targets: float32 (N, K), what the re-optimisation teaches; rows sum to 1.
-    reasoning: float64 (N, K), R with the forgotten classes at 0, rows summing to 1.
-    entropies: float64 (N,), what the soft targets were fitted to, in nats, for the samples whose class leaves; NaN for the others.
-    sharpness: the exponent on R that was used, their median where each sample has its own.
-    """
-
-    labels: NDArray[np.int64]
-    targets: NDArray[np.float32]
-    reasoning: Floats
-    entropies: Floats
-    sharpness: float = 1.0
 
 
 def perturb(
@@ -103,7 +86,7 @@ def perturb(
     if params.label != "soft":
         return Perturbing(labels, np.eye(classes, dtype=np.float32)[labels], reasoning, nothing)
     if params.sharpness != "auto":
-        targets = sharpened(reasoning, params.sharpness).astype(np.float32)
+        targets = _sharpened(reasoning, np.full(len(labels), params.sharpness)).astype(np.float32)
         return Perturbing(labels, targets, reasoning, nothing, params.sharpness)
     if calibration is None:
         return Perturbing(labels, reasoning.astype(np.float32), reasoning, nothing)
@@ -119,11 +102,15 @@ def _calibrated(
     calibration: Calibration,
 ) -> Perturbing:
     """Soft targets, each as sure as a model that never saw the sample is expected to be of it."""
+    import torch
+
+    from megu.sharpness import fitting_exponents
+
     true = np.asarray(true_labels)
     surest_first = ranks(entropies(struck_out(logits, true, forgotten)), true)
     wanted = calibration.unseen(true, surest_first)
-    exponents = fitting_exponents(reasoning, wanted)
-    rest = sharpened(reasoning, exponents[:, None])
+    exponents = fitting_exponents(torch.from_numpy(reasoning).log(), torch.from_numpy(wanted)).numpy()
+    rest = _sharpened(reasoning, exponents)
     stays = ~np.isin(true, list(forgotten))
     known = np.zeros(len(true))
     if stays.any():
@@ -166,25 +153,11 @@ def rank_labels(reasoning: Floats, allowed: NDArray[np.bool_], tau: float) -> ND
     return labels
 
 
-def sharpened(distribution: Floats, exponent: float | Floats) -> Floats:
-    """Each row to the power ``exponent`` (one for all, or (N, 1)), normalised again; entries that are 0 stay 0."""
-    with np.errstate(divide="ignore"):
-        logs = exponent * np.log(distribution)
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    result: Floats = powers / powers.sum(axis=1, keepdims=True)
-    return result
+def _sharpened(distributions: Floats, exponents: Floats) -> Floats:
+    """`megu.sharpness.sharpened` of distributions (N, K) to the powers ``exponents`` (N,)."""
+    import torch
 
+    from megu.sharpness import sharpened
 
-def fitting_exponents(distributions: Floats, wanted: Floats) -> Floats:
-    """For each row of ``distributions`` (N, K) the exponent in [1 / MOST, MOST] that gives it the entropy ``wanted`` (N,), in nats, or
-    comes nearest to it.
-
-    The entropy of a distribution falls as its exponent rises, so this is a bisection, on the logarithm.
-    """
-    low, high = np.full(wanted.shape, -np.log(MOST)), np.full(wanted.shape, np.log(MOST))
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        too_flat = entropies(sharpened(distributions, np.exp(middle)[:, None])) > wanted
-        low, high = np.where(too_flat, middle, low), np.where(too_flat, high, middle)
-    found: Floats = np.exp((low + high) / 2)
+    found: Floats = sharpened(torch.from_numpy(distributions).log(), torch.from_numpy(exponents)).numpy()
     return found

@@ -193,17 +193,19 @@ def optimise(
     label: str = "train",
     batch_size: int = 1,
     per_epoch: int = 0,
+    training: bool = True,
 ) -> None:
     """Minimise ``loss_at(step)`` for ``steps`` steps, going on from ``checkpoint`` when it is of this ``key``.
 
     ``loss_at`` must depend on nothing but the step and the model. The checkpoint is removed at the end. per_epoch: steps an
-    epoch, so that an error can name it.
+    epoch, so that an error can name it. training: whether the model is in training mode; in evaluation mode batch norm keeps its
+    statistics, and what is taught is what the model will answer.
 
     Raises `NotFinite` when a loss or a weight is no finite number: it names step, epoch and learning rate. Only finite states are
     ever saved, so the checkpoint that is left is the last good one.
     """
     rank = world().rank
-    model.train()
+    model.train(training)
     done = kept = checkpoints.restore(checkpoint, model, optimiser, key) if checkpoint else 0
     saved = time.monotonic()
     losses: list[Tensor] = []

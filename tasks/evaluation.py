@@ -12,7 +12,7 @@ from megu.store import without_nan
 from tasks import kept
 
 if TYPE_CHECKING:
-    from megu.calibration import CalibrationParams
+    from megu.calibration_set import CalibrationParams
 
 
 def evaluate(
@@ -33,7 +33,7 @@ def evaluate(
     was not trained here; None where it was. calibration: which test images are left out.
     """
     from megu import evaluation
-    from megu.calibration import left_to_measure
+    from megu.calibration_set import left_to_measure
     from megu.evaluation.shadows import Shadow, audit
 
     whole = kept.dataset(project, data)

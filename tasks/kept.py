@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from megu.data.tensors import ImageSet
+    from megu.forget_targets import Perturbing
     from megu.labeling import Labeling
-    from megu.perturbing import Perturbing
     from megu.weights import ModelInfo
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def arrays_of(project: Project, result: Result | None, name: str) -> dict[str, A
 
 
 def perturbing(project: Project, result: Result) -> Perturbing:
-    from megu.perturbing import Perturbing
+    from megu.forget_targets import Perturbing
 
     arrays = project.store.arrays(result.files["perturbing"])
     return Perturbing(**arrays, sharpness=result.values["sharpness"])

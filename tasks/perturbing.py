@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from megu.calibration import CalibrationParams
+from megu.calibration_set import CalibrationParams
 from megu.perturbing import PerturbParams
 from megu.project import Project
 from megu.stages import Outcome, Result, Stage
@@ -26,7 +26,8 @@ def perturb(
 ) -> Outcome:
     import numpy as np
 
-    from megu.calibration import Calibration, of_dataset
+    from megu.calibration import Calibration
+    from megu.calibration_set import of_dataset
     from megu.perturbing import perturb as choose
 
     positions = kept.forget_split(project, split)

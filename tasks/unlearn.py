@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from megu.methods import lookup
 from megu.methods.context import Context
@@ -11,9 +10,6 @@ from megu.project import Project
 from megu.stages import Code, Device, Outcome, Result, Stage
 from megu.training import TrainParams
 from tasks import kept
-
-if TYPE_CHECKING:
-    from megu.data.tensors import ImageSet
 
 
 def reoptimise(
@@ -48,28 +44,11 @@ def reoptimise(
         noise=None if bank is None else NoiseBank.from_arrays(bank),
         fresh=info.fresh,
         recipe=recipe,
-        calibration=_calibration_images(project, data, positions.classes, perturbing, device),
         checkpoint=kept.checkpoint(project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, seed),
     )
     forget, retain = images.subset(positions.forget), images.subset(positions.retain)
     unlearned, cost = kept.measured(lambda: lookup(method).run(model, forget, retain, context), device)
     return kept.model_outcome(project, unlearned, info, cost, {"chosen": context.chosen} if context.chosen else None)
-
-
-def _calibration_images(
-    project: Project, data: Result, forgotten: Sequence[int], perturbing: Result | None, device: Device
-) -> ImageSet | None:
-    """The images of the classes that stay among those that the perturbing labels were calibrated by; None without any."""
-    import numpy as np
-
-    from megu.data.tensors import ImageSet
-    from megu.device import resolve
-
-    if perturbing is None:
-        return None
-    loaded, apart = kept.dataset(project, data), project.store.arrays(perturbing.files["calibration"])["positions"]
-    apart = apart[~np.isin(loaded.test.labels[apart], list(forgotten))]
-    return ImageSet.from_partition(loaded.test, loaded.mean, loaded.std, resolve(device), index=apart) if len(apart) else None
 
 
 def say(result: Result) -> str:

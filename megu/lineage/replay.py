@@ -30,7 +30,7 @@ def metrics_again(case: Case) -> Check:
     if dataset is None:
         return Check(name, None, "the data set is not here as it was")
     from megu import evaluation
-    from megu.calibration import CalibrationParams, left_to_measure
+    from megu.calibration_set import CalibrationParams, left_to_measure
     from megu.data.splits import ForgetSplit
     from megu.evaluation import held_out
     from megu.tracking.environment import environment

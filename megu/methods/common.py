@@ -131,11 +131,12 @@ def descend(
     batch_size: int,
     seen: ImageSet,
     warmup: float | None = None,
+    training: bool = True,
     label: str = "unlearn",
 ) -> None:
     """`megu.training.optimise` for a method: the rate is the optimiser's, constant or (with ``warmup``) one cycle up to it.
 
-    seen: the images that the loss is of, in their order; they name the checkpoint.
+    seen: the images that the loss is of, in their order; they name the checkpoint. training: see `optimise`.
     """
     steps, peak = epochs * per_epoch, float(optimiser.defaults["lr"])
     optimise(
@@ -150,6 +151,7 @@ def descend(
         label=label,
         batch_size=batch_size,
         per_epoch=per_epoch,
+        training=training,
     )
 
 

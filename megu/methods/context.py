@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from megu.data.tensors import ImageSet
+from megu.forget_targets import Perturbing
 from megu.noise import NoiseBank
-from megu.perturbing import Perturbing
 from megu.training import TrainParams
 
 T = TypeVar("T")
@@ -32,8 +32,6 @@ class Context:
     params: the method's own. forgotten: classes that leave the label space (empty for sub-class, random and ids requests).
     perturbing: of the forget set, in its order. fresh: makes a newly initialised network of the original's architecture.
     recipe: what the original was trained by. checkpoint: where a long method leaves its state and goes on from.
-    calibration: test images of the calibration set (`megu.calibration`), of the classes that stay, with the perturbing labels; None where none
-    is set apart.
     chosen: what the method found out by itself and a reader must know (a learning rate, say), as JSON; the method fills it.
     """
 
@@ -46,7 +44,6 @@ class Context:
     fresh: Callable[[], nn.Module] | None = None
     recipe: TrainParams | None = None
     checkpoint: Path | None = None
-    calibration: ImageSet | None = None
     chosen: dict[str, Any] = field(default_factory=dict)
 
 

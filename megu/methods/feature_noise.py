@@ -46,12 +46,16 @@ class Noise:
         if (self.own < 0).any():
             raise ValueError("the noise bank has no negative noise for a class in the forget set")
 
+    def carriers(self, count: int, step: int) -> Tensor:
+        """bool (count,), on the CPU: which of the forget samples of a batch carry noise at this step."""
+        return torch.rand(count, generator=generator(self.seed, "carriers", step)) < self.params.noise_share
+
     def add(self, inputs: Tensor, samples: Tensor, places: Tensor, step: int) -> Tensor:
         """``inputs`` (B, C, H, W) with noise on a share of the forget samples ``samples``, int64 (S,), which are at ``places`` (S,) in it.
 
         Both on the CPU: to ask the device for them would be to wait for it.
         """
-        carries = torch.rand(len(samples), generator=generator(self.seed, "carriers", step)) < self.params.noise_share
+        carries = self.carriers(len(samples), step)
         where, chosen = places[carries], samples[carries]
         if not len(where):
             return inputs

@@ -1,8 +1,8 @@
 """MeGU's re-optimisation (arXiv 2602.17088, Eq 12), made to fit any network: what differs from the paper is a parameter each.
 
-A batch has some forget samples, which are taught their perturbing targets, and some retain samples, which are taught what the original
-answers to them: a label would move the model even where it is right. The number of steps is fixed, so the cost does not grow with the
-data. Nobody sets a learning rate: a few are tried, and the run itself tells which was best (`megu.methods.rate`).
+A batch has some forget samples, which are taught their perturbing targets (`megu.methods.steering`), and some retain samples, which are
+taught what the original answers to them: a label would move the model even where it is right. The number of steps is fixed, so the cost does
+not grow with the data. Nobody sets a learning rate: a few are tried, and the run itself tells which was best (`megu.methods.rate`).
 
 `megu.methods.megu_published` is the paper's form.
 """
@@ -14,20 +14,18 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
-from megu.evaluation import entropies, softmax
-from megu.evaluation.attack import threshold
+from megu.device import sent
 from megu.methods.common import adam, answers, check_training, descend, sgd
 from megu.methods.context import Context, Method, given
 from megu.methods.feature_noise import Noise
 from megu.methods.rate import Tried, search
+from megu.methods.steering import Steering
 from megu.params import STRICT, check
-from megu.perturbing import Perturbing, fitting_exponents, sharpened
 from megu.seeds import derive, generator
 from megu.store import without_nan
 from megu.training import Batches, forward
@@ -36,10 +34,6 @@ from megu.training import Batches, forward
 WATCHED = 500
 #: The rates that are tried first: the best for small networks with batch norm, or nearly.
 FIRST = {"adam": 1e-3, "sgd": 1e-2}
-#: How often the steering looks.
-LOOKS = 8
-#: The furthest that the model's own measure of sure and unsure is taken to be from the original's.
-FURTHEST = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +49,11 @@ class MeguParams:
     noise, drawn anew each step; noise_scale: the mixture is multiplied by it. With all of them at full scale (the paper, read literally)
     a network can learn the noise and still know the clean class. noise_sides: "positive" or "negative" alone is the ablation of the other
     side (alpha 1 or 0).
-    steering: how much of what the model's entropies are off is put on the targets, `LOOKS` times on the way (`SoftTargets`); 0 leaves
-    the targets as they were fitted. Without effect on rank labels, on a sharpness that was given, and on samples whose class stays.
+    batch_norm: "frozen" at the original's statistics, as all layers are that answer otherwise while they are trained (dropout), so that what is
+    taught is what the model will answer; or by the statistics of the "batch", of which half may be forget samples.
+    steering: how much of what the model's entropies are off is put on the targets at each step; follow: the share of the model's own
+    answer in them (`megu.methods.steering`). ``steering: 0`` leaves the targets as they were fitted. Both are without effect on rank
+    labels, on a sharpness that was given, and on samples whose class stays.
     """
 
     __pydantic_config__ = STRICT
@@ -65,7 +62,7 @@ class MeguParams:
     batch_size: int = 128
     forget_epochs: int = 8
     lr: Literal["auto"] | float = "auto"
-    trial_steps: int = 25
+    trial_steps: int = 20
     optimiser: Literal["sgd", "adam"] = "adam"
     retain_samples: int = 10_000
     retain_target: Literal["answers", "labels"] = "answers"
@@ -73,7 +70,9 @@ class MeguParams:
     noise_share: float = 0.5
     noise_scale: float = 0.1
     noise_sides: Literal["both", "positive", "negative"] = "both"
-    steering: float = 1.0
+    batch_norm: Literal["frozen", "batch"] = "frozen"
+    steering: float = 0.05
+    follow: float = 0.5
 
     def __post_init__(self) -> None:
         check("steps", self.steps, self.steps >= 1, "at least 1")
@@ -85,7 +84,8 @@ class MeguParams:
         check("alpha", self.alpha, 0 <= self.alpha <= 1, "between 0 and 1")
         check("noise_share", self.noise_share, 0 <= self.noise_share <= 1, "between 0 and 1")
         check("noise_scale", self.noise_scale, 0 <= self.noise_scale <= 10, "between 0 and 10")
-        check("steering", self.steering, 0 <= self.steering <= 2, "between 0 and 2")
+        check("steering", self.steering, 0 <= self.steering <= 1, "between 0 and 1")
+        check("follow", self.follow, 0 <= self.follow < 1, "at least 0 and below 1")
 
     @property
     def positive_share(self) -> float:
@@ -113,23 +113,20 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     Returns a new model on the device of the images; ``model`` stays as it is. The rates that were tried are in ``context.chosen``.
     """
     params: MeguParams = context.params
-    targets = torch.from_numpy(given(context.perturbing, "perturbing").targets)
     order = torch.randperm(len(retain), generator=generator(context.seed, "retain"))
     apart = min(WATCHED, len(order) // 5)
     watched, kept = (
         retain.subset(part.sort().values) for part in (order[: apart or None], order[apart:][: params.retain_samples])
     )
-    shown = watched_of(len(forget), context.seed)
-    asked = forget.subset(shown).joined(watched)
-    right = torch.cat([targets[shown].to(forget.device), answers(model, watched).softmax(dim=1)])
-    noise = None if params.kept_clean else Noise(context, forget, targets)
-    lesson = Lesson(model, forget, kept, watched, noise, context)
+    lesson = Lesson(model, forget, kept, context)
+    shown = torch.randperm(len(forget), generator=generator(context.seed, "watched"))[:WATCHED].sort().values
+    known = lesson.known_of(watched)
 
     def attempt(lr: float, steps: int) -> tuple[nn.Module, Tried]:
-        taught = lesson.at(lr, steps)
-        said = torch.log_softmax(answers(taught, asked), dim=1)
-        off = F.kl_div(said, right, reduction="none").sum(dim=1)
-        return taught, Tried(lr, float(off[: len(shown)].mean()), float(off[len(shown) :].mean()))
+        taught, targets = lesson.at(lr, steps)
+        said = answers(taught, forget.subset(shown))
+        forgot = divergence(targets.judged(shown.to(forget.device), said), said)
+        return taught, Tried(lr, forgot, divergence(known, answers(taught, watched)))
 
     tried = [] if params.lr != "auto" else search(lambda lr: attempt(lr, params.trial_steps)[1], FIRST[params.optimiser])
     lr = params.lr if params.lr != "auto" else min(tried, key=lambda entry: entry.loss).lr
@@ -138,26 +135,22 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     return found
 
 
-def watched_of(count: int, seed: int) -> Tensor:
-    """int64, ascending: the samples of ``count`` whose answers are looked at."""
-    return torch.randperm(count, generator=generator(seed, "watched"))[:WATCHED].sort().values
+def divergence(right: Tensor, logits: Tensor) -> float:
+    """The mean KL divergence, in nats, of the answers ``logits`` (N, K) from the distributions ``right`` (N, K)."""
+    return float(F.kl_div(logits.log_softmax(dim=1), right, reduction="batchmean"))
 
 
 class Lesson:
     """The re-optimisation of one original, which can be repeated at another learning rate."""
 
-    def __init__(
-        self, model: nn.Module, forget: ImageSet, kept: ImageSet, watched: ImageSet, noise: Noise | None, context: Context
-    ) -> None:
-        """kept: the retain samples that are taught. watched: others, which are not."""
-        self.model, self.forget, self.kept, self.noise, self.context = model, forget, kept, noise, context
+    def __init__(self, model: nn.Module, forget: ImageSet, kept: ImageSet, context: Context) -> None:
+        """kept: the retain samples that are taught."""
+        self.model, self.forget, self.kept, self.context = model, forget, kept, context
         self.params: MeguParams = context.params
-        apart = context.calibration
-        self.members = watched
-        self.others = None if apart is None else apart.subset(watched_of(len(apart), context.seed))
-        self.undecided = self.threshold(model)
+        self.perturbing = given(context.perturbing, "perturbing")
+        self.noise = None if self.params.kept_clean else Noise(context, forget, torch.from_numpy(self.perturbing.targets))
         self.known = (
-            answers(model, kept).softmax(dim=1)
+            self.known_of(kept)
             if self.params.retain_target == "answers"
             else F.one_hot(kept.labels, context.num_classes).float()
         )
@@ -165,31 +158,26 @@ class Lesson:
         self.forgetting = Batches(len(forget), forgets, derive(context.seed, "forget batches"))
         self.keeping = Batches(len(kept), self.params.batch_size - forgets, derive(context.seed, "retain batches"))
 
-    def threshold(self, model: nn.Module) -> float:
-        """The entropy below which an attack on ``model`` would call a sample a member of the training set, in nats; 1 where nothing tells."""
-        if self.others is None:
-            return 1.0
-        surest = [entropies(softmax(answers(model, images).cpu().numpy())) for images in (self.members, self.others)]
-        return max(threshold(*surest), 1e-6)
+    def known_of(self, images: ImageSet) -> Tensor:
+        """float32 (N, K), what the original answers without the classes that leave: a retrain would name none of them. Rows sum to 1."""
+        leaves = torch.zeros(self.context.num_classes, dtype=torch.bool)
+        leaves[list(self.context.forgotten)] = True
+        return answers(self.model, images).masked_fill(sent(leaves, images.device), -torch.inf).softmax(dim=1)
 
-    def at(self, lr: float, steps: int) -> nn.Module:
-        """A copy of the model, taught at a rate that falls from ``lr`` to 0."""
+    def at(self, lr: float, steps: int) -> tuple[nn.Module, Steering]:
+        """A copy of the model, taught at a rate that falls from ``lr`` to 0, and the targets as they were steered."""
         taught, params, device = copy.deepcopy(self.model), self.params, self.forget.device
-        targets = SoftTargets(given(self.context.perturbing, "perturbing"), params.steering).to(device)
-        shown = self.forget.subset(looked_at := watched_of(len(self.forget), self.context.seed))
-        looks = set(range(0, steps, max(steps // (LOOKS + 1), 1))[1 : LOOKS + 1])
+        targets = Steering(self.perturbing, self.forget.labels, params.steering, params.follow).to(device)
 
         def loss_at(step: int) -> Tensor:
-            if step in looks and targets.steered:
-                scale = np.clip(self.threshold(taught) / self.undecided, 1 / FURTHEST, FURTHEST)
-                targets.steer(answers(taught, shown), looked_at, float(scale))
             lost, left = self.forgetting.at(step, self.forget.home), self.keeping.at(step, self.kept.home)
-            inputs = self.forget.batch(lost)
+            inputs, noisy = self.forget.batch(lost), torch.zeros(len(lost), dtype=torch.bool)
             if self.noise is not None:
+                noisy = self.noise.carriers(len(lost), step)
                 inputs = self.noise.add(inputs, self.forgetting.at(step), torch.arange(len(inputs)), step)
             logits = forward(taught, torch.cat([inputs, self.kept.batch(left)]))
-            aims = [targets.at(self.forgetting.at(step, device)), self.known[self.keeping.at(step, device)]]
-            return F.cross_entropy(logits, torch.cat(aims))
+            aims = targets.at(self.forgetting.at(step, device), logits[: len(lost)].detach(), sent(noisy, device))
+            return F.cross_entropy(logits, torch.cat([aims, self.known[self.keeping.at(step, device)]]))
 
         descend(
             nn.ModuleList([taught, targets]),
@@ -201,59 +189,10 @@ class Lesson:
             batch_size=self.forgetting.size + min(self.keeping.size, len(self.kept)),
             seen=self.forget.joined(self.kept),
             warmup=0.0,
+            training=params.batch_norm == "batch",
             label=f"unlearn at a rate of {lr:.2g}",
         )
-        return taught
-
-
-class SoftTargets(nn.Module):
-    """What the forget samples are taught: the perturbing targets, their sharpness following the model that learns them.
-
-    A network does not end as sure as its targets are: it learns their mean where it cannot tell the samples apart, and noise blurs it
-    further. So the targets are steered by what a membership attack would see: a few times on the way the model is asked, in evaluation
-    mode, about clean forget images. At each place of the distribution of entropies, from the surest image to the least sure one, what the
-    model is off there is put on the target of the samples of that place, ``gain`` times.
-
-    Only samples whose class leaves are steered, where they have an entropy to reach (`Perturbing.entropies`).
-    """
-
-    aims: Tensor
-    targets: Tensor
-
-    def __init__(self, perturbing: Perturbing, gain: float) -> None:
-        super().__init__()
-        self.gain, self.reasoning, self.wanted = gain, perturbing.reasoning, perturbing.entropies
-        self.rows = np.flatnonzero(np.isfinite(self.wanted))
-        # The state that a checkpoint must have; the rest is given anew. aims: the entropies that the targets have now.
-        self.register_buffer("aims", torch.from_numpy(self.wanted[self.rows]))
-        self.register_buffer("targets", torch.from_numpy(perturbing.targets.copy()))
-
-    @property
-    def steered(self) -> bool:
-        return bool(self.gain) and len(self.rows) > 0
-
-    def at(self, rows: Tensor) -> Tensor:
-        """float32 (B, K), the present targets of the forget samples at ``rows``; rows sum to 1."""
-        return self.targets[rows]
-
-    def steer(self, logits: Tensor, shown: Tensor, scale: float = 1.0) -> None:
-        """Take in what the model says now. logits: (B, K), of the clean forget samples ``shown``, int64 (B,).
-
-        scale: of the wanted entropies. What is sure for the original may be unsure for the model, whose own threshold has moved by it.
-        """
-        mine = np.isin(shown.numpy(), self.rows)
-        if not mine.any():
-            return
-        reached = np.sort(entropies(softmax(logits.cpu().numpy()))[mine])
-        places = (np.argsort(np.argsort(self.wanted[self.rows], kind="stable")) + 0.5) / len(self.rows)
-        now = np.interp(places, (np.arange(len(reached)) + 0.5) / len(reached), reached)
-        aims = self.aims.cpu().numpy()
-        top = np.log(np.maximum((self.reasoning[self.rows] > 0).sum(axis=1), 1))
-        aims = np.clip(aims + self.gain * (scale * self.wanted[self.rows] - now), 0, top)
-        exponents = fitting_exponents(self.reasoning[self.rows], aims)
-        self.aims.copy_(torch.from_numpy(aims))
-        made = sharpened(self.reasoning[self.rows], exponents[:, None]).astype(np.float32)
-        self.targets[torch.from_numpy(self.rows)] = torch.from_numpy(made).to(self.targets.device)
+        return taught, targets
 
 
 METHOD = Method(

@@ -17,12 +17,12 @@ from torch import nn
 from megu import training
 from megu.calibration import Calibration
 from megu.data.tensors import ImageSet
-from megu.evaluation import entropies, softmax
+from megu.forget_targets import Perturbing
 from megu.methods import METHODS, Context
 from megu.methods.feature_noise import Noise
-from megu.methods.megu import WATCHED, MeguParams, SoftTargets, watched_of
+from megu.methods.megu import MeguParams
 from megu.noise import NoiseBank, NoiseParams, make_noise_bank, taught
-from megu.perturbing import Perturbing, PerturbParams, fitting_exponents, perturb, sharpened
+from megu.perturbing import PerturbParams, perturb
 from megu.store import canonical_json
 from megu.training import counting, predict
 from megu.weights import digest
@@ -113,7 +113,8 @@ def test_what_was_tried_is_said_and_the_best_of_it_is_the_model(original: nn.Mod
     found = digest(METHODS["megu"].run(original, *arguments))
     tried = given.chosen["tried"]
     assert 3 <= len(tried) <= 6
-    assert given.chosen["lr"] == min(tried, key=lambda entry: entry["forget"] + entry["retain"])["lr"]
+    finite = [entry for entry in tried if entry["forget"] is not None]
+    assert given.chosen["lr"] == min(finite, key=lambda entry: entry["forget"] + entry["retain"])["lr"]
     assert digest(run(original, replace(PARAMS, lr=given.chosen["lr"]))) == found
 
 
@@ -174,7 +175,7 @@ def stopped(original: nn.Module, path: Path, make: Callable[..., Any], monkeypat
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(original: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after the first of three steerings: what the targets had become is a part of the state."""
+    """Stopped after a third of the way: what the targets had become is a part of the state."""
     whole = digest(METHODS["megu"].run(original, *off(original)))
     still = digest(METHODS["megu"].run(original, *off(original, params=replace(PARAMS, steering=0.0))))
     assert whole != still, "the steering has an effect, so its state matters"
@@ -193,89 +194,6 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_bits(
     assert stopped(original, tmp_path / "checkpoint.safetensors", searching, monkeypatch, at=17) == whole
 
 
-def soft(wanted: tuple[float, float, float] = (0.3, 0.6, math.nan)) -> Perturbing:
-    """Three samples: two of class 2, which leaves, and one of class 0, which stays. Targets of 1.03, .95 and .8 nats."""
-    reasoning = np.array([[0.5, 0.3, 0.0, 0.2], [0.2, 0.2, 0.0, 0.6], [0.0, 0.5, 0.0, 0.5]])
-    targets = np.array([[0.5, 0.3, 0.0, 0.2], [0.2, 0.2, 0.0, 0.6], [0.7, 0.15, 0.0, 0.15]], dtype=np.float32)
-    return Perturbing(np.array([0, 3, 1]), targets, reasoning, np.array(wanted))
-
-
-def test_the_soft_targets_before_any_step_are_those_that_were_fitted() -> None:
-    targets = SoftTargets(soft(), gain=0.5)
-    torch.testing.assert_close(targets.at(torch.tensor([2, 0])), torch.from_numpy(soft().targets[[2, 0]]))
-
-
-def test_steering_by_hand() -> None:
-    """Wanted .3 and .6. The model answers with log 2 and log 3: the surer place has log 2, the other log 3. So the aims become
-    .3 + .5 (.3 - log 2) and .6 + .5 (.6 - log 3), and the targets are R made so sure; the sample whose class stays keeps its own."""
-    logits = torch.tensor([[0.0, 0, -1e9, 0], [0.0, 0, -1e9, -1e9], [9.0, 0, 0, 0]])
-    targets = SoftTargets(soft(), gain=0.5)
-    targets.steer(logits, torch.tensor([0, 1, 2]))
-    aims = [0.3 + 0.5 * (0.3 - math.log(2)), 0.6 + 0.5 * (0.6 - math.log(3))]
-    found = targets.at(torch.tensor([0, 1, 2]))
-    np.testing.assert_allclose(entropies(found[:2].double().numpy()), aims, atol=1e-4)
-    expected = sharpened(soft().reasoning[:2], fitting_exponents(soft().reasoning[:2], np.array(aims))[:, None])
-    np.testing.assert_allclose(found[:2].numpy(), expected, atol=1e-5)
-    assert found[2].tolist() == soft().targets[2].tolist()
-    targets.steer(logits, torch.tensor([0, 1, 2]))
-    more = [aims[0] + 0.5 * (0.3 - math.log(2)), aims[1] + 0.5 * (0.6 - math.log(3))]
-    more = [max(value, 0) for value in more]
-    np.testing.assert_allclose(entropies(targets.at(torch.tensor([0, 1])).double().numpy()), more, atol=2e-2)
-
-
-def test_steering_by_some_of_the_samples_moves_all_of_them() -> None:
-    """The one that is shown has log 2 nats, at every place: both aims are off by that."""
-    targets = SoftTargets(soft(), gain=0.5)
-    targets.steer(torch.tensor([[0.0, 0, -1e9, -1e9]]), torch.tensor([1]))
-    wanted = np.array([0.3, 0.6])
-    np.testing.assert_allclose(
-        entropies(targets.at(torch.tensor([0, 1])).double().numpy()), wanted + 0.5 * (wanted - math.log(2)), atol=1e-4
-    )
-
-
-def test_a_model_that_is_where_it_should_be_is_not_steered() -> None:
-    """Both places have what is wanted of them, whichever sample has which."""
-    wanted = entropies(softmax(np.array([[3.0, 0, 0, 0], [2.0, 0, 0, 0]])))
-    targets = SoftTargets(replace(soft(), entropies=np.array([*wanted, math.nan])), gain=0.5)
-    targets.steer(torch.tensor([[2.0, 0, 0, 0], [3.0, 0, 0, 0]]), torch.tensor([0, 1]))
-    np.testing.assert_allclose(entropies(targets.at(torch.tensor([0, 1])).double().numpy()), wanted, atol=1e-4)
-
-
-@pytest.mark.parametrize("logits", [torch.zeros(2, 4), torch.tensor([[90.0, 0, 0, 0], [90.0, 0, 0, 0]])])
-def test_the_aims_stay_in_bounds_and_come_back(logits: torch.Tensor) -> None:
-    """A model that does not move is steered to the end of what a target can be, not beyond."""
-    targets = SoftTargets(soft(), gain=2.0)
-    for _ in range(20):
-        targets.steer(logits, torch.tensor([0, 1]))
-        found = targets.at(torch.tensor([0, 1]))
-        assert torch.isfinite(found).all()
-        torch.testing.assert_close(found.sum(dim=1), torch.ones(2))
-        assert (found[:, 2] == 0).all(), "a forgotten class is never taught"
-    assert ((targets.aims >= 0) | targets.aims.isnan()).all()
-    assert not (targets.aims > math.log(3) + 1e-9).any()
-
-
-@pytest.mark.parametrize(("gain", "wanted"), [(0.0, (0.3, 0.6, math.nan)), (0.5, (math.nan,) * 3)])
-def test_without_gain_or_without_an_entropy_there_is_no_steering(gain: float, wanted: tuple[float, float, float]) -> None:
-    targets = SoftTargets(soft(wanted), gain)
-    assert not targets.steered
-    targets.steer(torch.zeros(2, 4), torch.tensor([0, 2]))
-    torch.testing.assert_close(targets.at(torch.tensor([2])), torch.from_numpy(soft().targets[[2]]))
-
-
-def test_samples_that_stay_say_nothing_of_those_that_leave() -> None:
-    targets = SoftTargets(soft(), gain=0.5)
-    targets.steer(torch.zeros(1, 4), torch.tensor([2]))
-    torch.testing.assert_close(targets.at(torch.tensor([0, 1, 2])), torch.from_numpy(soft().targets))
-
-
-@pytest.mark.parametrize("wanted", [(0.3, 0.6, math.nan), (math.nan,) * 3])
-def test_the_state_of_the_targets_is_of_finite_numbers(wanted: tuple[float, float, float]) -> None:
-    """What a training keeps must be finite (`megu.training.optimise` looks); samples without an entropy have no part in it."""
-    targets = SoftTargets(soft(wanted), gain=0.5)
-    assert all(torch.isfinite(value).all() for value in targets.state_dict().values())
-
-
 def test_steering_brings_the_model_nearer_to_the_entropy_that_is_wanted(original: nn.Module) -> None:
     """Targets of .9 nats where half a nat is wanted: not steered, the model ends as unsure as they are."""
 
@@ -285,7 +203,7 @@ def test_steering_brings_the_model_nearer_to_the_entropy_that_is_wanted(original
         return abs(float(torch.distributions.Categorical(logits=logits).entropy().mean()) - 0.5)
 
     assert missed(0.0) > 0.3
-    assert missed(0.5) < 0.5 * missed(0.0)
+    assert missed(0.05) < 0.5 * missed(0.0)
 
 
 @pytest.mark.parametrize("chosen", [[3], None])
@@ -322,6 +240,30 @@ def test_what_retain_samples_are_taught_by_hand(target: Any) -> None:
     torch.testing.assert_close(found.detach(), torch.tensor(expected), atol=1e-6, rtol=0)
 
 
+@pytest.mark.usefixtures("float32")
+def test_a_retain_sample_is_not_taught_the_class_that_leaves() -> None:
+    """One step on W = [[log 3, 0], [0, 0], [0, 0]], class 2 leaves. The retain sample (1, 0) is answered (3/5, 1/5, 1/5), so it is taught
+    (3/4, 1/4, 0): the slopes p - target are (-.15, -.05, .2)."""
+    model = Linear([[math.log(3), 0.0], [0.0, 0.0], [0.0, 0.0]])
+    forget, retain = points([[0, 255]], [2]), points([[255, 0]], [0])
+    one_hot = np.array([[0.0, 1.0, 0.0]])
+    made = Perturbing(np.array([1]), one_hot.astype(np.float32), one_hot, np.array([math.nan]))
+    params = MeguParams(steps=1, batch_size=2, optimiser="sgd", lr=0.2, noise_share=0.0)
+    found = METHODS["megu"].run(model, forget, retain, context(params, 3, (2,), perturbing=made)).get_parameter("weight")
+    expected = torch.tensor([math.log(3) + 0.1 * 0.15 / 2, 0.1 * 0.05 / 2, -0.1 * 0.2 / 2])
+    torch.testing.assert_close(found.detach()[:, 0], expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "batch"])
+def test_the_statistics_of_batch_norm_stay_the_originals(original: nn.Module, batch_norm: Any) -> None:
+    found = run(original, replace(PARAMS, batch_norm=batch_norm))
+    before = dict(original.named_buffers())
+    same = [torch.equal(value, before[name]) for name, value in found.named_buffers()]
+    assert all(same) if batch_norm == "frozen" else not any(same)
+    assert before
+    assert not found.training
+
+
 @pytest.mark.parametrize(
     ("count", "epochs", "size", "expected"),
     [
@@ -341,19 +283,11 @@ def test_how_many_forget_samples_a_batch_has(count: int, epochs: int, size: int,
 
 @pytest.mark.parametrize("lr", [0.03, "auto"])
 def test_every_pass_is_counted(original: nn.Module, lr: Any) -> None:
-    """40 steps of 16 samples, and 25 at each rate that is tried."""
+    """40 steps of 16 samples, and 20 at each rate that is tried."""
     _, _, given = arguments = parts(original, replace(PARAMS, lr=lr))
     with counting() as passes:
         METHODS["megu"].run(original, *arguments)
-    assert sum(passes) == 16 * (40 + 25 * len(given.chosen["tried"]))
-
-
-def test_what_is_looked_at_is_drawn_by_the_seed() -> None:
-    assert watched_of(7, seed=0).tolist() == list(range(7))
-    first, again, other = (watched_of(3 * WATCHED, seed) for seed in (0, 0, 1))
-    assert len(first) == len(set(first.tolist())) == WATCHED
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert sum(passes) == 16 * (40 + 20 * len(given.chosen["tried"]))
 
 
 def bank() -> NoiseBank:

@@ -12,10 +12,11 @@ import torch
 from method_fixtures import Linear, accuracy, context, points, request
 from torch import nn
 
+from megu.forget_targets import Perturbing
 from megu.methods import METHODS
 from megu.methods.megu_published import MeguPublishedParams
 from megu.noise import NoiseBank
-from megu.perturbing import Perturbing, PerturbParams, perturb
+from megu.perturbing import PerturbParams, perturb
 from megu.training import counting, predict
 
 METHOD = METHODS["megu_published"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megu.calibration import CalibrationParams, left_to_measure, of_dataset
+from megu.calibration_set import CalibrationParams, left_to_measure, of_dataset
 from megu.data.arrays import Dataset, coarse_view, load, save, save_view
 from megu.data.splits import ForgetParams, make_split
 from megu.evaluation.shadows import half
