@@ -123,8 +123,8 @@ def preflight(project: Project, cells: Mapping[str, Cell], runner: Runner) -> No
     if runner.kind == "threads":
         for config in {cell.variant.method: cell.config for cell in cells.values()}.values():
             inputs.draws_nothing(project, config)
-    asking = {repr(cell.config.labeling): cell.config for cell in cells.values() if "perturbing" in inputs.needs(cell.config)}
-    for config in asking.values():
+    judged = (cell.config for cell in cells.values() if "perturbing" in inputs.needs(cell.config))
+    for config in {(repr(config.labeling), inputs.subclasses(config)): config for config in judged}.values():
         inputs.labeler_ready(project, config)
 
 

@@ -16,8 +16,8 @@ from megu.writable import refuse_unwritable
 from tasks import inputs, labeler
 from tasks.dataset import DATASET
 from tasks.engine import Planner, Run
-from tasks.labeling import LABELING
-from tasks.ollama import OLLAMA
+from tasks.labeling import APART, LABELING
+from tasks.ollama import OLLAMA, OLLAMA_APART
 from tasks.original import GIVEN, TRAINED
 from tasks.predictions import PREDICTIONS
 from tasks.reference import GIVEN_REFERENCE
@@ -84,3 +84,15 @@ def judge(run: Run, project: Project, config: Config, data: Any) -> Any:
         params = config.labeling.params
         return run(OLLAMA, label="labeling", data=data, **labeler.arguments(project, params, labeler.known(project, params)))
     return run(LABELING, data=data, params=config.labeling.params)
+
+
+def judge_apart(run: Run, project: Project, config: Config, data: Any) -> Any | None:
+    """What the same labeler says of the sub-classes that are to be forgotten, beside the classes without them; None where there are none."""
+    apart = inputs.subclasses(config)
+    if not apart:
+        return None
+    if config.labeling.kind == "ollama":
+        params = config.labeling.params
+        known = labeler.arguments(project, params, labeler.known(project, params))
+        return run(OLLAMA_APART, label="labeling apart", data=data, apart=apart, **known)
+    return run(APART, label="labeling apart", data=data, params=config.labeling.params, apart=apart)

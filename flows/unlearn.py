@@ -81,6 +81,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
             split=split,
             predictions=before,
             transition=transition,
+            labeling_apart=steps.judge_apart(run, project, config, data),
             params=config.perturbing,
             calibration=config.calibration,
             seed=seed,

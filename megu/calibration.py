@@ -11,7 +11,9 @@ forgotten images are given: its low tail, which an entropy attack sees, as well 
 those of the other classes stand in where there are few (`PRIOR`).
 
 *A class that stays* (single samples, sub-classes). To a retrain the sample is a held-out image of its class. So its log-odds of the class are
-those of a held-out image of the same rank: the sample among the training images of its class, the image among the held-out ones.
+those of a held-out image of the same rank: the sample among the training images of its class, the image among the held-out ones. Where a
+whole sub-class leaves, its held-out images are as well known as the original made them, and a retrain never saw one. How much it then still
+looks like its class, whoever never saw it must say: the labeler (`megu.transition.share_of_own`). The probabilities are lowered to that.
 
 Ours, not the paper's (arXiv 2602.17088), which leaves the sharpness of its labels open.
 """
@@ -126,6 +128,26 @@ class Calibration:
             ranks = (np.searchsorted(known, odds[at], "left") + np.searchsorted(known, odds[at], "right")) / (2 * len(known))
             found[at] = quantiles(held, np.ones(len(held)), np.clip(ranks, 0.5 / len(known), 1 - 0.5 / len(known)))
         return found
+
+
+def probabilities(odds: Floats) -> Floats:
+    """Of log-odds, (N,) -> (N,)."""
+    found: Floats = 1 / (1 + np.exp(np.clip(-odds, -700, 700)))
+    return found
+
+
+def lowered(odds: Floats, likeness: Floats) -> Floats:
+    """The probabilities (N,) of log-odds (N,), those of a sub-class lowered together until their mean is its ``likeness``, (N,), in [0, 1];
+    where that is NaN, or no less than what they have, they stay."""
+    found = probabilities(odds)
+    for share in np.unique(likeness[np.isfinite(likeness)]):
+        at = likeness == share
+        low, high = -1000.0, 0.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if probabilities(odds[at] + middle).mean() > share else (middle, high)
+        found[at] = probabilities(odds[at] + high)
+    return found
 
 
 def quantiles(values: Floats, weights: Floats, levels: Floats) -> Floats:

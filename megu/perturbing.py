@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from megu.calibration import Calibration, log_odds, ranks, struck_out
+from megu.calibration import Calibration, log_odds, lowered, probabilities, ranks, struck_out
 from megu.evaluation import entropies
 from megu.forget_targets import Perturbing
 from megu.params import STRICT, check
@@ -56,6 +56,7 @@ def perturb(
     params: PerturbParams,
     calibration: Calibration | None = None,
     seed: int = 0,
+    likeness: NDArray[Any] | None = None,
 ) -> Perturbing:
     """The perturbing labels and targets of the forget set.
 
@@ -67,6 +68,7 @@ def perturb(
         sample's own label is masked alone, but for soft targets, which give it what a model that never saw the sample would.
     calibration: how sure soft targets are to be, for ``sharpness: auto``; without one they are R as it is.
     seed: decides the random labels.
+    likeness: (N,), of a sample whose sub-class leaves how much of what that looks like is the rest of its class, in [0, 1]; NaN for others.
 
     Raises ``ValueError`` when no class is left to teach.
     """
@@ -90,7 +92,7 @@ def perturb(
         return Perturbing(labels, targets, reasoning, nothing, params.sharpness)
     if calibration is None:
         return Perturbing(labels, reasoning.astype(np.float32), reasoning, nothing)
-    return _calibrated(labels, reasoning, logits, true_labels, forgotten, calibration)
+    return _calibrated(labels, reasoning, logits, true_labels, forgotten, calibration, likeness)
 
 
 def _calibrated(
@@ -100,6 +102,7 @@ def _calibrated(
     true_labels: NDArray[Any],
     forgotten: Sequence[int],
     calibration: Calibration,
+    likeness: NDArray[Any] | None,
 ) -> Perturbing:
     """Soft targets, each as sure as a model that never saw the sample is expected to be of it."""
     import torch
@@ -115,7 +118,7 @@ def _calibrated(
     known = np.zeros(len(true))
     if stays.any():
         odds = calibration.held_out_odds(true[stays], log_odds(logits, true)[stays])
-        known[stays] = 1 / (1 + np.exp(np.clip(-odds, -700, 700)))
+        known[stays] = probabilities(odds) if likeness is None else lowered(odds, np.asarray(likeness)[stays])
     targets = (1 - known[:, None]) * rest
     targets[np.arange(len(true)), true] += known
     return Perturbing(

@@ -11,12 +11,14 @@ from megu import config as configuration
 from megu import models, scalars, sections
 from megu.config import Config, GivenParams
 from megu.data import arrays, pins, providers, splits
+from megu.data.arrays import Dataset
 from megu.device import resolve
 from megu.errors import MeguError
 from megu.labeling import choose, present
 from megu.lineage.keys import Keys, signer
 from megu.methods import METHODS, code, lookup
 from megu.project import Project
+from megu.scope import RequestScope
 from megu.stages import Code
 from megu.store import Ref, canonical_json, writing
 from megu.weights import OTHER_KINDS, read_state
@@ -72,7 +74,19 @@ def enough_to_judge(project: Project, config: Config) -> None:
     loaded = _loaded(project, config)
     if loaded and "perturbing" in needs(config):
         params = config.labeling.params
-        choose(loaded.train, loaded.classes, params.exemplars, params.references, params.seed, present(loaded).tolist())
+        for judged in to_judge(loaded, config):
+            choose(judged.train, judged.classes, params.exemplars, params.references, params.seed, present(judged).tolist())
+
+
+def subclasses(config: Config) -> tuple[str, ...]:
+    """The names of the finer classes that are to be forgotten of classes that stay."""
+    return RequestScope.of(vars(config.forget)).subclasses
+
+
+def to_judge(loaded: Dataset, config: Config) -> list[Dataset]:
+    """The data sets that the labeler judges: the one that there is, and where sub-classes are to be forgotten that with these set out."""
+    apart = subclasses(config)
+    return [loaded, *([arrays.set_out(loaded, apart)] if apart and loaded.fine and set(apart) <= set(loaded.fine) else [])]
 
 
 def labeler_ready(project: Project, config: Config) -> None:

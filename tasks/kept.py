@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,11 +108,15 @@ def model_outcome(
     )
 
 
-def labeling_outcome(project: Project, found: Labeling) -> Outcome:
-    """A labeler's judgement, as every labeler's stage stores it: the numbers, and in the file's own head how they came about."""
+def labeling_outcome(project: Project, found: Labeling, apart: Sequence[str] = ()) -> Outcome:
+    """A labeler's judgement, as every labeler's stage stores it: the numbers, and in the file's own head how they came about.
+
+    apart: the finer classes that are concepts of their own, after the classes.
+    """
     meta = {"labeler": canonical_json(found.identity.to_json()).decode(), "record": canonical_json(dict(found.record)).decode()}
     return Outcome(
-        files={"labeling": project.store.put_arrays(found.to_arrays(), meta)}, values={"labeler": found.identity.to_json()}
+        files={"labeling": project.store.put_arrays(found.to_arrays(), meta)},
+        values={"labeler": found.identity.to_json(), **({"apart": list(apart)} if apart else {})},
     )
 
 

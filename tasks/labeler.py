@@ -20,7 +20,7 @@ from megu.project import Project
 from tasks import inputs
 from tasks.dataset import DATASET
 from tasks.engine import Planner
-from tasks.ollama import OLLAMA, own_prompts
+from tasks.ollama import OLLAMA, OLLAMA_APART, own_prompts
 
 #: Seconds a call until one was measured: a GPU takes 0.5 to 1.5, two CPU cores over a minute.
 ASSUMED_S = 1.0
@@ -62,8 +62,12 @@ def ready(project: Project, config: Config) -> None:
     model = known(project, params)
     planner = Planner(project)
     data = planner(DATASET, name=config.data.name, per_class=config.data.per_class, pin=inputs.pin(project, config))
-    planner(OLLAMA, label="labeling", data=data, **arguments(project, params, model))
+    found = arguments(project, params, model)
+    planner(OLLAMA, label="labeling", data=data, **found)
     hit = planner.decisions[-1].hit
+    if apart := inputs.subclasses(config):
+        planner(OLLAMA_APART, label="labeling apart", data=data, apart=apart, **found)
+        hit = hit and planner.decisions[-1].hit
     if model.problem and (hit or all_answered(project, config, model)):
         what = "the judgement" if hit else "every answer"
         stages().note(f"{model.problem.what}: {what} is kept ({params.model}, {model.digest[:12]}…, last seen {model.seen})")
@@ -84,7 +88,8 @@ def all_answered(project: Project, config: Config, model: Known) -> bool:
     labeler = OllamaLabeler(params.judging, prompts, model.digest, project.answers, ask=False)
     try:
         loaded = arrays.limited(arrays.load(folder), config.data.per_class)
-        labeler.judge(ask_about(loaded, params.exemplars, params.references, params.seed))
+        for judged in inputs.to_judge(loaded, config):
+            labeler.judge(ask_about(judged, params.exemplars, params.references, params.seed))
     except Unanswered:
         return False
     return True

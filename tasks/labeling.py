@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from megu.labeling.prototype import PrototypeParams
 from megu.project import Project
 from megu.stages import Outcome, Result, Stage
@@ -19,4 +21,17 @@ def judge(project: Project, data: Result, params: PrototypeParams) -> Outcome:
     )
 
 
+def judge_apart(project: Project, data: Result, params: PrototypeParams, apart: Sequence[str]) -> Outcome:
+    """The same beside the finer classes ``apart``, each as a concept of its own: what those look like to whoever knows the others alone."""
+    from megu.data.arrays import set_out
+    from megu.labeling import label
+    from megu.labeling.prototype import PrototypeLabeler
+
+    labeler = PrototypeLabeler(params.temperature, params.image_size)
+    beside = set_out(kept.dataset(project, data), apart)
+    found = label(beside, labeler, params.exemplars, params.references, params.seed)
+    return kept.labeling_outcome(project, found, apart)
+
+
 LABELING = Stage("labeling", "Judge how similar the concepts look", judge, lambda result: str(result.values["labeler"]["kind"]))
+APART = Stage("labeling-apart", "Judge what the sub-classes look like", judge_apart, LABELING.says)

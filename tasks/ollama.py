@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megu.errors import MeguError
 from megu.labeling.ollama.params import Connection, Judging
@@ -12,11 +13,41 @@ from megu.project import Project
 from megu.stages import Outcome, Result, Stage
 from tasks import kept
 
+if TYPE_CHECKING:
+    from megu.data.arrays import Dataset
+
 
 def ask(
     project: Project, data: Result, judging: Judging, digest: str, prompts: Mapping[str, str], connection: Connection
 ) -> Outcome:
     """digest: of the model. prompts: template -> its hash. Answers are kept one by one as well: a stopped run goes on from them."""
+    return _asked(project, kept.dataset(project, data), judging, digest, prompts, connection)
+
+
+def ask_apart(
+    project: Project,
+    data: Result,
+    judging: Judging,
+    digest: str,
+    prompts: Mapping[str, str],
+    connection: Connection,
+    apart: Sequence[str],
+) -> Outcome:
+    """The same beside the finer classes ``apart``, each as a concept of its own."""
+    from megu.data.arrays import set_out
+
+    return _asked(project, set_out(kept.dataset(project, data), apart), judging, digest, prompts, connection, apart)
+
+
+def _asked(
+    project: Project,
+    dataset: Dataset,
+    judging: Judging,
+    digest: str,
+    prompts: Mapping[str, str],
+    connection: Connection,
+    apart: Sequence[str] = (),
+) -> Outcome:
     from megu.labeling import label
     from megu.labeling.ollama.labeler import OllamaLabeler
     from megu.labeling.ollama.prompts import load
@@ -25,10 +56,8 @@ def ask(
     if templates.hashes != prompts:
         raise MeguError("the prompt templates changed while the run began", "run again")
     labeler = OllamaLabeler(judging, templates, digest, project.answers, connection)
-    found, cost = kept.measured(
-        lambda: label(kept.dataset(project, data), labeler, judging.exemplars, judging.references, judging.seed), "cpu"
-    )
-    outcome = kept.labeling_outcome(project, found)
+    found, cost = kept.measured(lambda: label(dataset, labeler, judging.exemplars, judging.references, judging.seed), "cpu")
+    outcome = kept.labeling_outcome(project, found, apart)
     return replace(outcome, notes={**cost, "asked_now": labeler.new, "record": dict(found.record)})
 
 
@@ -49,3 +78,4 @@ def say(result: Result) -> str:
 
 
 OLLAMA = Stage("ollama", "Ask the vision model how similar the concepts look", ask, say)
+OLLAMA_APART = Stage("ollama-apart", "Ask the vision model what the sub-classes look like", ask_apart, say)

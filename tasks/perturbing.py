@@ -11,7 +11,11 @@ from megu.stages import Outcome, Result, Stage
 from tasks import kept
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+    from megu.data.arrays import Dataset
 
 
 def perturb(
@@ -23,7 +27,9 @@ def perturb(
     params: PerturbParams,
     calibration: CalibrationParams,
     seed: int,
+    labeling_apart: Result | None = None,
 ) -> Outcome:
+    """labeling_apart: the labeler's judgement of the sub-classes that leave; None where none does."""
     import numpy as np
 
     from megu.calibration import Calibration
@@ -43,7 +49,11 @@ def perturb(
         answers["test_logits"][apart], loaded.test.labels[apart], answers["train_logits"], every, forgotten
     )
     logits = answers["train_logits"][positions.forget]
-    chosen = choose(matrix, logits, every[positions.forget], forgotten, params, held_out, seed)
+    likeness = {} if labeling_apart is None else _likeness(project, loaded, labeling_apart, forgotten)
+    like = np.full(len(logits), np.nan)
+    for finer, share in likeness.items():
+        like[np.asarray(loaded.train.fine)[positions.forget] == finer] = share
+    chosen = choose(matrix, logits, every[positions.forget], forgotten, params, held_out, seed, like)
     arrays: dict[str, NDArray[Any]] = {name: getattr(chosen, name) for name in ("labels", "targets", "reasoning", "entropies")}
     wanted = chosen.entropies[np.isfinite(chosen.entropies)]
     means = chosen.targets.mean(axis=0)
@@ -61,14 +71,36 @@ def perturb(
             "entropy": round(float(wanted.mean()), 4) if len(wanted) else None,
             "calibration_images": len(apart),
             "shares": shares,
+            "likeness": {loaded.fine[finer]: round(share, 4) for finer, share in likeness.items()} if loaded.fine else {},
         },
     )
+
+
+def _likeness(project: Project, loaded: Dataset, judged: Result, forgotten: Sequence[int]) -> dict[int, float]:
+    """Of each sub-class that was judged apart, by its number: how much of what it looks like is the rest of its own class, in [0, 1]."""
+    import numpy as np
+
+    from megu.transition import share_of_own
+
+    names = judged.values["apart"]
+    similarity = project.store.arrays(judged.files["labeling"])["S"]
+    assert loaded.fine is not None
+    assert loaded.train.fine is not None
+    found = {}
+    for row, name in enumerate(names, start=loaded.num_classes):
+        finer = loaded.fine.index(name)
+        own = int(np.asarray(loaded.train.labels)[np.asarray(loaded.train.fine) == finer][0])
+        found[finer] = share_of_own(similarity[row, : loaded.num_classes], own, forgotten)
+    return found
 
 
 def say(result: Result) -> str:
     first = list(result.values["shares"].items())[:3]
     sharpness = f" (sharpness {result.values['sharpness']:.2f})" if result.values["label"] == "soft" else ""
-    return f"{result.values['label']}{sharpness}: " + ", ".join(f"{name} {100 * share:.0f}%" for name, share in first)
+    like = [f"{name} looks {100 * share:.0f}% like its class" for name, share in result.values.get("likeness", {}).items()]
+    return f"{result.values['label']}{sharpness}: " + ", ".join(
+        [*(f"{name} {100 * share:.0f}%" for name, share in first), *like]
+    )
 
 
 PERTURBING = Stage("perturbing", "Choose the perturbing labels", perturb, say)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from megu.calibration import PRIOR, Calibration, log_odds, quantiles, ranks, struck_out
+from megu.calibration import PRIOR, Calibration, log_odds, lowered, probabilities, quantiles, ranks, struck_out
 from megu.evaluation import softmax
 
 
@@ -175,3 +175,18 @@ def test_who_is_better_known_as_a_training_image_is_so_as_a_held_out_one(known: 
     mapped = found.held_out_odds(np.zeros(12, dtype=int), np.sort(known))
     assert (np.diff(mapped) >= -1e-9).all()
     assert held.min() - 1e-9 <= mapped.min() <= mapped.max() <= held.max() + 1e-9
+
+
+def test_the_probabilities_of_a_sub_class_are_lowered_to_its_likeness_by_hand() -> None:
+    """Two of one, at odds of 3, to a quarter: odds of 1/3 each. One that is no surer than it looks like stays, as one without does."""
+    odds, like = np.log([3.0, 3.0, 0.25, 9.0]), np.array([0.25, 0.25, 0.5, np.nan])
+    np.testing.assert_allclose(lowered(odds, like), [0.25, 0.25, 0.2, 0.9], atol=1e-9)
+
+
+@given(hnp.arrays(np.float64, 6, elements=st.floats(-40, 40)), st.floats(0, 1))
+def test_lowering_keeps_the_order_and_never_raises(odds: np.ndarray, share: float) -> None:
+    before, found = probabilities(odds), lowered(odds, np.full(6, share))
+    assert (found <= before + 1e-12).all()
+    assert (np.diff(found[np.argsort(odds)]) >= 0).all()
+    assert found.mean() <= share + 1e-9 or found.mean() == pytest.approx(before.mean())
+    assert found.mean() == pytest.approx(min(share, before.mean()), abs=1e-6)

@@ -135,8 +135,17 @@ def test_what_a_users_code_imports_from_beside_it_is_followed(package: Path, mon
     assert {name for name, value in found().items() if before[name] != value} == {"aside"}
 
 
-@pytest.mark.parametrize("module", ["tasks.original", "tasks.reference", "tasks.unlearn", "tasks.evaluation", "megu.methods.ssd"])
+@pytest.mark.parametrize(
+    "module", ["tasks.original", "tasks.reference", "tasks.unlearn", "tasks.evaluation", "megu.methods.ssd"]
+)
 def test_what_makes_the_targets_is_no_part_of_what_only_reads_them(module: str) -> None:
     """A change to the labels of one method trains no original, no retrain and no other method anew."""
-    makers = {"megu.calibration", "megu.methods.megu", "megu.methods.steering", "megu.perturbing", "megu.sharpness", "megu.transition"}
+    makers = {
+        "megu.calibration",
+        "megu.methods.megu",
+        "megu.methods.steering",
+        "megu.perturbing",
+        "megu.sharpness",
+        "megu.transition",
+    }
     assert not makers & set(sources.closure(module))

@@ -332,6 +332,26 @@ def _map(path: Path, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> Any
     return array
 
 
+def set_out(dataset: Dataset, subclasses: Sequence[str]) -> Dataset:
+    """The same images, each of the finer classes named a class of its own after those that there are: what the other images of its class
+    look like is then not by it. Positions and ids stay.
+
+    Raises ``ValueError`` for a name that is no finer class.
+    """
+    assert dataset.fine is not None, "a data set of finer classes"
+    rows = {dataset.fine.index(name): dataset.num_classes + at for at, name in enumerate(subclasses)}
+
+    def labelled(part: Partition) -> Partition:
+        assert part.fine is not None
+        labels = np.array(part.labels)
+        for finer, row in rows.items():
+            labels[np.asarray(part.fine) == finer] = row
+        return replace(part, labels=labels)
+
+    classes = (*dataset.classes, *subclasses)
+    return replace(dataset, classes=classes, train=labelled(dataset.train), test=labelled(dataset.test))
+
+
 def coarse_view(dataset: Dataset) -> Dataset:
     """The same images labelled by superclass (CIFAR-100 -> CIFAR-20), the labels there were kept as ``fine``; positions and ids stay.
 

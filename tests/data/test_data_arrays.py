@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megu.data import arrays, writing
-from megu.data.arrays import Dataset, channel_statistics, coarse_view, image_ids, load, save
+from megu.data.arrays import Dataset, channel_statistics, coarse_view, image_ids, load, save, set_out
 from megu.errors import MeguError
 
 
@@ -188,6 +188,19 @@ def test_coarse_view_relabels_and_keeps_ids(tmp_path: Path) -> None:
     assert np.array_equal(coarse.train.ids, fine.train.ids)
     with pytest.raises(MeguError, match="no superclasses"):
         coarse_view(coarse)
+
+
+def test_a_sub_class_set_out_is_a_class_of_its_own_and_its_class_is_without_it(tmp_path: Path) -> None:
+    fine = tiny(tmp_path / "tiny", classes=4, coarse=["wheels", "animals", "wheels", "wheels"])
+    names, coarse = fine.classes, coarse_view(fine)
+    found = set_out(coarse, [names[3], names[0]])
+    assert found.classes == ("animals", "wheels", names[3], names[0])
+    for part, before in ((found.train, fine.train), (found.test, fine.test)):
+        assert part.labels.tolist() == [{0: 3, 1: 0, 2: 1, 3: 2}[label] for label in before.labels.tolist()]
+        assert np.array_equal(part.ids, before.ids)
+    assert coarse.train.labels.max() == 1, "the data set itself stays"
+    with pytest.raises(ValueError):  # noqa: PT011 - tuple.index says what it says
+        set_out(coarse, ["no-such"])
 
 
 def test_fashion_mnist_is_what_it_should_be(fashion_mnist: Dataset) -> None:

@@ -166,7 +166,9 @@ def test_a_cell_does_all_of_it_or_refuses_at_the_start(cell: Cell) -> None:
     runs = [unlearn(settings=cell.settings(registry)).mlflow_run_id]
     decisions = plan(project, cell.config(registry))
     assert [decision.label for decision in decisions if not decision.hit] == []
-    assert any(decision.label == "labeling" for decision in decisions) == (cell.method == "with a labeler")
+    labels = {decision.label for decision in decisions}
+    assert ("labeling" in labels) == (cell.method == "with a labeler")
+    assert ("labeling apart" in labels) == (cell.method == "with a labeler" and cell.scenario in ("subclass", "mixed"))
     with pytest.raises(MeguError, match=r"^registry\.enabled is false.*: set registry\.enabled: true"):
         process(settings=cell.settings(registry))
 
