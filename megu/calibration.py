@@ -13,7 +13,7 @@ those of the other classes stand in where there are few (`PRIOR`).
 *A class that stays* (single samples, sub-classes). To a retrain the sample is a held-out image of its class. So its log-odds of the class are
 those of a held-out image of the same rank: the sample among the training images of its class, the image among the held-out ones. Where a
 whole sub-class leaves, its held-out images are as well known as the original made them, and a retrain never saw one. How much it then still
-looks like its class, whoever never saw it must say: the labeler (`megu.transition.share_of_own`). The probabilities are lowered to that.
+looks like its class, whoever never saw it must say: the labeler (`share_of_own`). The probabilities are lowered to that.
 
 Ours, not the paper's (arXiv 2602.17088), which leaves the sharpness of its labels open.
 """
@@ -148,6 +148,16 @@ def lowered(odds: Floats, likeness: Floats) -> Floats:
             low, high = (low, middle) if probabilities(odds[at] + middle).mean() > share else (middle, high)
         found[at] = probabilities(odds[at] + high)
     return found
+
+
+def share_of_own(similarity: NDArray[Any], own: int, forgotten: Sequence[int] = ()) -> float:
+    """How much of what something looks like is its own class, in [0, 1]: of ``similarity`` (K,) to the classes, without the ``forgotten`` ones.
+
+    0 where it looks like none of them.
+    """
+    left = np.array(similarity, dtype=np.float64)
+    left[list(forgotten)] = 0.0
+    return float(left[own] / left.sum()) if left.sum() > 0 else 0.0
 
 
 def quantiles(values: Floats, weights: Floats, levels: Floats) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,13 +34,3 @@ def transition_matrix(similarity: NDArray[Any]) -> NDArray[np.float64]:
     scaled = S / S.max(axis=1, keepdims=True)
     result: NDArray[np.float64] = (scaled / scaled.sum(axis=1, keepdims=True)).T
     return result
-
-
-def share_of_own(similarity: NDArray[Any], own: int, forgotten: Sequence[int] = ()) -> float:
-    """How much of what something looks like is its own class, in [0, 1]: of ``similarity`` (K,) to the classes, without the ``forgotten`` ones.
-
-    0 where it looks like none of them.
-    """
-    left = np.array(similarity, dtype=np.float64)
-    left[list(forgotten)] = 0.0
-    return float(left[own] / left.sum()) if left.sum() > 0 else 0.0

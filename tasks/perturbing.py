@@ -80,7 +80,7 @@ def _likeness(project: Project, loaded: Dataset, judged: Result, forgotten: Sequ
     """Of each sub-class that was judged apart, by its number: how much of what it looks like is the rest of its own class, in [0, 1]."""
     import numpy as np
 
-    from megu.transition import share_of_own
+    from megu.calibration import share_of_own
 
     names = judged.values["apart"]
     similarity = project.store.arrays(judged.files["labeling"])["S"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from megu.calibration import PRIOR, Calibration, log_odds, lowered, probabilities, quantiles, ranks, struck_out
+from megu.calibration import PRIOR, Calibration, log_odds, lowered, probabilities, quantiles, ranks, share_of_own, struck_out
 from megu.evaluation import softmax
 
 
@@ -190,3 +190,11 @@ def test_lowering_keeps_the_order_and_never_raises(odds: np.ndarray, share: floa
     assert (np.diff(found[np.argsort(odds)]) >= 0).all()
     assert found.mean() <= share + 1e-9 or found.mean() == pytest.approx(before.mean())
     assert found.mean() == pytest.approx(min(share, before.mean()), abs=1e-6)
+
+
+def test_the_share_of_the_own_class_by_hand() -> None:
+    """.3 of .3 + .5 + .2; without the third .3 of .8; of nothing, nothing."""
+    assert share_of_own(np.array([0.3, 0.5, 0.2]), 0) == pytest.approx(0.3)
+    assert share_of_own(np.array([0.3, 0.5, 0.2]), 0, [2]) == pytest.approx(0.375)
+    assert share_of_own(np.array([0.3, 0.5, 0.2]), 2, [2]) == 0
+    assert share_of_own(np.zeros(3), 1) == 0

@@ -1,4 +1,4 @@
-"""The transition matrix, and how much a sub-class looks like the rest of its class."""
+"""The transition matrix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from megu.errors import MeguError
-from megu.transition import share_of_own, transition_matrix
+from megu.transition import transition_matrix
 
 
 def test_the_matrix_by_hand() -> None:
@@ -19,11 +19,3 @@ def test_the_matrix_by_hand() -> None:
 def test_what_is_no_similarity_is_refused(wrong: np.ndarray) -> None:
     with pytest.raises(MeguError):
         transition_matrix(wrong)
-
-
-def test_the_share_of_the_own_class_by_hand() -> None:
-    """.3 of .3 + .5 + .2; without the third .3 of .8; of nothing, nothing."""
-    assert share_of_own(np.array([0.3, 0.5, 0.2]), 0) == pytest.approx(0.3)
-    assert share_of_own(np.array([0.3, 0.5, 0.2]), 0, [2]) == pytest.approx(0.375)
-    assert share_of_own(np.array([0.3, 0.5, 0.2]), 2, [2]) == 0
-    assert share_of_own(np.zeros(3), 1) == 0
