@@ -79,8 +79,11 @@ def enough_to_judge(project: Project, config: Config) -> None:
 
 
 def subclasses(config: Config) -> tuple[str, ...]:
-    """The names of the finer classes that are to be forgotten of classes that stay."""
-    return RequestScope.of(vars(config.forget)).subclasses
+    """The names of the finer classes that are to be forgotten of classes that stay, where the targets depend on what these look like: soft
+    ones that are calibrated (`megu.perturbing`). No labeler is asked about them for others."""
+    asked = config.perturbing
+    calibrated = asked.label == "soft" and asked.sharpness == "auto" and config.calibration.share > 0
+    return RequestScope.of(vars(config.forget)).subclasses if calibrated else ()
 
 
 def to_judge(loaded: Dataset, config: Config) -> list[Dataset]:

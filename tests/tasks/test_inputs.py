@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from megu import config as configuration
 from megu.data.arrays import save
 from megu.errors import MeguError
 from megu.project import Project
-from tasks import labeler
+from tasks import inputs, labeler
 from tasks.inputs import enough_to_judge
 
 
@@ -50,3 +52,21 @@ def test_an_address_that_is_none_is_refused_by_a_dry_run_where_it_would_be_asked
     assert kept is not None
     assert kept.calls == 0
     assert labeler.cost(toy, config(1, 1), hit=False) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([], ("oak",)),
+        (["perturbing.label=rank"], ()),
+        (["perturbing.sharpness=1"], ()),
+        (["calibration.share=0"], ()),
+        (["forget.scenario=class"], ()),
+    ],
+)
+def test_a_sub_class_is_judged_where_a_target_depends_on_it(
+    tmp_path: Path, settings: list[str], expected: tuple[str, ...]
+) -> None:
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    asked = ["forget.scenario=subclass", "forget.classes=[oak]", *settings]
+    assert inputs.subclasses(configuration.load(tmp_path / "params.yaml", asked)) == expected
