@@ -10,6 +10,11 @@ original's probability of its class. The entropies of the answers with that clas
 forgotten images are given: its low tail, which an entropy attack sees, as well as its mean. The forgotten class's own images count most,
 those of the other classes stand in where there are few (`PRIOR`).
 
+*A class that looks like no other.* Its unrecognised images are odd ones, each like a class of its own, and the original is surer of them than
+a retrain is of the class' typical images, which look like nothing it knows. What tells such a class is that the odd ones do not look like the
+same class: the entropy of their mean answer, as a share of the largest. The nearer it is to 1, the more all the class' held-out images
+count alike (`VARIED`).
+
 *A class that stays* (single samples, sub-classes). To a retrain the sample is a held-out image of its class. So its log-odds of the class are
 those of a held-out image of the same rank: the sample among the training images of its class, the image among the held-out ones. Where a
 whole sub-class leaves, its held-out images are as well known as the original made them, and a retrain never saw one. How much it then still
@@ -33,6 +38,8 @@ Floats = NDArray[np.float64]
 
 #: Power of 1 - p that an image counts with: 1 leaves too few images to see a distribution by, 0 counts those that are well known.
 POWER = 0.7
+#: How much a class' typical images count: the variety of the answers to its unrecognised ones, in [0, 1], to this power.
+VARIED = 8
 #: How many images of the forgotten class's own the other classes together count for.
 PRIOR = 10.0
 
@@ -62,10 +69,12 @@ def struck_out(logits: NDArray[Any], labels: NDArray[Any], forgotten: Sequence[i
 class Calibration:
     """The original's answers to the calibration set, and to its training images.
 
-    entropies, odds: float64 (M,), of the answers with the own class struck out, in nats, and the log-odds of that class. labels: int (M,).
+    answers: float64 (M, K), with the own class struck out; entropies: (M,), theirs in nats; odds: (M,), the log-odds of that class.
+    labels: int (M,).
     train_odds, train_labels: (N,), of the training images.
     """
 
+    answers: Floats
     entropies: Floats
     odds: Floats
     labels: NDArray[Any]
@@ -87,8 +96,10 @@ class Calibration:
         """
         if not len(labels):
             return None
+        answers = struck_out(logits, labels, forgotten)
         return cls(
-            entropies=entropies(struck_out(logits, labels, forgotten)),
+            answers=answers,
+            entropies=entropies(answers),
             odds=log_odds(logits, labels),
             labels=np.asarray(labels),
             train_odds=log_odds(train_logits, train_labels),
@@ -116,6 +127,9 @@ class Calibration:
                 expected, others = np.average(values, weights=weights), np.average(values[~mine], weights=weights[~mine])
                 values[~mine] = np.minimum(values[~mine] * expected / max(others, 1e-12), self.entropies.max())
             found[at] = quantiles(values, weights, ranks[at])
+            if mine.any():
+                typical = variety(self.answers[mine], weights[mine]) ** VARIED
+                found[at] += typical * (quantiles(self.entropies[mine], np.ones(mine.sum()), ranks[at]) - found[at])
         return found
 
     def held_out_odds(self, classes: NDArray[Any], odds: Floats) -> Floats:
@@ -158,6 +172,13 @@ def share_of_own(similarity: NDArray[Any], own: int, forgotten: Sequence[int] = 
     left = np.array(similarity, dtype=np.float64)
     left[list(forgotten)] = 0.0
     return float(left[own] / left.sum()) if left.sum() > 0 else 0.0
+
+
+def variety(answers: Floats, weights: Floats) -> float:
+    """How unlike each other ``answers`` (M, K) are: the entropy of their mean, weighted by ``weights`` (M,), as a share of the largest that the
+    classes named in them allow; in [0, 1]."""
+    named = np.count_nonzero(answers.any(axis=0))
+    return float(entropies(np.average(answers, axis=0, weights=weights)[None])[0] / np.log(named)) if named > 1 else 0.0
 
 
 def quantiles(values: Floats, weights: Floats, levels: Floats) -> Floats:

@@ -10,8 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from megu.calibration import PRIOR, Calibration, log_odds, lowered, probabilities, quantiles, ranks, share_of_own, struck_out
-from megu.evaluation import softmax
+from megu.calibration import (
+    PRIOR,
+    Calibration,
+    log_odds,
+    lowered,
+    probabilities,
+    quantiles,
+    ranks,
+    share_of_own,
+    struck_out,
+    variety,
+)
+from megu.evaluation import entropies, softmax
 
 
 def test_log_odds_by_hand() -> None:
@@ -87,8 +98,10 @@ def test_ranks_by_hand() -> None:
 def calibration(
     entropies: list[float], odds: list[float], labels: list[int], train: tuple[list[float], list[int]] | None = None
 ) -> Calibration:
+    """Whose answers all name the same class, so that nothing is said by the typical images."""
     known, classes = train or ([0.0], [0])
-    return Calibration(np.array(entropies), np.array(odds), np.array(labels), np.array(known), np.array(classes))
+    answers = np.tile([0.0, 0.0, 0.0, 0.0, 0.0, 1.0], (len(labels), 1))
+    return Calibration(answers, np.array(entropies), np.array(odds), np.array(labels), np.array(known), np.array(classes))
 
 
 def test_without_calibration_images_there_is_no_calibration() -> None:
@@ -126,6 +139,25 @@ def test_what_the_others_count_by_hand() -> None:
     assert alone.unseen(np.zeros(2, dtype=int), np.array([0.01, 0.99])).tolist() == [1.0, 1.0]
     none = calibration([0.0] * 40, [0.0] * 40, [1] * 40)
     assert none.unseen(np.zeros(2, dtype=int), np.array([0.01, 0.99])).tolist() == [0.0, 0.0]
+
+
+def test_variety_by_hand() -> None:
+    """Two answers, each sure of another class: as varied as can be; of the same: not at all. Three to one of three classes named."""
+    one, other = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
+    assert variety(np.array([one, other]), np.ones(2)) == pytest.approx(1)
+    assert variety(np.array([one, one]), np.ones(2)) == 0
+    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / math.log(2)
+    assert variety(np.array([one, other]), np.array([3.0, 1.0])) == pytest.approx(expected)
+
+
+def test_a_class_whose_odd_images_look_like_each_another_is_read_off_its_typical_ones() -> None:
+    """Four well-known images of entropy log 2, and four unknown ones of entropy 0: of four classes, or all of one."""
+    labels, odds = np.zeros(8, dtype=int), np.array([9.0] * 4 + [-9.0] * 4)
+    typical = [[0.0, 0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.0, 0.5, 0.5], [0.0, 0.5, 0.0, 0.0, 0.5]]
+    for own, median in ((np.eye(5)[1:], math.log(2) / 2), (np.eye(5)[[1, 1, 1, 1]], 0.0)):
+        answers = np.concatenate([typical, own])
+        found = Calibration(answers, entropies(answers), odds, labels, np.zeros(1), np.zeros(1, dtype=int))
+        assert found.unseen(np.zeros(1, dtype=int), np.array([0.5]))[0] == pytest.approx(median, abs=0.01)
 
 
 @settings(max_examples=60)
