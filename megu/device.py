@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from megu.errors import MeguError
 
 T = TypeVar("T")
+
+#: Steps of one shape from which on cuDNN's search for the fastest kernels pays.
+SEARCH_FROM = 2000
 
 CPU = torch.device("cpu")
 #: Ends a device setting that asks for the same bits every time ("cuda:1 deterministic").
@@ -53,7 +56,7 @@ def device_class(setting: str) -> str:
 
 
 def compute_deterministically(yes: bool) -> None:
-    """Whether CUDA has to give the same bits every time, for this process. If not, it tries which kernels are fastest.
+    """Whether CUDA has to give the same bits every time, for this process.
 
     It costs the choice of kernels, and a fixed workspace of cuBLAS. An operation that has no deterministic kernel raises
     torch's ``RuntimeError``, which names it.
@@ -62,7 +65,22 @@ def compute_deterministically(yes: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(yes)
     torch.backends.cudnn.deterministic = yes
-    torch.backends.cudnn.benchmark = not yes
+    torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def choosing_kernels(calls: int) -> Iterator[None]:
+    """Inside, cuDNN tries for every new shape which of its kernels is the fastest, where that pays: with at least `SEARCH_FROM` calls.
+
+    The search takes some two seconds a shape of a ResNet-18's batch on an H100. In deterministic mode there is none: its choice may be
+    another each time.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = calls >= SEARCH_FROM and not torch.backends.cudnn.deterministic
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -20,7 +20,7 @@ from megu.device import fused
 from megu.params import STRICT, check
 from megu.progress import track
 from megu.seeds import generator
-from megu.training import forward, passed
+from megu.training import answer, passed
 
 #: Images optimised together: all of them, with a hundred labels, would take tens of gigabytes of activations.
 AT_ONCE = 256
@@ -141,14 +141,6 @@ def optimise_noise(
             found.append(noise.detach().cpu().contiguous())
     model.train(was_training)
     return torch.cat(found)
-
-
-def answer(model: nn.Module, noise: Tensor) -> Tensor:
-    """float32 logits: on CUDA computed in the format that the hardware multiplies fastest, on a CPU in float32."""
-    if noise.device.type == "cuda":
-        return forward(model, noise)
-    logits: Tensor = model(noise)
-    return logits
 
 
 def mixture(positive: Tensor, negative: Tensor, alpha: float) -> Tensor:

@@ -28,8 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from megu import checkpoint as checkpoints
+from megu.capture import Captured, recordable
 from megu.data.tensors import CROP_PADDING, ImageSet
-from megu.device import CPU, fast, fused, sent
+from megu.device import CPU, choosing_kernels, fast, fused, sent
 from megu.distributed import replicated, whole_batch_norm, world
 from megu.errors import MeguError
 from megu.models import build, code, known, names
@@ -180,10 +181,22 @@ def _order(n: int, seed: int, device: torch.device) -> Tensor:
     return sent(_order(n, seed, CPU), device)
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises: at each step ``loss_of(*batch_at(step))``.
+
+    batch_at: the tensors of a step, on the model's device; a function of the step alone. loss_of: a function of these and of the model;
+    what it keeps beside the model's weights it updates in place, since on CUDA a whole step is recorded (`megu.capture`).
+    """
+
+    batch_at: Callable[[int], tuple[Tensor, ...]]
+    loss_of: Callable[..., Tensor]
+
+
 def optimise(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
-    loss_at: Callable[[int], Tensor],
+    objective: Objective,
     lr_at: Callable[[int], float],
     steps: int,
     *,
@@ -195,11 +208,10 @@ def optimise(
     per_epoch: int = 0,
     training: bool = True,
 ) -> None:
-    """Minimise ``loss_at(step)`` for ``steps`` steps, going on from ``checkpoint`` when it is of this ``key``.
+    """Minimise ``objective`` for ``steps`` steps, going on from ``checkpoint`` when it is of this ``key``.
 
-    ``loss_at`` must depend on nothing but the step and the model. The checkpoint is removed at the end. per_epoch: steps an
-    epoch, so that an error can name it. training: whether the model is in training mode; in evaluation mode batch norm keeps its
-    statistics, and what is taught is what the model will answer.
+    The checkpoint is removed at the end. per_epoch: steps an epoch, so that an error can name it. training: whether the model is in
+    training mode; in evaluation mode batch norm keeps its statistics, and what is taught is what the model will answer.
 
     Raises `NotFinite` when a loss or a weight is no finite number: it names step, epoch and learning rate. Only finite states are
     ever saved, so the checkpoint that is left is the last good one.
@@ -209,19 +221,25 @@ def optimise(
     done = kept = checkpoints.restore(checkpoint, model, optimiser, key) if checkpoint else 0
     saved = time.monotonic()
     losses: list[Tensor] = []
-    with track(label, steps * batch_size, "images") as advance:
+
+    def step_on(*batch: Tensor) -> Tensor:
+        optimiser.zero_grad(set_to_none=True)
+        loss = objective.loss_of(*batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return loss
+
+    device = next((parameter.device for parameter in model.parameters()), CPU)
+    take = Captured(step_on, model, device, steps - done, label)
+    set_lr = rate_setter(optimiser, device)
+    with choosing_kernels(steps - done), track(label, steps * batch_size, "images") as advance:
         advance(done * batch_size)
         passed(done * batch_size)
         for step in range(done, steps):
-            for group in optimiser.param_groups:
-                group["lr"] = lr_at(step)
+            set_lr(lr_at(step))
             # For layers that draw (dropout, say); each process draws for its own images.
             start_generators(derive(seed, "step", step, *([rank] if rank else [])))
-            optimiser.zero_grad(set_to_none=True)
-            loss = loss_at(step)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            losses.append(loss.detach())
+            losses.append(take(*objective.batch_at(step)))
             passed(batch_size)
             advance(batch_size)
             due = checkpoint is not None and not rank and time.monotonic() - saved > CHECKPOINT_EVERY_S
@@ -241,6 +259,27 @@ def optimise(
     model.eval()
     if checkpoint and not rank:
         checkpoint.unlink(missing_ok=True)
+
+
+def rate_setter(optimiser: torch.optim.Optimizer, device: torch.device) -> Callable[[float], None]:
+    """What sets the learning rate of ``optimiser``: where steps are recorded in a tensor on ``device``, which a recording reads anew."""
+    if not recordable(device):
+
+        def set_number(lr: float) -> None:
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+
+        return set_number
+    rate = torch.zeros((), device=device)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+        if "capturable" in group:
+            group["capturable"] = True
+
+    def set_tensor(lr: float) -> None:
+        rate.fill_(lr)
+
+    return set_tensor
 
 
 @dataclass(frozen=True)
@@ -306,17 +345,19 @@ def fit(
             return multistep(step // batches.per_epoch, params.lr, params.milestones, params.drop)
         return one_cycle(step, steps, params.lr, params.warmup)
 
-    def loss_at(step: int) -> Tensor:
+    def batch_at(step: int) -> tuple[Tensor, Tensor]:
         drawn = augmentation(params.augment, count, seed, step, images.device)
         flip, crop = (None if entry is None else entry[mine] for entry in drawn)
         inputs = images.batch(batches.at(step, images.home)[mine], flip, crop)
-        labels = images.labels[batches.at(step, images.device)[mine]]
+        return inputs, images.labels[batches.at(step, images.device)[mine]]
+
+    def loss_of(inputs: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(forward(called, inputs), labels, label_smoothing=params.label_smoothing)
 
     optimise(
         model,
         optimiser_of(params, model),
-        loss_at,
+        Objective(batch_at, loss_of),
         lr_at,
         steps,
         seed=seed,
@@ -333,6 +374,14 @@ def forward(model: nn.Module, inputs: Tensor) -> Tensor:
     with fast(inputs.device):
         logits: Tensor = model(inputs)
     return logits.float()
+
+
+def answer(model: nn.Module, inputs: Tensor) -> Tensor:
+    """float32 logits: on CUDA computed in the format that the hardware multiplies fastest, on a CPU in float32."""
+    if inputs.device.type == "cuda":
+        return forward(model, inputs)
+    logits: Tensor = model(inputs)
+    return logits
 
 
 def compiles(setting: str, steps: int, device: torch.device) -> bool:

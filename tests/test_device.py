@@ -42,7 +42,7 @@ def test_a_cuda_device_comes_in_the_mode_that_is_asked_for(two_gpus: None) -> No
     assert mode() == (True, True, False)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert resolve("auto") == torch.device("cuda")
-    assert mode() == (False, False, True)
+    assert mode() == (False, False, False)
     with pytest.raises(MeguError, match=r"^device = cuda:2: this machine has 2 CUDA devices"):
         resolve("cuda:2 deterministic")
 

@@ -25,6 +25,7 @@ from megu.retrain import retrain
 from megu.seeds import derive, generator
 from megu.training import (
     Batches,
+    Objective,
     TrainParams,
     augmentation,
     compiles,
@@ -283,7 +284,17 @@ class Failing:
         return weight * float("nan") if step == self.nan_at else weight.square()
 
     def run(self, steps: int = 20, **more: object) -> None:
-        optimise(self.model, self.optimiser, self.at, lambda step: 0.25, steps, seed=0, label="retrain", per_epoch=5, **more)  # type: ignore[arg-type]
+        optimise(
+            self.model,
+            self.optimiser,
+            Objective(lambda step: (torch.tensor(step),), lambda step: self.at(int(step))),
+            lambda step: 0.25,
+            steps,
+            seed=0,
+            label="retrain",
+            per_epoch=5,
+            **more,  # type: ignore[arg-type]
+        )
 
 
 @pytest.mark.parametrize("every", [1, 7, 50])
@@ -370,12 +381,12 @@ def test_what_would_wait_for_the_device_is_seen_by_that_test() -> None:
     model = torch.nn.Linear(1, 1, bias=False, device="meta")
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
 
-    def reading(step: int) -> torch.Tensor:
+    def reading() -> torch.Tensor:
         loss = model.weight.square().sum()
         return loss * float(loss.detach())
 
     with pytest.raises((RuntimeError, NotImplementedError), match=r"(?i)meta"):
-        optimise(model, optimiser, reading, lambda step: 0.1, 1, seed=0)
+        optimise(model, optimiser, Objective(lambda step: (), reading), lambda step: 0.1, 1, seed=0)
 
 
 def test_a_set_on_disk_is_asked_for_by_the_positions_of_the_cpu() -> None:

@@ -48,7 +48,8 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     return teach(
         model,
         forget.joined(kept),
-        lambda logits, index, step: kl(logits, targets[index], params.temperature),
+        lambda index, step: targets[index],
+        lambda logits, answered: kl(logits, answered, params.temperature),
         adam(params.lr),
         context,
     )

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from megu.capture import Captured
 from megu.data.tensors import ImageSet
 from megu.device import fused, sent
 from megu.methods.context import Context, given
@@ -18,10 +19,12 @@ from megu.models import seeded
 from megu.params import check
 from megu.progress import track
 from megu.seeds import derive, generator
-from megu.training import Batches, asked, fingerprint, forward, one_cycle, optimise, passed
+from megu.training import Batches, Objective, answer, asked, fingerprint, forward, one_cycle, optimise, passed
 
-#: (logits, positions in the images, step) -> loss
-LossOf = Callable[[Tensor, Tensor, int], Tensor]
+#: (logits, targets of a batch) -> loss
+LossOf = Callable[[Tensor, Tensor], Tensor]
+#: (positions in the images, step) -> the targets of a batch
+TargetsAt = Callable[[Tensor, int], Tensor]
 #: (inputs, positions in the images, step) -> inputs
 Disturb = Callable[[Tensor, Tensor, int], Tensor]
 MakeOptimiser = Callable[[nn.Module], torch.optim.Optimizer]
@@ -88,22 +91,33 @@ def answers(model: nn.Module, images: ImageSet) -> Tensor:
     return torch.cat(found)
 
 
-def gradients(model: nn.Module, images: ImageSet, batch_size: int, seed: int, label: str) -> Iterator[list[Tensor]]:
-    """The gradient of each batch's mean cross-entropy, a tensor a parameter, in evaluation mode and float32.
+def each_gradient(
+    model: nn.Module, images: ImageSet, batch_size: int, seed: int, label: str, use: Callable[[list[Tensor]], None]
+) -> int:
+    """Call ``use`` with the gradient of each batch's mean cross-entropy, a tensor a parameter, in evaluation mode; return how many there were.
 
-    Every image once, the order drawn; the last batch is what is left. The model's own ``.grad`` stays as it is.
+    Every image once, the order drawn; the last batch is what is left. ``use`` updates tensors in place, since on CUDA a batch is
+    recorded (`megu.capture`) and computed in the fastest format (`answer`). The model's own ``.grad`` stays as it is.
     """
     parameters = list(model.parameters())
     order = torch.randperm(len(images), generator=generator(seed, label))
     of_images, of_labels = sent(order, images.home), sent(order, images.device)
+
+    def work(inputs: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(answer(model, inputs), labels)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        use([torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)])
+        return loss
+
+    starts = range(0, len(order), batch_size)
+    take = Captured(work, model, images.device, len(starts), label)
     with evaluating(model), track(label, len(images), "images") as advance:
-        for start in range(0, len(order), batch_size):
+        for start in starts:
             part = slice(start, start + batch_size)
-            loss = F.cross_entropy(model(images.batch(of_images[part])), images.labels[of_labels[part]])
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            take(images.batch(of_images[part]), images.labels[of_labels[part]])
             passed(len(order[part]))
-            yield [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
             advance(len(order[part]))
+    return len(starts)
 
 
 def fresh_model(context: Context, stream: str, device: torch.device) -> nn.Module:
@@ -122,7 +136,7 @@ def adam(lr: float) -> MakeOptimiser:
 
 def descend(
     model: nn.Module,
-    loss_at: Callable[[int], Tensor],
+    objective: Objective,
     optimiser: torch.optim.Optimizer,
     context: Context,
     *,
@@ -142,7 +156,7 @@ def descend(
     optimise(
         model,
         optimiser,
-        loss_at,
+        objective,
         lambda step: peak if warmup is None else one_cycle(step, steps, peak, warmup),
         steps,
         seed=context.seed,
@@ -163,6 +177,7 @@ def shuffled(images: ImageSet, context: Context, label: str = "unlearn") -> Batc
 def teach(
     model: nn.Module,
     images: ImageSet,
+    targets_at: TargetsAt,
     loss_of: LossOf,
     optimiser: MakeOptimiser,
     context: Context,
@@ -172,7 +187,7 @@ def teach(
     disturb: Disturb | None = None,
     label: str = "unlearn",
 ) -> nn.Module:
-    """A copy of ``model`` that has minimised ``loss_of(logits, index, step)`` over shuffled batches of ``images``, in training mode.
+    """A copy of ``model`` that has minimised ``loss_of(logits, targets)`` over shuffled batches of ``images``, in training mode.
 
     The method's parameters say the ``batch_size`` and, unless they are given, the ``epochs``. warmup: see `descend`.
     disturb: changes the normalised inputs of a batch before the model sees them.
@@ -181,16 +196,16 @@ def teach(
     size = context.params.batch_size
     batches = shuffled(images, context, label)
 
-    def loss_at(step: int) -> Tensor:
+    def batch_at(step: int) -> tuple[Tensor, Tensor]:
         index = batches.at(step, images.device)
         inputs = images.batch(batches.at(step, images.home))
         if disturb is not None:
             inputs = disturb(inputs, index, step)
-        return loss_of(forward(copied, inputs), index, step)
+        return inputs, targets_at(index, step)
 
     descend(
         copied,
-        loss_at,
+        Objective(batch_at, lambda inputs, targets: loss_of(forward(copied, inputs), targets)),
         optimiser(copied),
         context,
         epochs=epochs or context.params.epochs,

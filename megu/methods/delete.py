@@ -42,7 +42,8 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     return teach(
         model,
         forget,
-        lambda logits, index, step: kl(logits, targets[index]),
+        lambda index, step: targets[index],
+        kl,
         sgd(params.lr),
         context,
     )

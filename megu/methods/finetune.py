@@ -41,7 +41,8 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     return teach(
         model,
         retain,
-        lambda logits, index, step: F.cross_entropy(logits, retain.labels[index]),
+        lambda index, step: retain.labels[index],
+        F.cross_entropy,
         sgd(params.lr, params.weight_decay),
         context,
         warmup=0.3 if params.schedule == "one_cycle" else None,

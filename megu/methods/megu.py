@@ -28,7 +28,7 @@ from megu.methods.steering import Steering
 from megu.params import STRICT, check
 from megu.seeds import derive, generator
 from megu.store import without_nan
-from megu.training import Batches, forward
+from megu.training import Batches, Objective, forward
 
 #: Images of each set that a try is judged by, and forget images that the steering looks at.
 WATCHED = 500
@@ -169,19 +169,24 @@ class Lesson:
         taught, params, device = copy.deepcopy(self.model), self.params, self.forget.device
         targets = Steering(self.perturbing, self.forget.labels, params.steering, params.follow).to(device)
 
-        def loss_at(step: int) -> Tensor:
+        def batch_at(step: int) -> tuple[Tensor, ...]:
+            """Images to forget and then to keep; which the former are, and whether they carry noise; what the latter are taught."""
             lost, left = self.forgetting.at(step, self.forget.home), self.keeping.at(step, self.kept.home)
             inputs, noisy = self.forget.batch(lost), torch.zeros(len(lost), dtype=torch.bool)
             if self.noise is not None:
                 noisy = self.noise.carriers(len(lost), step)
                 inputs = self.noise.add(inputs, self.forgetting.at(step), torch.arange(len(inputs)), step)
-            logits = forward(taught, torch.cat([inputs, self.kept.batch(left)]))
-            aims = targets.at(self.forgetting.at(step, device), logits[: len(lost)].detach(), sent(noisy, device))
-            return F.cross_entropy(logits, torch.cat([aims, self.known[self.keeping.at(step, device)]]))
+            images = torch.cat([inputs, self.kept.batch(left)])
+            return images, self.forgetting.at(step, device), sent(noisy, device), self.known[self.keeping.at(step, device)]
+
+        def loss_of(images: Tensor, lost: Tensor, noisy: Tensor, known: Tensor) -> Tensor:
+            logits = forward(taught, images)
+            aims = targets.at(lost, logits[: len(lost)].detach(), noisy)
+            return F.cross_entropy(logits, torch.cat([aims, known]))
 
         descend(
             nn.ModuleList([taught, targets]),
-            loss_at,
+            Objective(batch_at, loss_of),
             (sgd if params.optimiser == "sgd" else adam)(lr)(taught),
             self.context,
             epochs=1,

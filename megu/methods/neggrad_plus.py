@@ -13,7 +13,7 @@ from megu.methods.common import check_training, descend, sgd
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 from megu.seeds import derive
-from megu.training import Batches, forward
+from megu.training import Batches, Objective, forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +47,21 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     losing = Batches(len(forget), params.batch_size, derive(context.seed, "forget batches"))
     unlearned = copy.deepcopy(model)
 
-    def loss_at(step: int) -> Tensor:
+    def batch_at(step: int) -> tuple[Tensor, ...]:
         kept, lost = keeping.at(step, device), losing.at(step, device)
-        return weighted(
-            forward(unlearned, retain.batch(keeping.at(step, retain.home))),
+        return (
+            retain.batch(keeping.at(step, retain.home)),
             retain.labels[kept],
-            forward(unlearned, forget.batch(losing.at(step, forget.home))),
+            forget.batch(losing.at(step, forget.home)),
             forget.labels[lost],
-            params.alpha,
         )
+
+    def loss_of(kept: Tensor, kept_labels: Tensor, lost: Tensor, lost_labels: Tensor) -> Tensor:
+        return weighted(forward(unlearned, kept), kept_labels, forward(unlearned, lost), lost_labels, params.alpha)
 
     descend(
         unlearned,
-        loss_at,
+        Objective(batch_at, loss_of),
         sgd(params.lr)(unlearned),
         context,
         epochs=params.epochs,

@@ -37,7 +37,8 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     return teach(
         model,
         forget.joined(retain),
-        lambda logits, index, step: F.cross_entropy(logits, labels[index]),
+        lambda index, step: labels[index],
+        F.cross_entropy,
         adam(params.lr),
         context,
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
 from megu.device import sent
-from megu.methods.common import MakeOptimiser, allowed, check_training, gradients, sgd, teach, wrong_labels
+from megu.methods.common import MakeOptimiser, allowed, check_training, each_gradient, sgd, teach, wrong_labels
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 from megu.seeds import generator
@@ -44,8 +44,7 @@ class SalunParams:
 def summed(model: nn.Module, forget: ImageSet, batch_size: int, seed: int) -> list[Tensor]:
     """The gradients of the forget batches added up, a tensor a parameter."""
     total = [torch.zeros_like(parameter) for parameter in model.parameters()]
-    for found in gradients(model, forget, batch_size, seed, "saliency"):
-        torch._foreach_add_(total, found)
+    each_gradient(model, forget, batch_size, seed, "saliency", lambda found: torch._foreach_add_(total, found))
     return total
 
 
@@ -107,7 +106,8 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     return teach(
         model,
         images,
-        lambda logits, index, step: F.cross_entropy(logits, labels(step // per_epoch)[index]),
+        lambda index, step: labels(step // per_epoch)[index],
+        F.cross_entropy,
         masked_sgd(masks, params.lr, params.weight_decay),
         context,
     )

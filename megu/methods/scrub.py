@@ -14,7 +14,7 @@ from megu.methods.common import answers, check_training, descend, kl, sgd
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 from megu.seeds import derive
-from megu.training import Batches, forward
+from megu.training import Batches, Objective, forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +84,21 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     forget_answers, retain_answers = answers(model, forget), answers(model, retain)
     student = copy.deepcopy(model)
 
-    def loss_at(step: int) -> Tensor:
+    def batch_at(step: int) -> tuple[Tensor, ...]:
+        """Images and the teacher's answers; of a step on the retain set also the labels."""
         turn = plan[step]
         if turn.maximise:
-            index = losing.at(turn.at, device)
-            images = forget.batch(losing.at(turn.at, forget.home))
-            return maximised(forward(student, images), forget_answers[index], params)
+            return forget.batch(losing.at(turn.at, forget.home)), forget_answers[losing.at(turn.at, device)]
         index = keeping.at(turn.at, device)
-        images = retain.batch(keeping.at(turn.at, retain.home))
-        return minimised(forward(student, images), retain_answers[index], retain.labels[index], params)
+        return retain.batch(keeping.at(turn.at, retain.home)), retain_answers[index], retain.labels[index]
+
+    def loss_of(images: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Tensor:
+        logits = forward(student, images)
+        return maximised(logits, teacher, params) if labels is None else minimised(logits, teacher, labels, params)
 
     descend(
         student,
-        loss_at,
+        Objective(batch_at, loss_of),
         sgd(params.lr, params.weight_decay)(student),
         context,
         epochs=1,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from megu.data.tensors import ImageSet
 from megu.errors import MeguError
-from megu.methods.common import gradients
+from megu.methods.common import each_gradient
 from megu.methods.context import Context, Method
 from megu.params import STRICT, check
 
@@ -41,10 +41,7 @@ class SsdParams:
 def importance(model: nn.Module, images: ImageSet, batch_size: int, seed: int, label: str) -> list[Tensor]:
     """Mean over the batches of the squared gradient of their cross-entropy, a tensor a parameter."""
     total = [torch.zeros_like(parameter) for parameter in model.parameters()]
-    batches = 0
-    for found in gradients(model, images, batch_size, seed, label):
-        torch._foreach_addcmul_(total, found, found)
-        batches += 1
+    batches = each_gradient(model, images, batch_size, seed, label, lambda found: torch._foreach_addcmul_(total, found, found))
     return [entry / batches for entry in total]
 
 

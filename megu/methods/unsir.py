@@ -94,7 +94,8 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
         return teach(
             before,
             images,
-            lambda logits, index, step: F.cross_entropy(logits, images.labels[index]),
+            lambda index, step: images.labels[index],
+            F.cross_entropy,
             adam(lr),
             replace(context, checkpoint=own),
             epochs=epochs,

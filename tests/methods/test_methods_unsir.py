@@ -52,9 +52,9 @@ def test_what_each_step_is_shown(original: nn.Module, monkeypatch: pytest.Monkey
     """Impair: 8 noises x 10 copies of the forget class, as that class, and 45 a retained class. Repair: those alone."""
     real, shown = unsir.teach, []
 
-    def watched(model: nn.Module, images: Any, loss: Any, optimiser: Any, context: Any, **more: Any) -> nn.Module:
+    def watched(model: nn.Module, images: Any, targets: Any, loss: Any, optimiser: Any, context: Any, **more: Any) -> nn.Module:
         shown.append((images, more, optimiser(model).defaults["lr"]))
-        return real(model, images, loss, optimiser, context, **more)
+        return real(model, images, targets, loss, optimiser, context, **more)
 
     monkeypatch.setattr(unsir, "teach", watched)
     forget, retain, given = request(original, "unsir")

@@ -1,0 +1,284 @@
+"""megu on a GPU: is it right there, and how fast is it? One command, at most eight minutes on one H100.
+
+    python benchmarks/gpu.py --out FOLDER [--document docs/engine.md]
+
+Needs torch and numpy alone. Each part runs in a process of its own with its own time limit, so that one failure loses nothing; what it
+found is in FOLDER/PART.json, all of it in FOLDER/gpu.md, with the card's name. The parts:
+
+- ``agree``: every method on the CPU and on the device, on a small problem: accuracies and answers.
+- ``bits``: in deterministic mode, trainings and methods twice, and once more without recording steps (`megu.capture`): the same weights?
+- ``engine``: images a second of a ResNet-18 at three batch sizes: the ordinary loop, megu's as it was (kernel by kernel), recorded, compiled.
+- ``methods``: seconds of every method, at its defaults, on 50,000 images of CIFAR-100's shape, beside an epoch of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import engine
+from benchmarks.document import write
+from megu import models
+from megu.capture import eagerly
+from megu.data.tensors import ImageSet
+from megu.device import CPU, compute_deterministically, resolve
+from megu.methods import METHODS, Context
+from megu.noise import NoiseParams, make_noise_bank
+from megu.perturbing import PerturbParams, perturb
+from megu.training import TrainParams, predict, train
+from megu.weights import digest
+
+#: Seconds that each part may take.
+LIMITS = {"agree": 120, "bits": 120, "engine": 150, "methods": 120}
+CLASSES, FORGOTTEN = 10, (3,)
+SMALL = TrainParams(epochs=6, batch_size=64, augment="none")
+#: Points of accuracy, and mean distance between the answers' probabilities, that the CPU and a device computing in bfloat16 may be apart.
+ACCURACY, ANSWERS = 5.0, 0.05
+
+
+def small(count: int = 2000) -> ImageSet:
+    """Ten classes of noisy 32 x 32 pictures, each around its own; every tenth label is drawn, so that there is something to memorise."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(count) % CLASSES
+    own = draw.normal(size=(CLASSES, 3, 8, 8)).repeat(4, axis=2).repeat(4, axis=3)
+    pixels = 128 + 25 * own[labels] + 45 * draw.normal(size=(count, 3, 32, 32))
+    labels = np.where(draw.random(count) < 0.1, draw.integers(0, CLASSES, count), labels)
+    images = torch.from_numpy(pixels.clip(0, 255).astype(np.uint8)).contiguous(memory_format=torch.channels_last)
+    return ImageSet(images, torch.from_numpy(labels), torch.full((3,), 0.5), torch.full((3,), 0.25))
+
+
+def on(images: ImageSet, device: torch.device) -> ImageSet:
+    return ImageSet(*(entry.to(device) for entry in (images.pixels, images.labels, images.mean, images.std)))
+
+
+class Request:
+    """Forgetting `FORGOTTEN` from a model, on one device."""
+
+    def __init__(self, original: nn.Module, images: ImageSet, device: torch.device, classes: int, recipe: TrainParams) -> None:
+        self.original, self.classes, self.recipe = copy.deepcopy(original).to(device), classes, recipe
+        mine = np.isin(images.labels.numpy(), FORGOTTEN)
+        self.forget, self.retain = (on(images.subset(np.flatnonzero(part)), device) for part in (mine, ~mine))
+        labels = self.forget.labels.cpu().numpy()
+        said = predict(self.original, self.forget).logits.numpy()
+        even = np.full((classes, classes), 1 / classes)
+        self.perturbing = perturb(even, said, labels, FORGOTTEN, PerturbParams(sharpness=1.0))
+        shape = self.forget.shape
+        self.bank = make_noise_bank(self.original, range(min(classes, 10)), shape, FORGOTTEN, NoiseParams(), seed=0)
+
+    def unlearned(self, method: str) -> nn.Module:
+        height, width = self.forget.shape[1:]
+        context = Context(
+            params=METHODS[method].params(),
+            seed=0,
+            num_classes=self.classes,
+            forgotten=FORGOTTEN,
+            perturbing=self.perturbing,
+            noise=self.bank,
+            fresh=lambda: models.fresh(self.recipe.arch, self.classes, 3, (height, width)),
+            recipe=self.recipe,
+        )
+        return METHODS[method].run(self.original, self.forget, self.retain, context)
+
+
+def clock(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """What ``work`` returns, and the seconds until the device has done it."""
+    begin = time.perf_counter()
+    found = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return found, time.perf_counter() - begin
+
+
+def agree(device: torch.device, out: Callable[[Any], None], quick: bool) -> None:
+    images = small(400 if quick else 2000)
+    original = train(images, SMALL, CLASSES, seed=0)
+    here, there = (Request(original, images, place, CLASSES, SMALL) for place in (CPU, device))
+    for method in METHODS:
+        one, other = here.unlearned(method), there.unlearned(method).to("cpu")
+        row: dict[str, Any] = {"method": method}
+        for name, part in (("forget", here.forget), ("retain", here.retain)):
+            answers = [predict(model, part).logits for model in (one, other)]
+            right = [100 * float((said.argmax(1) == part.labels).float().mean()) for said in answers]
+            apart = float((answers[0].softmax(1) - answers[1].softmax(1)).abs().sum(1).mean() / 2)
+            row |= {f"{name} CPU %": right[0], f"{name} device %": right[1], f"{name} apart": apart}
+        row["agrees"] = all(abs(row[f"{name} CPU %"] - row[f"{name} device %"]) <= ACCURACY for name in ("forget", "retain"))
+        out(row)
+
+
+def bits(device: torch.device, out: Callable[[Any], None], quick: bool) -> None:
+    compute_deterministically(True)
+    images = on(small(400 if quick else 2000), device)
+    recipes = {
+        "train, resnet-compact, AdamW": SMALL,
+        "train, resnet18, SGD, flip and crop": replace(
+            SMALL, arch="resnet18", optimiser="sgd", lr=0.05, augment="flip-crop", epochs=2
+        ),
+        "train, vit-tiny, AdamW": replace(SMALL, arch="vit-tiny", lr=1e-3, epochs=2),
+    }
+    work: dict[str, Callable[[], nn.Module]] = {
+        name: lambda recipe=recipe: train(images, recipe, CLASSES, seed=0)  # type: ignore[misc]
+        for name, recipe in recipes.items()
+    }
+    request = Request(train(images, SMALL, CLASSES, seed=0).cpu(), on(images, CPU), device, CLASSES, SMALL)
+    work |= {name: lambda name=name: request.unlearned(name) for name in METHODS}  # type: ignore[misc]
+    for name, run in work.items():
+        row: dict[str, Any] = {"work": name}
+        try:
+            first, seconds = clock(run, device)
+            again = run()
+            with eagerly():
+                plain, slower = clock(run, device)
+        except RuntimeError as error:
+            row["error"] = str(error).split("\n")[0]
+        else:
+            row |= {"twice the same": digest(first) == digest(again), "as without recording": digest(first) == digest(plain)}
+            row |= {"seconds": seconds, "seconds without recording": slower}
+        out(row)
+
+
+def speeds(device: torch.device, out: Callable[[Any], None], quick: bool) -> None:
+    draw = np.random.default_rng(0)
+    count = 2000 if quick else engine.IMAGES
+    pixels = draw.integers(0, 256, (count, engine.SIZE, engine.SIZE, 3), dtype=np.uint8)
+    labels = draw.integers(0, engine.CLASSES, count)
+    compute_deterministically(False)
+    model = "resnet-compact" if quick else "resnet18"
+    peak = engine.product_peak(device, engine.fast_dtype(device))
+    for batch in (26,) if quick else (26, 128, 512):
+        settings = {name: engine.Setting(device, model, batch, 8, name) for name in ("off", "on")}
+        loops: dict[str, tuple[Any, bool]] = {"kernel by kernel": (engine.Ours(settings["off"], pixels, labels), True)}
+        loops["recorded"] = engine.Ours(settings["off"], pixels, labels), False
+        if not quick:
+            loops["recorded and compiled"] = engine.Ours(settings["on"], pixels, labels), False
+            if batch > 26:
+                loops["ordinary"] = engine.Ordinary(settings["off"], pixels, labels), False
+        rates: dict[str, list[float]] = {name: [] for name in loops}
+        warm, first = {}, {}
+        for name, (loop, plain) in loops.items():
+            with eagerly() if plain else nullcontext():
+                _, warm[name] = clock(
+                    lambda loop=loop: loop.steps(40), device
+                )  # kernels are chosen, workers started, the model compiled
+                _, first[name] = clock(lambda loop=loop: loop.steps(100), device)
+        for _ in range(1 if quick else 3):
+            for name, (loop, plain) in loops.items():
+                steps = 40 if quick else max(int(100 * 1.2 / first[name]), 60)
+                steps = loop.taken(steps) if isinstance(loop, engine.Ours) else steps
+                with eagerly() if plain else nullcontext():
+                    _, seconds = clock(lambda loop=loop, steps=steps: loop.steps(steps), device)
+                rates[name].append(batch * steps / seconds)
+        work = engine.flops(settings["off"])
+        for name, found in rates.items():
+            middle = statistics.median(found)
+            out(
+                {
+                    "batch": batch,
+                    "loop": name,
+                    "images/s": middle,
+                    "least": min(found),
+                    "most": max(found),
+                    "share of the bfloat16 peak %": 100 * work * middle / peak,
+                    "against the ordinary": middle / statistics.median(rates["ordinary"]) if "ordinary" in rates else None,
+                    "first 40 steps, s": warm[name],
+                }
+            )
+    out({"peak TFLOP/s": peak / 1e12})
+
+
+def costs(device: torch.device, out: Callable[[Any], None], quick: bool) -> None:
+    draw = np.random.default_rng(0)
+    count, classes, arch = (2000, 100, "resnet-compact") if quick else (50_000, 100, "resnet18")
+    pixels = torch.from_numpy(draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)).permute(0, 3, 1, 2)
+    images = ImageSet(pixels, torch.arange(count) % classes, torch.full((3,), 0.5), torch.full((3,), 0.25))
+    recipe = TrainParams(arch=arch, epochs=1, batch_size=128, optimiser="sgd", lr=0.01, augment="flip-crop")
+    there = on(images, device)
+    train(there.subset(np.arange(1280)), recipe, classes, seed=0)
+    original, epoch = clock(lambda: train(there, recipe, classes, seed=0), device)
+    out({"work": "an epoch of training, batch 128", "seconds": epoch})
+    request = Request(original.cpu(), images, device, classes, recipe)
+    for name in METHODS:
+        if name != "retrain":
+            _, seconds = clock(lambda name=name: request.unlearned(name), device)
+            out({"work": name, "seconds": seconds, "epochs": seconds / epoch})
+
+
+PARTS = {"agree": agree, "bits": bits, "engine": speeds, "methods": costs}
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+
+    def said(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "**no**"
+        if isinstance(value, float):
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return "" if value is None else str(value)
+
+    return ["", f"| {' | '.join(names)} |", "|" + "---|" * len(names)] + [
+        f"| {' | '.join(said(row.get(name)) for name in names)} |" for row in rows
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="a folder")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--quick", action="store_true", help="everything at a small size, to try the script")
+    parser.add_argument("--document", type=Path, help="write the tables into this page, between its marks")
+    parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    if asked.only:
+        rows: list[Any] = []
+        place = asked.out / f"{asked.only}.json"
+
+        def out(row: Any) -> None:
+            rows.append(row)
+            place.write_text(json.dumps(rows, indent=1))
+            print(asked.only, row, flush=True)
+
+        PARTS[asked.only](resolve(asked.device), out, asked.quick)
+        return
+    device = resolve(asked.device)
+    lines = [
+        f"{engine.machine(device)}, torch {torch.__version__.split('+')[0]}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}."
+    ]
+    for part in asked.parts:
+        command = [sys.executable, __file__, "--only", part, "--out", str(asked.out), "--device", asked.device]
+        begin = time.perf_counter()
+        try:
+            done = subprocess.run([*command, *(["--quick"] if asked.quick else [])], timeout=LIMITS[part], check=False)
+            end = "" if not done.returncode else f" It failed (exit status {done.returncode})."
+        except subprocess.TimeoutExpired:
+            end = f" It was stopped after {LIMITS[part]} s."
+        place = asked.out / f"{part}.json"
+        lines += ["", f"**{part}**, {time.perf_counter() - begin:.0f} s.{end}"]
+        lines += table(json.loads(place.read_text())) if place.is_file() else []
+        (asked.out / "gpu.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    if asked.document:
+        write(asked.document, "gpu", lines)
+
+
+if __name__ == "__main__":
+    main()
