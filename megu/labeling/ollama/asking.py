@@ -195,7 +195,7 @@ class Asking:
             # A model that can think does unless told not to; telling one that cannot is allowed, but why.
             think=False if "thinking" in self.model.capabilities else None,
             options={**options, "num_ctx": self.num_ctx},
-            keep_alive=self.server.connection.keep_alive,
+            keep_alive=self.server.connection.keep_loaded,
             **more,
         )
 
@@ -229,8 +229,8 @@ def tries(error: BaseException, most: int) -> int:
         if error.status_code in (-1, 429, 502, 503, 504):
             return most
         return min(1, most) if error.status_code == 500 else 0
-    # ValueError: an answer that is no JSON, or not one of Ollama's (a proxy's page, half an answer).
-    return most if isinstance(error, (ConnectionError, httpx.TransportError, ValueError)) else 0
+    # ValueError, TypeError: an answer that is no JSON, or not one of Ollama's (a proxy's page, half an answer).
+    return most if isinstance(error, (ConnectionError, httpx.TransportError, ValueError, TypeError)) else 0
 
 
 def _taken(response: ollama.ChatResponse) -> Reply:
