@@ -10,11 +10,14 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,11 +29,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ollama_server import FakeOllama, Reply, invalid_duration, vision
-from test_labeling_ollama import JUDGING, Labels, labeler, question, refused, server
+from ports import free_port
+from test_labeling_ollama import DIGEST, JUDGING, K, Labels, labeler, question, refused, server
 
+from megu import cli
 from megu.errors import MeguError
 from megu.labeling.ollama.params import Connection
 from megu.labeling.ollama.server import Server, address, explained, is_here
+from megu.project import Project
 
 __all__ = ["labeler", "server"]
 
@@ -165,6 +171,44 @@ def test_the_official_client_is_kept_from_an_address_that_it_cannot_read() -> No
         check=False,
     )
     assert done.stdout.strip() == "http://127.0.0.1:9", done.stderr
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "params.yaml").write_text("{}")
+    monkeypatch.setenv("MEGU_PROJECT", str(tmp_path))
+    return tmp_path
+
+
+def call(*arguments: str) -> int:
+    return cli.guarded(lambda: cli.app(list(arguments), standalone_mode=False))
+
+
+@pytest.mark.parametrize("written", [*REFUSED, *ADDRESSES], ids=lambda written: written[:20])
+def test_on_the_command_line_an_address_is_right_or_one_line_and_matters_to_no_other_labeler(
+    written: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def nobody(asking: Server, ask: object) -> dict[str, Any]:
+        asked.append(asking.url)
+        raise MeguError("nobody is there", "ollama serve")
+
+    monkeypatch.setattr(Server, "_told", nobody)
+    monkeypatch.setenv("OLLAMA_HOST", written)
+    for command in ("run", "label"):
+        assert call(command, "--dry-run", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["labeling"] is None
+        code = call(command, "--dry-run", "--quiet", "--set", "labeling.kind=ollama")
+        said = capsys.readouterr().err
+        assert code == (2 if written in REFUSED else 0), said
+        if written in REFUSED:
+            assert call(command, "--quiet", "--set", "labeling.kind=ollama") == 2
+            for line in (said, capsys.readouterr().err):
+                assert line.count("\n") == 1
+                assert "is no address: " in line
+    assert set(asked) == ({ADDRESSES[written]} if written in ADDRESSES else set())
+    assert not (root / ".megu" / "answers").exists()
 
 
 # --- what else can answer --------------------------------------------------------------------------------------------------------
@@ -316,7 +360,63 @@ def test_a_server_that_is_gone_for_good_says_how_many_answers_are_kept(labeler: 
     server.fault = lambda number, body: Reply({}, cut=0) if number >= 11 else None
     assert "11 answers are kept" in refused(labeler(concurrency=1))
     said = refused(labeler(host="127.0.0.1:9", retries=0))
-    assert "there is no Ollama server at http://127.0.0.1:9; 11 answers are kept: ollama serve; then run again" in said
+    assert (
+        "there is no Ollama server at http://127.0.0.1:9; 11 answers are kept: ollama serve; then run again, none of them is asked twice"
+        in said
+    )
+
+
+def test_a_server_that_is_gone_when_a_labeling_goes_on_says_so_too(
+    labeler: Labels, server: FakeOllama, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.fault = lambda number, body: Reply({}, cut=0) if number >= 11 else None
+    refused(replace(labeler(concurrency=1), folder=Project(root).answers))
+    settings = ["--quiet", "--set", "labeling.kind=ollama", "--set", f"labeling.host={server.host}"]
+    server.capabilities = ("completion",)
+    assert call("label", *settings) == 2
+    said = capsys.readouterr().err
+    assert "gemma3:4b cannot see images; 11 answers are kept: choose a vision model" in said
+    assert said.endswith("; then run again, none of them is asked twice\n")
+    settings[-1] = "labeling.host=127.0.0.1:9"
+    assert call("label", *settings) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("megu: there is no Ollama server at http://127.0.0.1:9; 11 answers are kept: ollama serve; ")
+    assert said.count("\n") == 1
+
+
+def test_a_server_that_is_killed_and_started_again_is_asked_for_the_rest(labeler: Labels) -> None:
+    port = free_port()
+    program = [sys.executable, "-m", "tests.ollama_server", "--port", str(port), "--made-up", str(K), "--delay", "0.05"]
+    root = Path(__file__).parents[2]
+
+    def start() -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            program, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        assert "serving" in child.stdout.readline()
+        return child
+
+    judging = replace(JUDGING, min_own=0, min_repeat=0, max_position=1, min_symmetry=-1)
+    asked = labeler(judging, host=f"127.0.0.1:{port}", retries=100, backoff=0.1)
+    about = replace(question(), concepts=tuple(f"class_{k}" for k in range(K)))
+    path = asked.folder / f"{DIGEST[:24]}.jsonl"
+    first = start()
+    with ThreadPoolExecutor(1) as pool:
+        judged = pool.submit(asked.judge, about)
+        while not path.is_file() or len(path.read_bytes().splitlines()) < 10:
+            assert not judged.done()
+            time.sleep(0.01)
+        first.kill()
+        first.wait()
+        second = start()
+        record = judged.result(timeout=120).record
+        second.kill()
+        second.wait()
+    keys = [json.loads(line)["key"] for line in path.read_text().splitlines()]
+    assert len(keys) == len(set(keys)) == record["asked"] == asked.new, "no answer that was kept was asked for again"
+    assert record["retried"] > 0
+    assert record["abstained"] == 0
 
 
 def test_a_model_deleted_in_the_middle_names_the_command_that_brings_it_back(labeler: Labels, server: FakeOllama) -> None:
