@@ -446,8 +446,8 @@ def test_how_scores_were_made_is_counted_in_its_own_words(labeler: Labels, serve
         if number % 3 == 1:
             answer.pop("logprobs")
         else:
-            for position in answer["logprobs"]:
-                position["top_logprobs"] = [{"token": "Yes", "logprob": -0.1}, {"token": "No", "logprob": -3.0}]
+            # The quote's own list has False in it, as recorded; the answer's has neither word.
+            answer["logprobs"][1]["top_logprobs"] = [{"token": "Yes", "logprob": -0.1}, {"token": "No", "logprob": -3.0}]
         return Reply(answer)
 
     server.fault = mixed

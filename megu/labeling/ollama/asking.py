@@ -234,10 +234,10 @@ def tries(error: BaseException, most: int) -> int:
 
 
 def _taken(response: ollama.ChatResponse) -> Reply:
-    positions = [
-        [(entry.token, entry.logprob) for entry in (position.top_logprobs or [position])]
-        for position in response.logprobs or ()
-    ]
+    written = response.logprobs or ()
+    # A quote or a blank that the schema forces stands before the answer, and can list a word where the answer's own position lists none.
+    answer = [position for position in written if reading.begins(position.token)] or written
+    positions = [[(entry.token, entry.logprob) for entry in (position.top_logprobs or [position])] for position in answer]
     return Reply(
         content=response.message.content or "",
         thinking=bool(response.message.thinking),

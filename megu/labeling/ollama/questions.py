@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 #: Raised when the way questions are put or answers are read changes in a way that their words do not show.
-PROTOCOL = 2
+PROTOCOL = 3
 TOP_LOGPROBS = 20
 #: Characters of a reason, at most, and how one is asked for.
 REASON_LENGTH = 120
