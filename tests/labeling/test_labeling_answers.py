@@ -138,7 +138,7 @@ def test_what_stands_around_an_answer_says_nothing_of_its_score(
     for at, token in enumerate(tokens):
         if at == len(before):
             cut = len(pieces[0])
-            listed = {"True"[:cut]: true, "False"[:cut]: 1 - true}
+            listed = {"The": 0.98, "True"[:cut]: 0.01 * true, "False"[:cut]: 0.01 * (1 - true)}
         else:
             listed = {data.draw(st.sampled_from(["True", "False"])): data.draw(st.floats(1e-9, 1)), "x": 1e-12}
         lists.append({"token": token, "logprob": -0.1, "top_logprobs": [
