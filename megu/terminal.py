@@ -191,6 +191,8 @@ def print_shown(shown: Any, *, as_json: bool) -> None:
     if shown.sanity:
         numbers = ", ".join(f"{name} {value:.2f}" for name, value in shown.sanity.items() if value is not None)
         console.print(_text(f"sanity: {numbers}"), soft_wrap=True)
+    for line in shown.scoring:
+        console.print(_text(line), soft_wrap=True)
     for name, reasons in shown.because.items():
         console.print(_text(f"{name}, in its words: {'; '.join(reasons)}"), soft_wrap=True)
     console.print(_text(f"figure       {shown.picture}"), soft_wrap=True)

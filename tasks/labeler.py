@@ -72,7 +72,10 @@ def ready(project: Project, config: Config) -> None:
         what = "the judgement" if hit else "every answer"
         stages().note(f"{model.problem.what}: {what} is kept ({params.model}, {model.digest[:12]}…, last seen {model.seen})")
     elif not hit:
-        Server(params.model, params.connection).ready()
+        try:
+            Server(params.model, params.connection).ready()
+        except MeguError as error:
+            raise answers.Answers(project.answers, model.digest).keeping(error) if model.digest else error from None
 
 
 def all_answered(project: Project, config: Config, model: Known) -> bool:

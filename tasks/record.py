@@ -356,10 +356,13 @@ def labeler_facts(labeling: Result, request: Sequence[str]) -> dict[str, str]:
     facts = {name: labeler[name] for name in ("kind", "name", "version", "digest")}
     if not record:
         return facts
+    from megu.labeling.ollama.labeler import scoring_lines
+
     sane = ", ".join(f"{name} {value:.2f}" for name, value in record["sanity"].items() if value is not None)
     return facts | {
         "questions": f"{record['asked']:,} asked, {record['answered']:,} answered, {record['abstained']:,} abstained, "
         f"{record['retried']:,} retried; {record['seconds']:,.0f} s, {record['prompt_tokens'] + record['tokens']:,} tokens",
+        **{("scores" if not at else f"scores ({at + 1})"): line for at, line in enumerate(scoring_lines(record["scoring"]))},
         "sanity": sane + (f" (overridden: {', '.join(record['overridden'])})" if record["overridden"] else ""),
         **{f"{name}, in its words": "; ".join(said) for name, said in record.get("because", {}).items() if name in request},
     }

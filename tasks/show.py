@@ -27,7 +27,8 @@ class Shown:
 
     agreement: with what -> Spearman's rank correlation over pairs of different classes, None where it is not defined.
     missing: with what -> why it could not be compared. sanity: measures of a labeler that was asked. picture: the figure's path.
-    because: by class, the labeler's reasons in its own words, where it was asked for them.
+    because: by class, the labeler's reasons in its own words, where it was asked for them. scoring: a line for each way in which a labeler
+    that was asked was scored, with how many of its answers were.
     """
 
     labeler: str
@@ -39,6 +40,7 @@ class Shown:
     sanity: dict[str, Any]
     picture: str
     because: dict[str, list[str]]
+    scoring: list[str]
 
 
 def kept_or_refused(judged: Any, config: Config) -> Result:
@@ -53,6 +55,7 @@ def shown(project: Project, data: Result, judged: Result, before: Any, compared:
     import numpy as np
 
     from megu.labeling.agreement import off_diagonal, rank_correlation
+    from megu.labeling.ollama.labeler import scoring_lines
     from megu.report import similarity
 
     arrays = project.store.arrays(judged.files["labeling"])
@@ -83,6 +86,7 @@ def shown(project: Project, data: Result, judged: Result, before: Any, compared:
         sanity=dict(record.get("sanity", {})),
         picture=project.relative(path),
         because=dict(record.get("because", {})),
+        scoring=scoring_lines(record.get("scoring", {})),
     )
 
 

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import threading
 import time
 from collections import Counter
@@ -77,7 +78,8 @@ class FakeOllama:
     concepts: the names that its sight tells apart, spoken as the labeler speaks them. delay: seconds an answer takes.
     chats: bodies of all questions; loads: of chats without messages; counts: of those that only ask how many tokens a prompt has.
     fault: looks at every question first. logprobs: False gives none. image_tokens: what an image really takes; `COUNTED` is what the rule
-    that drops early messages takes it for. context: the most that the model reads, whatever ``num_ctx`` says.
+    that drops early messages takes it for. context: the most that the model reads, whatever ``num_ctx`` says. cuts_words: whether what does
+    not fit then is cut in silence, as recorded of one runner, and not refused, as recorded of the other.
     """
 
     concepts: Sequence[str]
@@ -92,6 +94,7 @@ class FakeOllama:
     fault: Fault | None = None
     image_tokens: int = 256
     context: int = 131072
+    cuts_words: bool = False
     bytes_a_token: int = 4
     keep: bool = True
     port: int = 0
@@ -155,22 +158,22 @@ class FakeOllama:
         return self._missing(body["model"]) or Reply(told | ({"remote_host": self.remote_host} if self.remote_host else {}))
 
     def _chat(self, number: int, body: dict[str, Any]) -> Reply:
-        missing = self._missing(body["model"])
+        wrong = invalid_duration(body.get("keep_alive"))
+        missing = Reply({"error": wrong}, 400) if wrong else self._missing(body["model"])
         if missing:
             return missing
         if not body["messages"]:
             with self._lock:
                 self.loads.append(body)
             return Reply(recorded("load") | {"model": self.model}, wait=self.load)
-        refused = self._over_context(body)
         if "format" not in body:
             with self._lock:
                 self.counts.append(body)
-            return refused or Reply(self.reply(body, "I"))
+            return self._refused(body) or self._over_context(body) or Reply(self.reply(body, "I"))
         if self.keep:
             with self._lock:
                 self.chats.append(body)
-        failed = (self.fault and self.fault(number, body)) or self._refused(body) or refused
+        failed = (self.fault and self.fault(number, body)) or self._refused(body) or self._over_context(body)
         if failed:
             return failed
         images = [base64.b64decode(image) for image in body["messages"][-1]["images"]]
@@ -185,10 +188,8 @@ class FakeOllama:
             return Reply(recorded("chat_image_badb64"), 400)
         if images and "vision" not in self.capabilities:
             return Reply(recorded("chat_image_novision"), 400)
-        if body.get("keep_alive") == "soon":
-            return Reply(vision("invalid keep_alive"), 400)
         if body.get("think") and "thinking" not in self.capabilities:
-            return Reply(recorded("chat_think"), 400)
+            return Reply({"error": f'"{self.model}" does not support thinking'}, 400)
         return None
 
     def _over_context(self, body: dict[str, Any]) -> Reply | None:
@@ -201,13 +202,12 @@ class FakeOllama:
             others = others[1:]
         body["messages"] = [*system, *others]
         taken = self._tokens(body["messages"], self.image_tokens)
-        if taken <= size:
+        if taken <= size or self.cuts_words:
+            body["read"] = taken if taken <= size else size // 2 + 2
             return None
-        said = {
-            "code": 400,
-            "message": f"request ({taken} tokens) exceeds the available context size ({size} tokens), try increasing it",
-        }
-        return Reply({"error": json.dumps({"error": said})}, 400)
+        told = json.loads(recorded("chat_ctxoverflow_notrunc")["error"])["error"]
+        words = f"request ({taken} tokens) exceeds the available context size ({size} tokens), try increasing it"
+        return Reply({"error": json.dumps({"error": told | {"message": words, "n_prompt_tokens": taken, "n_ctx": size}})}, 400)
 
     def _tokens(self, messages: Sequence[Mapping[str, Any]], an_image: int) -> int:
         """Words at four bytes a token, as recorded of English names, and five for what stands around a message."""
@@ -216,15 +216,17 @@ class FakeOllama:
 
     def _said(self, body: dict[str, Any], scores: np.ndarray[Any, Any]) -> dict[str, Any]:
         schema = body["format"]
+        cut = body.get("read", math.inf) < self._tokens(body["messages"], self.image_tokens)
         if "properties" in schema:
             labels = schema["properties"]["labels"]
             at = {name: scores[self.concepts.index(name)] for name in labels["items"]["enum"]}
-            best = sorted(at, key=lambda name: -at[name])[: labels["maxItems"]]
-            return self.reply(body, json.dumps({"labels": best}))
+            best = sorted(at, key=lambda name: at[name] if cut else -at[name])[: labels["maxItems"]]
+            because = {"because": "both are of one shade"} if "because" in schema["properties"] else {}
+            return self.reply(body, json.dumps({"labels": best} | because))
         words = body["messages"][-1]["content"]
         concept = words.partition("photo of ")[2].rpartition(", True or False")[0]
         true = float(sureness(scores)[self.concepts.index(concept)])
-        if len(body["messages"]) < 6:  # as seen: without its examples the answer turned
+        if len(body["messages"]) < 6 or cut:  # as seen: without its examples the answer turned
             true = 1 - true
         return self.reply(body, '"True"' if true >= 0.5 else '"False"', true)
 
@@ -232,12 +234,27 @@ class FakeOllama:
         """A chat answer after the recorded one; with log-probabilities when it is about True and False."""
         answer = recorded("chat_schema") | {"model": self.model, "message": {"role": "assistant", "content": content}}
         answer |= {
-            "prompt_eval_count": self._tokens(body["messages"], self.image_tokens),
+            "prompt_eval_count": body.get("read") or self._tokens(body["messages"], self.image_tokens),
             "eval_count": max(len(content) // 3, 1),
         }
         if true is not None and self.logprobs and body.get("logprobs"):
             answer["logprobs"] = scored(true, content)
         return answer | more
+
+
+def invalid_duration(keep_alive: Any) -> str:
+    """What the server says of a ``keep_alive`` that it cannot read, in the words of Go's ``time.ParseDuration``; empty for one that it can.
+
+    A number is seconds; text needs a unit, so a number in quotes is none.
+    """
+    if not isinstance(keep_alive, str) or keep_alive == "0":
+        return ""
+    sign, number, unit = r"[-+]?", r"(\d+\.?\d*|\.\d+)", "(ns|us|µs|μs|ms|s|m|h)"
+    if re.fullmatch(f"{sign}({number}{unit})+", keep_alive, re.ASCII):
+        return ""
+    without = re.fullmatch(f"{sign}({number}{unit})*{number}(?P<unit>[^0-9.]*).*", keep_alive, re.ASCII)
+    kind = "invalid" if not without else f'unknown unit "{without["unit"]}" in' if without["unit"] else "missing unit in"
+    return f'time: {kind} duration "{keep_alive}"'
 
 
 def sureness(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -6,6 +6,8 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+import ollama
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,8 @@ from ollama_server import RECORDED, VISION, recorded
 
 from megu.errors import MeguError
 from megu.labeling.ollama import sanity
-from megu.labeling.ollama.answers import Cut, Reply, Unusable, checked, read_pair, read_ranked, soft_score
+from megu.labeling.ollama.answers import Cut, Reply, Unusable, begins, checked, read_pair, read_ranked, soft_score
+from megu.labeling.ollama.asking import _taken as taken
 from megu.labeling.ollama.context import fewest_tokens
 from megu.labeling.ollama.kept import Answer, Answers, last_seen, remember
 from megu.labeling.ollama.params import Judging
@@ -48,6 +51,15 @@ def test_a_word_that_is_not_listed_has_at_most_what_the_list_leaves() -> None:
     assert soft_score([sure]) == pytest.approx(0.0001 / 0.9951)
     unsure = [("The", math.log(0.9)), ("True", math.log(0.001)), ("A", math.log(0.001))]
     assert soft_score([unsure]) == pytest.approx(0.5), "a word seen at the end of the list says little against one below it"
+
+
+@given(st.lists(st.floats(-20, 0), min_size=1, max_size=20), st.sampled_from(["True", "False"]))
+def test_no_score_is_exactly_zero_or_one_unless_the_mass_says_so(logits: list[float], word: str) -> None:
+    """Not where the listed tokens' probabilities, rounded as the server rounds them, seem to leave nothing, or less."""
+    scores = np.asarray(logits, dtype=np.float32)
+    rounded = (scores - np.logaddexp.reduce(scores)).astype(np.float32)
+    score = soft_score([[(word if not at else f"word {at}", float(value)) for at, value in enumerate(rounded)]])
+    assert score is None or 0 < score < 1
 
 
 SPELLINGS = [
@@ -92,6 +104,50 @@ def test_the_score_depends_on_the_answers_position_alone(
     assert alone is not None
     if sum(math.exp(logprob) for token, logprob in answer if token.strip().lower() in ("true", "false", "fal")) > 0.1:
         assert soft_score([*others[:place], answer, *others[place:]]) == alone
+
+
+@pytest.mark.parametrize(
+    ("token", "is_one"),
+    [
+        ("True", True),
+        (" fal", True),
+        ("T", True),
+        ('"F', True),
+        ('"', False),
+        ("", False),
+        ("ue", False),
+        ("Yes", False),
+        ("Truely", False),
+    ],
+)
+def test_where_an_answer_begins(token: str, is_one: bool) -> None:
+    assert begins(token) is is_one
+
+
+WRITTEN = st.lists(st.sampled_from(['"', " ", "\u201c", "\n", "```"]), max_size=3)
+
+
+@given(WRITTEN, st.sampled_from(["True", "False"]), st.sampled_from([1, 2, 5]), WRITTEN, st.floats(0.001, 0.999), st.data())
+def test_what_stands_around_an_answer_says_nothing_of_its_score(
+    before: list[str], word: str, size: int, after: list[str], true: float, data: st.DataObject
+) -> None:
+    """As the client hands it on: the word in pieces or whole, and around it tokens whose lists are sure of the other word."""
+    pieces = [word[:size], word[size:]] if size < len(word) and size > 1 else [word]
+    tokens = [*before, *pieces, *after]
+    lists = []
+    for at, token in enumerate(tokens):
+        if at == len(before):
+            cut = len(pieces[0])
+            listed = {"The": 0.98, "True"[:cut]: 0.01 * true, "False"[:cut]: 0.01 * (1 - true)}
+        else:
+            listed = {data.draw(st.sampled_from(["True", "False"])): data.draw(st.floats(1e-9, 1)), "x": 1e-12}
+        lists.append({"token": token, "logprob": -0.1, "top_logprobs": [
+            {"token": name, "logprob": math.log(mass)} for name, mass in listed.items()
+        ]})  # fmt: skip
+    message = {"role": "assistant", "content": f'"{word}"'}
+    answer = taken(ollama.ChatResponse.model_validate({"message": message, "logprobs": lists}))
+    score, how = read_pair(word, answer.logprobs)
+    assert (score, how) == (pytest.approx(true), "soft")
 
 
 def test_recorded_answers_of_a_vision_model_are_read_at_the_answer() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ollama_server import VISION, FakeOllama, Reply, blind, brightness
 from test_labeling_ollama import DIGEST, JUDGING, K, Labels, N, labeler, question, refused, server
@@ -83,6 +84,36 @@ def test_the_rule_that_drops_early_messages_never_cuts_a_question(
         assert len(asked.choices) <= GROUP
 
 
+@given(st.integers(1, 8), st.text(max_size=80), st.integers(1, 4), st.integers(1, 768), st.integers(0, 200))
+def test_as_much_context_as_is_needed_holds_any_number_of_images(
+    images: int, words: str, bytes_a_token: int, image_tokens: int, answer: int
+) -> None:
+    image = base64.b64encode(b"png").decode()
+    examples = [{"role": "user", "content": words, "images": [image]}, {"role": "assistant", "content": '"True"'}]
+    messages = [{"role": "system", "content": words}, *examples * (images - 1), examples[0]]
+    size = context.needed(messages, answer, context.IMAGE_TOKENS)
+    fake = FakeOllama(("a", "b"), blind(2), bytes_a_token=bytes_a_token, image_tokens=image_tokens, cuts_words=True)
+    sent: dict[str, Any] = {"messages": messages, "options": {"num_ctx": size}}
+    assert fake._over_context(sent) is None
+    assert sent["messages"] == messages
+    assert sent["read"] + answer <= size
+
+
+@settings(max_examples=30)
+@given(st.lists(NAME, min_size=4, max_size=9, unique=True), st.lists(st.integers(0, 90), min_size=9, max_size=9), st.data())
+def test_no_question_needs_more_than_the_longest(names: list[str], described: list[int], data: st.DataObject) -> None:
+    """With descriptions too, which are said once where a name is said twice."""
+    descriptions = {name: "x" * length for name, length in zip(names, described, strict=False) if length}
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("questions", "strategies"):
+            patch.setattr(f"megu.labeling.ollama.{module}.GROUP", 3)
+        questions = Questions(about(tuple(names)), Judging(exemplars=1, descriptions=descriptions), load(), DIGEST)
+        longest = max(context.needed(questions.parts(asked), 0, 768) for asked in questions.longest() if asked.concept is None)
+        among = data.draw(st.lists(st.integers(0, len(names) - 1), min_size=1, max_size=3))
+        for asked in [*questions.ranked(0), *questions.ranked(len(names) - 1), *questions.ranked(1, among)]:
+            assert context.needed(questions.parts(asked), 0, 768) <= longest
+
+
 def test_a_question_that_the_model_cannot_hold_is_refused_with_the_number() -> None:
     questions = Questions(about(("a", "b")), Judging(descriptions={"a": "x" * 5000}), load(), DIGEST)
     with pytest.raises(MeguError, match=r"takes up to [78],\d{3} tokens, and m reads 4,096: shorten labeling.descriptions"):
@@ -134,6 +165,71 @@ def test_a_question_cut_in_the_middle_of_a_labeling_keeps_what_came_before(label
     said = refused(labeler(replace(JUDGING, strategy="pairwise"), concurrency=1))
     assert "a question was cut: the server read" in said
     assert "answers are kept" in said
+
+
+@pytest.mark.parametrize("size", [150, 200, 300])
+def test_a_ranked_question_whose_words_were_cut_is_no_answer(labeler: Labels, server: FakeOllama, size: int) -> None:
+    """As recorded of a text model: half of the context is read, in silence, and the answer is to something else."""
+    server.cuts_words, server.context = True, size
+    asked = labeler(replace(JUDGING, strategy="ranked"), concurrency=1)
+    assert "a question was cut: the server read" in refused(asked)
+    assert asked.folder.joinpath(f"{DIGEST[:24]}.jsonl").read_text() == ""
+
+
+def test_a_described_class_among_many_is_no_measure_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, labeler: Labels, server: FakeOllama
+) -> None:
+    """Among many classes a question lists its own alone, so a long description makes one question longer and not the others."""
+    for module in ("questions", "strategies", "context"):
+        monkeypatch.setattr(f"megu.labeling.ollama.{module}.GROUP", 3)
+    judging = replace(JUDGING, strategy="pairwise", descriptions={"shade_0": "a shade of grey " * 120})
+    judged = labeler(judging).judge(question())
+    assert (strategies.class_means(judged.q, N).argmax(axis=1) == np.arange(K)).all()
+
+
+def tokens(messages: list[dict[str, Any]], image: int) -> int:
+    """As many as a tokenizer makes that knows some words and spells out the others, each word always alike."""
+    count = 0
+    for message in messages:
+        count += 5 + image * len(message.get("images", ()))
+        for word in re.findall(r"\w+|\W", message["content"]):
+            length = len(word.encode())
+            count += length if sum(word.encode()) % 2 else -(-length // 8)
+    return count
+
+
+@settings(max_examples=60)
+@example(["b", "y" * 59], 16, 500, False)  # the second name is spelled out, and takes more than the image
+@given(st.lists(NAME, min_size=2, max_size=6, unique=True), st.integers(1, 1024), st.integers(100, 4000), st.booleans())
+def test_a_whole_question_is_taken_for_whole_and_a_cut_one_for_cut(names: list[str], image: int, size: int, many: bool) -> None:
+    """Whatever the tokenizer makes of the names, the projector of an image, and however little context the server has."""
+
+    def dropping(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        system, others = messages[:1], messages[1:]
+        while len(others) > 1 and tokens([*system, *others], image) > size:
+            others = others[1:]
+        return [*system, *others]
+
+    with pytest.MonkeyPatch.context() as patch:
+        if many:
+            for module in ("questions", "strategies", "context"):
+                patch.setattr(f"megu.labeling.ollama.{module}.GROUP", 1)
+        questions = Questions(about(tuple(names)), Judging(exemplars=1), load(), DIGEST)
+        every = [questions.pair(exemplar, concept) for exemplar in range(2) for concept in range(len(names))]
+        every += [asked for exemplar in range(len(names)) for asked in questions.ranked(exemplar)]
+        whole = context.Whole(questions, lambda messages: tokens(messages, image))  # type: ignore[arg-type]
+        whole.measure(every)
+        for asked in every:
+            assert whole.least(asked) <= tokens(questions.parts(asked), image)
+        small = context.Whole(questions, lambda messages: tokens(dropping(messages), image))  # type: ignore[arg-type]
+        try:
+            small.measure(every)
+        except MeguError:
+            return
+        for asked in every:
+            parts = questions.parts(asked)
+            if len(left := dropping(parts)) < len(parts):
+                assert tokens(left, image) < small.least(asked)
 
 
 def test_recorded_cut_answers_read_fewer_tokens_than_the_whole_question() -> None:

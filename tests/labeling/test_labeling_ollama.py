@@ -204,6 +204,17 @@ def test_what_decides_an_answer_asks_again(labeler: Labels, server: FakeOllama, 
         assert "- shade 1: a dark shade" in server.chats[-1]["messages"][0]["content"]
 
 
+def test_answers_of_a_former_protocol_are_not_mixed_in(
+    labeler: Labels, server: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as former:
+        former.setattr("megu.labeling.ollama.questions.PROTOCOL", 2)
+        labeler().judge(question())
+    before = server.count
+    record = labeler().judge(question()).record
+    assert server.count - before == record["asked"]
+
+
 def test_own_prompts_take_the_place_of_ours_and_ask_again(labeler: Labels, server: FakeOllama, tmp_path: Path) -> None:
     (tmp_path / "pairwise.txt").write_text("Look. photo of $concept, True or False\n")
     ours, theirs = load(), load(tmp_path)

@@ -67,6 +67,8 @@ def read_reason(value: Any, most: int) -> str:
 #: The two words that answer a True-or-False question, and marks of a token that belong to its tokenizer, not to the word.
 _WORDS = ("true", "false")
 _TOKENIZER_MARKS = "▁ĠĊ"
+#: How exact a probability near one is: the server computes them in 32 bits.
+_ROUNDING = 2.0**-24
 
 
 def read_pair(value: Any, logprobs: Sequence[Sequence[tuple[str, float]]]) -> tuple[float, str]:
@@ -89,16 +91,22 @@ def soft_score(logprobs: Iterable[Sequence[tuple[str, float]]]) -> float | None:
     logprobs: by position, the likeliest tokens with their log-probabilities, as they are before the schema's grammar is enforced. The
     position of the answer is the one with the most mass on the two words: a quote or a space that the grammar forces stands before it, and
     its list can hold one of the words at a negligible probability. A word that is not listed there counts with the most that it can have:
-    no more than the least likely token that is listed, nor than what the listed ones leave.
+    no more than the least likely token that is listed, nor than what the listed ones leave, up to the rounding of a log-probability.
     """
     found = max(((*_mass(position), position) for position in logprobs), key=lambda entry: entry[0] + entry[1], default=None)
     if found is None or found[0] + found[1] == 0:
         return None
     true, false, position = found
     listed = [_probability(logprob) for _, logprob in position]
-    most = max(min(*listed, 1 - sum(listed)), 0.0) if len(listed) > 1 else 1 - listed[0]
+    most = min(max(1 - sum(listed), _ROUNDING), *(listed if len(listed) > 1 else [1.0]))
     true, false = true or most, false or most
     return true / (true + false)
+
+
+def begins(token: str) -> bool:
+    """Return whether a token that the model wrote is where True or False begins, or is one of them."""
+    word = _bare(token)
+    return bool(word) and any(answer.startswith(word) for answer in _WORDS)
 
 
 def _mass(position: Sequence[tuple[str, float]]) -> tuple[float, float]:

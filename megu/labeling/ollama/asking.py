@@ -195,7 +195,7 @@ class Asking:
             # A model that can think does unless told not to; telling one that cannot is allowed, but why.
             think=False if "thinking" in self.model.capabilities else None,
             options={**options, "num_ctx": self.num_ctx},
-            keep_alive=self.server.connection.keep_alive,
+            keep_alive=self.server.connection.keep_loaded,
             **more,
         )
 
@@ -229,15 +229,15 @@ def tries(error: BaseException, most: int) -> int:
         if error.status_code in (-1, 429, 502, 503, 504):
             return most
         return min(1, most) if error.status_code == 500 else 0
-    # ValueError: an answer that is no JSON, or not one of Ollama's (a proxy's page, half an answer).
-    return most if isinstance(error, (ConnectionError, httpx.TransportError, ValueError)) else 0
+    # ValueError, TypeError: an answer that is no JSON, or not one of Ollama's (a proxy's page, half an answer).
+    return most if isinstance(error, (ConnectionError, httpx.TransportError, ValueError, TypeError)) else 0
 
 
 def _taken(response: ollama.ChatResponse) -> Reply:
-    positions = [
-        [(entry.token, entry.logprob) for entry in (position.top_logprobs or [position])]
-        for position in response.logprobs or ()
-    ]
+    written = response.logprobs or ()
+    # A quote or a blank that the schema forces stands before the answer, and can list a word where the answer's own position lists none.
+    answer = [position for position in written if reading.begins(position.token)] or written
+    positions = [[(entry.token, entry.logprob) for entry in (position.top_logprobs or [position])] for position in answer]
     return Reply(
         content=response.message.content or "",
         thinking=bool(response.message.thinking),

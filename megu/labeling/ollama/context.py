@@ -14,6 +14,7 @@ from typing import Any
 from megu.errors import MeguError
 from megu.labeling.ollama.questions import Asked, Questions
 from megu.labeling.ollama.server import Model
+from megu.labeling.ollama.strategies import GROUP
 
 #: Tokens that Ollama counts for an image of a model with a separate projector, whatever the model takes.
 IMAGE_TOKENS = 768
@@ -21,6 +22,10 @@ IMAGE_TOKENS = 768
 _QWEN_TOKENS, _PIXELS_A_TOKEN = 1024, 28 * 28
 #: Tokens that a chat template puts around one message, at most; and what a context is rounded up to.
 _TEMPLATE_TOKENS, _STEP = 32, 256
+#: How many tokens more or fewer the same names take in another order, at most.
+_ORDER_TOKENS = 16
+#: By how many tokens two answers may differ, at most: "True" and "False" have four and five letters between quotes.
+_ANSWER_TOKENS = 8
 #: Fewer characters a token than any tokenizer makes of English.
 _CHARACTERS_A_TOKEN = 12
 
@@ -64,51 +69,88 @@ def fewest_tokens(messages: Sequence[Message]) -> int:
     return sum(len(message["content"]) for message in messages) // _CHARACTERS_A_TOKEN
 
 
+def _bytes(messages: Sequence[Message]) -> int:
+    return sum(len(message["content"].encode()) for message in messages)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """whole: prompt tokens of a whole question. slack: by how much less another whole one may have. words: bytes of its words."""
+
+    whole: int
+    slack: int
+    words: int
+
+
 @dataclass
 class Whole:
-    """Knows how many prompt tokens a whole True-or-False question has, from shorter ones that fit for sure.
+    """Knows how many prompt tokens a whole question has, from its parts, which fit for sure.
 
     count: sends messages and returns how many tokens the server read of them, None where it does not say.
 
-    A question without its examples and one with a single example differ by what one example takes, so by how much a cut question falls
-    short. The count is exact for the concept that was measured; a name longer by a few bytes adds no more than these.
+    True or False: a question without its examples and one with a single example differ by what one example takes, and a whole one has two.
+    A server that drops the example drops its image first, and leaves the answer to it.
+    Ranked: what stands before the choices and the choices are counted apart; a server that cuts one of them too counts more for both than
+    for the whole.
     """
 
     questions: Questions
     count: Callable[[Sequence[Message]], int | None]
-    _measured: list[tuple[int, int, int]] = field(default_factory=list)
+    _pairs: dict[int, _Measured] = field(default_factory=dict)
+    _ranked: _Measured | None = None
 
     def measure(self, asked: Sequence[Asked]) -> None:
-        """Measure for these questions what is not covered yet. Raises `MeguError` for a server that drops even one example."""
-        concepts = {entry.concept: entry for entry in asked if entry.concept is not None}
-        for entry in sorted(concepts.values(), key=self._size):
-            if not self._nearest(entry) and not self._measure(entry):
+        """Measure for these questions what is not measured yet. Raises `MeguError` for a server that drops even one example."""
+        pairs = {entry.concept: entry for entry in asked if entry.concept is not None and entry.concept not in self._pairs}
+        shared: _Measured | None = None
+        for concept, entry in sorted(pairs.items(), key=lambda item: self._own_bytes(item[1])):
+            if shared is None or self._own_bytes(entry) > shared.slack // 2 - _ANSWER_TOKENS // 2:
+                shared = self._measure_pair(entry)
+            if shared is None:
                 return
+            self._pairs[concept] = shared
+        if self._ranked is None and (ranked := next((entry for entry in asked if entry.concept is None), None)):
+            self._ranked = self._measure_ranked(ranked)
 
     def least(self, asked: Asked) -> int:
         """Return the fewest prompt tokens that the whole question can have."""
-        found = self._nearest(asked) if asked.concept is not None else None
-        words = fewest_tokens(self.questions.parts(asked))
-        return max(words, found[1] - found[2] // 2) if found else words
+        parts = self.questions.parts(asked)
+        least = fewest_tokens(parts)
+        found = self._ranked if asked.concept is None else self._pairs.get(asked.concept)
+        if found is None:
+            return least
+        if asked.concept is not None or len(self.questions.names) <= GROUP:
+            return max(least, found.whole - found.slack)
+        # The choices are others in every question: names of as many bytes may have half as many tokens, not fewer.
+        return max(least, found.whole * min(_bytes(parts), found.words) // found.words // 2)
 
-    def _measure(self, asked: Asked) -> bool:
-        system, example, answer, *_, last = self.questions.messages(asked)
-        without, one = self.count([system, last]), self.count([system, example, answer, last])
-        if without is None or one is None:
-            return False
-        takes = one - without
-        if takes <= fewest_tokens([example]):
+    def _measure_pair(self, asked: Asked) -> _Measured | None:
+        messages = self.questions.messages(asked)
+        system, example, answer, *_, last = messages
+        without, dropped = self.count([system, last]), self.count([system, answer, last])
+        one = self.count([system, example, answer, last])
+        if without is None or dropped is None or one is None:
+            return None
+        if one <= dropped:
             raise MeguError(
                 f"the server drops the examples of a question (it read {one:,} tokens with one, {without:,} with none)",
                 "raise OLLAMA_CONTEXT_LENGTH where the server runs, or choose a model with a longer context",
             )
-        self._measured.append((self._size(asked), without + 2 * takes, takes))
-        return True
+        return _Measured(2 * one - without, (one - dropped) // 2, _bytes(messages))
 
-    def _nearest(self, asked: Asked) -> tuple[int, int, int] | None:
-        """The measurement of a concept whose name is shorter by so little that a missing example still shows."""
-        size = self._size(asked)
-        return next((entry for entry in reversed(self._measured) if 0 <= size - entry[0] < max(entry[2] // 4, 1)), None)
+    def _measure_ranked(self, asked: Asked) -> _Measured | None:
+        system, last = messages = self.questions.messages(asked)
+        little = {"role": "system", "content": "?"}
+        before = self.count([system, {**last, "content": "?"}])
+        choices, neither = (self.count([little, {"role": "user", "content": words}]) for words in (last["content"], "?"))
+        if before is None or choices is None or neither is None:
+            return None
+        # Another exemplar's question lacks another name, and has the others in another order.
+        slack = max(len(name.encode()) for name in self.questions.names) + _ORDER_TOKENS
+        return _Measured(before + choices - neither, slack, _bytes(messages))
 
-    def _size(self, asked: Asked) -> int:
-        return len(self.questions.parts(asked)[-1]["content"].encode())
+    def _own_bytes(self, asked: Asked) -> int:
+        """Of the words of a True-or-False question, what another concept would change: no tokenizer makes more tokens of it."""
+        name = len(self.questions.names[asked.concept or 0].encode())
+        listed = len(self.questions.line(asked.concept or 0).encode()) if len(self.questions.names) > GROUP else 0
+        return 3 * name + listed

@@ -80,7 +80,9 @@ class Answers:
         """The same error, saying how many answers are not lost by it."""
         if not self._known:
             return error
-        return MeguError(f"{error.what}; {len(self):,} answers are kept", f"{error.fix}; then run again, it goes on from there")
+        return MeguError(
+            f"{error.what}; {len(self):,} answers are kept", f"{error.fix}; then run again, none of them is asked twice"
+        )
 
     def put(self, key: str, answer: Answer) -> None:
         """Append an answer. From any thread; nothing is written once the file is closed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,7 @@ class OllamaLabeler:
             "protocol": PROTOCOL,
             "prompts": {name: {"sha256": self.prompts.hashes[name], "text": text} for name, text in self.prompts.texts.items()},
             "options": {kind: questions.options(some[0]) for kind, some in (("ranked", ranked), ("pair", pairs)) if some},
-            "scoring": {name: how[name] for name in ("soft", "hard", "unlisted", "ranked") if how[name]},
+            "scoring": {name: how[name] for name in SCORING if how[name]},
             "asked": len(every),
             "answered": len(every) - sum(reasons.values()),
             "abstained": sum(reasons.values()),
@@ -258,13 +258,24 @@ def _named(answer: Answer) -> list[int]:
     return answer.value if isinstance(answer.value, list) else []
 
 
-def scoring_in_words(how: Counter[str]) -> str:
-    """How True and False became numbers: read from the log-probabilities, or 0 and 1 and why."""
-    if not how["hard"] and not how["unlisted"]:
-        return ", soft scores" if how["soft"] else ""
-    counted = {
-        "soft scores": how["soft"],
-        "hard 0/1 scores (the server gave no log-probabilities)": how["hard"],
-        f"hard 0/1 scores (True and False were not among the {TOP_LOGPROBS} likeliest tokens)": how["unlisted"],
-    }
-    return ", " + ", ".join(f"{count:,} {words}" for words, count in counted.items() if count)
+#: How answers became numbers, in words, and why: the names that `Answer.how` has for it.
+SCORING = {
+    "soft": ("soft scores", "read from the log-probabilities"),
+    "hard": ("hard 0/1 scores", "the server gave no log-probabilities"),
+    "unlisted": ("hard 0/1 scores", f"True and False were not among the {TOP_LOGPROBS} likeliest tokens"),
+    "ranked": ("ranked answers", "scored by the order of the classes that they name"),
+}
+
+
+def scoring_in_words(how: Mapping[str, int]) -> str:
+    """How True and False became numbers: read from the log-probabilities, or 0 and 1 and why. how: answers by `Answer.how`."""
+    found = {name: how.get(name, 0) for name in ("soft", "hard", "unlisted") if how.get(name, 0)}
+    if list(found) == ["soft"]:
+        return ", soft scores"
+    hard = {name: f" ({SCORING[name][1]})" for name in ("hard", "unlisted")}
+    return "".join(f", {count:,} {SCORING[name][0]}{hard.get(name, '')}" for name, count in found.items())
+
+
+def scoring_lines(how: Mapping[str, int]) -> list[str]:
+    """One line for each way in which answers became numbers, with how many did. how: answers by `Answer.how`."""
+    return [f"{how[name]:,} {what}: {why}" for name, (what, why) in SCORING.items() if how.get(name)]

@@ -11,7 +11,8 @@ from typing import Literal
 from megu.params import STRICT, Means, check
 
 #: How the server reads a duration: seconds, or numbers with their units.
-_DURATION = re.compile(r"-?(\d+|(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+)")
+_SECONDS = re.compile("-?[0-9]+")
+_DURATION = re.compile(r"[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+")
 
 #: The measures of sanity, each with its floor; `override` names those that may be missed.
 MEASURES = ("answered", "own", "symmetry", "repeat", "position")
@@ -97,7 +98,13 @@ class Connection(Means):
         check("call_timeout", self.call_timeout, 0 < self.call_timeout <= 86_400, "above 0 and at most 86400")
         check("retries", self.retries, 0 <= self.retries <= 100, "between 0 and 100")
         check("backoff", self.backoff, 0 <= self.backoff <= 60, "between 0 and 60")
-        check("keep_alive", self.keep_alive, bool(_DURATION.fullmatch(self.keep_alive)), "a duration, such as 30m, 1h30m or -1")
+        holds = bool(_SECONDS.fullmatch(self.keep_alive) or _DURATION.fullmatch(self.keep_alive))
+        check("keep_alive", self.keep_alive, holds, "a duration, such as 30m, 1h30m or -1")
+
+    @property
+    def keep_loaded(self) -> int | str:
+        """`keep_alive` as it is sent: the server takes seconds as a number, and text with a unit only."""
+        return int(self.keep_alive) if _SECONDS.fullmatch(self.keep_alive) else self.keep_alive
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 #: Raised when the way questions are put or answers are read changes in a way that their words do not show.
-PROTOCOL = 2
+PROTOCOL = 3
 TOP_LOGPROBS = 20
 #: Characters of a reason, at most, and how one is asked for.
 REASON_LENGTH = 120
@@ -116,10 +116,11 @@ class Questions:
                 f"labeling.descriptions: there is no class {sorted(unknown)[0]!r}",
                 f"the classes are {', '.join(self.about.concepts[:12])}",
             )
-        lines = [self._line(concept) for concept in concepts]
+        lines = [self.line(concept) for concept in concepts]
         return {"role": "system", "content": self.prompts.say("system", concepts="\n".join(lines))}
 
-    def _line(self, concept: int) -> str:
+    def line(self, concept: int) -> str:
+        """A concept as the first message lists it."""
         name, described = self.names[concept], self.judging.descriptions.get(self.about.concepts[concept])
         return f"- {name}: {described}" if described else f"- {name}"
 
@@ -142,7 +143,9 @@ class Questions:
     def longest(self) -> Iterator[Asked]:
         """Questions of which one is at least as long as every other about this data set; their keys are left out."""
         yield from (Asked(0, concept, False, "") for concept in range(len(self.names)))
-        longest = sorted(range(len(self.names)), key=lambda concept: len(self._line(concept).encode()), reverse=True)
+        # A choice is named once among the concepts, described there, and once in the question.
+        said = [len(f"{self.line(concept)}{name}".encode()) for concept, name in enumerate(self.names)]
+        longest = sorted(range(len(self.names)), key=said.__getitem__, reverse=True)
         yield Asked(0, None, False, "", tuple(longest[:GROUP]))
 
     def own(self, exemplar: int) -> str:

@@ -10,9 +10,11 @@ import importlib
 import ipaddress
 import json
 import os
+import re
+import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -69,7 +71,7 @@ def address(host: str | None) -> str:
     """The URL that a host setting names, as Ollama reads it: no scheme means port 11434, ``http://`` 80, ``https://`` 443.
 
     None or empty means ``$OLLAMA_HOST``. 0.0.0.0 and [::] are where a server listens, not where one finds it: this machine is meant.
-    Raises `MeguError` for what is no address.
+    Raises `MeguError`, which shows no login, for what is no address.
     """
     named = "OLLAMA_HOST" if not (host or "").strip() else "labeling.host"
     text = ((host or "").strip() or os.environ.get("OLLAMA_HOST", "")).strip().strip("'\"").strip()
@@ -79,7 +81,9 @@ def address(host: str | None) -> str:
     path = path.rstrip("/")
     try:
         if scheme not in ("http", "https"):
-            raise ValueError(f"Ollama is reached by http or https, not {scheme}")
+            raise ValueError(f"Ollama is reached by http or https, not {scheme or 'no scheme at all'}")
+        if "@" in rest:
+            raise ValueError("a login is not supported")
         if path.rpartition("/")[2] in ("v1", "api"):
             raise ValueError(f"leave /{path} out")
         if not (path.isascii() and path.isprintable()) or any(sign in path for sign in "?# \\"):
@@ -88,12 +92,13 @@ def address(host: str | None) -> str:
             raise ValueError("a file or a socket is no server")
         name, port = _name_and_port(place)
         port = port or str(PORT if not separator else 443 if scheme == "https" else 80)
-        if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
             raise ValueError("a port is a number from 1 to 65535")
         name = _host_name(name)
     except ValueError as error:
+        shown = f"{scheme + separator if separator else ''}…@{rest.rpartition('@')[2]}" if "@" in rest else text
         raise MeguError(
-            f"{named} = {one_line(text, 100)!r} is no address: {error}", "write it as 127.0.0.1:11434 or http://host:11434"
+            f"{named} = {one_line(shown, 100)!r} is no address: {error}", "write it as 127.0.0.1:11434 or http://host:11434"
         ) from None
     return f"{scheme}://{name}:{port}" + (f"/{path}" if path else "")
 
@@ -104,35 +109,47 @@ def _name_and_port(place: str) -> tuple[str, str]:
         name, closed, rest = place[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")) or rest == ":":
             raise ValueError("what follows the bracket is no port")
-        return str(ipaddress.IPv6Address(name)), rest[1:]
+        return _ipv6(name), rest[1:]
     if place.count(":") > 1:
-        return str(ipaddress.IPv6Address(place)), ""
+        return _ipv6(place), ""
     name, colon, port = place.partition(":")
     if colon and not port:
         raise ValueError("the port is missing")
     return name, port
 
 
+def _ipv6(text: str) -> str:
+    """An IPv6 address in its shortest form; one that stands for an IPv4 address as that."""
+    if "%" in text:
+        raise ValueError("an address with a zone is not supported")
+    try:
+        found = ipaddress.IPv6Address(text)
+    except ValueError:
+        raise ValueError("it has the colons of an IPv6 address and is none") from None
+    return str(found.ipv4_mapped or found)
+
+
+#: A part of a host name between two dots; Docker and Windows allow the underscore.
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+
 def _host_name(name: str) -> str:
-    """The name as a URL has it."""
+    """The name as a URL has it, letters beyond ASCII in the form that name servers know. Raises `ValueError` for what can be no name."""
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
     if ":" in name:
-        if "%" in name:
-            raise ValueError("an address with a zone is not supported")
         return f"[{name}]"
-    if not name.isascii():
-        try:
-            name = name.encode("idna").decode()
-        except UnicodeError:
-            raise ValueError("its name is not one that a server can have") from None
-    if not all(sign.isalnum() or sign in "-._" for sign in name) or not any(sign.isalnum() for sign in name):
+    try:
+        name = name if name.isascii() else httpx.URL(f"http://{name}").raw_host.decode()
+    except httpx.InvalidURL:
+        name = ""
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.removesuffix(".").split(".")):
         raise ValueError("its name is not one that a server can have")
     return name
 
 
 def is_here(url: str) -> bool:
     """Whether an address is this machine."""
-    name = urlsplit(url).hostname or ""
+    name = (urlsplit(url).hostname or "").removesuffix(".")
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -170,7 +187,10 @@ class Server:
         def ask(client: ollama.Client) -> None:
             client._client.get("/api/version").raise_for_status()  # the one question the client has no method for
 
-        return one_line(self._told(ask).get("version") or "unknown version", 40)
+        said = self._told(ask).get("version")
+        if not isinstance(said, str) or not said:
+            raise explained(ValueError(), self.url, self.model)
+        return one_line(said, 40)
 
     def find(self) -> Model | None:
         """The model as the server lists it, with its digest; None when it is not there."""
@@ -216,7 +236,7 @@ class Server:
         limit = self.connection.load_timeout
         try:
             with self.client(limit) as client:
-                client.chat(self.model, messages=[], options={"num_ctx": num_ctx}, keep_alive=self.connection.keep_alive)
+                client.chat(self.model, messages=[], options={"num_ctx": num_ctx}, keep_alive=self.connection.keep_loaded)
         except httpx.TimeoutException:
             raise MeguError(
                 f"{self.model} was not loaded within {limit:.0f} s", "raise labeling.load_timeout, or choose a smaller model"
@@ -273,40 +293,60 @@ def explained(error: BaseException, url: str, model: str) -> MeguError:
     if isinstance(error, httpx.HTTPStatusError):
         return MeguError(*_refusal(error.response.status_code, complaint(error.response.text), url, model))
     if isinstance(error, httpx.TransportError):
-        return MeguError(f"the connection to {url} broke ({one_line(error, 120)})", "see the server's log, run again")
-    if isinstance(error, ValueError):  # not JSON, or not what the client takes for an answer
-        return MeguError(f"what answers at {url} is no Ollama server: its answer is not JSON", _WHERE)
+        # A server that wants TLS may hang up on whoever speaks without.
+        https = f"; if it speaks HTTPS, write {_by('https', url)}" if isinstance(error, httpx.RemoteProtocolError) else ""
+        return MeguError(f"the connection to {url} broke ({one_line(error, 120)})", f"see the server's log, run again{https}")
+    if isinstance(error, (ValueError, TypeError)):  # not JSON, or not what the client takes for an answer
+        what = "not JSON" if isinstance(error, json.JSONDecodeError) else "not one of Ollama's"
+        return MeguError(f"what answers at {url} is no Ollama server: its answer is {what}", _WHERE)
     return MeguError(f"asking {url} failed ({type(error).__name__})", "run again; what was answered is kept")
 
 
 _WHERE = "check labeling.host and OLLAMA_HOST"
 
 
+def _by(scheme: str, url: str) -> str:
+    """The same server by another scheme."""
+    return f"{scheme}://{url.partition('://')[2]}"
+
+
 def _no_connection(error: BaseException, url: str) -> tuple[str, str]:
     """What a connection that never was means, and its fix."""
-    said = str(error).lower()
+    # The client says the same of every such error; what really happened is behind it.
+    behind = list(_behind(error))
+    said = " ".join(str(cause) for cause in behind).lower()
     if "ssl" in said or "certificate" in said or "tls" in said:
         if "certificate" in said:
             return (
                 f"the certificate of {url} is not trusted here",
                 "set SSL_CERT_FILE to its authority's, or use http:// on this machine",
             )
-        return f"what answers at {url} does not speak HTTPS", f"write http://{url.partition('://')[2]}"
+        return f"what answers at {url} does not speak HTTPS", f"write {_by('http', url)}"
+    if any(isinstance(cause, socket.gaierror) for cause in behind):
+        return f"the name {urlsplit(url).hostname} is not known here", _WHERE
     # A scheme without a port means 80, which is hardly ever meant.
     named = url.endswith((":80", ":443"))
-    fix = f"ollama serve (or name its port: {url.rpartition(':')[0]}:{PORT})" if named else "ollama serve"
+    serve = "ollama serve" if is_here(url) else "OLLAMA_HOST=0.0.0.0 ollama serve, on that machine"
+    fix = f"{serve} (or name its port: {url.rpartition(':')[0]}:{PORT})" if named else serve
     return f"there is no Ollama server at {url}", fix
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it was raised from, or while handling."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _refusal(code: int, said: str, url: str, model: str) -> tuple[str, str]:
     """What an error status means, and its fix."""
     at = f"the Ollama server at {url}"
     low = said.lower()
-    if code == 404 and "not found" in low and "page" not in low and "model" in low:
+    if code == 404 and re.match(r"model .+ not found", low):
         return f"{at} has no model {model}", f"ollama pull {model}"
-    if "https server" in low:
-        return f"what answers at {url} speaks HTTPS", f"write https://{url.partition('://')[2]}"
-    if "invalid duration" in low:
+    if "https server" in low or "https port" in low:
+        return f"what answers at {url} speaks HTTPS", f"write {_by('https', url)}"
+    if low.startswith("time: ") and "duration" in low:
         return f"{at} does not take labeling.keep_alive ({said})", "write it as 30m, 1h or -1"
     if "context size" in low or "context length" in low:
         return f"a question does not fit into the model's context: {said}", "raise labeling.num_ctx"
