@@ -124,9 +124,8 @@ def record_cell(project: Project, parent: Run, experiment: str, cell: Cell, look
         "seconds_computed/": found.seconds,
     }
     metrics = {f"{prefix}{name}": float(value) for prefix, group in groups.items() for name, value in group.items()}
-    metrics |= {
-        name: value for name, value in (("time_share", found.time_share), ("peak_mib", found.peak_mib)) if value is not None
-    }
+    shares = {"time_share": found.time_share, "pass_share": found.pass_share, "peak_mib": found.peak_mib}
+    metrics |= {name: value for name, value in shares.items() if value is not None}
     origins = record.reused_from(child, look)
     child.log(
         params=tracking.flat(redacted(project, cell.config.to_json())),

@@ -182,6 +182,7 @@ def test_mlflow_has_a_child_for_each_cell_under_one_parent(project: Project, fir
         else:
             assert child.data.metrics["comparison/gap"] == mark.comparison["gap"]
             assert child.data.metrics["peak_mib"] == mark.peak_mib
+            assert child.data.metrics.get("pass_share") == mark.pass_share
 
 
 def test_a_second_run_computes_nothing_and_says_the_same(
