@@ -237,5 +237,4 @@ def plan(project: Project, config: Config) -> list[Decision]:
 
 
 if __name__ == "__main__":
-    warm_up()
-    as_program(lambda: unlearn(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:]))
+    as_program(lambda: unlearn(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:]), warm_up)

@@ -99,9 +99,8 @@ def run(
     from megu.tracking import warm_up
     from tasks.running import from_terminal
 
-    warm_up()
     named, changes = apart(here, params.resolve() if params else here.params, settings or ())
-    with from_terminal(), watcher:
+    with from_terminal(warm_up), watcher:
         summary = unlearn(params=str(named), settings=changes)
     if as_json:
         print(json.dumps(summary.to_json(), indent=2))
@@ -203,9 +202,10 @@ def bench(
 
     if dry_run:
         return print_bench_plan(*flow.plan(here, loaded), as_json=as_json)
+    from megu.tracking import warm_up
     from tasks.running import from_terminal
 
-    with from_terminal(), watcher:
+    with from_terminal(warm_up), watcher:
         outcome = flow.run(file, settings or [], str(out) if out else None, str(document) if document else None)
     print_bench(outcome, as_json=as_json)
     if outcome.failed:
