@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__, interrupt, project
-from megu.commands import automations, documents, promotion, purge, requests
+from megu.commands import automations, cache, documents, promotion, purge, requests
 from megu.errors import MeguError
 from megu.escaping import plain, visible
 from megu.writable import disk_is_full, explained, refuse_unwritable
@@ -650,6 +650,7 @@ def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json
 promotion.register(app, _writable, _config)
 requests.register(app, _project, _writable, _config, _ready_to_process)
 automations.register(app, _project)
+cache.register(app, _project, _writable)
 
 
 def _watching() -> Any:
