@@ -25,13 +25,13 @@ from megu.summary import Summary
 from megu.tracking import closing, warm_up
 from megu.tracking.environment import environment
 from tasks import flow_runs, inputs, record
+from tasks.condensed import CONDENSED
 from tasks.engine import Decision, Executor, Planner, Run
 from tasks.entanglement import ENTANGLEMENT
 from tasks.evaluation import EVALUATION
 from tasks.figures import FIGURES
 from tasks.noise import NOISE
 from tasks.perturbing import PERTURBING
-from tasks.predictions import PREDICTIONS
 from tasks.reference import REFERENCE
 from tasks.relearn import RELEARN
 from tasks.running import as_program, ours
@@ -111,7 +111,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         seed=seed,
         device=device,
     )
-    after = run(PREDICTIONS, label="predict unlearned", data=data, model=unlearned, device=device)
+    after = run(CONDENSED, label="predict unlearned", data=data, split=split, model=unlearned, device=device)
 
     checked = config.evaluation
 
@@ -138,7 +138,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         again = given or run(
             REFERENCE, label=f"reference{which}", data=data, split=split, params=config.train, seed=seed + number, device=device
         )
-        retrained.append(run(PREDICTIONS, label=f"predict reference{which}", data=data, model=again, device=device))
+        retrained.append(run(CONDENSED, label=f"predict reference{which}", data=data, split=split, model=again, device=device))
         relearned += relearn(again, f"reference{which}")
     shadows = [
         run(
@@ -237,5 +237,4 @@ def plan(project: Project, config: Config) -> list[Decision]:
 
 
 if __name__ == "__main__":
-    warm_up()
-    as_program(lambda: unlearn(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:]))
+    as_program(lambda: unlearn(params=(sys.argv[1:2] or ["params.yaml"])[0], settings=sys.argv[2:]), warm_up)

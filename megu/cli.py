@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__, interrupt, project
-from megu.commands import automations, documents, promotion, purge, requests
+from megu.commands import automations, cache, documents, promotion, purge, requests
 from megu.errors import MeguError
 from megu.escaping import plain, visible
 from megu.writable import disk_is_full, explained, refuse_unwritable
@@ -99,9 +99,8 @@ def run(
     from megu.tracking import warm_up
     from tasks.running import from_terminal
 
-    warm_up()
     named, changes = apart(here, params.resolve() if params else here.params, settings or ())
-    with from_terminal(), watcher:
+    with from_terminal(warm_up), watcher:
         summary = unlearn(params=str(named), settings=changes)
     if as_json:
         print(json.dumps(summary.to_json(), indent=2))
@@ -203,9 +202,10 @@ def bench(
 
     if dry_run:
         return print_bench_plan(*flow.plan(here, loaded), as_json=as_json)
+    from megu.tracking import warm_up
     from tasks.running import from_terminal
 
-    with from_terminal(), watcher:
+    with from_terminal(warm_up), watcher:
         outcome = flow.run(file, settings or [], str(out) if out else None, str(document) if document else None)
     print_bench(outcome, as_json=as_json)
     if outcome.failed:
@@ -650,6 +650,7 @@ def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json
 promotion.register(app, _writable, _config)
 requests.register(app, _project, _writable, _config, _ready_to_process)
 automations.register(app, _project)
+cache.register(app, _project, _writable)
 
 
 def _watching() -> Any:

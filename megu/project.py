@@ -44,6 +44,11 @@ class Project:
         return self.home / "results"
 
     @property
+    def sources(self) -> Path:
+        """What was read of the sources, for the next process (`megu.sources.remember`)."""
+        return self.home / "sources.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.home / "checkpoints"
 

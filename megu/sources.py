@@ -8,14 +8,20 @@ The imports are read from the syntax tree, so nothing has to be imported to know
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import json
+import os
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from megu.errors import MeguError
+from megu.store import writing
 
 PACKAGES = ("megu", "tasks")
 
@@ -99,18 +105,59 @@ def _meaning(tree: ast.Module) -> str:
     return ast.dump(tree)
 
 
-@functools.cache
-def _read(path: Path, stamp: tuple[int, int], module: str) -> tuple[str, frozenset[str]]:
-    """The digest and the imports of one file; ``stamp`` (mtime, size) renews the memory when the file changes."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = imports(tree, module, package=path.name == "__init__.py", packages=None)
-    return hashlib.sha256(_meaning(tree).encode()).hexdigest(), frozenset(found)
+#: What one process leaves to the next, so that each need not parse all sources and read the files of all installed packages again: by
+#: `_signature` of what it was read from, in a file of the project (`remember`).
+_memory: dict[str, Any] = {}
+
+
+def remember(file: Path) -> None:
+    """Take what `save` has left in ``file``; what is not as it should be counts for nothing."""
+    try:
+        left = json.loads(file.read_bytes())
+        _memory.update(left["found"] if left["by"] == _reader() else {})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return
+
+
+def save(file: Path) -> None:
+    """Leave what was read to the next process; where that cannot be written, it reads again."""
+    with contextlib.suppress(OSError, MeguError), writing(file) as temporary:
+        temporary.write_text(json.dumps({"by": _reader(), "found": _memory}), encoding="utf-8")
+
+
+def _reader() -> list[Any]:
+    """What a digest depends on beside the file: this module, and Python's syntax trees."""
+    return [sys.version, *_signature(Path(__file__))]
+
+
+def _signature(path: Path) -> list[int]:
+    """What a file or folder cannot be changed without changing: its inode and its times, of which nobody sets the second."""
+    status = path.stat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _remembered(name: str, signature: list[Any], read: Callable[[], Any]) -> Any:
+    """What was read under a name when the signature was the same, or is read now. JSON values only."""
+    if _memory.get(name, [None])[0] != signature:
+        _memory[name] = [signature, read()]
+    return _memory[name][1]
+
+
+def _read(path: Path, module: str) -> tuple[str, frozenset[str]]:
+    """The digest and the imports of one file."""
+
+    def read() -> list[Any]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found = imports(tree, module, package=path.name == "__init__.py", packages=None)
+        return [hashlib.sha256(_meaning(tree).encode()).hexdigest(), sorted(found)]
+
+    digest, found = _remembered(f"{module} {path}", _signature(path), read)
+    return digest, frozenset(found)
 
 
 def file_digest(module: str, path: Path) -> str:
     """The digest of one module's meaning, as the cache keys have it."""
-    status = path.stat()
-    return _read(path, (status.st_mtime_ns, status.st_size), module)[0]
+    return _read(path, module)[0]
 
 
 def closure(module: str, root: Path | None = None, others: Mapping[str, Path] | None = None) -> dict[str, str]:
@@ -119,8 +166,22 @@ def closure(module: str, root: Path | None = None, others: Mapping[str, Path] | 
 
     others: further packages whose imports are followed, each with the folder that it is in. What these import from beside them,
     of no installed package, is followed too.
+
+    Without ``root`` and ``others`` it is read once in a process: what a process has imported stays as it was when a file changes, and so
+    must the key of what it computes.
     """
-    places = {**dict.fromkeys(PACKAGES, root or ROOT), **(others or {})}
+    if root is None and others is None:
+        return dict(_own(module))
+    return _follow(module, root or ROOT, others or {})
+
+
+@functools.cache
+def _own(module: str) -> Mapping[str, str]:
+    return _follow(module, ROOT, {})
+
+
+def _follow(module: str, root: Path, others: Mapping[str, Path]) -> dict[str, str]:
+    places = {**dict.fromkeys(PACKAGES, root), **others}
     found: dict[str, str] = {}
     waiting = lineage(module)
     while waiting:
@@ -136,8 +197,7 @@ def closure(module: str, root: Path | None = None, others: Mapping[str, Path] | 
         path = module_file(name, places[top])
         if name in found or name in SURROUNDINGS or path is None:
             continue
-        status = path.stat()
-        found[name], wanted = _read(path, (status.st_mtime_ns, status.st_size), name)
+        found[name], wanted = _read(path, name)
         waiting.extend(wanted)
     return dict(sorted(found.items()))
 
@@ -154,7 +214,10 @@ def installed(top: str) -> dict[str, str]:
 
 @functools.cache
 def _distributions() -> Mapping[str, list[str]]:
-    return metadata.packages_distributions()
+    # What is installed or removed changes the folder that it is in.
+    folders = [[folder, *_signature(Path(folder))] for folder in sys.path if os.path.exists(folder)]
+    found: Mapping[str, list[str]] = _remembered("distributions", folders, lambda: dict(metadata.packages_distributions()))
+    return found
 
 
 def _editable(name: str) -> bool:

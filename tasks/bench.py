@@ -15,7 +15,7 @@ from prefect.artifacts import create_image_artifact, create_link_artifact, creat
 from prefect.runtime import flow_run
 
 from megu import services, tracking
-from megu.bench import page, plots, table
+from megu.bench import page, table
 from megu.bench.config import Bench
 from megu.bench.expansion import Cell
 from megu.bench.marks import Mark, numeric
@@ -155,6 +155,8 @@ def write(
     project: Project, bench: Bench, outcome: Outcome, command: str, folder: Path, document: Path | None
 ) -> dict[str, bytes]:
     """Write ``folder``, and ``document`` with its figures beside it where one is asked for; returns the files by name."""
+    from megu.bench import plots  # matplotlib: the first stage need not wait for it
+
     figures = plots.draw(outcome.marks)
     content = partial(
         page.Content,

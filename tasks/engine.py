@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
+from itertools import islice
 from typing import Any, Protocol
 
 from prefect import Task, task
@@ -28,6 +29,9 @@ from megu.progress import stages
 from megu.project import Project
 from megu.seeds import derive, start
 from megu.stages import FORMAT, PRIVATE, Result, Stage, nearest
+
+#: With so many kept results, the newest, a stage that has to run is compared to say why: a benchmark leaves hundreds of each stage.
+COMPARED = 30
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def decide(project: Project, stage: Stage, label: str, arguments: dict[str, Any]
     key = stage.key(parts)
     record = project.results / key
     if not record.exists():
-        changes = nearest(private(project, parts), [other.parts for other in kept_results(project, stage)])
+        changes = nearest(private(project, parts), [other.parts for other in kept_results(project, stage, COMPARED)])
         why = (
             "never run before"
             if changes is None
@@ -101,11 +105,11 @@ def read_record(project: Project, key: str) -> Result | None:
         return None
 
 
-def kept_results(project: Project, stage: Stage) -> list[Result]:
-    """Every readable result of a stage, newest first."""
+def kept_results(project: Project, stage: Stage, most: int | None = None) -> list[Result]:
+    """Every readable result of a stage, newest first; ``most`` of them at most."""
     records = sorted(project.results.glob(f"{stage.name}-*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     found = (read_record(project, path.name) for path in records if path.name.rsplit("-", 1)[0] == stage.name)
-    return [result for result in found if result is not None]
+    return list(islice((result for result in found if result is not None), most))
 
 
 @dataclass

@@ -27,13 +27,15 @@ def evaluate(
     given: Result | None,
     calibration: CalibrationParams,
 ) -> Outcome:
-    """before, after, retrained: what the models answer. shadows: for the per-sample attack; none leaves it out.
+    """before: what the original answers. after, retrained: what the others answer, condensed for the split.
 
+    shadows: for the per-sample attack; none leaves it out.
     relearned: the relearn times of the unlearned model and of each retrain, in that order; none leaves them out. given: the retrain that
     was not trained here; None where it was. calibration: which test images are left out.
     """
     from megu import evaluation
     from megu.calibration_set import left_to_measure
+    from megu.evaluation.condensed import Condensed, condense
     from megu.evaluation.shadows import Shadow, audit
 
     whole = kept.dataset(project, data)
@@ -47,7 +49,7 @@ def evaluate(
 
     def mark(said: Any, name: str | None, steps: dict[str, Any]) -> evaluation.Score:
         """name: under which the distributions are kept; None where they are not."""
-        asked = (said["train_logits"], loaded.train.labels, said["test_logits"], loaded.test.labels, positions)
+        asked = (said, loaded.train.labels, loaded.test.labels, positions)
         found = evaluation.score(*asked, loaded.num_classes, loaded.train.fine)
         metrics = {**found.metrics, **steps}
         drawn: dict[str, dict[str, Any]] = {"confidence": found.confidence, "entropy": found.entropy}
@@ -61,9 +63,13 @@ def evaluate(
             )
         return replace(found, metrics=metrics)
 
+    whole_logits = project.store.arrays(before.files["predictions"])
     answers = [
-        {**said, "test_logits": said["test_logits"][measured]}
-        for said in (project.store.arrays(entry.files["predictions"]) for entry in (before, after, *retrained))
+        replace(said, test=said.test[measured])
+        for said in (
+            condense(whole_logits["train_logits"], whole_logits["test_logits"], positions.forget),
+            *(Condensed(**project.store.arrays(entry.files["condensed"])) for entry in (after, *retrained)),
+        )
     ]
     names = ["original", "unlearned", *(["reference"] if retrained else []), *[None] * (len(retrained) - 1)]
     # The original knows it all from the start.
@@ -79,7 +85,7 @@ def evaluate(
         for name, found in zip(("original", "unlearned"), scores, strict=False)
     }
     if retrained:
-        values |= against(scores, answers, positions.forget)
+        values |= against(scores, answers)
     else:
         values = alone(values, answers, loaded, positions)
     if given:
@@ -96,16 +102,16 @@ def alone(values: dict[str, Any], answers: list[Any], loaded: Any, positions: An
     chosen = held_out.of(loaded, positions)
     made = {**values, held_out.HELD_OUT: held_out.counts(positions, chosen, test, count)}
     for name, said in zip(("original", "unlearned"), answers, strict=False):
-        found = held_out.score(said["train_logits"], said["test_logits"], test, positions, chosen)
+        found = held_out.score(said, test, positions, chosen)
         made[name] = {
             **values[name],
             "metrics": {**values[name]["metrics"], **found},
-            "per_class_retained": held_out.per_class(said["test_logits"], test, positions, count),
+            "per_class_retained": held_out.per_class(said.test, test, positions, count),
         }
     return made
 
 
-def against(scores: list[Any], answers: list[Any], forget: Any) -> dict[str, Any]:
+def against(scores: list[Any], answers: list[Any]) -> dict[str, Any]:
     """The original, the unlearned model and the other retrains (in that order) against the first retrain, and the retrains' spread.
 
     To the retrain of the run's own seed, as the claims of the method are made; the spread says how much that varies.
@@ -116,8 +122,7 @@ def against(scores: list[Any], answers: list[Any], forget: Any) -> dict[str, Any
 
     marks = [entry.metrics for entry in scores[2:]]
     compared = [
-        evaluation.compared(found.metrics, said, marks[0], answers[2], forget)
-        for found, said in zip(scores, answers, strict=True)
+        evaluation.compared(found.metrics, said, marks[0], answers[2]) for found, said in zip(scores, answers, strict=True)
     ]
     comparison = compared[1] | {f"{name}_original": value for name, value in compared[0].items()}
     if len(marks) > 1:

@@ -23,12 +23,12 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, State, StateType
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TagsContext
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled, Crashed
 
-from megu import interrupt, leftovers, liveness, services, tracking
+from megu import interrupt, leftovers, liveness, services, sources, tracking
 from megu.project import Project, find
 from megu.tracking import orphans
 from tasks import temporary_server
@@ -49,28 +49,36 @@ def ours(function: F) -> F:
     @functools.wraps(function)
     def run(*arguments: Any, **named: Any) -> Any:
         project = find()
+        sources.remember(project.sources)
         _claim(project)
         recover(project)
-        with interrupt.handling(), _cancelled_when_stopped():
-            return function(*arguments, **named)
+        with interrupt.handling(), _cancelled_when_stopped(), _untagged():
+            result = function(*arguments, **named)
+        sources.save(project.sources)
+        return result
 
     return run  # type: ignore[return-value]
 
 
 @contextmanager
-def from_terminal() -> Iterator[None]:
-    """Surround a flow that a person has started (inside `megu.interrupt.guarding`): when it is stopped, Prefect and MLflow are told."""
+def from_terminal(meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Surround a flow that a person has started (inside `megu.interrupt.guarding`): when it is stopped, Prefect and MLflow are told.
+
+    meanwhile: what can be done (imported, say) while Prefect's temporary server starts.
+    """
     project = find()
     temporary_server.tether()
     name = _name(project)
     interrupt.on_stop(functools.partial(_stop, name))
+    with temporary_server.starting():
+        meanwhile()
     with tags(PROCESS + name):
         yield
 
 
-def as_program(flow: Callable[[], Any]) -> None:
-    """Run a flow as ``python -m flows.…`` does."""
-    with interrupt.guarding(), from_terminal():
+def as_program(flow: Callable[[], Any], meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Run a flow as ``python -m flows.…`` does. meanwhile: as of `from_terminal`."""
+    with interrupt.guarding(), from_terminal(meanwhile):
         flow()
 
 
@@ -108,6 +116,13 @@ def _claim(project: Project) -> None:
         run.tags = [tag for tag in run.tags if not tag.startswith(PROCESS)] + [own]
         with get_client(sync_client=True) as client:
             client.update_flow_run(run.id, tags=run.tags)
+
+
+@contextmanager
+def _untagged() -> Iterator[None]:
+    """Leave the process's tag to the flow run: for each tag of a task run Prefect asks its server whether it has a limit, twice a task."""
+    with TagsContext(current_tags={tag for tag in TagsContext.get().current_tags if not tag.startswith(PROCESS)}):
+        yield
 
 
 @contextmanager

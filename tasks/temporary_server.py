@@ -7,10 +7,14 @@ a pipe whose other end only the flow holds: when that is closed, by whatever end
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+import threading
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prefect.settings import PREFECT_API_URL
@@ -34,6 +38,27 @@ def tether() -> None:
     from prefect.server.api import server  # seconds, which Prefect would spend now as well
 
     vars(server)["subprocess"] = types.SimpleNamespace(**{**vars(subprocess), "Popen": _Tethered})
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Have Prefect start its temporary server beside the block, and wait for both; nothing is started where a server is named.
+
+    What keeps it from starting is left to the flow, which tries again and says so.
+    """
+    if PREFECT_API_URL.value():
+        yield
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    def start() -> None:
+        with contextlib.suppress(Exception):
+            SubprocessASGIServer().start()
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    yield
+    thread.join()
 
 
 def running() -> bool:

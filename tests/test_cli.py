@@ -35,6 +35,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
     assert sorted(command.commands) == [
         "automations",
         "bench",
+        "cache",
         "certificate",
         "data",
         "doctor",
@@ -60,6 +61,9 @@ def test_the_surface_is_what_the_readme_says() -> None:
     assert sorted(command.commands["request"].commands) == [
         "add", "close", "list", "retry", "serve", "show", "take", "withdraw",
     ]  # fmt: skip
+    assert sorted(command.commands["cache"].commands) == ["list", "prune", "size"]
+    options = {option for parameter in command.commands["cache"].commands["prune"].params for option in parameter.opts}
+    assert options == {"--older-than", "--run", "--dry-run", "--json"}
     assert sorted(command.commands["lineage"].commands) == ["diff", "index", "show", "which"]
     options = {option for parameter in command.commands["verify"].params for option in parameter.opts}
     assert options == {"target", "--replay", "--sealed", "--key", "--json"}

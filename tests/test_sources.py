@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import ast
+import os
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,3 +152,60 @@ def test_what_makes_the_targets_is_no_part_of_what_only_reads_them(module: str) 
         "megu.transition",
     }
     assert not makers & set(sources.closure(module))
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The memory of a process that has just begun."""
+    memory: dict[str, Any] = {}
+    monkeypatch.setattr(sources, "_memory", memory)
+    return memory
+
+
+def test_what_one_process_has_read_the_next_one_need_not(
+    package: Path, tmp_path: Path, forgetful: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sources.closure("tasks.noise", package)
+    sources.save(tmp_path / "left.json")
+    forgetful.clear()
+    sources.remember(tmp_path / "left.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", lambda *arguments, **named: pytest.fail("it was read before"))
+        assert sources.closure("tasks.noise", package) == first
+
+
+def test_a_file_of_the_same_length_and_time_is_read_again(package: Path, tmp_path: Path, forgetful: dict[str, Any]) -> None:
+    first, file = sources.closure("tasks.noise", package), package / "megu/maths.py"
+    sources.save(tmp_path / "left.json")
+    forgetful.clear()
+    before, text = file.stat(), file.read_text()
+    file.write_text(text.replace("PI = 3", "PI = 4"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    sources.remember(tmp_path / "left.json")
+    now = sources.closure("tasks.noise", package)
+    assert {name for name in first if first[name] != now[name]} == {"megu.maths"}
+
+
+@pytest.mark.parametrize(
+    "left", ["", "{", "[]", '{"found": {}}', '{"by": 1, "found": {"a": 1}}', '{"by": null, "found": 3}'], ids=range(6)
+)
+def test_a_damaged_memory_or_another_reader_s_counts_for_nothing(left: str, tmp_path: Path, forgetful: dict[str, Any]) -> None:
+    (tmp_path / "left.json").write_text(left)
+    sources.remember(tmp_path / "left.json")
+    sources.remember(tmp_path / "absent.json")
+    assert forgetful == {}
+
+
+def test_the_digests_of_a_process_stay_those_of_the_code_that_it_has_imported(
+    package: Path, forgetful: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "ROOT", package)
+    sources._own.cache_clear()
+    try:
+        first = sources.closure("tasks.noise")
+        edit(package, "megu/maths.py", "PI = 3\n", "PI = 4\n")
+        assert sources.closure("tasks.noise") == first
+        assert sources.closure("tasks.noise", package) != first, "another process's"
+    finally:
+        sources._own.cache_clear()

@@ -213,8 +213,7 @@ def _processing(
         from megu.tracking import warm_up
         from tasks.running import from_terminal
 
-        warm_up()
-        with from_terminal():
+        with from_terminal(warm_up):
             done = flow(settings=settings or [])
         if as_json:
             return print(json.dumps(done, indent=2))

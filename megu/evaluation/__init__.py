@@ -20,6 +20,7 @@ from megu.evaluation.statistics import interval
 
 if TYPE_CHECKING:
     from megu.data.splits import ForgetSplit
+    from megu.evaluation.condensed import Condensed
 
 Floats = NDArray[np.float64]
 
@@ -49,26 +50,23 @@ class Score:
 
 
 def score(
-    train_logits: NDArray[Any],
+    said: Condensed,
     train_labels: NDArray[Any],
-    test_logits: NDArray[Any],
     test_labels: NDArray[Any],
     split: ForgetSplit,
     num_classes: int,
     fine: NDArray[Any] | None = None,
 ) -> Score:
-    """Mark a model by what it answers. Logits (N, K) and labels (N,) of the whole training and test split.
+    """Mark a model by what it predicts for the forget set of ``split``. Labels (N,), (M,) of the whole training and test split.
 
     fine: the finer labels (N,) of the training split, where the data set has some.
     """
-    right_train = train_logits.argmax(1) == train_labels
-    right_test = test_logits.argmax(1) == test_labels
-    probabilities = {
-        "forget": softmax(train_logits[split.forget]),
-        "retain": softmax(train_logits[split.retain]),
-        "test": softmax(test_logits),
-    }
-    entropy = {name: entropies(p) for name, p in probabilities.items()}
+    right_train = said.predicted == train_labels
+    right_test = said.test.argmax(1) == test_labels
+    test = softmax(said.test)
+    groups = {"forget": split.forget, "retain": split.retain}
+    entropy = {**{name: said.entropy[at] for name, at in groups.items()}, "test": entropies(test)}
+    confidence = {**{name: said.confidence[at] for name, at in groups.items()}, "test": test.max(axis=1).astype(np.float32)}
     af_train = percent(right_train[split.forget])
     single = single_samples(split.forget, train_labels, fine)
     metrics = {
@@ -86,7 +84,7 @@ def score(
     return Score(
         metrics=metrics,
         per_class=[percent(right_test[test_labels == k]) for k in range(num_classes)],
-        confidence={name: p.max(axis=1).astype(np.float32) for name, p in probabilities.items()},
+        confidence=confidence,
         entropy={name: values.astype(np.float32) for name, values in entropy.items()},
     )
 
@@ -144,21 +142,14 @@ def js_divergence(logits: NDArray[Any], reference_logits: NDArray[Any]) -> float
 
 
 def compared(
-    metrics: Mapping[str, float],
-    answers: Mapping[str, NDArray[Any]],
-    reference: Mapping[str, float],
-    reference_answers: Mapping[str, NDArray[Any]],
-    forget: NDArray[Any],
+    metrics: Mapping[str, float], said: Condensed, reference: Mapping[str, float], reference_said: Condensed
 ) -> dict[str, float]:
-    """A model against a retrain: gap in points, ToW in [0, 1], JS_forget and JS_test in nats.
-
-    answers: "train_logits" (N, K) and "test_logits" (M, K). forget: positions of the forgotten training samples.
-    """
+    """A model against a retrain, both asked about the same forget set: gap in points, ToW in [0, 1], JS_forget and JS_test in nats."""
     return {
         "gap": gap(metrics, reference),
         "ToW": tow(metrics, reference),
-        "JS_forget": js_divergence(answers["train_logits"][forget], reference_answers["train_logits"][forget]),
-        "JS_test": js_divergence(answers["test_logits"], reference_answers["test_logits"]),
+        "JS_forget": js_divergence(said.forget, reference_said.forget),
+        "JS_test": js_divergence(said.test, reference_said.test),
     }
 
 

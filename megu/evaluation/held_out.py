@@ -19,6 +19,7 @@ from megu.evaluation.attack import called
 if TYPE_CHECKING:
     from megu.data.arrays import Dataset
     from megu.data.splits import ForgetSplit
+    from megu.evaluation.condensed import Condensed
 
 #: Of the values of an evaluation, where there was no retrain: see `counts`.
 HELD_OUT = "held_out"
@@ -64,16 +65,14 @@ def counts(split: ForgetSplit, chosen: HeldOut, test_labels: NDArray[Any], num_c
     return {"forgotten": len(split.forget), "images": chosen.effective, "chance": 100.0 / num_classes if whole else None}
 
 
-def score(
-    train_logits: NDArray[Any], test_logits: NDArray[Any], test_labels: NDArray[Any], split: ForgetSplit, chosen: HeldOut
-) -> dict[str, float]:
+def score(said: Condensed, test_labels: NDArray[Any], split: ForgetSplit, chosen: HeldOut) -> dict[str, float]:
     """One model's answers about the held-out images: accuracy (Af_held_out) and what the entropy attack calls members (MIA_held_out) in
     percent, mean entropy (entropy_held_out) in nats; nothing where there are no such images."""
     if not len(chosen.images):
         return {}
-    test = entropies(softmax(test_logits))
-    members = called(entropies(softmax(train_logits[split.retain])), test, test[chosen.images])
-    right = test_logits[chosen.images].argmax(1) == np.asarray(test_labels)[chosen.images]
+    test = entropies(softmax(said.test))
+    members = called(said.entropy[split.retain], test, test[chosen.images])
+    right = said.test[chosen.images].argmax(1) == np.asarray(test_labels)[chosen.images]
     return {
         "Af_held_out": 100.0 * float(chosen.weights @ right),
         "MIA_held_out": 100.0 * float(chosen.weights @ members),

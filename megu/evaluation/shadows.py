@@ -44,6 +44,7 @@ from megu.evaluation.roc import auc, tpr_at_fpr
 
 if TYPE_CHECKING:
     from megu.data.splits import ForgetSplit
+    from megu.evaluation.condensed import Condensed
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -122,33 +123,33 @@ def rmia(ratio: Floats, population: Floats, gamma: float = GAMMA) -> Floats:
 
 
 def audit(
-    train_logits: NDArray[Any],
+    said: Condensed,
     train_labels: NDArray[Any],
-    test_logits: NDArray[Any],
     test_labels: NDArray[Any],
     split: ForgetSplit,
     shadows: Sequence[Shadow],
     fine: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> Audit:
-    """The attack on one model (see the module). Logits (N, K) and labels (N,) of the whole training and test split.
+    """The attack on one model (see the module). Labels (N,), (M,) of the whole training and test split.
 
     fine: the finer labels of both, where the data set has some. Without a test sample of the forgotten classes nothing can be said, and
     every metric is NaN.
     """
     train_kinds, test_kinds = (np.asarray(kinds) for kinds in fine or (train_labels, test_labels))
     forget = np.asarray(split.forget)
-    forget = forget[np.isin(train_kinds[forget], test_kinds)]
+    asked = np.isin(train_kinds[forget], test_kinds)
+    forget = forget[asked]
     same = np.flatnonzero(np.isin(test_kinds, train_kinds[forget]))
     if not len(same):
         nothing = np.empty(0)
         return Audit(dict.fromkeys(("RMIA_AUC", "RMIA_TPR_1", "RMIA_TPR_01"), float("nan")), nothing, nothing)
     members = log_ratio(
-        true_log_probabilities(train_logits[forget], train_labels[forget]),
+        true_log_probabilities(said.forget[asked], train_labels[forget]),
         np.stack([shadow.train[forget] for shadow in shadows]),
         np.stack([shadow.seen_train[forget] for shadow in shadows]),
     )
     others = log_ratio(
-        true_log_probabilities(test_logits[same], test_labels[same]),
+        true_log_probabilities(said.test[same], test_labels[same]),
         np.stack([shadow.test[same] for shadow in shadows]),
         np.stack([shadow.seen_test[same] for shadow in shadows]),
     )

@@ -33,6 +33,7 @@ def metrics_again(case: Case) -> Check:
     from megu.calibration_set import CalibrationParams, left_to_measure
     from megu.data.splits import ForgetSplit
     from megu.evaluation import held_out
+    from megu.evaluation.condensed import condense
     from megu.tracking.environment import environment
 
     split = case.record("split")
@@ -55,9 +56,9 @@ def metrics_again(case: Case) -> Check:
     for model, label in _models(case).items():
         weights = next(record for record in case.records if record.label == label).refs["weights"]
         train, test = _answers(case, weights, dataset)
-        test, labels = test[measured], (dataset.train.labels, left.test.labels)
-        score = evaluation.score(train, labels[0], test, labels[1], positions, dataset.num_classes, dataset.train.fine)
-        more = held_out.score(train, test, labels[1], positions, chosen) if held_out.HELD_OUT in recorded else {}
+        said, labels = condense(train, test[measured], positions.forget), (dataset.train.labels, left.test.labels)
+        score = evaluation.score(said, *labels, positions, dataset.num_classes, dataset.train.fine)
+        more = held_out.score(said, labels[1], positions, chosen) if held_out.HELD_OUT in recorded else {}
         for metric, value in without_nan({**score.metrics, **more}).items():
             if metric not in recorded[model]["metrics"]:
                 continue  # measured since a later version only

@@ -21,6 +21,7 @@ from megu.stages import Result
 #: Stage and file: one row a sample of the data set, whatever was forgotten.
 PER_SAMPLE = {
     ("predictions", "predictions"): "what a model answers to each image",
+    ("condensed", "condensed"): "what a model answers to each image",
     ("perturbing", "perturbing"): "what each forgotten image is taught instead",
     ("evaluation", "distributions"): "confidence and entropy of each image",
     ("shadow", "shadow"): "what a shadow model answers to each image",

@@ -84,6 +84,26 @@ def versions(connected: MlflowClient) -> list[VersionPlace]:
     return found
 
 
+@dataclass(frozen=True)
+class Living:
+    """A registered version that is not deleted. weights: SHA-256 of its weights, empty where another program made it. run_id: of the MLflow
+    run that made it, empty without one."""
+
+    weights: str
+    run_id: str
+
+
+@answered
+def living(connected: MlflowClient) -> list[Living]:
+    """Every version of every registered model that is not deleted."""
+    found, token = list[Any](), None
+    while True:
+        page = connected.search_model_versions(max_results=1000, page_token=token)
+        found.extend(page)
+        if not (token := page.token):
+            return [Living(str(entry.tags.get(DIGEST_TAG, "")), str(entry.run_id or "")) for entry in found]
+
+
 def local(address: str) -> Path | None:
     """The folder of an artifact address on this machine's disk; None for any other."""
     parsed = urlparse(address)

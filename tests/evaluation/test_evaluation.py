@@ -24,6 +24,7 @@ from megu.evaluation import (
     spread,
     tow,
 )
+from megu.evaluation.condensed import condense
 from megu.evaluation.statistics import interval, t_quantile
 
 
@@ -37,7 +38,13 @@ def test_a_class_request_by_hand() -> None:
     split = SimpleNamespace(
         forget=np.array([2, 3]), retain=np.array([0, 1]), test_forget=np.array([3, 4]), test_retain=np.array([0, 1, 2])
     )
-    found = score(sure(0, 1, 0, 0), np.array([0, 1, 2, 2]), sure(0, 1, 1, 2, 0), np.array([0, 0, 1, 2, 2]), split, 3)  # type: ignore[arg-type]
+    found = score(
+        condense(sure(0, 1, 0, 0), sure(0, 1, 1, 2, 0), split.forget),
+        np.array([0, 1, 2, 2]),
+        np.array([0, 0, 1, 2, 2]),
+        split,
+        3,
+    )  # type: ignore[arg-type]
     assert found.metrics["Ar"] == pytest.approx(200 / 3)
     assert found.metrics["Af"] == 50
     assert found.metrics["Ar_train"] == 100
@@ -53,7 +60,7 @@ def test_a_random_request_marks_the_forgotten_training_images() -> None:
     split = SimpleNamespace(
         forget=np.array([0]), retain=np.array([1, 2]), test_forget=np.array([], dtype=int), test_retain=np.arange(2)
     )
-    found = score(sure(0, 1, 0), np.array([0, 1, 2]), sure(0, 0), np.array([0, 1]), split, 4)  # type: ignore[arg-type]
+    found = score(condense(sure(0, 1, 0), sure(0, 0), split.forget), np.array([0, 1, 2]), np.array([0, 1]), split, 4)  # type: ignore[arg-type]
     assert (found.metrics["Af"], found.metrics["Ar"]) == (100, 50)
     assert math.isnan(found.per_class[3])
 
@@ -64,12 +71,15 @@ def test_single_images_beside_a_class_are_marked_alone() -> None:
         forget=np.array([0, 2, 3]), retain=np.array([1, 4]), test_forget=np.array([2]), test_retain=np.arange(2)
     )
     labels = np.array([0, 1, 2, 2, 0])
-    found = score(sure(0, 1, 0, 0, 0), labels, sure(0, 1, 1), np.array([0, 1, 2]), split, 3)  # type: ignore[arg-type]
+    found = score(condense(sure(0, 1, 0, 0, 0), sure(0, 1, 1), split.forget), labels, np.array([0, 1, 2]), split, 3)  # type: ignore[arg-type]
     assert found.metrics["Af_single"] == 100
     assert found.metrics["Af_train"] == pytest.approx(100 / 3)
     assert measured_on(split) == "test"  # type: ignore[arg-type]
     alone = SimpleNamespace(**{**vars(split), "forget": np.array([0]), "test_forget": np.array([], dtype=int)})
-    assert "Af_single" not in score(sure(0, 1, 0, 0, 0), labels, sure(0, 1, 1), np.array([0, 1, 2]), alone, 3).metrics  # type: ignore[arg-type]
+    assert (
+        "Af_single"
+        not in score(condense(sure(0, 1, 0, 0, 0), sure(0, 1, 1), alone.forget), labels, np.array([0, 1, 2]), alone, 3).metrics
+    )  # type: ignore[arg-type]
     assert measured_on(alone) == "train"  # type: ignore[arg-type]
 
 
@@ -126,11 +136,11 @@ def test_several_runs_are_summarised_by_what_they_all_have() -> None:
 
 def test_a_model_compared_with_itself_is_as_near_as_can_be() -> None:
     marks = {"Ar": 90.0, "Af": 2.0, "MIA": 30.0, "Af_train": 10.0, "Ar_train": 90.0, "test_accuracy": 80.0}
-    said = {"train_logits": sure(0, 1, 2), "test_logits": sure(0, 1)}
-    found = compared(marks, said, marks, said, np.array([1]))
+    said = condense(sure(0, 1, 2), sure(0, 1), np.array([1]))
+    found = compared(marks, said, marks, said)
     assert found == pytest.approx({"gap": 0, "ToW": 1, "JS_forget": 0, "JS_test": 0}, abs=1e-12)
-    other = {"train_logits": sure(0, 2, 2), "test_logits": sure(0, 0)}
-    found = compared(marks, other, marks, said, np.array([1]))
+    other = condense(sure(0, 2, 2), sure(0, 0), np.array([1]))
+    found = compared(marks, other, marks, said)
     assert (found["JS_forget"], found["JS_test"]) == pytest.approx((math.log(2), math.log(2) / 2))
 
 

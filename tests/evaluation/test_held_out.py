@@ -7,6 +7,7 @@ import pytest
 
 from megu.data.splits import ForgetSplit
 from megu.evaluation import held_out
+from megu.evaluation.condensed import condense
 
 TRAIN, TEST = np.array([0, 0, 0, 1, 1, 2, 2, 2]), np.array([0, 0, 1, 1, 1, 1, 2])
 
@@ -49,7 +50,12 @@ def test_each_class_counts_as_among_the_forgotten(forget: list[int], images: lis
 def test_with_a_class_that_has_no_test_images_there_is_nothing_to_compare() -> None:
     chosen = held_out.choose(np.array([0, 5]), TRAIN, TEST[:-1])
     assert (len(chosen.images), chosen.effective) == (0, 0)
-    assert held_out.score(answers(TRAIN, [True] * 8), answers(TEST, [True] * 7), TEST, split([0], []), chosen) == {}
+    assert (
+        held_out.score(
+            condense(answers(TRAIN, [True] * 8), answers(TEST, [True] * 7), np.array([0])), TEST, split([0], []), chosen
+        )
+        == {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,8 @@ def test_chance_is_the_standard_of_whole_classes_only(asked: ForgetSplit, chance
 def test_a_model_is_marked_on_the_held_out_images_by_weight() -> None:
     asked = split([0, 1, 3], [])
     test = answers(TEST, [True, False, True, True, True, True, True])
-    found = held_out.score(answers(TRAIN, [True] * 8), test, TEST, asked, held_out.choose(asked.forget, TRAIN, TEST))
+    said = condense(answers(TRAIN, [True] * 8), test, asked.forget)
+    found = held_out.score(said, TEST, asked, held_out.choose(asked.forget, TRAIN, TEST))
     assert found["Af_held_out"] == pytest.approx(100 * (1 - 1 / 3))
     assert 0 <= found["MIA_held_out"] <= 100
     assert 0 < found["entropy_held_out"] < np.log(3)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from megu.evaluation.condensed import condense
 from megu.evaluation.shadows import Shadow, audit, half, log_ratio, rmia, true_log_probabilities
 
 LOGS = hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(-50, 5))
@@ -105,14 +106,8 @@ def setting(count: int = 400, shadows: int = 4, seed: int = 0) -> tuple[Any, ...
 def audited(seen_forget: bool, shadows: int = 4) -> Any:
     train_labels, test_labels, answer, witnesses, split, nobody = setting(shadows=shadows)
     seen = ~nobody if seen_forget else train_labels != 2
-    return audit(
-        logits(answer("train", seen), train_labels),
-        train_labels,
-        logits(answer("test", nobody), test_labels),
-        test_labels,
-        split,
-        witnesses,
-    )
+    said = condense(logits(answer("train", seen), train_labels), logits(answer("test", nobody), test_labels), split.forget)
+    return audit(said, train_labels, test_labels, split, witnesses)
 
 
 @pytest.mark.parametrize("shadows", [2, 8])
@@ -129,12 +124,12 @@ def test_a_model_that_saw_the_forget_set_is_found_out_and_one_that_did_not_is_no
 def test_a_request_of_single_samples_is_compared_with_test_samples_of_their_classes() -> None:
     train_labels, test_labels, answer, witnesses, split, nobody = setting()
     some = SimpleNamespace(forget=split.forget[:5], retain=None, test_forget=np.array([], dtype=int))
-    said = logits(answer("train", nobody), train_labels), logits(answer("test", nobody), test_labels)
-    found = audit(said[0], train_labels, said[1], test_labels, some, witnesses)  # type: ignore[arg-type]
+    said = condense(logits(answer("train", nobody), train_labels), logits(answer("test", nobody), test_labels), some.forget)
+    found = audit(said, train_labels, test_labels, some, witnesses)  # type: ignore[arg-type]
     assert len(found.forget) == 5
     assert len(found.test) == (test_labels == 2).sum()
     elsewhere = np.zeros_like(test_labels)
-    nothing = audit(said[0], train_labels, said[1], elsewhere, some, witnesses)  # type: ignore[arg-type]
+    nothing = audit(said, train_labels, elsewhere, some, witnesses)  # type: ignore[arg-type]
     assert all(math.isnan(value) for value in nothing.metrics.values())
 
 
@@ -147,14 +142,9 @@ def test_of_a_class_and_single_samples_together_like_is_compared_with_like() -> 
     lost = np.where(train_labels == 2, 0.001, 1.0), np.where(test_labels == 2, 0.001, 1.0)
 
     def audited(seen: np.ndarray) -> Any:
-        return audit(
-            logits(answer("train", seen) * lost[0], train_labels),
-            train_labels,
-            logits(answer("test", nobody) * lost[1], test_labels),
-            test_labels,
-            mixed,  # type: ignore[arg-type]
-            witnesses,
-        )
+        train, test = answer("train", seen) * lost[0], answer("test", nobody) * lost[1]
+        said = condense(logits(train, train_labels), logits(test, test_labels), mixed.forget)
+        return audit(said, train_labels, test_labels, mixed, witnesses)  # type: ignore[arg-type]
 
     retrain = audited(np.isin(np.arange(1200), mixed.forget, invert=True))
     assert 0.45 < retrain.metrics["RMIA_AUC"] < 0.55
@@ -167,11 +157,10 @@ def test_of_a_class_and_single_samples_together_like_is_compared_with_like() -> 
 def test_finer_classes_are_compared_with_their_own() -> None:
     train_labels, test_labels, answer, witnesses, _, nobody = setting()
     finer = SimpleNamespace(forget=np.flatnonzero(np.arange(400) % 6 == 2), retain=None, test_forget=None)
-    said = logits(answer("train", nobody), train_labels), logits(answer("test", nobody), test_labels)
+    said = condense(logits(answer("train", nobody), train_labels), logits(answer("test", nobody), test_labels), finer.forget)
     found = audit(
-        said[0],
+        said,
         train_labels,
-        said[1],
         test_labels,
         finer,
         witnesses,

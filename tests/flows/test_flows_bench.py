@@ -121,6 +121,7 @@ def test_originals_and_retrains_are_shared_between_the_methods(first: Outcome) -
 
 
 def test_the_limit_of_images_a_class_reaches_every_stage(project: Project, first: Outcome) -> None:
+    from tasks.condensed import CONDENSED
     from tasks.engine import kept_results
     from tasks.perturbing import PERTURBING
     from tasks.predictions import PREDICTIONS
@@ -130,6 +131,8 @@ def test_the_limit_of_images_a_class_reaches_every_stage(project: Project, first
         assert (split.notes["forget"], split.notes["retain"]) == (60, 540)
     for answers in kept_results(project, PREDICTIONS):
         assert len(project.store.arrays(answers.files["predictions"])["train_logits"]) == 600
+    for answers in kept_results(project, CONDENSED):
+        assert len(project.store.arrays(answers.files["condensed"])["predicted"]) == 600
     assert len(kept_results(project, PERTURBING)) == 2
 
 
@@ -194,7 +197,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(
 
     _, kept, missing = plan(project, load(project.root / "small.yaml"))
     assert len(kept) == STAGES
-    failing = {"labeling", "transition", "perturbing", "noise", "unlearn", "predictions", "evaluation"}
+    failing = {"labeling", "transition", "perturbing", "noise", "unlearn", "condensed", "evaluation"}
     assert {decision.stage.name for decision in missing.values()} == failing, "what failed and what waits for it"
     environment.setenv("MEGU_PROJECT", str(project.root))
     capsys.readouterr()

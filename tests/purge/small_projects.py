@@ -180,6 +180,7 @@ def stored(project: Project, data: pins.DirHash, chance: random.Random) -> tuple
         "older": ("unlearn", "weights", {"input split": "another"}),
         "retrain": ("reference", "weights", {}),
         "predictions": ("predictions", "predictions", {}),
+        "condensed": ("condensed", "condensed", {}),
         "distributions": ("evaluation", "distributions", {}),
         "matrix": ("entanglement", "matrix", {}),
     }
@@ -188,7 +189,7 @@ def stored(project: Project, data: pins.DirHash, chance: random.Random) -> tuple
         ref = project.store.put_arrays({name: np.frombuffer(chance.randbytes(64), dtype=np.uint8)})
         models[name] = ref.sha256
         results[name] = Result(stage, {**inputs, **more}, {file: ref}, {}, {}, 1.0, origin)
-        if name in ("original", "older", "predictions", "distributions"):
+        if name in ("original", "older", "predictions", "condensed", "distributions"):
             may_go |= {project.store.path(ref), project.results / name}
     project.results.mkdir(parents=True)
     for name, result in results.items():

@@ -10,6 +10,7 @@ import pytest
 from megu.calibration_set import CalibrationParams, left_to_measure, of_dataset
 from megu.data.arrays import Dataset, coarse_view, load, save, save_view
 from megu.data.splits import ForgetParams, make_split
+from megu.evaluation.condensed import condense
 from megu.evaluation.shadows import half
 from megu.perturbing import PerturbParams
 from megu.project import Project
@@ -54,9 +55,11 @@ class Measured:
 
     def evaluated(self, calibration: CalibrationParams = PARAMS) -> Outcome:
         store = self.project.store
-        before, after, *retrained = (
-            result(predictions=store.put_arrays({"train_logits": said[:TRAIN], "test_logits": said[TRAIN:]}))
-            for said in self.answers
+        whole = {"train_logits": self.answers[0][:TRAIN], "test_logits": self.answers[0][TRAIN:]}
+        before = result(predictions=store.put_arrays(whole))
+        after, *retrained = (
+            result(condensed=store.put_arrays(vars(condense(said[:TRAIN], said[TRAIN:], self.split.forget))))
+            for said in self.answers[1:]
         )
         shadows = [
             result(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 import pytest
-from prefect import flow, task
+from prefect import flow, tags, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Completed, Crashed, Failed, Running, State
 
 from megu import interrupt, liveness
@@ -88,4 +88,31 @@ def test_a_stopped_run_is_cancelled_and_belongs_to_the_process_that_ran_it(
     assert run.state
     assert (run.state.type.value, run.state.message) == ("CANCELLED", running.STOPPED)
     assert run.tags == [running.PROCESS + liveness.hold(project.home)]
+    liveness.release()
+
+
+def test_only_the_flow_run_says_which_process_it_is_of(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect asks its server about a limit for each tag of a task run."""
+    monkeypatch.setenv("MEGU_PROJECT", str(project.root))
+    seen: list[tuple[list[str], set[str]]] = []
+
+    @task(persist_result=False)
+    def look() -> None:
+        inside, around = TaskRunContext.get(), FlowRunContext.get()
+        assert inside
+        assert around
+        assert around.flow_run
+        seen.append((around.flow_run.tags, set(inside.task_run.tags)))
+
+    @flow(name="tagged")
+    @running.ours
+    def tagged() -> None:
+        look()
+
+    own = running.PROCESS + liveness.hold(project.home)
+    with tags(own, "mine"):
+        tagged()
+    ((of_flow, of_task),) = seen
+    assert set(of_flow) == {own, "mine"}
+    assert of_task == {"mine"}
     liveness.release()
