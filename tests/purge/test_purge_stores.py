@@ -156,7 +156,7 @@ def test_megus_own_folders_may_be_on_another_disk(small: Small, tmp_path: Path) 
         shutil.rmtree(folder)
         folder.symlink_to(away)
     held = [path for path in small.may_go if path.is_relative_to(project.home / "store")]
-    assert len(held) == 5
+    assert len(held) == 6
     run.apply(project, [RUN], AT_ONCE)
     assert not any(path.exists() for path in held)
     assert not [path for path in reading.files([tmp_path / "disk"]) if reading.readable(path, small.images, small.ids)]
