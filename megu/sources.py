@@ -171,13 +171,13 @@ def closure(module: str, root: Path | None = None, others: Mapping[str, Path] | 
     must the key of what it computes.
     """
     if root is None and others is None:
-        return dict(_own(module))
+        return dict(_own(module, ROOT))
     return _follow(module, root or ROOT, others or {})
 
 
 @functools.cache
-def _own(module: str) -> Mapping[str, str]:
-    return _follow(module, ROOT, {})
+def _own(module: str, root: Path) -> Mapping[str, str]:
+    return _follow(module, root, {})
 
 
 def _follow(module: str, root: Path, others: Mapping[str, Path]) -> dict[str, str]:
