@@ -61,22 +61,23 @@ def ours(function: F) -> F:
 
 
 @contextmanager
-def from_terminal(meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+def from_terminal(meanwhile: Callable[[], None] | None = None) -> Iterator[None]:
     """Surround a flow that a person has started (inside `megu.interrupt.guarding`): when it is stopped, Prefect and MLflow are told.
 
-    meanwhile: what can be done (imported, say) while Prefect's temporary server starts.
+    meanwhile: what can be done (imported, say) while Prefect's temporary server starts, where one will be needed for certain.
     """
     project = find()
     temporary_server.tether()
     name = _name(project)
     interrupt.on_stop(functools.partial(_stop, name))
-    with temporary_server.starting():
-        meanwhile()
+    if meanwhile is not None:
+        with temporary_server.starting():
+            meanwhile()
     with tags(PROCESS + name):
         yield
 
 
-def as_program(flow: Callable[[], Any], meanwhile: Callable[[], None] = lambda: None) -> None:
+def as_program(flow: Callable[[], Any], meanwhile: Callable[[], None] | None = None) -> None:
     """Run a flow as ``python -m flows.…`` does. meanwhile: as of `from_terminal`."""
     with interrupt.guarding(), from_terminal(meanwhile):
         flow()
