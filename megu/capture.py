@@ -113,8 +113,6 @@ class Captured:
 
     def record(self, shape: object, inputs: tuple[Tensor, ...]) -> bool:
         """Whether the work is recorded for inputs of this shape. Nothing is computed."""
-        if not self.recording:
-            return False
         held = tuple(entry.clone() for entry in inputs)
         graph = graph_on(self.device)
         try:

@@ -75,12 +75,12 @@ def choosing_kernels(calls: int) -> Iterator[None]:
     The search takes some two seconds a shape of a ResNet-18's batch on an H100. In deterministic mode there is none: its choice may be
     another each time.
     """
-    before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = calls >= SEARCH_FROM and not torch.backends.cudnn.deterministic
     try:
         yield
     finally:
-        torch.backends.cudnn.benchmark = before
+        # Not what it was before: in threads that would be what another one is inside of.
+        torch.backends.cudnn.benchmark = False
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

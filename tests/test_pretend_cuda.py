@@ -36,7 +36,7 @@ __all__ = ["original"]
 FAST_DTYPE = megu.device.fast_dtype
 FUSING = ("megu.training", "megu.methods.common", "megu.noise", "megu.evaluation.relearning")
 #: Loops in which the device must never be waited for, and what is known to wait in them: the looks at the losses and the checkpoints.
-LOOPS = {"optimise", "gradients", "answers", "nearest_wrong"}
+LOOPS = {"optimise", "each_gradient", "answers", "nearest_wrong"}
 LOOKS = {"_not_finite", "save", "restore"}
 
 
