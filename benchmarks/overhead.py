@@ -230,9 +230,10 @@ def make_project(root: Path) -> None:
 def stages(count: int = 30) -> Figures:
     """What a stage that computes nothing costs, and what of it is whose. Inside one flow, servers up."""
     from megu import project as projects
+    from megu.environment import prepare_environment
 
     here = projects.find()
-    projects.prepare_environment(here)
+    prepare_environment(here)
     from prefect import flow, task
 
     from megu.stages import Outcome, Stage

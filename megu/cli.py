@@ -15,6 +15,7 @@ import typer
 
 from megu import __version__, interrupt, project
 from megu.commands import automations, cache, documents, promotion, purge, requests
+from megu.environment import prepare_environment
 from megu.errors import MeguError
 from megu.escaping import plain, visible
 from megu.writable import disk_is_full, explained, refuse_unwritable
@@ -550,8 +551,9 @@ def down() -> None:
 def status(as_json: JsonOption = False) -> None:
     """Say how things stand: servers, requests, champion, last runs, next schedules, what needs a person."""
     from megu.overview import markdown, overview
+    from megu.registry import RegistryParams
     from megu.requests.request import RequestParams
-    from megu.sections import RegistryParams, section
+    from megu.sections import section
 
     here = _project()
     name = section(here.params, "registry", RegistryParams).name
@@ -568,7 +570,7 @@ def _project() -> project.Project:
     here = project.find()
     # Prefect's log goes to its server; what it says on the console, the watcher says better.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    project.prepare_environment(here)
+    prepare_environment(here)
     return here
 
 

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from megu import scalars
 from megu.calibration_set import CalibrationParams
+from megu.data.params import DataParams
 from megu.data.splits import ForgetParams
 from megu.errors import MeguError
 from megu.evaluation.params import EvaluationParams
@@ -30,8 +31,9 @@ from megu.noise import NoiseParams
 from megu.params import STRICT, check
 from megu.perturbing import PerturbParams
 from megu.purge.params import PurgeParams
+from megu.registry import RegistryParams
 from megu.requests.request import RequestParams
-from megu.sections import DataParams, RegistryParams, read
+from megu.sections import read
 from megu.training import TrainParams
 
 

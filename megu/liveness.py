@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import secrets
 import threading
 from pathlib import Path
+
+from megu.locks import locked
 
 #: By home: the name and the open file of this process.
 _held: dict[Path, tuple[str, int]] = {}
@@ -42,7 +43,7 @@ def lives(home: Path, name: str) -> bool | None:
     except OSError:
         return None
     try:
-        return not _locked(file)
+        return not locked(file)
     finally:
         os.close(file)
 
@@ -82,20 +83,11 @@ def _create(folder: Path, note: str) -> tuple[str, int]:
         name = secrets.token_hex(8)
         file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         # Whoever cleans up may have seen the file before it was locked, and removed it.
-        if _locked(file) and (folder / name).exists():
+        if locked(file) and (folder / name).exists():
             os.write(file, note.encode())
             return name, file
         (folder / name).unlink(missing_ok=True)
         os.close(file)
-
-
-def _locked(file: int) -> bool:
-    """Lock the file, unless another process has."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _forked() -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from megu import services
 from megu.errors import MeguError
 from megu.ledger import Ledger
 from megu.store import Store
@@ -106,33 +103,3 @@ def find(start: Path | None = None) -> Project:
         if (folder / PARAMS).is_file():
             return Project(folder)
     raise MeguError(f"no {PARAMS} in {begin} or above it", "run megu inside a project, or set MEGU_PROJECT to its folder")
-
-
-def prepare_environment(project: Project, environ: MutableMapping[str, str] | None = None) -> None:
-    """Point Prefect and MLflow at the project's home and keep them quiet; must run before either is imported.
-
-    What the user has set stays as it is, so a team's own servers are used as soon as ``PREFECT_API_URL`` or
-    ``MLFLOW_TRACKING_URI`` name them; servers that `megu up` started come next.
-    """
-    environ = os.environ if environ is None else environ
-    defaults = {
-        "PREFECT_HOME": str(project.home / "prefect"),
-        # The temporary server takes 10-20 s to start, more on a busy machine; Prefect's own limit is 20.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # In memory the lease of a slot dies with a killed temporary server, and the slot stays taken in the database.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": services.LEASES,
-        "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
-        "DO_NOT_TRACK": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        # git is asked by us, with a clear answer when it is absent; MLflow's own import of GitPython warns at length.
-        "GIT_PYTHON_REFRESH": "quiet",
-    }
-    # Prefect makes its own folder, but not the one above it, and without it never starts.
-    with suppress(OSError):  # what only reads goes on; what writes says so (`megu.writable`)
-        project.home.mkdir(parents=True, exist_ok=True)
-    api = services.endpoints(project.home).prefect_api
-    if api:
-        defaults["PREFECT_API_URL"] = api
-    for name, value in defaults.items():
-        environ.setdefault(name, value)

@@ -130,7 +130,7 @@ class Moved:
 @contextmanager
 def one_at_a_time(project: Project) -> Iterator[None]:
     """Waits for another promoter of this project, for as long as that lives."""
-    from megu.data.dvc import file_lock
+    from megu.locks import file_lock
 
     with working(project), file_lock(project.home / "promotion.lock"):
         yield

@@ -5,64 +5,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from megu import scalars
-from megu.champions import CHAMPION, PREVIOUS
 from megu.data import merging
 from megu.errors import MeguError
-from megu.params import STRICT, check
 from megu.scalars import Written
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataParams:
-    """name: the data set, a folder under ``data/``; "fashion-mnist" is fetched, others come by ``megu data add``.
-
-    per_class: of each class the training images that count, the same ones every time; None for all. Test images always all count.
-    """
-
-    __pydantic_config__ = STRICT
-
-    name: str = "fashion-mnist"
-    per_class: int | None = None
-
-    def __post_init__(self) -> None:
-        holds = bool(self.name) and self.name == Path(self.name).name and not self.name.startswith(".")
-        check("name", self.name, holds, "the name of a folder under data/")
-        check("per_class", self.per_class, self.per_class is None or self.per_class >= 1, "at least 1, or null for all")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegistryParams:
-    """enabled: whether the unlearned model is registered. name: the registered model. alias: given to the new version."""
-
-    __pydantic_config__ = STRICT
-
-    enabled: bool = True
-    name: str = "megu"
-    alias: str = "challenger"
-
-    def __post_init__(self) -> None:
-        for key in ("name", "alias"):
-            value = getattr(self, key)
-            check(key, value, bool(value) and not set(value) & set("/:@"), "a name without / : @")
-        moved = self.alias in (CHAMPION, PREVIOUS)
-        check("alias", self.alias, not moved, f"another than {CHAMPION} and {PREVIOUS}, which `megu promote` moves")
-
-    def required(self) -> None:
-        """Raise `MeguError` where requests cannot be processed: what fulfils one is a version that becomes the champion."""
-        if not self.enabled:
-            raise MeguError(
-                "registry.enabled is false, and a request is fulfilled by a registered version that becomes the champion",
-                "set registry.enabled: true; `megu run` unlearns without a registry, and megu then follows no request",
-            )
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -379,6 +379,6 @@ def _write(home: Path, value: Mapping[str, Any]) -> None:
 
 
 def _lock(home: Path) -> Any:
-    from megu.data.dvc import file_lock
+    from megu.locks import file_lock
 
     return file_lock(home / "services.lock")

@@ -5,8 +5,6 @@ What a killed process leaves has no owner, and may be removed at once; what a sl
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -14,6 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from megu.locks import locked
 
 #: The file in a temporary folder that its owner has locked.
 OWNER = ".owner"
@@ -27,7 +27,7 @@ def folder(parent: Path, prefix: str) -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         with (made / OWNER).open("w") as owner:
-            _lock(owner.fileno())
+            locked(owner.fileno())
             yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -38,7 +38,7 @@ def file(parent: Path, prefix: str) -> Iterator[Path]:
     """An empty temporary file for the block, owned by this process, and removed at the end unless it was renamed."""
     while True:
         handle, name = tempfile.mkstemp(prefix=prefix, dir=parent)
-        _lock(handle)
+        locked(handle)
         if os.path.exists(name):  # else somebody who cleans up was faster than the lock
             break
         os.close(handle)
@@ -55,13 +55,6 @@ def abandoned(path: Path) -> bool:
         if path.is_dir() and not (path / OWNER).exists():
             return not any(path.iterdir()) and time.time() - path.stat().st_mtime >= YOUNG_S
         with (path / OWNER if path.is_dir() else path).open("rb") as opened:
-            return _lock(opened.fileno())
+            return locked(opened.fileno())
     except OSError:
         return False
-
-
-def _lock(handle: int) -> bool:
-    with contextlib.suppress(OSError):  # another has it, or the file system knows no locks: then nobody cleans up here
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False

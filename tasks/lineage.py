@@ -13,7 +13,6 @@ from prefect import task
 from megu.config import Config
 from megu.data import dvc, pins
 from megu.data.arrays import Ids
-from megu.data.dvc import file_lock
 from megu.data.writing import atomic_folder
 from megu.gate import given_retrain, without_retrain
 from megu.lineage import dossier as folder_of
@@ -23,6 +22,7 @@ from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint, hidd
 from megu.lineage.dossier import Dossier, sha256
 from megu.lineage.keys import Keys
 from megu.lineage.record import Record
+from megu.locks import file_lock
 from megu.methods import lookup
 from megu.progress import stages
 from megu.project import Project

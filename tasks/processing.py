@@ -6,11 +6,10 @@ whoever has the lock knows that a request still "in flight" belongs to a run tha
 
 from __future__ import annotations
 
-import fcntl
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +31,7 @@ from megu.lineage.dossier import FORGOTTEN as FORGOTTEN_SET
 from megu.lineage.dossier import MAIN, Dossier, Gate
 from megu.lineage.index import Index
 from megu.lineage.keys import Keys
+from megu.locks import at_once
 from megu.outages import is_outage
 from megu.project import Project
 from megu.requests import datasets
@@ -67,18 +67,9 @@ stages:
 """
 
 
-@contextmanager
-def alone(project: Project) -> Iterator[bool]:
+def alone(project: Project) -> AbstractContextManager[bool]:
     """Whether this process is the one that processes, for as long as the block lasts; never waits."""
-    path = project.home / "process.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+    return at_once(project.home / "process.lock")
 
 
 def recover(inbox: Inbox) -> list[str]:

@@ -45,7 +45,7 @@ def test_a_process_has_one_name_in_a_project_and_another_in_the_next(tmp_path: P
 
 
 def test_a_forked_child_that_outlives_its_parent_does_not_keep_it_alive(tmp_path: Path) -> None:
-    process, name = started(tmp_path, "import os; child = os.fork(); print(child, flush=True); time.sleep(60)")
+    process, name = started(tmp_path, "import os; child = os.fork(); os.write(1, f'{child}\\n'.encode()); time.sleep(60)")
     assert process.stdout is not None
     child = max(int(process.stdout.readline()) for _ in range(2))  # both are at work
     process.send_signal(signal.SIGKILL)

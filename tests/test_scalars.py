@@ -20,7 +20,8 @@ from megu.data.arrays import load, save
 from megu.data.splits import make_split
 from megu.errors import MeguError
 from megu.project import Project
-from megu.sections import RegistryParams, section
+from megu.registry import RegistryParams
+from megu.sections import section
 
 #: Names of classes that YAML takes for something else than a text, and two that it does not.
 NAMES = [

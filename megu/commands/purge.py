@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from megu import project
+from megu.environment import prepare_environment
 from megu.escaping import plain
 from megu.writable import refuse_unwritable
 
@@ -49,7 +50,7 @@ def purge(
     Exit code 0, or 1 when something is left that the purge could not take away (RESIDUAL).
     """
     here = project.find()
-    project.prepare_environment(here)
+    prepare_environment(here)
     if apply:
         refuse_unwritable(here.root, here.home)
     from megu import config

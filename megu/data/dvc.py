@@ -13,8 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from megu.data import merging, pins
 from megu.data.clutter import hide_from_dvc
 from megu.data.pins import DirHash
 from megu.errors import MeguError
+from megu.locks import file_lock
 
 _TIMEOUT_S = 1800.0
 
@@ -47,15 +47,6 @@ class LockedOuts:
 
     def __bool__(self) -> bool:
         return self.current
-
-
-@contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes, waiting for it; it ends with the process, however that ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def run(root: Path, *arguments: str, timeout: float = _TIMEOUT_S) -> str:

@@ -39,7 +39,8 @@ from megu.data.pins import DirHash
 from megu.data.repeats import repeat_lines
 from megu.data.writing import write_errors_answered
 from megu.errors import MeguError
-from megu.exclusion import working
+from megu.exclusion import unfinished, working
+from megu.locks import file_lock
 from megu.progress import track
 from megu.project import Project
 
@@ -92,7 +93,7 @@ def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
     """
     path = root / "data" / name
     _check_name(name)
-    with write_errors_answered(path), working(Project(root)), dvc.file_lock(root / ".megu" / "data.lock"):
+    with write_errors_answered(path), working(Project(root)), file_lock(root / ".megu" / "data.lock"):
         no_purge_is_open(root)
         pin = pins.read(root).get(name)
         if path.exists():
@@ -106,9 +107,8 @@ def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
 
 def no_purge_is_open(root: Path) -> None:
     """Raise `MeguError` where a purge was stopped half-way: what is here is half of two versions."""
-    from megu.purge import places
 
-    if places.unfinished(Project(root)):
+    if unfinished(Project(root)):
         raise MeguError(
             "a purge was stopped half-way, and what it is to erase is still here", "finish it: `megu purge --apply`"
         )
@@ -273,7 +273,7 @@ def add(
     with (
         write_errors_answered(path),
         working(Project(root)),
-        dvc.file_lock(root / ".megu" / "data.lock"),
+        file_lock(root / ".megu" / "data.lock"),
         contextlib.ExitStack() as stack,
     ):
         pin = pins.read(root).get(name)

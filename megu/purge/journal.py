@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from megu.data.writing import atomic_folder
+from megu.exclusion import JOURNAL, PLAN
 from megu.project import Project
 from megu.purge.decisions import Plan
 from megu.purge.needles import Needles
-from megu.purge.places import JOURNAL, PLAN
 from megu.store import canonical_json, writing
 
 

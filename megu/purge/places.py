@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from megu.data import dvc
 from megu.errors import MeguError
+from megu.exclusion import JOURNAL, unfinished
 from megu.project import Project
 
 #: In the order in which a verdict names them.
@@ -43,8 +44,6 @@ REACH_S = 2.0
 #: Where the servers of remotes listen whose address names no port.
 _PORTS = {"http": 80, "https": 443, "webdav": 80, "webdavs": 443, "ssh": 22, "hdfs": 8020, "webhdfs": 9870}
 _FIX = "bring it back, or `dvc remote remove {}`"
-#: Where the purge itself works; gone when it is done.
-JOURNAL, PLAN = "purge", "plan.json"
 #: Folders that hold programs, not data. What git keeps is looked at by nobody: see docs/erasure.md.
 PASSED = {".git", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
 #: First part of a path below the home -> its surface.
@@ -156,11 +155,6 @@ def _missing(remote: Remote, limit: float) -> str:
         why = error.strerror or str(error)
         return f"the DVC remote {remote.name} does not answer ({parsed.hostname}:{port}, {why}): {fix}"
     return ""
-
-
-def unfinished(project: Project) -> bool:
-    """Whether a purge has begun and is not finished: its journal (`megu.purge.journal`) is there, and has its plan."""
-    return (project.home / JOURNAL / PLAN).is_file()
 
 
 def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[tuple[str, Path]]:

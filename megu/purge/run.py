@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megu.data.dvc import file_lock
 from megu.data.writing import atomic_folder
 from megu.errors import MeguError
 from megu.exclusion import purging
 from megu.lineage.keys import Keys, public_of, read_public, signer
+from megu.locks import file_lock
 from megu.project import Project
 from megu.purge import act, places, plan
 from megu.purge.decisions import Plan

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 
 from megu.champions import MOVED
 from megu.data import pins
+from megu.data.params import DataParams
 from megu.errors import MeguError
 from megu.ledger import Event
 from megu.project import Project
-from megu.sections import DataParams, section
+from megu.sections import section
 
 
 def configured(project: Project) -> str:

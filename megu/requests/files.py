@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from megu.data import merging
-from megu.data.dvc import file_lock
 from megu.errors import MeguError
 from megu.escaping import plain
+from megu.locks import file_lock
 from megu.requests import formats
 from megu.requests.inbox import Added, Done, Inbox
 from megu.requests.request import Request, RequestParams

@@ -140,7 +140,7 @@ def ensure(database: Database, path: Path) -> None:
     Raises `MeguError` when it cannot be made (a full disk, a folder that cannot be written: nothing is left behind), cannot be read, or
     is of another version of the package.
     """
-    from megu.data.dvc import file_lock
+    from megu.locks import file_lock
 
     if usable(database, path):
         return None
