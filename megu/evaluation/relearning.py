@@ -52,7 +52,9 @@ def relearn(model: nn.Module, forget: ImageSet, target: float, params: RelearnPa
         return loss
 
     take = Captured(step_on, learner, forget.device, params.steps, "relearn")
-    look = Captured(right_of(learner), learner, forget.device, (params.steps + 1) * math.ceil(len(shown) / LOOKED_AT), "relearn")
+    look = Captured(
+        right_of(learner), learner, forget.device, (params.steps + 1) * math.ceil(len(shown) / LOOKED_AT), "relearn"
+    )
     with track("relearn", params.steps, "steps") as advance:
         for step in range(params.steps + 1):
             if accuracy(learner, shown, look) >= target:
