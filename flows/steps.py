@@ -83,7 +83,8 @@ def judge(run: Run, project: Project, config: Config, data: Any) -> Any:
     if config.labeling.kind == "ollama":
         params = config.labeling.params
         return run(OLLAMA, label="labeling", data=data, **labeler.arguments(project, params, labeler.known(project, params)))
-    return run(LABELING, data=data, params=config.labeling.params)
+    device = Device.of(config.device, config.deterministic)
+    return run(LABELING, data=data, params=config.labeling.params, device=device)
 
 
 def judge_apart(run: Run, project: Project, config: Config, data: Any) -> Any | None:
@@ -95,4 +96,5 @@ def judge_apart(run: Run, project: Project, config: Config, data: Any) -> Any | 
         params = config.labeling.params
         known = labeler.arguments(project, params, labeler.known(project, params))
         return run(OLLAMA_APART, label="labeling apart", data=data, apart=apart, **known)
-    return run(APART, label="labeling apart", data=data, params=config.labeling.params, apart=apart)
+    device = Device.of(config.device, config.deterministic)
+    return run(APART, label="labeling apart", data=data, params=config.labeling.params, apart=apart, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from megu import capture, device, training
 from megu.capture import WARM_UP, Captured, eagerly, recordable
 from megu.device import CPU
+from megu.evaluation import relearning
+from megu.evaluation.params import RelearnParams
 from megu.methods import METHODS
 from megu.progress import watching
 from megu.training import Objective, TrainParams, optimise, train
@@ -86,6 +89,24 @@ def test_a_recorded_method_has_the_bits_of_one_that_is_not(
     assert recorder, "something was recorded"
     with eagerly():
         assert digest(METHODS[method].run(original, *request(original, method))) == found
+
+
+def test_recorded_relearning_counts_the_steps_of_one_that_is_not(original: nn.Module, recorder: list[RecordedGraph]) -> None:
+    """Its steps and its looks are recorded, each for itself; the looks in two shapes, since the last batch is smaller."""
+    lost = copy.deepcopy(original)
+    with torch.no_grad():
+        lost.head.bias[2] -= 20.0  # type: ignore[union-attr, operator, index]
+    forget = images(64).subset(torch.nonzero(images(64).labels == 2).flatten())
+    shown, params = len(forget) - 3, RelearnParams(steps=40, batch_size=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relearning, "LOOKED_AT", shown)
+        found = relearning.relearn(lost, forget, 90.0, params, seed=0)
+        assert len(recorder) == 3
+        with eagerly():
+            assert relearning.relearn(lost, forget, 90.0, params, seed=0) == found
+    assert found is not None
+    assert found > WARM_UP + 1
+    assert len(recorder) == 3
 
 
 def test_a_training_that_is_stopped_goes_on_to_the_same_bits(

@@ -13,17 +13,19 @@ tolerance.
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from megu.capture import Captured, Work
 from megu.data.tensors import ImageSet
 from megu.device import fused
 from megu.evaluation.params import RelearnParams
 from megu.progress import track
 from megu.seeds import derive, generator
-from megu.training import Batches
+from megu.training import Batches, rate_setter
 
 #: The forgotten images that the accuracy is measured on: enough for a point or two, few enough to look at before every step.
 ASKED = 1000
@@ -39,16 +41,26 @@ def relearn(model: nn.Module, forget: ImageSet, target: float, params: RelearnPa
     learner = copy.deepcopy(model).eval()
     batches = Batches(len(forget), params.batch_size, derive(seed, "relearn"))
     optimiser = torch.optim.Adam(learner.parameters(), lr=params.lr, fused=fused(learner))
+    rate_setter(optimiser, forget.device)(params.lr)
     shown = asked(forget, seed)
+
+    def step_on(inputs: Tensor, labels: Tensor) -> Tensor:
+        optimiser.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(learner(inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return loss
+
+    take = Captured(step_on, learner, forget.device, params.steps, "relearn")
+    look = Captured(
+        right_of(learner), learner, forget.device, (params.steps + 1) * math.ceil(len(shown) / LOOKED_AT), "relearn"
+    )
     with track("relearn", params.steps, "steps") as advance:
         for step in range(params.steps + 1):
-            if accuracy(learner, shown) >= target:
+            if accuracy(learner, shown, look) >= target:
                 return step
             if step < params.steps:
-                inputs, labels = forget.batch(batches.at(step, forget.home)), forget.labels[batches.at(step, forget.device)]
-                optimiser.zero_grad(set_to_none=True)
-                F.cross_entropy(learner(inputs), labels).backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
+                take(forget.batch(batches.at(step, forget.home)), forget.labels[batches.at(step, forget.device)])
                 advance(1)
     return None
 
@@ -59,8 +71,14 @@ def asked(forget: ImageSet, seed: int) -> ImageSet:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, images: ImageSet) -> float:
-    """In percent, of a model in evaluation mode."""
+def accuracy(model: nn.Module, images: ImageSet, look: Work | None = None) -> float:
+    """In percent, of a model in evaluation mode. look: its `right_of`, where that is recorded."""
+    look = look or right_of(model)
     parts = [slice(start, start + LOOKED_AT) for start in range(0, len(images), LOOKED_AT)]
-    right = torch.cat([model(images.batch(part)).argmax(1) == images.labels[part] for part in parts])
+    right = torch.cat([look(images.batch(part), images.labels[part]) for part in parts])
     return 100.0 * float(right.double().mean())
+
+
+def right_of(model: nn.Module) -> Work:
+    """What takes a batch's inputs and labels and says which of them ``model`` is right about: bool (B,)."""
+    return lambda inputs, labels: model(inputs).argmax(1) == labels

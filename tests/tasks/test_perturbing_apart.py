@@ -13,7 +13,7 @@ from megu.data.splits import ForgetParams, make_split
 from megu.labeling.prototype import PrototypeParams
 from megu.perturbing import PerturbParams
 from megu.project import Project
-from megu.stages import Outcome, Result
+from megu.stages import Device, Outcome, Result
 from tasks.labeling import judge_apart
 from tasks.perturbing import perturb, say
 
@@ -96,7 +96,7 @@ def test_the_labeler_judges_the_sub_class_beside_the_classes_without_it(project:
     """Real: four concepts, the images of u among those of none but its own."""
     asked = Asked(project, scenario="subclass", classes=("u",))
     params = PrototypeParams(exemplars=2, references=3, image_size=32)
-    made = judge_apart(project, asked.data, params, ("u",))
+    made = judge_apart(project, asked.data, params, ("u",), Device("cpu"))
     assert made.values["apart"] == ["u"]
     S = project.store.arrays(made.files["labeling"])["S"]
     assert S.shape == (4, 4)
