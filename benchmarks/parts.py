@@ -29,18 +29,24 @@ from tasks.bench import as_file, tables
 SECTIONS = {"original/": "original", "reference/": "reference", "comparison/": "comparison", "seconds_computed/": "seconds"}
 
 
-def cells(part: Path) -> Iterator[Mark]:
+def cells(part: Path, bench: str) -> Iterator[Mark]:
+    """The finished cells of a part, those of a database the oldest first. bench: the name of the benchmark that they are of there."""
     if part.suffix == ".json":
         yield from (Mark.from_json(entry) for entry in json.loads(part.read_text()))
         return
     with sqlite3.connect(f"file:{part}?mode=ro", uri=True) as database:
-        runs = database.execute("SELECT run_uuid, name FROM runs WHERE status = 'FINISHED'").fetchall()
+        own = "SELECT run_uuid FROM tags WHERE key = 'bench' AND value = ?"
+        runs = database.execute(
+            "SELECT run_uuid, name FROM runs WHERE status = 'FINISHED' AND run_uuid IN "
+            f"(SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value IN ({own})) ORDER BY start_time",
+            (bench,),
+        ).fetchall()
         for run, name in runs:
             tags, params, metrics = (
                 dict(database.execute(f"SELECT key, value FROM {table} WHERE run_uuid = ?", (run,)))
                 for table in ("tags", "params", "latest_metrics")
             )
-            if "mlflow.parentRunId" not in tags or "comparison/gap" not in metrics:
+            if "comparison/gap" not in metrics:
                 continue
             found: dict[str, dict[str, float]] = {section: {} for section in (*SECTIONS.values(), "unlearned")}
             for key, value in metrics.items():
@@ -71,7 +77,7 @@ def main() -> None:
     )
     asked = parser.parse_args()
     project, loaded = find(), files.load(asked.file, asked.settings)
-    found = {(mark.method, mark.target, mark.seed): mark for part in asked.parts for mark in cells(part)}
+    found = {(mark.method, mark.target, mark.seed): mark for part in asked.parts for mark in cells(part, loaded.name)}
     wanted = expand(loaded)
     marks = [found[key] for cell in wanted if (key := (cell.variant.label, cell.target, cell.seed)) in found]
     missing = len(wanted) - len(marks)

@@ -24,6 +24,7 @@ from megu.stages import Device
 from megu.summary import Summary
 from megu.tracking import closing, warm_up
 from megu.tracking.environment import environment
+from megu.transition import OVERLAP
 from tasks import flow_runs, inputs, record
 from tasks.condensed import CONDENSED
 from tasks.engine import Decision, Executor, Planner, Run
@@ -82,6 +83,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
             predictions=before,
             transition=transition,
             labeling_apart=steps.judge_apart(run, project, config, data),
+            entanglement=entanglement if config.perturbing.matrix == OVERLAP else None,
             params=config.perturbing,
             calibration=config.calibration,
             seed=seed,

@@ -19,6 +19,7 @@ from megu.calibration import Calibration, log_odds, lowered, probabilities, rank
 from megu.evaluation import entropies
 from megu.forget_targets import Perturbing
 from megu.params import STRICT, check
+from megu.transition import JUDGED, NEAREST, NONE, SOURCES, UNIFORM, replaced
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +32,9 @@ class PerturbParams:
     """label: "rank" is the paper's one label, "soft" the distribution R; "nearest" (the largest entry of R) and "random" (any
     allowed class) are ablations. tau: the paper's rank as a share of K, in (0, 1].
 
-    matrix: whether R is T @ p; false is the ablation R = p, the original's own answer with the target's entry struck out.
+    matrix: where T comes from (`megu.transition.replaced`): the labeler ("judged"), or what it is measured against. "none" is R = p.
+    columns: which of T's columns make R. "answer" weights them by p, so that the column of a class that leaves has no weight (Eq 7); "own" is
+    that of the sample's class alone: what the labeler says it looks like, and nothing of what the original answers.
     sharpness: exponent on R for the soft target; 1 is R itself, larger is surer. "auto" gives each sample its own, by `megu.calibration`.
     """
 
@@ -39,11 +42,20 @@ class PerturbParams:
 
     label: Literal["rank", "soft", "nearest", "random"] = "soft"
     tau: float = 0.3
-    matrix: bool = True
+    matrix: str = JUDGED
+    columns: Literal["answer", "own"] = "answer"
     sharpness: Literal["auto"] | float = "auto"
 
     def __post_init__(self) -> None:
         check("tau", self.tau, 0 < self.tau <= 1, "above 0 and at most 1")
+        known = f"one of {', '.join(SOURCES)} (what was true is judged now, what was false is none)"
+        check("matrix", self.matrix, self.matrix in SOURCES, known)
+        rank, own, one = self.label == "rank", self.columns == "own", self.label in ("rank", "nearest")
+        ordered = 'one that ranks more than one class where label is "rank"; with this one take label nearest or soft'
+        check("matrix", self.matrix, not (rank and self.matrix == NEAREST), ordered)
+        check("matrix", self.matrix, not (own and self.matrix == NONE), 'one that names other classes where columns is "own"')
+        apart = 'one that tells other classes apart where columns is "own" and each sample has one label; take label soft'
+        check("matrix", self.matrix, not (own and one and self.matrix == UNIFORM), apart)
         holds = self.sharpness == "auto" or 0 < self.sharpness <= MOST
         check("sharpness", self.sharpness, holds, f'"auto", or above 0 and at most {MOST:.0f}')
 
@@ -57,18 +69,20 @@ def perturb(
     calibration: Calibration | None = None,
     seed: int = 0,
     likeness: NDArray[Any] | None = None,
+    overlap: NDArray[Any] | None = None,
 ) -> Perturbing:
     """The perturbing labels and targets of the forget set.
 
     Parameters
     ----------
-    transition: (K, K), column-stochastic, T[l, k] = how much class k looks like l.
+    transition: (K, K), column-stochastic, T[l, k] = how much class k looks like l to the labeler.
     logits: (N, K), the frozen original's for the forget samples. true_labels: int (N,).
     forgotten: classes that leave the label space; empty when the class stays (sub-class and random requests), and then each
         sample's own label is masked alone, but for soft targets, which give it what a model that never saw the sample would.
     calibration: how sure soft targets are to be, for ``sharpness: auto``; without one they are R as it is.
-    seed: decides the random labels.
+    seed: decides the random labels, and which class a shuffled matrix has under which name.
     likeness: (N,), of a sample whose sub-class leaves how much of what that looks like is the rest of its class, in [0, 1]; NaN for others.
+    overlap: (K, K), of the original's features, for ``matrix: overlap``.
 
     Raises ``ValueError`` when no class is left to teach.
     """
@@ -78,7 +92,8 @@ def perturb(
     allowed[np.arange(len(logits)), true_labels] = False
     if not allowed.any(axis=1).all():
         raise ValueError(f"all {classes} classes are being forgotten: no perturbing label is left")
-    reasoning = reason(transition if params.matrix else np.eye(classes), logits, true_labels, allowed)
+    taken_for = struck_out(logits, true_labels) if params.columns == "answer" else np.eye(classes)[true_labels]
+    reasoning = reason(replaced(params.matrix, transition, overlap, forgotten, seed), taken_for, allowed)
     if params.label == "random":
         chance = np.random.default_rng(seed).random(allowed.shape)
         labels = np.where(allowed, chance, -1.0).argmax(axis=1).astype(np.int64)
@@ -130,17 +145,13 @@ def _calibrated(
     )
 
 
-def reason(transition: NDArray[Any], logits: NDArray[Any], true_labels: NDArray[Any], allowed: NDArray[np.bool_]) -> Floats:
+def reason(transition: NDArray[Any], taken_for: Floats, allowed: NDArray[np.bool_]) -> Floats:
     """R (Eq 7), float64 (N, K): 0 where not allowed, rows summing to 1.
 
-    Scaling p without its target entry changes R by a factor alone, so it is taken from the logits with the target at -inf:
-    exact even where the target's probability rounds to 1. Where T leaves no allowed class any weight, they share it equally.
+    taken_for: (N, K), what weights the columns of T. Scaling p without its target entry changes R by a factor alone, so it is normalised, from
+    the logits: exact even where the target's probability rounds to 1. Where T leaves no allowed class any weight, they share it equally.
     """
-    rest = np.asarray(logits, dtype=np.float64).copy()
-    rest[np.arange(len(rest)), true_labels] = -np.inf
-    rest = np.exp(rest - rest.max(axis=1, keepdims=True))
-    rest /= rest.sum(axis=1, keepdims=True)
-    found = np.where(allowed, rest @ np.asarray(transition, dtype=np.float64).T, 0.0)
+    found = np.where(allowed, taken_for @ np.asarray(transition, dtype=np.float64).T, 0.0)
     total = found.sum(axis=1, keepdims=True)
     even = allowed / allowed.sum(axis=1, keepdims=True)
     return np.where(total > 0, found / np.where(total > 0, total, 1.0), even)

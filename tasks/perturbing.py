@@ -8,6 +8,7 @@ from megu.calibration_set import CalibrationParams
 from megu.perturbing import PerturbParams
 from megu.project import Project
 from megu.stages import Outcome, Result, Stage
+from megu.transition import JUDGED
 from tasks import kept
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ def perturb(
     calibration: CalibrationParams,
     seed: int,
     labeling_apart: Result | None = None,
+    entanglement: Result | None = None,
 ) -> Outcome:
-    """labeling_apart: the labeler's judgement of the sub-classes that leave; None where none does."""
+    """labeling_apart: the labeler's judgement of the sub-classes that leave; None where none does. entanglement: for ``matrix: overlap``."""
     import numpy as np
 
     from megu.calibration import Calibration
@@ -53,7 +55,8 @@ def perturb(
     like = np.full(len(logits), np.nan)
     for finer, share in likeness.items():
         like[np.asarray(loaded.train.fine)[positions.forget] == finer] = share
-    chosen = choose(matrix, logits, every[positions.forget], forgotten, params, held_out, seed, like)
+    overlap = None if entanglement is None else project.store.arrays(entanglement.files["entanglement"])["soft"]
+    chosen = choose(matrix, logits, every[positions.forget], forgotten, params, held_out, seed, like, overlap)
     arrays: dict[str, NDArray[Any]] = {name: getattr(chosen, name) for name in ("labels", "targets", "reasoning", "entropies")}
     wanted = chosen.entropies[np.isfinite(chosen.entropies)]
     means = chosen.targets.mean(axis=0)
@@ -67,6 +70,7 @@ def perturb(
         },
         values={
             "label": params.label,
+            "matrix": params.matrix,
             "sharpness": chosen.sharpness,
             "entropy": round(float(wanted.mean()), 4) if len(wanted) else None,
             "calibration_images": len(apart),
@@ -98,7 +102,8 @@ def say(result: Result) -> str:
     first = list(result.values["shares"].items())[:3]
     sharpness = f" (sharpness {result.values['sharpness']:.2f})" if result.values["label"] == "soft" else ""
     like = [f"{name} looks {100 * share:.0f}% like its class" for name, share in result.values.get("likeness", {}).items()]
-    return f"{result.values['label']}{sharpness}: " + ", ".join(
+    of = "" if (matrix := result.values["matrix"]) == JUDGED else f" by the matrix {matrix}"
+    return f"{result.values['label']}{of}{sharpness}: " + ", ".join(
         [*(f"{name} {100 * share:.0f}%" for name, share in first), *like]
     )
 

@@ -151,11 +151,60 @@ def test_invariants(rows: np.ndarray, matrix: np.ndarray, forgotten: set[int], s
 
 def test_without_the_matrix_r_is_the_answer_itself() -> None:
     """p = (.7, .1, .1, .1) and (.4, .1, .2, .3) without the first: thirds, and sixths of 1, 2, 3; whatever T is."""
-    bare = PerturbParams(label="soft", sharpness=1.0, matrix=False)
+    bare = PerturbParams(label="soft", sharpness=1.0, matrix="none")
     rows = np.log(np.array([[0.7, 0.1, 0.1, 0.1], [0.4, 0.1, 0.2, 0.3]]))
     found = perturb(T, rows, np.zeros(2, dtype=int), (0,), bare)
     np.testing.assert_allclose(found.reasoning, [[0, 1 / 3, 1 / 3, 1 / 3], [0, 1 / 6, 2 / 6, 3 / 6]], atol=1e-12)
     assert not np.allclose(perturb(T, rows, np.zeros(2, dtype=int), (0,), SOFT).reasoning, found.reasoning)
+
+
+def test_the_column_of_a_class_that_leaves_has_no_weight() -> None:
+    """Of what the labeler says of the forgotten class itself, nothing is in R (Eq 7); with ``columns: own`` nothing else is."""
+    rows, true = np.log(np.array([[0.7, 0.1, 0.1, 0.1], [0.4, 0.1, 0.2, 0.3]])), np.zeros(2, dtype=int)
+    other = T.copy()
+    other[:, 0] = (0.0, 0.0, 0.1, 0.9)
+    by_answer = [perturb(matrix, rows, true, (0,), SOFT).reasoning for matrix in (T, other)]
+    assert (by_answer[0] == by_answer[1]).all()
+    own = PerturbParams(label="soft", sharpness=1.0, columns="own")
+    np.testing.assert_allclose(perturb(T, rows, true, (0,), own).reasoning, [[0, 1 / 3, 2 / 3, 0]] * 2)
+    np.testing.assert_allclose(perturb(other, rows, true, (0,), own).reasoning, [[0, 0, 0.1, 0.9]] * 2)
+
+
+def test_each_source_of_the_matrix_decides_the_labels() -> None:
+    """p = (0, .5, .3, .2), target 0. uniform: .6, .5 and .6 stay, the rest is shared by three. nearest: 1 and 3 are nearest to 2, 2 to 3.
+    overlap: of 1 the features are its own, but for those of 0; of 2 .8 its own and .2 those of 3, and the other way round."""
+    row, overlap = logits(1e-9, 0.5, 0.3, 0.2), np.eye(4)
+    overlap[0, 1] = overlap[1, 0] = 1.0
+    overlap[2, 3] = overlap[3, 2] = 0.25
+
+    def made(source: str, label: str = "soft", seed: int = 0) -> Perturbing:
+        params = PerturbParams(label=label, sharpness=1.0, matrix=source, tau=0.5)  # type: ignore[arg-type]
+        return perturb(T, row, np.array([0]), (0,), params, seed=seed, overlap=overlap)
+
+    assert made("judged", "rank").labels.tolist() == [2]
+    assert made("nearest", "nearest").labels.tolist() == [2]
+    shared = np.array([[0, 1.13, 0.73, 0.71]]) / 2.57  # R1 = .5 (.6) + .3 (.5 / 3) + .2 (.4 / 3), times 3
+    np.testing.assert_allclose(made("uniform").targets, shared, atol=1e-6)
+    np.testing.assert_allclose(made("nearest").targets, [[0, 0, 0.7, 0.3]], atol=1e-6)
+    np.testing.assert_allclose(made("overlap").targets, np.array([[0, 0.25, 0.28, 0.22]]) / 0.75, atol=1e-6)
+    assert len({made("shuffled", seed=seed).targets.tobytes() for seed in range(8)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"matrix": "true"}, "what was true is judged now"),
+        ({"matrix": "false"}, "what was false is none"),
+        ({"matrix": "Judged"}, "one of judged, uniform, shuffled, overlap, nearest, none"),
+        ({"matrix": "nearest", "label": "rank"}, "take label nearest or soft"),
+        ({"matrix": "none", "columns": "own"}, "one that names other classes"),
+        ({"matrix": "uniform", "columns": "own", "label": "rank"}, "take label soft"),
+        ({"matrix": "uniform", "columns": "own", "label": "nearest"}, "take label soft"),
+    ],
+)
+def test_a_matrix_without_meaning_is_refused(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        PerturbParams(**settings)  # type: ignore[arg-type]
 
 
 AUTO = PerturbParams(label="soft", sharpness="auto")

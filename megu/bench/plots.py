@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from megu import escaping
 from megu.bench.marks import Mark, finished
+from megu.bench.paired import MEASURES, differences
 from megu.bench.table import ORIGINAL, floors, retrain_of, spread, summary
 from megu.evaluation.statistics import interval
 from megu.report.figures import COLOURS, INK, SOFT, png
@@ -296,6 +297,35 @@ def overlap(low: NDArray[Any], high: NDArray[Any], other_low: NDArray[Any], othe
     """The area that two boxes share."""
     sides = np.minimum(high, other_high) - np.maximum(low, other_low)
     return float(sides[0] * sides[1]) if (sides > 0).all() else 0.0
+
+
+def paired(groups: Mapping[str, Sequence[Mark]], against: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
+    """A column a group of marks, a row a measure: each method's differences to the one that ``against`` names, a small dot for each target
+    and seed, the mean large with its 95% interval. Left of the line a method is nearer to the retrain. colours: by method.
+    """
+    figure = Figure(figsize=(3.6 * len(groups) + 1.6, len(MEASURES) * (0.24 * len(against) + 0.7) + 0.4), layout="constrained")
+    grid = figure.subplots(len(MEASURES), len(groups), squeeze=False, sharey=True)
+    for column, (group, marks) in enumerate(groups.items()):
+        pairs = {method: differences(marks, method, other) for method, other in against.items()}
+        for axes, (name, title, unit, _) in zip(grid[:, column], MEASURES, strict=True):
+            axes.axvline(0, color=COLOURS["reference"], linewidth=1, zorder=1)
+            for place, (method, entries) in enumerate(pairs.items()):
+                values = [entry[name] for entry in entries if name in entry]
+                if not values:
+                    continue
+                axes.scatter(values, [place] * len(values), s=7, color=colours[method], alpha=0.3, linewidths=0, zorder=2)
+                entry = interval(values)
+                if entry["n"] > 1:
+                    axes.hlines(place, entry["low"], entry["high"], color=colours[method], linewidth=2, zorder=3)
+                axes.scatter(entry["mean"], place, s=34, color=colours[method], edgecolors="white", linewidths=0.6, zorder=4)
+            axes.set_yticks(range(len(against)), [_text(method, 40) for method in against], fontsize=8)
+            axes.set_ylim(len(against) - 0.5, -0.5)
+            axes.set_xlabel(f"{title} ({unit})", fontsize=8)
+            axes.tick_params(labelsize=8)
+            axes.grid(axis="x", color=GRID, zorder=0)
+            _bare(axes)
+        grid[0, column].set_title(_text(group, 40), fontsize=10)
+    return figure
 
 
 def sweep(marks: Sequence[Mark]) -> Figure:

@@ -255,7 +255,7 @@ ELSEWHERE: dict[str, set[str]] = {
     | {f"train.{name}" for name in ("milestones", "optimiser", "pretrained", "schedule", "warmup", "weight_decay")},
     "how a method goes": {"unlearn.params", "labeling.kind", "labeling.params"}
     | {f"noise.{name}" for name in ("coverage", "lam", "lr", "per_label", "steps")}
-    | {f"perturbing.{name}" for name in ("label", "matrix", "sharpness", "tau")},
+    | {f"perturbing.{name}" for name in ("columns", "label", "matrix", "sharpness", "tau")},
     "what is measured, and how strictly": {f"reference.{name}" for name in ("enabled", "model", "repeats", "weights")}
     | {"calibration.share", "evaluation.seed", "evaluation.shadows"}
     | {f"evaluation.relearn{name}" for name in ("", "_batch_size", "_lr", "_steps", "_tolerance")}
