@@ -3,7 +3,7 @@
     python benchmarks/attack.py                        # two networks, a few minutes
     python benchmarks/attack.py --widths 8 --threads 1 --least 20   # fails below 20 times
 
-*Ours* is all that a run does: pixels to the device, `megu.training.predict` in large batches, the attack on arrays.
+*Ours* is all that a run does: pixels to the device, `megu.training.loop.predict` in large batches, the attack on arrays.
 *The public way* is what the code of most unlearning papers does: every loader is made again with ``batch_size=1`` to collect
 probabilities, scikit-learn fits the attack, and RMIA compares one sample at a time with the population. Both start from the same bytes in
 a memory map; the public way normalises an image when it is asked for it, as such data sets do, and decodes nothing.
@@ -41,12 +41,12 @@ from megu.data import arrays
 from megu.data.arrays import Dataset, Partition
 from megu.data.tensors import ImageSet
 from megu.evaluation import entropies, softmax
-from megu.evaluation.attack import logistic, members_called, svm
-from megu.evaluation.roc import auc, tpr_at_fpr
-from megu.evaluation.shadows import OFFLINE, half, log_ratio, rmia, true_log_probabilities
+from megu.evaluation.attacks.entropy import logistic, members_called, svm
+from megu.evaluation.attacks.roc import auc, tpr_at_fpr
+from megu.evaluation.attacks.shadows import OFFLINE, half, log_ratio, rmia, true_log_probabilities
 from megu.models import seeded
 from megu.models.compact import CompactResNet
-from megu.training import TrainParams, fit, predict
+from megu.training.loop import TrainParams, fit, predict
 
 T = TypeVar("T")
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ _ADD = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
-from megu.project import Project
+from megu.core.project import Project
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
 inbox, own, count, targets = Inbox(Project(Path(sys.argv[1]))), int(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[5])

@@ -47,9 +47,9 @@ def main() -> int:
         from lineage_fixtures import SECRETS
         from ports import free_port
 
-        from megu import services
+        from megu.core.project import Project
         from megu.lineage.keys import PASSPHRASE
-        from megu.project import Project
+        from megu.servers import services
 
         os.environ[PASSPHRASE] = SECRETS[PASSPHRASE]
         home = Project(root).home
@@ -66,7 +66,8 @@ def main() -> int:
 def make(root: Path, data: Path | None) -> None:
     from lineage_fixtures import make_project
 
-    from megu.data import arrays, providers
+    from megu.data import arrays
+    from megu.data.sources import providers
 
     if not (root / "params.yaml").is_file():
         folder = data or providers.fetch(ROOT, "fashion-mnist").dataset_path
@@ -96,7 +97,7 @@ def start(learned: Path | None = None) -> int:
 
 def import_all(learned: Path) -> None:
     """What a run has imported, and read to name its results: seconds that every fork would spend again."""
-    from megu import sources
+    from megu.core import sources
 
     for name in learned.read_text(encoding="utf-8").split():
         with contextlib.suppress(Exception):  # some are no module that can be found by its name
@@ -120,7 +121,7 @@ def finished(child: int, limit: float = 1800.0) -> bool:
 
 def crash(root: Path, times: int, chance: random.Random) -> int:
     import flows.unlearn  # noqa: F401 - before the forks
-    from megu.project import Project
+    from megu.core.project import Project
     from megu.tracking import warm_up
 
     warm_up()
@@ -167,8 +168,8 @@ def crash(root: Path, times: int, chance: random.Random) -> int:
             flush=True,
         )
         wrong += [f"{number}: {problem}" for problem in problems]
-    from megu.leftovers import sweep
-    from megu.lineage.verify import verify
+    from megu.core.files.leftovers import sweep
+    from megu.lineage.verify.run import verify
 
     checked = verify(newest(project)["run"]["mlflow_run_id"], project)
     wrong += [f"{check.name}: {check.says}" for check in checked.checks if check.holds is False]
@@ -208,7 +209,7 @@ def state(project: Any) -> dict[str, list[str]]:
     """What MLflow says of its runs, read from its database so that nothing is changed by asking, and temporary files."""
     import sqlite3
 
-    from megu.leftovers import left
+    from megu.core.files.leftovers import left
     from megu.tracking.orphans import ORPHAN_TAG
 
     with sqlite3.connect(project.home / "mlflow.db") as opened:

@@ -1,7 +1,7 @@
 """Images a second in training: megu's loop against the ordinary one, on the same model, data and machine, in one run.
 
 The ordinary loop is what most training scripts have: a `DataLoader` with two workers, transforms a sample at a time (crop, flip, to
-tensor, normalise), float32, contiguous, SGD, the loss read at every step. megu's is `megu.training.fit` with the same recipe. They take
+tensor, normalise), float32, contiguous, SGD, the loss read at every step. megu's is `megu.training.loop.fit` with the same recipe. They take
 turns, A B A B …, so that a slow moment of the machine meets both. Then the largest rate of matrix products that this machine reaches, and
 what share of it the training uses. Needs torch and numpy alone.
 
@@ -32,10 +32,10 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.document import write
+from megu.core.device import compute_deterministically, fast_dtype, forget_peak, peak_memory, resolve
 from megu.data.tensors import ImageSet
-from megu.device import compute_deterministically, fast_dtype, forget_peak, peak_memory, resolve
 from megu.models import build
-from megu.training import TrainParams, fit
+from megu.training.loop import TrainParams, fit
 
 CLASSES, SIZE, IMAGES = 100, 32, 50_000
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)
@@ -106,7 +106,7 @@ class Ordinary:
 
 
 class Ours:
-    """`megu.training.fit` over as many epochs of as many images as make n steps."""
+    """`megu.training.loop.fit` over as many epochs of as many images as make n steps."""
 
     def __init__(self, setting: Setting, pixels: np.ndarray, labels: np.ndarray) -> None:
         self.setting = setting

@@ -10,7 +10,7 @@ committed in git or not; models superseded or in service in MLflow; archives wit
 purged with ``--apply``, twice. A reader of its own, which shares nothing with the purge, then looks for the pictures (also larger or smaller,
 in arrays as in pictures) and ids in every file, and compares every other file, link and row with what it was. Prints a line for each project
 and a JSON object at the end; exit code 1 when something was not as it should be. The first twenty are in
-`tests/purge/test_purge_property.py`.
+`tests/erasure/test_purge_property.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> int:
     from erasing_right import problems
     from small_projects import drawn
 
-    from megu.purge.params import PurgeParams
+    from megu.erasure.params import PurgeParams
 
     wrong, drawn_of, began = list[str](), Counter[str](), time.monotonic()
     for number in range(asked.first, asked.first + asked.times):

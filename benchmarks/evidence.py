@@ -22,13 +22,13 @@ os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 from prefect import flow
 
 from flows.unlearn import pipeline, select
-from megu import config as configuration
+from megu.config import tree as configuration
+from megu.core.files.store import without_nan
+from megu.core.project import Project, find
 from megu.evaluation.statistics import interval
-from megu.project import Project, find
-from megu.store import without_nan
 from megu.tracking.environment import environment
-from tasks.engine import Executor
-from tasks.record import share
+from tasks.records.record import share
+from tasks.run.engine import Executor
 
 SEEDS = (0, 1, 2)
 CLASSES = ("Sneaker", "Shirt", "Bag")

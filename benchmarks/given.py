@@ -30,22 +30,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from document import write
 
-from megu.calibration import Calibration
-from megu.calibration_set import CalibrationParams, of_dataset
 from megu.data import arrays
 from megu.data.tensors import ImageSet
 from megu.evaluation import entropies, softmax
-from megu.evaluation.attack import members_called
-from megu.forget_targets import Perturbing
+from megu.evaluation.attacks.entropy import members_called
 from megu.labeling import label
 from megu.labeling.prototype import PrototypeLabeler, PrototypeParams
-from megu.methods import METHODS, Context
-from megu.methods.megu import MeguParams
 from megu.models import build
-from megu.noise import NoiseParams, make_noise_bank, taught
-from megu.perturbing import PerturbParams, perturb
-from megu.training import counting, predict
-from megu.transition import transition_matrix
+from megu.training.loop import counting, predict
+from megu.unlearning.labels.calibration import Calibration
+from megu.unlearning.labels.calibration_set import CalibrationParams, of_dataset
+from megu.unlearning.labels.forget_targets import Perturbing
+from megu.unlearning.labels.perturbing import PerturbParams, perturb
+from megu.unlearning.labels.transition import transition_matrix
+from megu.unlearning.methods import METHODS, Context
+from megu.unlearning.methods.megu import MeguParams
+from megu.unlearning.noise import NoiseParams, make_noise_bank, taught
 
 Answers = Mapping[str, NDArray[Any]]
 TITLE = ("model", "Ar %", "Af %", "MIA %", "Ar on retained training images %", "gap", "mean H", "rate", "passes", "seconds")

@@ -6,7 +6,8 @@ Needs torch and numpy alone. Each part runs in a process of its own with its own
 found is in FOLDER/PART.json, all of it in FOLDER/gpu.md, with the card's name. The parts:
 
 - ``agree``: every method on the CPU and on the device, on a small problem: accuracies and answers.
-- ``bits``: in deterministic mode, trainings and methods twice, and once more without recording steps (`megu.capture`): the same weights?
+- ``bits``: in deterministic mode, trainings and methods twice, and once more without recording steps (`megu.training.capture`): the same
+weights?
 - ``engine``: images a second of a ResNet-18 at three batch sizes: the ordinary loop, megu's as it was (kernel by kernel), recorded, compiled.
 - ``methods``: seconds of every method, at its defaults, on 50,000 images of CIFAR-100's shape, beside an epoch of training.
 """
@@ -37,14 +38,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import engine
 from benchmarks.document import write
 from megu import models
-from megu.capture import eagerly
+from megu.core.device import CPU, compute_deterministically, resolve
 from megu.data.tensors import ImageSet
-from megu.device import CPU, compute_deterministically, resolve
-from megu.methods import METHODS, Context
-from megu.noise import NoiseParams, make_noise_bank
-from megu.perturbing import PerturbParams, perturb
-from megu.training import TrainParams, predict, train
-from megu.weights import digest
+from megu.training.capture import eagerly
+from megu.training.loop import TrainParams, predict, train
+from megu.training.weights import digest
+from megu.unlearning.labels.perturbing import PerturbParams, perturb
+from megu.unlearning.methods import METHODS, Context
+from megu.unlearning.noise import NoiseParams, make_noise_bank
 
 #: Seconds that each part may take.
 LIMITS = {"agree": 120, "bits": 120, "engine": 150, "methods": 120}

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.clients import expected, start
-from megu.project import Project
+from megu.core.project import Project
 from megu.requests.batches import batches
 from megu.requests.inbox import Inbox
 

@@ -104,7 +104,7 @@ def environment(root: Path) -> dict[str, str]:
 
 def interrupt(root: Path, asked: argparse.Namespace) -> int:
     from benchmarks.crash import forget
-    from megu.project import Project
+    from megu.core.project import Project
 
     project, chance = Project(root), random.Random(asked.seed)
     command = {
@@ -273,8 +273,8 @@ def at(moment: str, home: Path) -> Callable[[], bool]:
 
 def left_behind(project: Any) -> list[str]:
     """What should not be there after the last run."""
-    from megu import liveness
-    from megu.leftovers import left
+    from megu.core.files import liveness
+    from megu.core.files.leftovers import left
     from megu.requests.inbox import Inbox
 
     found = [f"running at the end: {run}" for run in state(project)["running"]]

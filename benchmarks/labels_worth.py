@@ -30,13 +30,13 @@ from megu.bench import paired, plots, table
 from megu.bench.config import Bench
 from megu.bench.expansion import Cell, expand
 from megu.bench.marks import Mark
-from megu.project import Project, find
+from megu.core.files.store import without_nan, writing
+from megu.core.project import Project, find
+from megu.core.stages import Result
 from megu.report.figures import png
-from megu.stages import Result
-from megu.store import without_nan, writing
 from megu.tracking.environment import environment
-from megu.transition import JUDGED
-from tasks.engine import Planner
+from megu.unlearning.labels.transition import JUDGED
+from tasks.run.engine import Planner
 
 ROOT = Path(__file__).resolve().parents[1]
 #: The most informative first.

@@ -31,10 +31,10 @@ from ports import free_port  # noqa: E402
 from service import end, tree  # noqa: E402
 
 from benchmarks.document import write  # noqa: E402
-from megu import services  # noqa: E402
+from megu.servers import services  # noqa: E402
 
 PATIENCE_S = 400.0
-HOLD = "import time\nfrom tasks.slots import slot\nwith slot('gpu:0'):\n    print('held', flush=True)\n    time.sleep(3600)\n"
+HOLD = "import time\nfrom tasks.prefect.slots import slot\nwith slot('gpu:0'):\n    print('held', flush=True)\n    time.sleep(3600)\n"
 
 
 class Receiver(http.server.ThreadingHTTPServer):
@@ -79,13 +79,13 @@ def seconds(what: str, holds: Callable[[], Any]) -> float | None:
 def automation(home: Path, receiver: Receiver) -> float | None:
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
-    from tasks import signals
+    from tasks.prefect import signals
 
     block = CustomWebhookNotificationBlock(
         name="team", url=receiver.url("/prefect"), json_data={"subject": "{{subject}}", "body": "{{body}}"}
     )
     block.save("team")
-    command = [sys.executable, "-m", "megu.cli", "automations", "create", "--notify", "custom-webhook/team"]
+    command = [sys.executable, "-m", "megu.cli.main", "automations", "create", "--notify", "custom-webhook/team"]
     subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, "MEGU_PROJECT": str(home.parent)})
     time.sleep(5)  # the server reads its automations anew
     signals.overdue("r0000000000000001", "2026-01-01")

@@ -229,16 +229,16 @@ def make_project(root: Path) -> None:
 
 def stages(count: int = 30) -> Figures:
     """What a stage that computes nothing costs, and what of it is whose. Inside one flow, servers up."""
-    from megu import project as projects
-    from megu.environment import prepare_environment
+    from megu.core import project as projects
+    from megu.servers.environment import prepare_environment
 
     here = projects.find()
     prepare_environment(here)
     from prefect import flow, task
 
-    from megu.stages import Outcome, Stage
+    from megu.core.stages import Outcome, Stage
     from megu.tracking import Run
-    from tasks.engine import Executor, decide
+    from tasks.run.engine import Executor, decide
 
     def nothing(project: Any, number: int) -> Outcome:
         return Outcome(values={"number": number})
@@ -296,13 +296,14 @@ def stored() -> Figures:
     import numpy as np
     import torch
 
-    from megu import models, training
+    from megu import models
+    from megu.core.project import find
+    from megu.core.stages import Result
     from megu.data import arrays
     from megu.data.splits import ForgetParams, make_split
-    from megu.project import find
-    from megu.stages import Result
-    from megu.weights import ModelInfo
-    from tasks import kept
+    from megu.training import loop as training
+    from megu.training.weights import ModelInfo
+    from tasks.run import kept
 
     here, random = find(), np.random.default_rng(0)
     parts = {
@@ -336,12 +337,12 @@ def stored() -> Figures:
 
 
 def _predict_unlearned(here: Any, data: Any, split: Any, model: Any) -> Any:
-    from megu.stages import Device
+    from megu.core.stages import Device
 
     try:
-        from tasks.condensed import predict
+        from tasks.evaluation.condensed import predict
     except ImportError:  # a checkout of before
-        from tasks.predictions import predict as whole
+        from tasks.evaluation.predictions import predict as whole
 
         return whole(here, data, model, Device("cpu"))
     return predict(here, data, split, model, Device("cpu"))

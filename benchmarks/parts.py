@@ -22,9 +22,9 @@ from megu.bench import config as files
 from megu.bench import page, plots
 from megu.bench.expansion import expand
 from megu.bench.marks import Mark
-from megu.project import find
+from megu.core.project import find
 from megu.tracking.environment import environment
-from tasks.bench import as_file, tables
+from tasks.records.bench import as_file, tables
 
 SECTIONS = {"original/": "original", "reference/": "reference", "comparison/": "comparison", "seconds_computed/": "seconds"}
 

@@ -55,9 +55,10 @@ def make(root: Path, data: Path | None) -> tuple[str, str]:
     from crash import free_port
     from lineage_fixtures import SECRETS, make_project
 
-    from megu import services
-    from megu.data import arrays, dvc, providers
+    from megu.data import arrays, dvc
+    from megu.data.sources import providers
     from megu.lineage.keys import PASSPHRASE
+    from megu.servers import services
 
     os.environ.update({"MEGU_PROJECT": str(root), PASSPHRASE: SECRETS[PASSPHRASE]})
     root.mkdir(parents=True)
@@ -116,9 +117,9 @@ def forked(work: Callable[[], Any], answer: Path) -> int:
 
 def purge(root: Path, run_id: str, die_at: int = 0) -> dict[str, Any]:
     """`megu purge --apply`, killed before the ``die_at``-th change to a file; 0: never. Returns what it came to."""
-    from megu.project import Project
-    from megu.purge import run
-    from megu.purge.params import PurgeParams
+    from megu.core.project import Project
+    from megu.erasure import run
+    from megu.erasure.params import PurgeParams
 
     changes = 0
 
@@ -143,12 +144,12 @@ def purge(root: Path, run_id: str, die_at: int = 0) -> dict[str, Any]:
 
 def state(root: Path, older: str, newer: str, needles: Any) -> dict[str, Any]:
     """What is there after a purge: the verdict as it was signed, what a search finds, what verify says of both runs."""
-    from megu.leftovers import left
-    from megu.lineage.verify import verify
-    from megu.project import Project
-    from megu.purge.journal import Journal
-    from megu.purge.plan import Tracked, look
-    from megu.purge.scan import Scanner
+    from megu.core.files.leftovers import left
+    from megu.core.project import Project
+    from megu.erasure.journal import Journal
+    from megu.erasure.plan import Tracked, look
+    from megu.erasure.search.scan import Scanner
+    from megu.lineage.verify.run import verify
 
     project = Project(root)
     hits, _ = look(project, [Scanner(needles)], Tracked())
@@ -172,10 +173,8 @@ def state(root: Path, older: str, newer: str, needles: Any) -> dict[str, Any]:
 def crash(folder: Path, older: str, newer: str, times: int, chance: random.Random) -> int:
     from purge_fixtures import moved
 
-    import megu.lineage.verify
-    import megu.purge.run  # noqa: F401 - before the forks
-    from megu.project import Project
-    from megu.purge.sought import sought, targets
+    from megu.core.project import Project
+    from megu.erasure.sought import sought, targets
     from megu.tracking import warm_up
 
     warm_up()

@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT)]
 
 def main() -> None:
     from megu.data import arrays
-    from megu.purge.resized import Resized, packed
+    from megu.erasure.search.resized import Resized, packed
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)

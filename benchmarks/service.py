@@ -39,12 +39,12 @@ from lineage_fixtures import SECRETS, make_project  # noqa: E402
 from ports import free_ports  # noqa: E402
 
 from benchmarks.document import write  # noqa: E402
-from megu import services  # noqa: E402
-from megu.champions import CHAMPION, MOVED, PREVIOUS, standing  # noqa: E402
 from megu.data import arrays  # noqa: E402
+from megu.lineage.champions import CHAMPION, MOVED, PREVIOUS, standing  # noqa: E402
 from megu.lineage.keys import PASSPHRASE  # noqa: E402
 from megu.requests.inbox import Inbox  # noqa: E402
 from megu.requests.request import Request  # noqa: E402
+from megu.servers import services  # noqa: E402
 
 #: A model trained for a second passes no real gate.
 LENIENT = [f"gate.{name}=100" for name in ("forget_margin", "retain_drop", "class_drop", "mia_band")]
@@ -100,7 +100,7 @@ class Service:
         self.up()
         self.run("prefect", "--no-prompt", "work-pool", "create", "megu", "--type", "process")
         self.run("prefect", "--no-prompt", "deploy", "--all")
-        self.run("megu.cli", "automations", "create")
+        self.run("megu.cli.main", "automations", "create")
         self.work()
 
     def up(self) -> None:
@@ -175,8 +175,8 @@ def approve(service: Service, version: str) -> bool:
     """Answer the form of the suspended run for a version, when there is one."""
     from prefect.flow_runs import resume_flow_run
 
-    from megu import promotion
-    from megu.config import load
+    from megu.config.tree import load
+    from megu.promotion import moves as promotion
 
     with prefect() as client:
         runs = [run for run in client.read_flow_runs(limit=200) if run.state_name == "Suspended"]

@@ -1,7 +1,8 @@
 """How well does the calibration set tell how sure a retrain is of a class that it never saw?
 
 An original is trained on everything, and a few models without some classes each: for each of these classes such a model is a retrain. What
-`megu.calibration` reads off the original's answers to held-out images stands beside what the retrain does: the mean entropy of its answers
+`megu.unlearning.labels.calibration` reads off the original's answers to held-out images stands beside what the retrain does: the mean
+entropy of its answers
 to the class's training images, and the share of them that the entropy attack on it calls members.
 
     python benchmarks/sureness.py --data data/cifar100 --per-class 250           # two models without ten classes each: 12 minutes on two cores
@@ -27,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from document import write
 
-from megu.calibration import Calibration, ranks, struck_out
-from megu.calibration_set import CalibrationParams, of_dataset
 from megu.data import arrays
 from megu.data.arrays import Dataset
 from megu.data.tensors import ImageSet
 from megu.evaluation import entropies, softmax
-from megu.evaluation.attack import members_called
-from megu.training import TrainParams, predict, train
+from megu.evaluation.attacks.entropy import members_called
+from megu.training.loop import TrainParams, predict, train
+from megu.unlearning.labels.calibration import Calibration, ranks, struck_out
+from megu.unlearning.labels.calibration_set import CalibrationParams, of_dataset
 
 Answers = Mapping[str, NDArray[Any]]
 

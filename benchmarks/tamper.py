@@ -40,7 +40,8 @@ def finish(root: Path) -> None:
     """Two finished runs; the project's data set is a slice of the repository's."""
     from lineage_fixtures import make_project, run_in
 
-    from megu.data import arrays, providers
+    from megu.data import arrays
+    from megu.data.sources import providers
 
     fetched = providers.fetch(ROOT, "fashion-mnist")
     root.mkdir(parents=True, exist_ok=True)
@@ -53,8 +54,8 @@ def finish(root: Path) -> None:
 def tamper(root: Path, every: int) -> int:
     import tampering
 
-    from megu.lineage.verify import verify
-    from megu.project import Project
+    from megu.core.project import Project
+    from megu.lineage.verify.run import verify
     from megu.tracking import lineage
 
     project = Project(root)

@@ -1,6 +1,6 @@
 """The benchmark flow: methods x targets x seeds through the stages and the cache of `flows.unlearn`; one table and its figures out.
 
-Wiring only: the expansion, the table and the figures are in `megu.bench`, the running in `tasks.schedule`. Run it as ``megu bench FILE``.
+Wiring only: the expansion, the table and the figures are in `megu.bench`, the running in `tasks.run.schedule`. Run it as ``megu bench FILE``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from megu.bench import config as files
 from megu.bench.config import Bench, Runner
 from megu.bench.expansion import Cell, expand
 from megu.bench.outcome import Outcome
-from megu.exclusion import while_no_purge
-from megu.private import kept_apart, names_samples, told
-from megu.progress import stages, track
-from megu.project import Project, find
+from megu.config.private import kept_apart, names_samples, told
+from megu.core.files.exclusion import while_no_purge
+from megu.core.progress import stages, track
+from megu.core.project import Project, find
 from megu.tracking import closing
-from tasks import bench as record
-from tasks import inputs
-from tasks.engine import Decision
-from tasks.runners import task_runner
-from tasks.running import ours
-from tasks.schedule import Scheduler, Wiring, outstanding
-from tasks.slots import gpu
+from tasks.prefect.slots import gpu
+from tasks.records import bench as record
+from tasks.run import inputs
+from tasks.run.engine import Decision
+from tasks.run.runners import task_runner
+from tasks.run.running import ours
+from tasks.run.schedule import Scheduler, Wiring, outstanding
 
 
 def run(file: str | Path, settings: list[str] | None = None, out: str | None = None, document: str | None = None) -> Outcome:

@@ -12,15 +12,17 @@ from typing import Any
 from prefect import flow
 
 from flows import steps
-from megu import config as configuration
-from megu.config import Config, LabelingParams
-from megu.exclusion import while_no_purge
+from megu.config import tree as configuration
+from megu.config.tree import Config, LabelingParams
+from megu.core.files.exclusion import while_no_purge
+from megu.core.project import Project, find
 from megu.labeling.prototype import PrototypeParams
-from megu.project import Project, find
-from tasks import flow_runs, inputs, show
-from tasks.engine import Decision, Executor, Planner
-from tasks.running import as_program, ours
-from tasks.slots import gpu
+from tasks.prefect import flow_runs
+from tasks.prefect.slots import gpu
+from tasks.records import show
+from tasks.run import inputs
+from tasks.run.engine import Decision, Executor, Planner
+from tasks.run.running import as_program, ours
 
 
 @flow(name="label", description="Judge how similar the concepts of a data set look, once for every later request.")

@@ -13,16 +13,18 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows import steps
 from flows.unlearn import carry_out
-from megu import config as configuration
-from megu import promotion
-from megu.exclusion import while_no_purge
-from megu.overview import markdown, overview
-from megu.project import find
-from megu.requests import files, settling
+from megu.config import tree as configuration
+from megu.core.files.exclusion import while_no_purge
+from megu.core.project import find
+from megu.promotion import moves as promotion
+from megu.requests import settling
 from megu.requests.batches import batches, work_through
 from megu.requests.inbox import Inbox
-from tasks import flow_runs, processing
-from tasks.running import as_program, ours
+from megu.requests.intake import files
+from megu.requests.overview import markdown, overview
+from tasks.prefect import flow_runs
+from tasks.records import processing
+from tasks.run.running import as_program, ours
 
 
 @flow(name="process", description="Have what is asked for forgotten, judge the model, ask for its approval.")

@@ -9,13 +9,13 @@ from typing import Any
 
 from prefect import flow
 
-from megu import config as configuration
-from megu import promotion
-from megu.exclusion import while_no_purge
-from megu.project import find
-from tasks import flow_runs
-from tasks.promotion import decide
-from tasks.running import ours
+from megu.config import tree as configuration
+from megu.core.files.exclusion import while_no_purge
+from megu.core.project import find
+from megu.promotion import moves as promotion
+from tasks.prefect import flow_runs
+from tasks.prefect.approval import decide
+from tasks.run.running import ours
 
 
 @flow(

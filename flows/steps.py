@@ -6,21 +6,23 @@ from typing import Any
 
 from prefect import get_run_logger
 
-from megu import addresses, git
-from megu.config import Config
-from megu.progress import stages
-from megu.project import Project
-from megu.stages import Device, Result
-from megu.tracking import creation
-from megu.writable import refuse_unwritable
-from tasks import inputs, labeler
+from megu.config.tree import Config
+from megu.core.files.writable import refuse_unwritable
+from megu.core.processes import git
+from megu.core.progress import stages
+from megu.core.project import Project
+from megu.core.stages import Device, Result
+from megu.servers import addresses
+from megu.servers import databases as creation
+from tasks import labeler
 from tasks.dataset import DATASET
-from tasks.engine import Planner, Run
+from tasks.evaluation.predictions import PREDICTIONS
 from tasks.labeling import APART, LABELING
 from tasks.ollama import OLLAMA, OLLAMA_APART
 from tasks.original import GIVEN, TRAINED
-from tasks.predictions import PREDICTIONS
 from tasks.reference import GIVEN_REFERENCE
+from tasks.run import inputs
+from tasks.run.engine import Planner, Run
 
 
 def refuse_unusable_tracking(project: Project) -> None:

@@ -15,29 +15,31 @@ from typing import Any
 from prefect import flow
 
 from flows import steps
-from megu import config as configuration
-from megu import promotion
-from megu.config import Config
-from megu.exclusion import while_no_purge
-from megu.project import Project, find
-from megu.stages import Device
-from megu.summary import Summary
+from megu.config import tree as configuration
+from megu.config.tree import Config
+from megu.core.files.exclusion import while_no_purge
+from megu.core.project import Project, find
+from megu.core.stages import Device
+from megu.evaluation.summary import Summary
+from megu.promotion import moves as promotion
 from megu.tracking import closing, warm_up
 from megu.tracking.environment import environment
-from megu.transition import OVERLAP
-from tasks import flow_runs, inputs, record
-from tasks.condensed import CONDENSED
-from tasks.engine import Decision, Executor, Planner, Run
+from megu.unlearning.labels.transition import OVERLAP
 from tasks.entanglement import ENTANGLEMENT
-from tasks.evaluation import EVALUATION
-from tasks.figures import FIGURES
+from tasks.evaluation.condensed import CONDENSED
+from tasks.evaluation.figures import FIGURES
+from tasks.evaluation.marks import EVALUATION
+from tasks.evaluation.relearn import RELEARN
+from tasks.evaluation.shadow import SHADOW
 from tasks.noise import NOISE
 from tasks.perturbing import PERTURBING
+from tasks.prefect import flow_runs
+from tasks.prefect.slots import gpu
+from tasks.records import record
 from tasks.reference import REFERENCE
-from tasks.relearn import RELEARN
-from tasks.running import as_program, ours
-from tasks.shadow import SHADOW
-from tasks.slots import gpu
+from tasks.run import inputs
+from tasks.run.engine import Decision, Executor, Planner, Run
+from tasks.run.running import as_program, ours
 from tasks.split import SPLIT
 from tasks.transition import TRANSITION
 from tasks.unlearn import UNLEARN

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from megu import interrupt
+from megu.core.processes import interrupt
 
 
 def main() -> None:
     with interrupt.guarding():
-        from megu.cli import main as command
+        from megu.cli.main import main as command
 
         command()
 

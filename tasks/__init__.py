@@ -1,1 +1,3 @@
-"""Prefect tasks: one thin module a stage."""
+"""Prefect tasks: one thin module a stage.
+How stages run, what is left behind and what only Prefect needs have rooms of their own.
+"""

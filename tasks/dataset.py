@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from megu.data import arrays, pins, providers
-from megu.project import Project
-from megu.stages import Outcome, Result, Stage
+from megu.core.project import Project
+from megu.core.stages import Outcome, Result, Stage
+from megu.data import arrays, pins
+from megu.data.sources import providers
 
 
 def fetch(project: Project, name: str, per_class: int | None, pin: str | None) -> Outcome:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from megu.project import Project
-from megu.stages import Outcome, Result, Stage
-from megu.store import without_nan
-from tasks import kept
+from megu.core.files.store import without_nan
+from megu.core.project import Project
+from megu.core.stages import Outcome, Result, Stage
+from tasks.run import kept
 
 
 def measure(project: Project, data: Result, split: Result, predictions: Result) -> Outcome:
     import numpy as np
 
-    from megu.entanglement import analyse
+    from megu.unlearning.entanglement import analyse
 
     loaded = kept.dataset(project, data)
     positions = kept.forget_split(project, split)

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from megu.config import Config
+from megu.config.tree import Config
+from megu.core.errors import MeguError
+from megu.core.progress import stages
+from megu.core.project import Project
 from megu.data import arrays
-from megu.errors import MeguError
 from megu.labeling.ollama import kept as answers
 from megu.labeling.ollama import strategies
 from megu.labeling.ollama.params import OllamaParams
 from megu.labeling.ollama.prompts import load
 from megu.labeling.ollama.server import Server, address
-from megu.progress import stages
-from megu.project import Project
-from tasks import inputs
 from tasks.dataset import DATASET
-from tasks.engine import Planner
 from tasks.ollama import OLLAMA, OLLAMA_APART, own_prompts
+from tasks.run import inputs
+from tasks.run.engine import Planner
 
 #: Seconds a call until one was measured: a GPU takes 0.5 to 1.5, two CPU cores over a minute.
 ASSUMED_S = 1.0
@@ -148,7 +148,7 @@ def cost(project: Project, config: Config, hit: bool) -> Cost | None:
 
 def number_of_classes(project: Project, name: str) -> int | None:
     """Of a data set that is here, or of one whose makers are known."""
-    from megu.data.downloads import CLASSES
+    from megu.data.sources.downloads import CLASSES
 
     try:
         return len(json.loads((project.data(name) / "meta.json").read_text(encoding="utf-8"))["classes"])

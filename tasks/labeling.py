@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from megu.core.project import Project
+from megu.core.stages import Device, Outcome, Result, Stage
 from megu.labeling.prototype import PrototypeParams
-from megu.project import Project
-from megu.stages import Device, Outcome, Result, Stage
-from tasks import kept
+from tasks.run import kept
 
 
 def judge(project: Project, data: Result, params: PrototypeParams, device: Device) -> Outcome:
     """Knows nothing of the forget set: computed once for a data set and a labeler, reused by every later request."""
-    from megu.device import resolve
+    from megu.core.device import resolve
     from megu.labeling import label
     from megu.labeling.prototype import PrototypeLabeler
 
@@ -24,8 +24,8 @@ def judge(project: Project, data: Result, params: PrototypeParams, device: Devic
 
 def judge_apart(project: Project, data: Result, params: PrototypeParams, apart: Sequence[str], device: Device) -> Outcome:
     """The same beside the finer classes ``apart``, each as a concept of its own: what those look like to whoever knows the others alone."""
+    from megu.core.device import resolve
     from megu.data.arrays import set_out
-    from megu.device import resolve
     from megu.labeling import label
     from megu.labeling.prototype import PrototypeLabeler
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from megu.noise import NoiseParams
-from megu.project import Project
-from megu.stages import Device, Outcome, Result, Stage
-from tasks import kept
+from megu.core.project import Project
+from megu.core.stages import Device, Outcome, Result, Stage
+from megu.unlearning.noise import NoiseParams
+from tasks.run import kept
 
 
 def make_noise(
@@ -20,7 +20,7 @@ def make_noise(
 ) -> Outcome:
     import numpy as np
 
-    from megu.noise import make_noise_bank, taught
+    from megu.unlearning.noise import make_noise_bank, taught
 
     images = kept.dataset(project, data)
     positions = kept.forget_split(project, split)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.core.stages import Outcome, Result, Stage
 from megu.labeling.ollama.params import Connection, Judging
-from megu.project import Project
-from megu.stages import Outcome, Result, Stage
-from tasks import kept
+from tasks.run import kept
 
 if TYPE_CHECKING:
     from megu.data.arrays import Dataset

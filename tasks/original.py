@@ -6,23 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megu.errors import MeguError
-from megu.project import Project
-from megu.stages import Device, Outcome, Result, Stage
-from megu.store import Ref
-from megu.training import TrainParams
-from tasks import kept
+from megu.core.errors import MeguError
+from megu.core.files.store import Ref
+from megu.core.project import Project
+from megu.core.stages import Device, Outcome, Result, Stage
+from megu.training.loop import TrainParams
+from tasks.run import kept
 
 if TYPE_CHECKING:
     from torch import nn
 
     from megu.data.arrays import Dataset
-    from megu.weights import ModelInfo
+    from megu.training.weights import ModelInfo
 
 
 def train(project: Project, data: Result, params: TrainParams, seed: int, device: Device) -> Outcome:
-    from megu.training import train as train_model
-    from megu.weights import ModelInfo
+    from megu.training.loop import train as train_model
+    from megu.training.weights import ModelInfo
 
     images = kept.train_images(project, data, device)
     classes = len(data.values["classes"])
@@ -47,7 +47,7 @@ def taken(project: Project, data: Result, weights: Ref, params: TrainParams, nam
     A file that does not describe itself is taken for ``params.arch``. What is not stored as it is used (another description, another
     floating-point type) is stored again.
     """
-    from megu.weights import digest, read_state, to_bytes
+    from megu.training.weights import digest, read_state, to_bytes
 
     path = project.store.checked(weights)
     network, info = checked(path, name, kept.dataset(project, data), params)
@@ -65,7 +65,7 @@ def checked(path: Path, name: str, data: Dataset, params: TrainParams) -> tuple[
     from megu import models
     from megu.models.anew import refuse_given
     from megu.models.foreign import check_output
-    from megu.weights import ModelInfo, load_model, read_state
+    from megu.training.weights import ModelInfo, load_model, read_state
 
     shape = (data.channels, *data.image_size)
     wanted = ModelInfo.of(params.arch, data.num_classes, shape, params.pretrained)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from megu.calibration_set import CalibrationParams
-from megu.perturbing import PerturbParams
-from megu.project import Project
-from megu.stages import Outcome, Result, Stage
-from megu.transition import JUDGED
-from tasks import kept
+from megu.core.project import Project
+from megu.core.stages import Outcome, Result, Stage
+from megu.unlearning.labels.calibration_set import CalibrationParams
+from megu.unlearning.labels.perturbing import PerturbParams
+from megu.unlearning.labels.transition import JUDGED
+from tasks.run import kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +34,9 @@ def perturb(
     """labeling_apart: the labeler's judgement of the sub-classes that leave; None where none does. entanglement: for ``matrix: overlap``."""
     import numpy as np
 
-    from megu.calibration import Calibration
-    from megu.calibration_set import of_dataset
-    from megu.perturbing import perturb as choose
+    from megu.unlearning.labels.calibration import Calibration
+    from megu.unlearning.labels.calibration_set import of_dataset
+    from megu.unlearning.labels.perturbing import perturb as choose
 
     positions = kept.forget_split(project, split)
     loaded = kept.dataset(project, data)
@@ -84,7 +84,7 @@ def _likeness(project: Project, loaded: Dataset, judged: Result, forgotten: Sequ
     """Of each sub-class that was judged apart, by its number: how much of what it looks like is the rest of its own class, in [0, 1]."""
     import numpy as np
 
-    from megu.calibration import share_of_own
+    from megu.unlearning.labels.calibration import share_of_own
 
     names = judged.values["apart"]
     similarity = project.store.arrays(judged.files["labeling"])["S"]

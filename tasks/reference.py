@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from megu.project import Project
-from megu.stages import Device, Outcome, Result, Stage
-from megu.store import Ref
-from megu.training import TrainParams
-from tasks import kept
+from megu.core.files.store import Ref
+from megu.core.project import Project
+from megu.core.stages import Device, Outcome, Result, Stage
+from megu.training.loop import TrainParams
 from tasks.original import taken
+from tasks.run import kept
 
 
 def retrain(project: Project, data: Result, split: Result, params: TrainParams, seed: int, device: Device) -> Outcome:
     """The same recipe as the original's from fresh weights, without the forget set."""
-    from megu.retrain import retrain as train_again
-    from megu.weights import ModelInfo
+    from megu.training.retrain import retrain as train_again
+    from megu.training.weights import ModelInfo
 
     positions = kept.forget_split(project, split)
     retain = kept.train_images(project, data, device, positions.retain)

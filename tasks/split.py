@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from megu.core.project import Project
+from megu.core.stages import Outcome, Result, Stage
 from megu.data import dvc, splits
 from megu.data.splits import ForgetParams
-from megu.project import Project
-from megu.stages import Outcome, Result, Stage
-from tasks import kept
+from tasks.run import kept
 
 
 def split(project: Project, data: Result, forget: ForgetParams, seed: int, through_dvc: bool) -> Outcome:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from megu.project import Project
-from megu.stages import Outcome, Result, Stage
+from megu.core.project import Project
+from megu.core.stages import Outcome, Result, Stage
 
 
 def matrix(project: Project, labeling: Result) -> Outcome:
-    from megu.transition import transition_matrix
+    from megu.unlearning.labels.transition import transition_matrix
 
     similarity = project.store.arrays(labeling.files["labeling"])["S"]
     return Outcome(files={"transition": project.store.put_arrays({"T": transition_matrix(similarity)})})

@@ -1,15 +1,15 @@
-"""The unlearning itself: one of `megu.methods` on the original."""
+"""The unlearning itself: one of `megu.unlearning.methods` on the original."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from megu.methods import lookup
-from megu.methods.context import Context
-from megu.project import Project
-from megu.stages import Code, Device, Outcome, Result, Stage
-from megu.training import TrainParams
-from tasks import kept
+from megu.core.project import Project
+from megu.core.stages import Code, Device, Outcome, Result, Stage
+from megu.training.loop import TrainParams
+from megu.unlearning.methods import lookup
+from megu.unlearning.methods.context import Context
+from tasks.run import kept
 
 
 def reoptimise(
@@ -27,8 +27,8 @@ def reoptimise(
     device: Device,
 ) -> Outcome:
     """perturbing, noise, recipe: None where the method does not need them. code: the method's own, for the cache key."""
-    from megu.noise import NoiseBank
-    from megu.weights import load_weights
+    from megu.training.weights import load_weights
+    from megu.unlearning.noise import NoiseBank
 
     positions = kept.forget_split(project, split)
     images = kept.train_images(project, data, device)

@@ -64,7 +64,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def project(tmp_path: Path):  # type: ignore[no-untyped-def]
-    from megu.project import Project
+    from megu.core.project import Project
 
     (tmp_path / "params.yaml").write_text("seed: 0\n")
     return Project(tmp_path)
@@ -80,7 +80,7 @@ def no_project_of_the_shell() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_database_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """MLflow takes more than a second to make a database: those of new projects are copies of a worker's first one."""
-    from megu.tracking import creation
+    from megu.servers import databases as creation
 
     first, really = tmp_path_factory.mktemp("mlflow") / "mlflow.db", creation.MLFLOW.make
 

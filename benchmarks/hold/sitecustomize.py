@@ -15,8 +15,8 @@ if "prefect.engine" in sys.orig_argv and "MEGU_HOLD" in os.environ:
     from pathlib import Path
     from typing import Any
 
-    from megu import promotion
-    from megu.ledger import Ledger, Writer
+    from megu.core.files.ledger import Ledger, Writer
+    from megu.promotion import moves as promotion
     from megu.requests.inbox import Inbox
 
     ASKED = Path(os.environ["MEGU_HOLD"])
@@ -52,7 +52,7 @@ if "prefect.engine" in sys.orig_argv and "MEGU_HOLD" in os.environ:
     def judging(*arguments: Any) -> Any:
         hold("received")
         # Not at the top: they take seconds, and Prefect must have begun by then.
-        executor, registry = import_module("tasks.engine").Executor, import_module("megu.tracking.registry")
+        executor, registry = import_module("tasks.run.engine").Executor, import_module("megu.tracking.registry")
         run, register = executor.__call__, registry.register
 
         def running(own: Any, stage: Any, /, **named: Any) -> Any:
@@ -75,7 +75,9 @@ if "prefect.engine" in sys.orig_argv and "MEGU_HOLD" in os.environ:
         return move(*arguments[:-1], reached)
 
     def asking(*arguments: Any) -> Any:
-        if "tasks.processing" not in sys.modules:  # the promotion flow, before it is suspended, and again when it was answered
+        if (
+            "tasks.records.processing" not in sys.modules
+        ):  # the promotion flow, before it is suspended, and again when it was answered
             hold("deciding")
         return automatic(*arguments)
 

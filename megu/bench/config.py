@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from megu import config as configuration
-from megu import scalars, sections
+from megu.config import tree as configuration
+from megu.core.errors import MeguError
+from megu.core.params import STRICT, check
+from megu.core.settings import scalars, sections
 from megu.data.splits import ForgetParams
-from megu.errors import MeguError
-from megu.params import STRICT, check
 
 #: A method that goes by its own name with its own defaults, or {name, method, set}: a variant under a name of its own.
 Entry = str | dict[str, Any]
@@ -138,7 +138,7 @@ def read(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _settled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's values, every word read as its field wants it (`megu.scalars`); those of a configuration by its keys."""
+    """A file's values, every word read as its field wants it (`megu.core.settings.scalars`); those of a configuration by its keys."""
     hints = get_type_hints(Bench)
 
     def by_key(settings: Any) -> Any:

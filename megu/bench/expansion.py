@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from megu import config as configuration
 from megu.bench.config import Bench
-from megu.config import Config
-from megu.errors import MeguError
-from megu.methods import names
-from megu.scope import RequestScope
+from megu.config import tree as configuration
+from megu.config.tree import Config
+from megu.core.errors import MeguError
+from megu.data.scope import RequestScope
+from megu.unlearning.methods import names
 
 #: The method whose result is the reference's by construction: it has a row, but no cell that would train it a second time.
 RETRAIN = "retrain"
@@ -19,7 +19,7 @@ RETRAIN = "retrain"
 
 @dataclass(frozen=True)
 class Variant:
-    """A row's method. label: its name in the table. method: which of `megu.methods`. settings: section.key -> value."""
+    """A row's method. label: its name in the table. method: which of `megu.unlearning.methods`. settings: section.key -> value."""
 
     label: str
     method: str

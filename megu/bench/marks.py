@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from megu.summary import SPENT
+from megu.evaluation.summary import SPENT
 
 Numbers = Mapping[str, float]
 
@@ -19,9 +19,9 @@ class Mark:
     unlearned model with the retrain (gap, ToW, JS_forget, …). swept: the swept key and value. seconds: by stage, each when it was
     computed, the computation alone where the stage timed it. time_share, pass_share: of noise and unlearning in percent of the retrain's
     time and of its passes (images through the network forward and backward). peak_mib: the most memory that a training stage held
-    (`megu.device.Cost`).
+    (`megu.core.device.Cost`).
     computed, kept: stages that ran in this benchmark's run, and that did not.
-    weights: digests by model. retrain: what the retrain is called (`megu.report.words.retrain_title`).
+    weights: digests by model. retrain: what the retrain is called (`megu.evaluation.words.retrain_title`).
     """
 
     method: str

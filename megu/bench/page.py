@@ -10,7 +10,7 @@ import yaml
 
 from megu.bench import published, ranking, table
 from megu.bench.marks import Mark
-from megu.escaping import markdown, markdown_block
+from megu.core.escaping import markdown, markdown_block
 
 CAPTIONS = {
     "retain-forget": "Accuracy on the retained against accuracy on the forgotten images. Large: mean over the seeds; small: each seed. "

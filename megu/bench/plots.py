@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from megu import escaping
 from megu.bench.marks import Mark, finished
 from megu.bench.paired import MEASURES, differences
 from megu.bench.table import ORIGINAL, floors, retrain_of, spread, summary
+from megu.core import escaping
 from megu.evaluation.statistics import interval
 from megu.report.figures import COLOURS, INK, SOFT, png
 

@@ -10,7 +10,7 @@ import csv
 from functools import cache
 from importlib.resources import files
 
-from megu.config import Config
+from megu.config.tree import Config
 
 SOURCE = "arXiv 2602.17088 (2026), tables 1-4, 7 and 8"
 

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from megu.bench.marks import Mark, finished
 from megu.bench.table import lines_of
-from megu.escaping import markdown as text
+from megu.core.escaping import markdown as text
 from megu.evaluation import HEADLINE
 
 #: A method that is the reference itself has a gap of 0 to it.

@@ -10,8 +10,8 @@ from itertools import combinations
 from typing import Any
 
 from megu.bench.marks import Mark, Numbers, finished
-from megu.escaping import csv_cell
-from megu.escaping import markdown as markdown_text
+from megu.core.escaping import csv_cell
+from megu.core.escaping import markdown as markdown_text
 from megu.evaluation import HEADLINE, gap, tow
 from megu.evaluation.statistics import interval
 

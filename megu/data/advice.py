@@ -45,6 +45,6 @@ def mend(root: Path, name: str, pin: DirHash | None) -> str:
 
 def comes_again(root: Path, name: str, pin: DirHash | None) -> bool:
     """Whether a data set can be fetched, and a pin proves that it is the same one."""
-    from megu.data import downloads
+    from megu.data.sources import downloads
 
     return pin is not None and (name in downloads.names() or dvc.in_cache(root, pin) or dvc.has_remote(root))

@@ -6,6 +6,8 @@
 in the same order give the same bytes wherever and whenever they are written, so one hash pins the folder.
 
 Nothing here holds a whole set in memory: images are written as they come (`ImageWriter`) and read through the map.
+
+One file because what is written here is what is read here, byte for byte.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megu.core.errors import MeguError
+from megu.core.progress import track
+from megu.data.images.repeats import repeats
 from megu.data.naming import nfc
-from megu.data.repeats import repeats
 from megu.data.writing import atomic_folder, chunks, write_array, write_json
-from megu.errors import MeguError
-from megu.progress import track
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -77,7 +79,7 @@ class Dataset:
     coarse: the superclass name of each class, or None when the data set has none.
     fine: the names of the finer classes that ``Partition.fine`` counts, where ``classes`` are superclasses; else None.
     resized, reduced, left_out, ignored, converted: see `Facts`.
-    repeated: see `megu.data.repeats`; of a set that came as files, else nothing.
+    repeated: see `megu.data.images.repeats`; of a set that came as files, else nothing.
     mean, std: per channel, of the train images scaled to [0, 1], rounded to 4 digits.
     limit: of each class the training images that are left (`limited`); None for the whole set.
     """

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import megu
-from megu import scalars
-from megu.data import merging, pins
-from megu.data.clutter import hide_from_dvc
+from megu.core.errors import MeguError
+from megu.core.files.locks import file_lock
+from megu.core.settings import merging, scalars
+from megu.data import pins
+from megu.data.images.clutter import hide_from_dvc
 from megu.data.pins import DirHash
-from megu.errors import MeguError
-from megu.locks import file_lock
 
 _TIMEOUT_S = 1800.0
 
@@ -142,7 +142,7 @@ def _reason(text: str) -> str:
 def repro(root: Path, stage: str, *, force: bool = False) -> LockedOuts:
     """Bring a stage of ``dvc.yaml`` up to date; runs DVC only when ``dvc.lock`` and the files say so, or with ``force``.
 
-    Only this stage is run: `megu.data.providers` has already put the data set there and compared it with its pin.
+    Only this stage is run: `megu.data.sources.providers` has already put the data set there and compared it with its pin.
 
     Raises
     ------

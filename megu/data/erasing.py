@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from megu.core.errors import MeguError
 from megu.data.arrays import SPLITS, Dataset, Partition, load
-from megu.data.repeats import repeats
+from megu.data.images.repeats import repeats
 from megu.data.writing import ImageWriter, chunks, write_array, write_json
-from megu.errors import MeguError
 
 
 def write_without(dataset: Dataset, gone: Mapping[str, NDArray[np.bool_]], folder: Path) -> Dataset:

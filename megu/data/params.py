@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from megu.params import STRICT, check
+from megu.core.params import STRICT, check
 
 
 @dataclass(frozen=True, kw_only=True)

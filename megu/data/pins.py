@@ -13,11 +13,11 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any
 
-from megu import temporary
-from megu.data import merging
-from megu.data.clutter import is_known_clutter
-from megu.errors import MeguError
-from megu.progress import track
+from megu.core.errors import MeguError
+from megu.core.files import temporary
+from megu.core.progress import track
+from megu.core.settings import merging
+from megu.data.images.clutter import is_known_clutter
 
 FILE = "data.dvc"
 _MEMO = Path(".megu") / "hashes.json"

@@ -20,15 +20,14 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from megu import scalars
-from megu.data import merging
+from megu.core.errors import MeguError
+from megu.core.params import STRICT, check
+from megu.core.settings import merging, scalars
 from megu.data.arrays import Dataset, limited, load
-from megu.data.layout import IMAGES, SPLIT_FOLDERS
+from megu.data.images.layout import IMAGES, SPLIT_FOLDERS
 from megu.data.naming import nfc
+from megu.data.scope import RequestScope
 from megu.data.writing import atomic_folder, write_array, write_json
-from megu.errors import MeguError
-from megu.params import STRICT, check
-from megu.scope import RequestScope
 
 Positions = NDArray[np.int64]
 Scenario = Literal["class", "subclass", "random", "ids", "mixed"]

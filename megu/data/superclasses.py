@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from megu.core.errors import MeguError
 from megu.data.naming import nfc, shown, unusable_class
-from megu.errors import MeguError
 
 SUPERCLASSES = "superclasses.json"
 

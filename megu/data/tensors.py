@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from megu.device import CPU, sent
+from megu.core.device import CPU, sent
 
 if TYPE_CHECKING:
     from megu.data.arrays import Partition

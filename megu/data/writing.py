@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megu import temporary
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.files import temporary
 
 #: Pixels that are looked at together; bounds the memory.
 _CHUNK_PIXELS = 1 << 22

@@ -1,7 +1,7 @@
 """What a model still knows of the forget set, what it kept of the rest, and what an attacker sees (METHOD: evaluation protocol).
 
 Accuracies and MIA are in percent, entropies in nats. `megu.evaluation.guide` says of each metric what value is right and why. Beside
-what is here, which takes a model's answers alone: `megu.evaluation.shadows` (a per-sample attack) and
+what is here, which takes a model's answers alone: `megu.evaluation.attacks.shadows` (a per-sample attack) and
 `megu.evaluation.relearning` (how soon it is all back), which train networks.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megu.evaluation.attack import members_called, svm
+from megu.evaluation.attacks.entropy import members_called, svm
 from megu.evaluation.statistics import interval
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megu.evaluation import entropies, percent, softmax
-from megu.evaluation.attack import called
+from megu.evaluation.attacks.entropy import called
 
 if TYPE_CHECKING:
     from megu.data.arrays import Dataset

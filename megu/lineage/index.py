@@ -14,10 +14,10 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.files.store import writing
 from megu.lineage.commitments import commit, holds
 from megu.lineage.dossier import sha256
-from megu.store import writing
 
 History = Literal["trained", "forgot", "never saw", "unknown"]
 

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from megu.core.errors import MeguError
+from megu.core.project import Project
 from megu.data import arrays
-from megu.errors import MeguError
 from megu.lineage import dossier as folder_of
 from megu.lineage.commitments import commit_all, fingerprint
 from megu.lineage.dossier import FORGOTTEN, MAIN, SEAL, Dossier
 from megu.lineage.index import Answer, Index, Row
 from megu.lineage.keys import Keys
-from megu.project import Project
 
 
 def row_of(dossier: Dossier, seal: str, trained: str) -> Row:
@@ -47,8 +47,8 @@ def add(project: Project, dossier: Dossier, seal: str, forgotten: bytes) -> None
 
     def make() -> bytes:
         from megu.data import pins
-        from megu.lineage.verify import own_key
-        from megu.purge import erasures
+        from megu.lineage.purged import erasures
+        from megu.lineage.verify.run import own_key
 
         folder = project.data(dossier.data.name)
         now, loaded = pins.hash_dir(folder, project.root), arrays.limited(arrays.load(folder), dossier.per_class)
@@ -124,7 +124,7 @@ def _in_image(path: Path, folders: list[Path]) -> Iterator[str]:
     """The id that an image has in the form of each data set here."""
     import numpy as np
 
-    from megu.data.decoding import decoded
+    from megu.data.images.decoding import decoded
 
     for folder in folders:
         dataset = arrays.load(folder)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megu.errors import MeguError
-from megu.params import STRICT
+from megu.core.errors import MeguError
+from megu.core.params import STRICT
 
 if TYPE_CHECKING:
     # The type, for who may not import cryptography.

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.project import Project
 from megu.lineage.dossier import MAIN, Dossier, Seal
 from megu.lineage.record import Record
-from megu.lineage.verify import copies, opened
-from megu.project import Project
+from megu.lineage.verify.run import copies, opened
 
 
 @dataclass(frozen=True)

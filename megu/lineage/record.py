@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.files.store import Ref, canonical_json
+from megu.core.stages import PRIVATE, Result
 from megu.lineage.commitments import commit, hidden_parts
-from megu.stages import PRIVATE, Result
-from megu.store import Ref, canonical_json
 
 #: Raised when what a record holds changes.
 FORMAT = 1
@@ -59,7 +59,7 @@ class Record:
 
     @property
     def result_digest(self) -> str:
-        """What later stages' keys call this result (`megu.stages.Result.digest`)."""
+        """What later stages' keys call this result (`megu.core.stages.Result.digest`)."""
         return Result(self.stage, {}, self.refs, self.values, {}, 0.0, {}).digest
 
 

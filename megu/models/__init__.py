@@ -1,7 +1,7 @@
 """The architectures. A model takes normalised images (B, C, H, W) and returns logits (B, K); ``features`` gives the penultimate (B, F).
 
 Adding one is: write its file, add its entry to `ARCHITECTURES`. A user's own needs nothing here: it is named by its import path,
-``package.module:function``, or is an entry point of the group "megu.models" (`megu.plugins`); both are called with
+``package.module:function``, or is an entry point of the group "megu.models" (`megu.core.plugins`); both are called with
 (num_classes, channels).
 """
 
@@ -16,14 +16,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.plugins import plugins
+from megu.core.seeds import derive, positions, process_wide
 from megu.models import anew, foreign
 from megu.models.compact import compact_resnet
 from megu.models.resnet import ResNet18
 from megu.models.vit import TinyViT
 from megu.models.vit_b_16 import vit_b_16
-from megu.plugins import plugins
-from megu.seeds import derive, positions, process_wide
 
 Size = tuple[int, int]
 
@@ -110,7 +110,7 @@ def brought_by(arch: str) -> tuple[Path | None, str | None]:
 
 
 def code(arch: str) -> Mapping[str, str]:
-    """Digests of the source of an architecture that is not ours (`megu.sources` sees to ours)."""
+    """Digests of the source of an architecture that is not ours (`megu.core.sources` sees to ours)."""
     if arch in ARCHITECTURES:
         return {}
     if foreign.is_path(arch):

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.seeds import derive, positions, process_wide
 from megu.models.foreign import Adopted
-from megu.seeds import derive, positions, process_wide
 
 #: What training leaves in the buffers of a normalisation layer.
 STATISTICS = ("running_mean", "running_var")

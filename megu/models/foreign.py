@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megu import sources
-from megu.errors import MeguError
+from megu.core import sources
+from megu.core.errors import MeguError
 
 
 def is_path(arch: str) -> bool:

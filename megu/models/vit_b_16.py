@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from megu.errors import MeguError
-from megu.vision import import_torchvision
+from megu.core.errors import MeguError
+from megu.core.vision import import_torchvision
 
 _SIDE = 224
 

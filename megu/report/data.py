@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from megu.summary import Summary
+from megu.evaluation.summary import Summary
 
 
 @dataclass(frozen=True)

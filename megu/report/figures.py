@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from megu import escaping
+from megu.core import escaping
 
 # Okabe and Ito's colours: told apart by colour-blind readers too.
 COLOURS = {"original": "#767d89", "unlearned": "#d55e00", "reference": "#0072b2"}

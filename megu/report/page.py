@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
+from megu.evaluation.words import conclusions, gate_rows, guided_rows, number, summary_rows
 from megu.report.data import ReportData
-from megu.report.words import conclusions, gate_rows, guided_rows, number, summary_rows
-from megu.templates import template
+from megu.report.templates import template
 
 #: Figure -> what it shows, and how to read it. In the order of the page.
 CAPTIONS = {

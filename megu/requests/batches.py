@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from megu.store import canonical_json
+from megu.core.files.store import canonical_json
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ _ENOUGH = 12
 
 
 class Away(Exception):
-    """Raised by an attempt that an outage ended (`megu.outages`); says which. The batch is as it was before."""
+    """Raised by an attempt that an outage ended (`megu.core.outages`); says which. The batch is as it was before."""
 
 
 @dataclass(frozen=True)

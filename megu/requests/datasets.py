@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from megu.champions import MOVED
+from megu.core.errors import MeguError
+from megu.core.files.ledger import Event
+from megu.core.project import Project
+from megu.core.settings.sections import section
 from megu.data import pins
 from megu.data.params import DataParams
-from megu.errors import MeguError
-from megu.ledger import Event
-from megu.project import Project
-from megu.sections import section
+from megu.lineage.champions import MOVED
 
 
 def configured(project: Project) -> str:
@@ -21,7 +21,7 @@ def configured(project: Project) -> str:
 
 def must_exist(project: Project, name: str) -> None:
     """Raise `MeguError` for a data set that is neither here nor known to any provider."""
-    from megu.data import downloads
+    from megu.data.sources import downloads
 
     if project.data(name).is_dir() or name in pins.read(project.root) or name in downloads.names():
         return

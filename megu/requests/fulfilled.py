@@ -13,9 +13,9 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 from numpy.typing import NDArray
 
+from megu.core.errors import MeguError
 from megu.data.arrays import Dataset
 from megu.data.splits import ForgetParams, emptied, ids_of_files, ids_still_here
-from megu.errors import MeguError
 from megu.lineage.commitments import commit
 
 Target = Mapping[str, Sequence[str]]

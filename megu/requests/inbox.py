@@ -14,15 +14,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from megu.errors import MeguError
-from megu.ledger import Event, Ledger, Refused, Writer
+from megu.core.errors import MeguError
+from megu.core.files.ledger import Event, Ledger, Refused, Writer
+from megu.core.files.store import canonical_json, writing
+from megu.core.project import Project
 from megu.lineage.keys import Keys
-from megu.project import Project
 from megu.requests import datasets
 from megu.requests.batches import Batch, Pending
 from megu.requests.request import Request, identity
 from megu.requests.states import DONE, DROPPED, FORGOTTEN, OPEN, PREFIX, STATES, State, failures, refusal, state_of
-from megu.store import canonical_json, writing
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
+from megu.core.files.store import canonical_json
+from megu.core.params import STRICT, check
 from megu.data.naming import nfc
 from megu.lineage.commitments import commit
-from megu.params import STRICT, check
-from megu.store import canonical_json
 
 REASONS = (
     "erasure-request",
@@ -45,7 +45,7 @@ _REFERENCE = re.compile(
     r"[A-Z]{2,10}([-/._]?[0-9]{1,8}){1,4}|#?[0-9]{1,9}|[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
 )
 _ID = re.compile(r"[0-9a-f]{32}")
-#: As `megu.data.providers` allows.
+#: As `megu.data.sources.providers` allows.
 _DATA = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from megu.champions import MOVED, REJECTED, standing
-from megu.ledger import Event
+from megu.core.files.ledger import Event
+from megu.lineage.champions import MOVED, REJECTED, standing
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.states import PREFIX
 

@@ -1,4 +1,4 @@
-"""The stage of ``requests/dvc.yaml``: the forget split of the requests processed last, from a private file (`tasks.processing.pin`).
+"""The stage of ``requests/dvc.yaml``: the forget split of the requests processed last, from a private file (`tasks.records.processing.pin`).
 
 Run as ``python -m megu.requests.split`` in a project.
 """
@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from megu.core.errors import MeguError
 from megu.data.arrays import limited, load
 from megu.data.splits import ForgetParams, as_stage, make_split, save_split
-from megu.errors import MeguError
 
 
 def main(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-from megu.ledger import Event
+from megu.core.files.ledger import Event
 
 State = Literal[
     "received", "accepted", "processing", "unlearned", "verified", "approved", "promoted", "closed", "rejected", "withdrawn"

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from megu import addresses
-from megu.addresses import shown
-from megu.errors import MeguError
-from megu.tracking import creation
+from megu.core.errors import MeguError
+from megu.servers import addresses
+from megu.servers import databases as creation
+from megu.servers.addresses import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

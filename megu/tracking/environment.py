@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from megu import git
+from megu.core.processes import git
 
 PACKAGES = ("megu", "torch", "torchvision", "numpy", "prefect", "mlflow", "dvc", "ollama")
 

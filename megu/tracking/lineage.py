@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlparse
 
-from megu.errors import MeguError
-from megu.store import sha256_file, without_nan
+from megu.core.errors import MeguError
+from megu.core.files.store import sha256_file, without_nan
 from megu.tracking import answered, client, uri, use
 from megu.tracking.database import Absent, Database
 

@@ -1,7 +1,8 @@
 """Runs whose process ended without a word, by ``kill -9`` or a power cut: MLflow would call them RUNNING for ever.
 
 Every run says in a tag which process it belongs to. The next run, `megu doctor` and `megu purge` look for runs of dead processes, and mark
-them KILLED, with a tag that says so. A process of this project is dead when nobody holds its lock (`megu.liveness`), which holds in every
+them KILLED, with a tag that says so. A process of this project is dead when nobody holds its lock (`megu.core.files.liveness`), which
+holds in every
 container; of another project, or an older version of megu, when this machine has no such process.
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from megu import liveness
+from megu.core.files import liveness
 from megu.tracking import answered
 
 if TYPE_CHECKING:

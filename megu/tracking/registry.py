@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.files.store import sha256_file
 from megu.models import brought_by
-from megu.store import sha256_file
 from megu.tracking import Run, answered, client, use
 from megu.tracking.environment import package_version
 from megu.tracking.versions import DIGEST_TAG, WEIGHTS, find_version
-from megu.weights import load_weights
+from megu.training.weights import load_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -214,7 +214,7 @@ def fetch_weights(uri: str, folder: Path, *, home: Path, asked: str) -> Path:
     """Copy the weights of a model into ``folder``: a registered version (``models:/name/3``, ``models:/name@alias``) or a model that
     a run logged (``runs:/<run id>/<name>``).
 
-    Of a model that megu registered these are its safetensors. Of another program's they are whatever `megu.weights.read_state`
+    Of a model that megu registered these are its safetensors. Of another program's they are whatever `megu.training.weights.read_state`
     takes: safetensors, an exported program (how ``mlflow.pytorch.log_model`` writes today) or a state dictionary.
 
     asked: the key that named it, for an error ("original.model").

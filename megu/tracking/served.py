@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from megu.data.tensors import ImageSet
-from megu.training import predict
-from megu.weights import load_model
+from megu.training.loop import predict
+from megu.training.weights import load_model
 
 
 def load(weights: Path, serving: Path) -> tuple[nn.Module, dict[str, Any]]:

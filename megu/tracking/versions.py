@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from megu import config as configuration
 from megu.bench.config import Bench, Runner, load
 from megu.bench.expansion import expand, variants
-from megu.errors import MeguError
-from megu.methods import METHODS
+from megu.config import tree as configuration
+from megu.core.errors import MeguError
+from megu.unlearning.methods import METHODS
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "bench").glob("*.yaml"))
 

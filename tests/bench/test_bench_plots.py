@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megu.bench import plots
-from megu.methods import METHODS
+from megu.unlearning.methods import METHODS
 
 TWELVE = [
     mark(name, target, seed, Ar=80.0 + at + seed, time_share=3.0 * (at + 1))

@@ -113,7 +113,7 @@ def test_a_mark_survives_json() -> None:
 def test_published_numbers_stand_beside_the_rows_they_belong_to(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from megu.config import parse
+    from megu.config.tree import parse
 
     config = parse({"data": {"name": "cifar100"}, "forget": {"classes": ["rocket"]}})
     as_paper = config.model_copy(update={"train": _with_arch(config.train, "resnet18")})
@@ -132,7 +132,7 @@ def test_published_numbers_stand_beside_the_rows_they_belong_to(tmp_path: Path) 
 
 
 def test_a_published_random_request_has_bad_teacher_where_the_others_have_unsir() -> None:
-    from megu.config import parse
+    from megu.config.tree import parse
 
     config = parse({"data": {"name": "cifar10"}, "forget": {"scenario": "random", "count": 100}})
     config = config.model_copy(update={"train": _with_arch(config.train, "resnet18")})

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megu.data import arrays, pins, providers
-from megu.errors import MeguError
-from megu.lineage import checks
-from megu.project import Project
-from megu.purge import versions
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.data import arrays, pins
+from megu.data.sources import providers
+from megu.erasure import versions
+from megu.lineage.verify import checks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megu.core.errors import MeguError
 from megu.data import arrays, writing
 from megu.data.arrays import Dataset, channel_statistics, coarse_view, image_ids, load, save, set_out
-from megu.errors import MeguError
 
 
 def tiny(path: Path, *, seed: int = 0, n: int = 12, classes: int = 3, channels: int = 1, coarse: Any = None) -> Dataset:

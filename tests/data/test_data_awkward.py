@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from awkward import FORMS, Made
 
-from megu.data import archives
+from megu.core.errors import MeguError
 from megu.data.arrays import Facts
-from megu.data.images import pack
-from megu.data.notes import Notes
-from megu.data.packing import Packing
-from megu.data.repeats import repeat_lines
-from megu.errors import MeguError
-from megu.purge.pictures import Pictures, pictures_in
+from megu.data.images import archives
+from megu.data.images.folders import pack
+from megu.data.images.notes import Notes
+from megu.data.images.packing import Packing
+from megu.data.images.repeats import repeat_lines
+from megu.erasure.search.pictures import Pictures, pictures_in
 
 
 def test_there_are_many() -> None:

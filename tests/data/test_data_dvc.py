@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megu.core.errors import MeguError
 from megu.data import arrays, dvc, pins, splits
-from megu.errors import MeguError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARAMS = "seed: 0\ndata: {{name: toy}}\nforget: {{scenario: class, classes: [{}]}}\n"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from megu.core.errors import MeguError
 from megu.data import arrays, erasing
 from megu.data.arrays import SPLITS, Columns, Facts
-from megu.errors import MeguError
 
 
 def made(folder: Path, count: int = 6, seed: int = 0) -> arrays.Dataset:

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from megu.data import images
+from megu.core.errors import MeguError
+from megu.core.progress import listening
 from megu.data.arrays import Dataset, Facts, image_ids
-from megu.data.idx import read_idx
-from megu.data.images import pack
-from megu.data.packing import Packing, parse_packing
-from megu.errors import MeguError
-from megu.progress import listening
+from megu.data.images import folders as images
+from megu.data.images.folders import pack
+from megu.data.images.packing import Packing, parse_packing
+from megu.data.sources.idx import read_idx
 
 
 def class_folders(root: Path, *, grey: bool = False, test: str = "test", n: int = 2) -> Path:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from megu.core.errors import MeguError
 from megu.data import dvc, pins
-from megu.data.clutter import CLUTTER, hide_from_dvc
+from megu.data.images.clutter import CLUTTER, hide_from_dvc
 from megu.data.pins import DirHash, hash_dir
-from megu.errors import MeguError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -22,13 +22,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from megu import plugins
-from megu.data import arrays, cifar, downloads, dvc, pins
+from megu.core import plugins
+from megu.core.errors import MeguError
+from megu.core.vision import import_torchvision
+from megu.data import arrays, dvc, pins
 from megu.data.arrays import Dataset
-from megu.data.packing import Packing
-from megu.data.providers import Unavailable, add, fetch, status
-from megu.errors import MeguError
-from megu.vision import import_torchvision
+from megu.data.images.packing import Packing
+from megu.data.sources import cifar, downloads
+from megu.data.sources.providers import Unavailable, add, fetch, status
 
 IDX = {"train-images-idx3": (20, 4, 4), "train-labels-idx1": (20,), "t10k-images-idx3": (10, 4, 4), "t10k-labels-idx1": (10,)}
 
@@ -447,7 +448,7 @@ def test_a_file_that_is_not_cifar_is_said(root: Path, cifar100: dict[str, Path])
 
 def test_an_installed_package_brings_a_data_set(root: Path, idx_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "theirs.py").write_text(
-        "from megu.data import downloads\nfrom pathlib import Path\n"
+        "from megu.data.sources import downloads\nfrom pathlib import Path\n"
         f"def source(scratch): return downloads._write_fashion_mnist(Path({str(idx_files)!r}))\n"
     )
     monkeypatch.syspath_prepend(str(root))

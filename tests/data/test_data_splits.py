@@ -15,14 +15,14 @@ from data_fixtures import toy as dataset
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from megu.config import parse
+from megu.config.tree import parse
+from megu.core.errors import MeguError
 from megu.data import arrays, splits
 from megu.data.arrays import Dataset, Partition, coarse_view, save
+from megu.data.scope import RequestScope
 from megu.data.splits import ForgetParams, ForgetSplit, load_split, make_split, read_params, save_split
-from megu.errors import MeguError
 from megu.requests.fulfilled import Known
 from megu.requests.request import BASES, REQUESTERS, Request
-from megu.scope import RequestScope
 
 
 @pytest.mark.parametrize("had", ["NFC", "NFD"])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from megu.data import tensors
 from megu.data.arrays import Dataset, save
 from megu.data.tensors import ImageSet, free_memory
-from megu.training import TrainParams, fingerprint, predict, train
-from megu.weights import digest
+from megu.training.loop import TrainParams, fingerprint, predict, train
+from megu.training.weights import digest
 
 CPU = torch.device("cpu")
 

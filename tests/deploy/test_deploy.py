@@ -61,8 +61,8 @@ def test_a_deployment_is_one_that_prefect_takes(kind: str, deployment: dict[str,
 
 @pytest.mark.parametrize(("kind", "deployment"), deployments())
 def test_schedules_have_names_and_times_and_settings_that_hold(kind: str, deployment: dict[str, Any]) -> None:
-    from megu.config import merged as with_settings
-    from megu.config import parse
+    from megu.config.tree import merged as with_settings
+    from megu.config.tree import parse
 
     slugs = [schedule["slug"] for schedule in deployment.get("schedules", [])]
     assert len(set(slugs)) == len(slugs)
@@ -157,7 +157,7 @@ def test_compose_binds_to_this_machine_and_has_no_login_in_it() -> None:
 def test_the_automations_are_ones_that_prefect_takes() -> None:
     from uuid import uuid4
 
-    from tasks.automations import read
+    from tasks.prefect.automations import read
 
     path, block = ROOT / "deploy" / "automations.yaml", uuid4()
     plain, told = read(path, None), read(path, block)

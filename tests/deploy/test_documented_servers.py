@@ -16,11 +16,11 @@ import pytest
 import yaml
 from ports import free_port
 
-from megu import addresses
-from megu.errors import MeguError
-from megu.overview import overview
-from megu.project import Project
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.requests.overview import overview
 from megu.requests.request import RequestParams
+from megu.servers import addresses
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "operations.md").read_text()
@@ -94,7 +94,7 @@ def status(port: int, path: str, host: str = "", body: object = None) -> int:
 def test_the_documented_servers_answer_to_their_names_and_ask_for_a_login(
     servers: dict[str, int], project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("megu.overview._PATIENCE_S", PATIENT_S)
+    monkeypatch.setattr("megu.requests.overview._PATIENCE_S", PATIENT_S)
     search = ("/api/2.0/mlflow/experiments/search", {"max_results": 1})
     assert status(servers["mlflow"], search[0], "mlflow.example.org", search[1]) == 200
     assert status(servers["mlflow"], search[0], "evil.example.org", search[1]) == 403

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from megu.evaluation.attack import logistic, members_called, svm
+from megu.evaluation.attacks.entropy import logistic, members_called, svm
 
 CASES = ("overlapping", "apart", "skewed", "equal")
 

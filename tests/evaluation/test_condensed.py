@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from megu.core.files.store import Store
 from megu.evaluation import entropies, softmax
 from megu.evaluation.condensed import Condensed, condense
-from megu.store import Store
 
 LOGITS = hnp.arrays(
     np.float32,

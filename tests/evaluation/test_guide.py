@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from megu.evaluation import compared, held_out, score
+from megu.evaluation.attacks.shadows import Shadow, audit
 from megu.evaluation.condensed import condense
 from megu.evaluation.guide import METRICS
-from megu.evaluation.shadows import Shadow, audit
 
 
 def test_every_metric_is_explained() -> None:

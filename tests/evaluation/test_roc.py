@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from megu.evaluation.roc import auc, tpr_at_fpr
+from megu.evaluation.attacks.roc import auc, tpr_at_fpr
 
 # Few values, so that ties are common.
 SCORES = hnp.arrays(np.float64, st.integers(1, 30), elements=st.integers(-5, 5).map(float))

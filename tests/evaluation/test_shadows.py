@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from megu.evaluation.attacks.shadows import Shadow, audit, half, log_ratio, rmia, true_log_probabilities
 from megu.evaluation.condensed import condense
-from megu.evaluation.shadows import Shadow, audit, half, log_ratio, rmia, true_log_probabilities
 
 LOGS = hnp.arrays(np.float64, st.integers(1, 20), elements=st.floats(-50, 5))
 

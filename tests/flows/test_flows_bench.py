@@ -13,10 +13,10 @@ import pytest
 from test_flows_unlearn import slice_of
 
 from megu.bench.outcome import Outcome
+from megu.core.progress import watching
+from megu.core.project import Project
 from megu.data import arrays
 from megu.data.arrays import Dataset
-from megu.progress import watching
-from megu.project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 
@@ -121,10 +121,10 @@ def test_originals_and_retrains_are_shared_between_the_methods(first: Outcome) -
 
 
 def test_the_limit_of_images_a_class_reaches_every_stage(project: Project, first: Outcome) -> None:
-    from tasks.condensed import CONDENSED
-    from tasks.engine import kept_results
+    from tasks.evaluation.condensed import CONDENSED
+    from tasks.evaluation.predictions import PREDICTIONS
     from tasks.perturbing import PERTURBING
-    from tasks.predictions import PREDICTIONS
+    from tasks.run.engine import kept_results
     from tasks.split import SPLIT
 
     for split in kept_results(project, SPLIT):
@@ -137,7 +137,7 @@ def test_the_limit_of_images_a_class_reaches_every_stage(project: Project, first
 
 
 def test_the_table_has_the_floor_and_no_second_retrain(project: Project, first: Outcome) -> None:
-    from tasks.engine import kept_results
+    from tasks.run.engine import kept_results
     from tasks.unlearn import UNLEARN
 
     assert [row.method for row in first.rows] == ["original", "true retrain", "megu", "quick finetune", "too many"]
@@ -192,8 +192,8 @@ def test_a_second_run_computes_nothing_and_says_the_same(
     project: Project, first: Outcome, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from flows.bench import plan
-    from megu import cli
     from megu.bench.config import load
+    from megu.cli import main as cli
 
     _, kept, missing = plan(project, load(project.root / "small.yaml"))
     assert len(kept) == STAGES
@@ -228,8 +228,8 @@ def test_a_given_retrain_is_called_that_and_has_no_time_of_its_own(
     project: Project, first: Outcome, environment: pytest.MonkeyPatch
 ) -> None:
     """The retrain of the first seed from a file: nothing is trained for it, and the numbers are the same."""
-    from tasks.engine import kept_results
     from tasks.reference import REFERENCE
+    from tasks.run.engine import kept_results
 
     same = next(mark for mark in first.marks if (mark.method, mark.seed) == ("quick finetune", 0))
     kept = next(r for r in kept_results(project, REFERENCE) if r.values["weights_digest"] == same.weights["reference"])

@@ -13,13 +13,14 @@ import pytest
 from ollama_server import DIGEST, FakeOllama, Reply, prototypes
 from test_flows_unlearn import PARAMS, slice_of
 
-from megu import cli, config
+from megu.cli import main as cli
+from megu.config import tree as config
+from megu.core.errors import MeguError
+from megu.core.project import Project
 from megu.data.arrays import Dataset
-from megu.errors import MeguError
+from megu.evaluation.summary import Summary
 from megu.labeling import ask_about
 from megu.labeling.prototype import PrototypeParams
-from megu.project import Project
-from megu.summary import Summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 
@@ -111,8 +112,8 @@ def test_the_whole_flow_finds_it_and_says_whose_it_is(
 def test_the_matrix_file_itself_says_how_it_came_about(project: Project, labeled: dict[str, Any]) -> None:
     from safetensors import safe_open
 
-    from tasks.engine import kept_results
     from tasks.ollama import OLLAMA as STAGE
+    from tasks.run.engine import kept_results
 
     with safe_open(project.store.path(kept_results(project, STAGE)[0].files["labeling"]), "np") as file:  # type: ignore[no-untyped-call]
         meta = file.metadata()
@@ -241,7 +242,7 @@ def test_without_a_trained_original_it_says_so(
 def test_progress_is_reported(project: Project, labeled: dict[str, Any], tmp_path: Path) -> None:
     """What the bar is drawn from: how many, and each as it comes."""
     from flows.label import label
-    from megu.progress import listening
+    from megu.core.progress import listening
 
     seen: dict[str, list[int]] = {}
 

@@ -16,12 +16,12 @@ import pytest
 from lineage_fixtures import SECRETS, make_project
 from prefect.settings import PREFECT_API_URL
 
-from megu.config import load
+from megu.config.tree import load
+from megu.core.project import Project
 from megu.data import arrays
 from megu.data.arrays import Dataset
 from megu.data.splits import load_split
 from megu.lineage.keys import PASSPHRASE
-from megu.project import Project
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
 
@@ -119,8 +119,8 @@ def test_a_run_with_nothing_to_do_does_nothing(first: dict[str, Any], inbox: Inb
 def test_a_second_request_starts_from_the_champion_and_keeps_the_first_forgotten(
     first: dict[str, Any], project: Project, inbox: Inbox, go: Go
 ) -> None:
-    from megu import promotion
     from megu.lineage import dossier, indexing
+    from megu.promotion import moves as promotion
 
     config = load(project.params, LENIENT)
     number = inbox.entry(first["bag"]).fact("version").rpartition("/")[2]

@@ -22,10 +22,11 @@ from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_URL
 from promoting import aliases, copied, verified
 
-from megu import config, promotion
-from megu.champions import CHAMPION
+from megu.config import tree as config
+from megu.core.project import Project
 from megu.data import arrays
-from megu.project import Project
+from megu.lineage.champions import CHAMPION
+from megu.promotion import moves as promotion
 from megu.requests.inbox import Inbox
 from megu.tracking import lineage, registry
 

@@ -19,25 +19,25 @@ import pytest
 from lineage_fixtures import git, plant_secrets
 from PIL import Image
 
-from megu import config as configuration
-from megu.certificate import certificate
+from megu.config import tree as configuration
+from megu.core.errors import MeguError
+from megu.core.project import Project
 from megu.data import arrays, pins
 from megu.data.arrays import Dataset, coarse_view, limited, save, save_view
+from megu.data.scope import RequestScope
 from megu.data.splits import Scenario, make_split
-from megu.errors import MeguError
+from megu.erasure import run as purge
+from megu.erasure.params import PurgeParams
 from megu.lineage import indexing
 from megu.lineage.export import exported
 from megu.lineage.keys import Keys
+from megu.lineage.purged.document import RESIDUAL
 from megu.lineage.reading import dossier_of
-from megu.lineage.verify import verify
-from megu.methods import METHODS
-from megu.project import Project
-from megu.purge import run as purge
-from megu.purge.document import RESIDUAL
-from megu.purge.params import PurgeParams
+from megu.lineage.verify.run import verify
+from megu.report.certificate import certificate
 from megu.requests.inbox import Inbox
 from megu.requests.request import KINDS, Request
-from megu.scope import RequestScope
+from megu.unlearning.methods import METHODS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from flows import bench, process, unlearn
-from megu.errors import MeguError
-from megu.project import Project
+from megu.core.errors import MeguError
+from megu.core.project import Project
 
 
 def inside(flow: Any) -> Callable[..., Any]:

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from lineage_fixtures import slice_of
 
-from megu import sources
+from megu.core import sources
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.core.stages import Stage
 from megu.data import arrays, dvc
 from megu.data.arrays import Dataset
-from megu.errors import MeguError
-from megu.lineage.case import Case, Opened
-from megu.project import Project
-from megu.stages import Stage
-from megu.summary import Summary
+from megu.evaluation.summary import Summary
+from megu.lineage.verify.case import Case, Opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 
@@ -165,8 +165,8 @@ def test_the_challenger_predicts_what_the_weights_do(project: Project, first: Su
 
     from megu.data.tensors import ImageSet
     from megu.tracking import client
-    from megu.training import predict
-    from megu.weights import load_model
+    from megu.training.loop import predict
+    from megu.training.weights import load_model
 
     connected = client(project.home)
     version = connected.get_model_version_by_alias("megu", "challenger")
@@ -214,7 +214,7 @@ def test_a_parameter_reruns_what_depends_on_it(
     project: Project, first: Summary, go: Go, setting: str, rerun: list[str]
 ) -> None:
     from flows.unlearn import plan
-    from megu import config
+    from megu.config import tree as config
 
     planned = {decision.label: decision for decision in plan(project, config.load(project.params, [setting]))}
     summary = go(setting)
@@ -239,7 +239,7 @@ def test_without_noise_none_is_made(first: Summary, go: Go) -> None:
 
 def test_a_method_that_needs_no_labeler_runs_none(project: Project, first: Summary, go: Go) -> None:
     """Its time share is its own alone; its page has the figures that there are and says what took the time."""
-    from megu.report.words import conclusions
+    from megu.evaluation.words import conclusions
 
     summary = go("unlearn={method: finetune, epochs: 1, batch_size: 64}")
     spared = {"labeling", "transition", "perturbing", "noise"}
@@ -260,8 +260,8 @@ def test_a_method_that_needs_no_labeler_runs_none(project: Project, first: Summa
 
 
 def test_retraining_as_a_method_is_the_reference(project: Project, first: Summary, go: Go) -> None:
-    from tasks.engine import kept_results
     from tasks.reference import REFERENCE
+    from tasks.run.engine import kept_results
     from tasks.unlearn import UNLEARN
 
     summary = go("unlearn={method: retrain}")
@@ -274,7 +274,7 @@ def test_a_changed_method_reruns_itself_alone(
     project: Project, first: Summary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.unlearn import plan
-    from megu import config
+    from megu.config import tree as config
 
     copy = tmp_path / "copy"
     for package in sources.PACKAGES:
@@ -291,7 +291,7 @@ def test_a_changed_helper_reruns_the_stage_that_uses_it(
     project: Project, first: Summary, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.unlearn import plan
-    from megu import config
+    from megu.config import tree as config
 
     copy = tmp_path / "copy"
     for package in sources.PACKAGES:
@@ -302,7 +302,7 @@ def test_a_changed_helper_reruns_the_stage_that_uses_it(
     helper.write_text(text.replace("scaled = S / S.max", "scaled = 1.0 * S / S.max"))
     monkeypatch.setattr(sources, "ROOT", copy)
     planned = {decision.label: decision for decision in plan(project, config.load(project.params))}
-    assert planned["transition"].why == "code megu.transition changed"
+    assert planned["transition"].why == "code megu.unlearning.labels.transition changed"
     assert planned["labeling"].hit
     assert planned["perturbing"].why == "waits for transition"
     missed = [name for name, hit in cache(go()).items() if not hit]
@@ -325,7 +325,7 @@ def test_a_given_model_takes_the_place_of_training(project: Project, first: Summ
 
 def weights_of(project: Project, stage: Stage, name: str) -> Path:
     """The newest model that a stage made, as a file in the project."""
-    from tasks.engine import kept_results
+    from tasks.run.engine import kept_results
 
     kept = project.store.checked(kept_results(project, stage)[0].files["weights"])
     return Path(shutil.copyfile(kept, project.root / name))
@@ -333,10 +333,10 @@ def weights_of(project: Project, stage: Stage, name: str) -> Path:
 
 def test_a_given_retrain_takes_the_place_of_training_one_and_is_called_that(project: Project, first: Summary, go: Go) -> None:
     from flows.unlearn import plan
-    from megu import config
-    from megu.lineage import checks
+    from megu.config import tree as config
     from megu.lineage.reading import dossier_of
-    from megu.lineage.verify import verify
+    from megu.lineage.verify import checks
+    from megu.lineage.verify.run import verify
     from tasks.reference import REFERENCE
 
     setting = f"reference.weights={weights_of(project, REFERENCE, 'retrain.safetensors').name}"
@@ -367,11 +367,12 @@ def test_a_given_retrain_takes_the_place_of_training_one_and_is_called_that(proj
 
 
 def test_without_a_retrain_what_can_be_judged_is_and_it_is_never_a_pass(project: Project, first: Summary, go: Go) -> None:
-    from megu import config, promotion
-    from megu.gate import WITHOUT_RETRAIN
+    from megu.config import tree as config
+    from megu.evaluation.gate import WITHOUT_RETRAIN
     from megu.lineage.dossier import NO_RETRAIN
     from megu.lineage.reading import dossier_of
-    from megu.lineage.verify import verify
+    from megu.lineage.verify.run import verify
+    from megu.promotion import moves as promotion
 
     lenient = [f"gate.{name}=100" for name in ("forget_margin", "retain_drop", "class_drop", "mia_band")]
     for settings in (lenient, ["forget.scenario=random", "forget.count=150", *lenient, "unlearn={method: ssd}"]):
@@ -400,7 +401,7 @@ def test_without_a_retrain_what_can_be_judged_is_and_it_is_never_a_pass(project:
 
 def test_the_original_as_its_own_retrain_is_refused_before_there_is_a_run(project: Project, first: Summary, go: Go) -> None:
     from flows.unlearn import plan
-    from megu import config
+    from megu.config import tree as config
     from tasks.original import TRAINED
 
     setting = f"reference.weights={weights_of(project, TRAINED, 'same.safetensors').name}"
@@ -410,15 +411,15 @@ def test_the_original_as_its_own_retrain_is_refused_before_there_is_a_run(projec
 
 
 def is_original(project: Project, path: Path) -> bool:
-    from tasks.engine import kept_results
     from tasks.original import TRAINED
+    from tasks.run.engine import kept_results
 
     return path.stem == kept_results(project, TRAINED)[0].files["weights"].sha256
 
 
 def test_the_same_seed_gives_the_same_bits(project: Project, first: Summary, go: Go) -> None:
-    from tasks.engine import kept_results
     from tasks.original import TRAINED
+    from tasks.run.engine import kept_results
     from tasks.unlearn import UNLEARN
 
     before = {
@@ -440,7 +441,7 @@ def test_the_same_seed_gives_the_same_bits(project: Project, first: Summary, go:
 def test_an_interrupted_run_is_marked_and_the_next_goes_on(
     project: Project, first: Summary, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from megu.methods import common
+    from megu.unlearning.methods import common
 
     def interrupt(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt

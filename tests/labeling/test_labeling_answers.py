@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ollama_server import RECORDED, VISION, recorded
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 from megu.labeling.ollama import sanity
 from megu.labeling.ollama.answers import Cut, Reply, Unusable, begins, checked, read_pair, read_ranked, soft_score
 from megu.labeling.ollama.asking import _taken as taken

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ollama_server import VISION, FakeOllama, Reply, blind, brightness
 from test_labeling_ollama import DIGEST, JUDGING, K, Labels, N, labeler, question, refused, server
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 from megu.labeling.ollama import context, strategies
 from megu.labeling.ollama.params import Judging
 from megu.labeling.ollama.prompts import load

@@ -9,7 +9,7 @@ import numpy as np
 from megu.data import arrays, erasing
 from megu.labeling import label
 from megu.labeling.protocol import Identity, Judgement, Question
-from megu.transition import transition_matrix
+from megu.unlearning.labels.transition import transition_matrix
 
 
 class Counting:

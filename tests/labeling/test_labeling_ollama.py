@@ -20,7 +20,7 @@ import ollama
 import pytest
 from ollama_server import DIGEST, FakeOllama, Fault, Reply, brightness, busy, recorded
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 from megu.labeling.ollama import asking
 from megu.labeling.ollama.answers import soft_score
 from megu.labeling.ollama.kept import Answers

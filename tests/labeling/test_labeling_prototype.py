@@ -12,11 +12,11 @@ from pretend_cuda import CUDA, pretending
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from megu.core.stages import Device
 from megu.data.arrays import Dataset
 from megu.labeling import ask_about
 from megu.labeling.protocol import Question
 from megu.labeling.prototype import PrototypeLabeler, PrototypeParams
-from megu.stages import Device
 from tasks.labeling import APART, LABELING
 
 Scores = NDArray[np.float64]

@@ -32,11 +32,11 @@ from ollama_server import FakeOllama, Reply, invalid_duration, vision
 from ports import free_port
 from test_labeling_ollama import DIGEST, JUDGING, K, Labels, labeler, question, refused, server
 
-from megu import cli
-from megu.errors import MeguError
+from megu.cli import main as cli
+from megu.core.errors import MeguError
+from megu.core.project import Project
 from megu.labeling.ollama.params import Connection
 from megu.labeling.ollama.server import Server, address, explained, is_here
-from megu.project import Project
 
 __all__ = ["labeler", "server"]
 
@@ -161,7 +161,7 @@ def test_the_official_client_is_kept_from_an_address_that_it_cannot_read() -> No
     """It reads OLLAMA_HOST when it is imported; ours is asked with the address that was checked."""
     program = (
         "import os\nfrom megu.labeling.ollama.server import Server, official\nfrom megu.labeling.ollama.params import Connection\n"
-        "import megu.config, tasks.ollama, sys\nassert 'ollama' not in sys.modules\n"
+        "import megu.config.tree, tasks.ollama, sys\nassert 'ollama' not in sys.modules\n"
         "official()\nassert os.environ['OLLAMA_HOST'] == 'h:99999'\n"
         "print(Server('m', Connection(host='127.0.0.1:9')).client(1.0)._client.base_url)"
     )

@@ -13,7 +13,7 @@ import dossier_fixtures as made
 import pytest
 from cryptography.exceptions import InvalidSignature
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 from megu.lineage.export import EXPORTERS, card, exported, intoto, openlineage, prov
 
 #: The name that OpenLineage gives to a facet in an event -> its class in the client, which is generated from the schemas.

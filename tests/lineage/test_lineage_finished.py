@@ -14,17 +14,17 @@ import pytest
 import tampering
 from lineage_fixtures import Finished, run_in
 
-from megu import cli
+from megu.cli import main as cli
+from megu.core.errors import MeguError
+from megu.core.files.store import canonical_json
+from megu.core.project import Project
 from megu.data import arrays
-from megu.errors import MeguError
 from megu.lineage import compare, format1, graph, indexing
 from megu.lineage.dossier import FORMAT, MAIN, SEAL, sha256
 from megu.lineage.keys import Keys, read_public
 from megu.lineage.reading import dossier_of, newest
-from megu.lineage.verify import Report, verify
-from megu.project import Project
+from megu.lineage.verify.run import Report, verify
 from megu.report import headline
-from megu.store import canonical_json
 from megu.tracking import lineage as tracked
 from megu.tracking.database import Database
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.erasure.policy import seen
 from megu.lineage.commitments import commit, commit_all
 from megu.lineage.index import Index, Row
-from megu.purge.policy import seen
 
 KEY = b"k" * 32
 ROW = Row(

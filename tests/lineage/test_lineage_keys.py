@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 from megu.lineage.commitments import SIZE, commit, commit_all, hidden, holds
 from megu.lineage.keys import PASSPHRASE, Keys, public_of, read_public, sign, signed_by, signer
 

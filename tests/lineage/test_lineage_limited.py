@@ -8,15 +8,16 @@ import dossier_fixtures as made
 import numpy as np
 import pytest
 
+from megu.core.project import Project
 from megu.data import arrays, pins
 from megu.data.arrays import Dataset, limited, save
 from megu.data.splits import ForgetParams, make_split
-from megu.lineage import checks, indexing
-from megu.lineage.case import Case, Opened
+from megu.lineage import indexing
 from megu.lineage.commitments import commit, commit_all
 from megu.lineage.dossier import FORGOTTEN, sha256
 from megu.lineage.keys import Keys
-from megu.project import Project
+from megu.lineage.verify import checks
+from megu.lineage.verify.case import Case, Opened
 
 
 @pytest.fixture

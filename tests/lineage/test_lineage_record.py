@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.files.store import Ref, canonical_json
+from megu.core.stages import Result
 from megu.lineage.record import FORMAT, Newer, Record, build, faults, from_lines, hide_params, root, to_lines
-from megu.stages import Result
-from megu.store import Ref, canonical_json
 
 
 def result(stage: str, parts: dict[str, Any], **values: Any) -> Result:

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from dossier_fixtures import RUN, SIGNING, found, written
 
-from megu import cli
-from megu.errors import MeguError
-from megu.lineage import unsigned
-from megu.lineage.case import Check
+from megu.cli import main as cli
+from megu.core.errors import MeguError
+from megu.core.files.store import canonical_json
+from megu.core.project import Project
 from megu.lineage.dossier import SEAL
 from megu.lineage.keys import Keys, signer
-from megu.lineage.verify import verify
-from megu.project import Project
-from megu.store import canonical_json
+from megu.lineage.verify import unsigned
+from megu.lineage.verify.case import Check
+from megu.lineage.verify.run import verify
 
 OTHER = "f" * 32
 

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from tiny import images
 from torch import nn
 
-from megu import models, plugins
-from megu.errors import MeguError
+from megu import models
+from megu.core import plugins
+from megu.core.errors import MeguError
 from megu.models import MODELS, build, parameters
 from megu.models.vit import PATCH
-from megu.noise import NoiseParams, make_noise_bank
-from megu.training import TrainParams, predict, train
-from megu.weights import ModelInfo, digest, load_model, save_weights
+from megu.training.loop import TrainParams, predict, train
+from megu.training.weights import ModelInfo, digest, load_model, save_weights
+from megu.unlearning.noise import NoiseParams, make_noise_bank
 
 SMALL = [arch for arch in MODELS if arch != "vit-b-16"]
 
@@ -84,7 +85,7 @@ def test_resnet18_is_the_known_network() -> None:
 
 
 def test_resnet18s_layers_have_torchvisions_names() -> None:
-    from megu.vision import import_torchvision
+    from megu.core.vision import import_torchvision
 
     import_torchvision()
     from torchvision.models import resnet18
@@ -108,7 +109,7 @@ def test_the_vits_tokens_cover_the_image(height: int, width: int) -> None:
 
 @pytest.mark.slow
 def test_vit_b_16_is_torchvisions_with_our_methods() -> None:
-    from megu.vision import import_torchvision
+    from megu.core.vision import import_torchvision
 
     torchvision = import_torchvision()
     model = build("vit-b-16", 5, 1, seed=0).eval()

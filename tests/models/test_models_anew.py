@@ -12,13 +12,13 @@ from tiny import images
 from torch import nn
 
 from megu import models
-from megu.errors import MeguError
-from megu.methods.common import fresh_model
-from megu.methods.context import Context
+from megu.core.errors import MeguError
 from megu.models import ARCHITECTURES, anew, build
-from megu.retrain import retrain
-from megu.training import TrainParams, train
-from megu.weights import ModelInfo, digest
+from megu.training.loop import TrainParams, train
+from megu.training.retrain import retrain
+from megu.training.weights import ModelInfo, digest
+from megu.unlearning.methods.common import fresh_model
+from megu.unlearning.methods.context import Context
 
 SOURCE = """
 import math, pathlib

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megu.gate import GateParams, forgotten_test, judge, retained
-from megu.methods import METHODS
+from megu.evaluation.gate import GateParams, forgotten_test, judge, retained
+from megu.evaluation.summary import StageSummary, Summary
+from megu.evaluation.words import conclusions, gate_rows, guided_rows
 from megu.report import ReportData, headline, render, summary_markdown, summary_rows
 from megu.report.figures import FigureData, NoisePictures, Samples, draw
-from megu.report.words import conclusions, gate_rows, guided_rows
-from megu.summary import StageSummary, Summary
+from megu.unlearning.methods import METHODS
 
 MARKS = {"Ar": 90.0, "Af": 97.0, "MIA": 40.0, "Ar_train": 91.0, "Af_train": 98.0, "test_accuracy": 90.5, "entropy_forget": 0.1}
 
@@ -264,7 +264,7 @@ def test_what_the_unlearning_cost_beside_the_retrain_is_said(passes: float | Non
 
 
 def test_what_to_try_is_said_where_something_is_known_still() -> None:
-    from tasks.record import way_out
+    from tasks.records.record import way_out
 
     for name in METHODS:
         said = way_out(name)

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from megu.errors import MeguError
-from megu.ledger import Event
-from megu.project import Project
-from megu.requests import files
+from megu.core.errors import MeguError
+from megu.core.files.ledger import Event
+from megu.core.project import Project
 from megu.requests.batches import Away, Batch, Pending, batches, work_through
 from megu.requests.inbox import Inbox
+from megu.requests.intake import files
 from megu.requests.request import Request, RequestParams, identity, scrubbed
 from megu.requests.states import FORGOTTEN, STATES, TRANSITIONS, failures, refusal, state_of
 
@@ -194,7 +194,7 @@ def test_what_failed_too_often_waits_for_a_person(inbox: Inbox) -> None:
 ADD = """
 import sys
 from pathlib import Path
-from megu.project import Project
+from megu.core.project import Project
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
 inbox, own, count = Inbox(Project(Path(sys.argv[1]))), int(sys.argv[2]), int(sys.argv[3])

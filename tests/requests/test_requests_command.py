@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from megu import cli
+from megu.cli import main as cli
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADD = ["request", "add", "--basis", "gdpr-17-1-b", "--requester", "data-subject"]

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from data_fixtures import toy
 
-from megu.champions import MOVED
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.erasure.plan import _named_files
+from megu.lineage.champions import MOVED
 from megu.lineage.keys import Keys
-from megu.project import Project
-from megu.purge.plan import _named_files
 from megu.requests.inbox import Done, Inbox
 from megu.requests.request import Request, identity
 from megu.requests.settling import settle, settle_all

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.core.settings.sections import read
 from megu.data import dvc, pins, splits
-from megu.errors import MeguError
-from megu.project import Project
-from megu.requests import files, formats
 from megu.requests.inbox import Inbox
+from megu.requests.intake import files, formats
 from megu.requests.request import Request, RequestParams
-from megu.sections import read
 
 TODAY = date(2026, 11, 24)
 ID, OTHER = "0123456789abcdef0123456789abcdef", "f" * 32

@@ -10,9 +10,9 @@ from data_fixtures import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from megu.core.errors import MeguError
 from megu.data.arrays import Dataset, coarse_view
 from megu.data.splits import ForgetParams, make_split
-from megu.errors import MeguError
 from megu.lineage.commitments import commit
 from megu.requests.fulfilled import Known, forget
 

@@ -17,10 +17,10 @@ import uvicorn
 from ports import HOST, free_port
 from starlette.testclient import TestClient
 
-from megu.errors import MeguError
-from megu.project import Project
-from megu.requests import http
+from megu.core.errors import MeguError
+from megu.core.project import Project
 from megu.requests.inbox import Inbox
+from megu.requests.intake import http
 from megu.requests.request import RequestParams
 
 TOKEN = "a token of some length"

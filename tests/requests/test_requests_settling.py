@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from megu.champions import INTENDED, MOVED, REJECTED
-from megu.project import Project
+from megu.core.project import Project
+from megu.lineage.champions import INTENDED, MOVED, REJECTED
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
 from megu.requests.settling import settle, settle_all

@@ -13,7 +13,7 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 
@@ -21,7 +21,7 @@ FILE = Path(__file__).resolve().parents[2] / "deploy" / "automations.yaml"
 
 
 def test_automations_are_created_once_and_brought_up_to_date(tmp_path: Path) -> None:
-    from tasks.automations import create
+    from tasks.prefect.automations import create
 
     assert {made.done for made in create(FILE)} == {"created"}
     assert {made.done for made in create(FILE)} == {"as it was"}
@@ -37,7 +37,7 @@ def test_automations_are_created_once_and_brought_up_to_date(tmp_path: Path) -> 
 
 def test_the_order_of_a_triggers_events_is_no_difference() -> None:
     """Equal sets are iterated in the order in which they were filled where hashes collide, as those from a server are."""
-    from tasks.automations import _same, read
+    from tasks.prefect.automations import _same, read
 
     kept, *_ = (automation for automation in read(FILE) if len(automation.trigger.expect) > 5)
     for order in islice(permutations(sorted(kept.trigger.expect)), 0, None, 50):
@@ -75,7 +75,7 @@ async def fired(states: dict[int, str], monkeypatch: pytest.MonkeyPatch) -> set[
     from prefect.server.events.schemas.automations import Automation, Firing
     from prefect.server.events.schemas.events import ReceivedEvent
 
-    from tasks.automations import create
+    from tasks.prefect.automations import create
 
     acted: set[str] = set()
 
@@ -107,7 +107,7 @@ async def fired(states: dict[int, str], monkeypatch: pytest.MonkeyPatch) -> set[
 
 
 def test_a_block_or_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
-    from tasks.automations import create
+    from tasks.prefect.automations import create
 
     with pytest.raises(MeguError, match="no block slack-webhook/nobody"):
         create(FILE, "slack-webhook/nobody")
@@ -116,7 +116,7 @@ def test_a_block_or_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_a_slot_is_held_for_the_block_and_nobody_waits_without_a_limit() -> None:
-    from tasks.slots import gpu, slot
+    from tasks.prefect.slots import gpu, slot
 
     with get_client(sync_client=True) as client:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu:7", limit=1))

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from megu.project import Project
-from megu.stages import Outcome, Result, Stage
+from megu.core.project import Project
+from megu.core.stages import Outcome, Result, Stage
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 
@@ -42,7 +42,7 @@ def counter() -> Counter:
 def go(project: Project, counter: Counter) -> Callable[..., tuple[Any, list[bool], list[str]]]:
     from prefect import flow
 
-    from tasks.engine import Executor
+    from tasks.run.engine import Executor
 
     def run(number: int = 3, factor: int = 2) -> tuple[Any, list[bool], list[str]]:
         executor = Executor(project)
@@ -59,7 +59,7 @@ def go(project: Project, counter: Counter) -> Callable[..., tuple[Any, list[bool
 
 
 def plan(project: Project, counter: Counter, number: int = 3, factor: int = 2) -> list[tuple[bool, str]]:
-    from tasks.engine import Planner
+    from tasks.run.engine import Planner
 
     planner = Planner(project)
     counter.wiring(planner, number, factor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from megu.stages import Result
+from megu.core.stages import Result
 from tasks.entanglement import say
 
 

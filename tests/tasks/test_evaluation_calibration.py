@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megu.calibration_set import CalibrationParams, left_to_measure, of_dataset
+from megu.core.project import Project
+from megu.core.stages import Outcome, Result
 from megu.data.arrays import Dataset, coarse_view, load, save, save_view
 from megu.data.splits import ForgetParams, make_split
+from megu.evaluation.attacks.shadows import half
 from megu.evaluation.condensed import condense
-from megu.evaluation.shadows import half
-from megu.perturbing import PerturbParams
-from megu.project import Project
-from megu.stages import Outcome, Result
-from tasks.evaluation import evaluate
+from megu.unlearning.labels.calibration_set import CalibrationParams, left_to_measure, of_dataset
+from megu.unlearning.labels.perturbing import PerturbParams
+from tasks.evaluation.marks import evaluate
 from tasks.perturbing import perturb
 
 PARAMS = CalibrationParams(share=0.4)

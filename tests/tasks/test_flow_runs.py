@@ -14,10 +14,10 @@ from promoting import verified
 
 from flows.process import process
 from flows.promote import promote
-from megu.project import Project
+from megu.core.project import Project
 from megu.requests.inbox import Inbox
-from tasks.flow_runs import GRACE_S, TAG, WITHDRAWN, gone, mark_lost
-from tasks.processing import take_back
+from tasks.prefect.flow_runs import GRACE_S, TAG, WITHDRAWN, gone, mark_lost
+from tasks.records.processing import take_back
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 

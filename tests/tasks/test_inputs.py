@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megu import config as configuration
+from megu.config import tree as configuration
+from megu.core.errors import MeguError
+from megu.core.project import Project
 from megu.data.arrays import save
-from megu.errors import MeguError
-from megu.project import Project
-from tasks import inputs, labeler
-from tasks.inputs import enough_to_judge
+from tasks import labeler
+from tasks.run import inputs
+from tasks.run.inputs import enough_to_judge
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megu import training
+from megu.core.project import Project
+from megu.core.stages import Device, Result
 from megu.data.arrays import save
-from megu.project import Project
-from megu.stages import Device, Result
-from megu.training import TrainParams
-from tasks import kept
+from megu.training import loop as training
+from megu.training.loop import TrainParams
 from tasks.original import TRAINED
+from tasks.run import kept
 
 ARCH = """import torch.nn as nn
 def build(k, c): return nn.Sequential(nn.Flatten(), nn.Linear(64, {0}), nn.ReLU(), nn.Linear({0}, k))
@@ -98,9 +98,9 @@ def test_a_kill_and_an_edited_architecture(
     assert begun[-1] == 0
 
 
-@pytest.mark.parametrize("part", ["package torch", "package numpy", "device class", "code megu.training"])
+@pytest.mark.parametrize("part", ["package torch", "package numpy", "device class", "code megu.training.loop"])
 def test_a_checkpoint_of_other_code_packages_or_device_is_removed(project: Project, data: Result, part: str) -> None:
-    from megu import stages
+    from megu.core import stages
 
     project.checkpoints.mkdir(parents=True)
     bound = TRAINED.bind(project, {"data": data, "params": TrainParams(), "seed": 0, "device": Device("cpu")})

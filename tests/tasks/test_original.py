@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from megu import tracking
-from megu.config import parse
+from megu.config.tree import parse
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.core.stages import Result
 from megu.data.arrays import save
-from megu.errors import MeguError
 from megu.models import build
-from megu.project import Project
-from megu.stages import Result
-from megu.training import TrainParams
-from megu.weights import ModelInfo, digest, load_model, save_weights
-from tasks import inputs, reference
+from megu.training.loop import TrainParams
+from megu.training.weights import ModelInfo, digest, load_model, save_weights
+from tasks import reference
 from tasks.original import take
+from tasks.run import inputs
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megu.calibration_set import CalibrationParams
+from megu.core.project import Project
+from megu.core.stages import Device, Outcome, Result
 from megu.data.arrays import coarse_view, save, save_view
 from megu.data.splits import ForgetParams, make_split
 from megu.labeling.prototype import PrototypeParams
-from megu.perturbing import PerturbParams
-from megu.project import Project
-from megu.stages import Device, Outcome, Result
+from megu.unlearning.labels.calibration_set import CalibrationParams
+from megu.unlearning.labels.perturbing import PerturbParams
 from tasks.labeling import judge_apart
 from tasks.perturbing import perturb, say
 

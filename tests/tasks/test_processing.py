@@ -16,22 +16,22 @@ import pytest
 from data_fixtures import toy
 from prefect.exceptions import Abort, Pause, TerminationSignal
 
-from megu.champions import MOVED
-from megu.config import load, parse
+from megu.config.tree import load, parse
+from megu.core.errors import MeguError
+from megu.core.processes.interrupt import Stopped
+from megu.core.project import Project
 from megu.data import arrays
 from megu.data.splits import ForgetParams
-from megu.errors import MeguError
-from megu.interrupt import Stopped
+from megu.evaluation.summary import Summary
+from megu.lineage.champions import MOVED
 from megu.lineage.commitments import commit_all, fingerprint
 from megu.lineage.index import Index, Row
 from megu.lineage.keys import Keys
-from megu.project import Project
 from megu.requests.batches import Attempt, Batch, Work, batches, work_through
 from megu.requests.fulfilled import Known
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
-from megu.summary import Summary
-from tasks import processing
+from tasks.records import processing
 
 LANE = processing.Lane("toy", parse({"data": {"name": "toy"}}), has=Known(toy()))
 
@@ -59,8 +59,8 @@ def never(*arguments: Any) -> Summary:
 HOLD = """
 import sys, time
 from pathlib import Path
-from megu.project import Project
-from tasks.processing import alone
+from megu.core.project import Project
+from tasks.records.processing import alone
 with alone(Project(Path(sys.argv[1]))) as free:
     print(free, flush=True)
     time.sleep(300)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from megu import terminal
+from megu.cli import terminal
+from megu.evaluation.summary import Summary
 from megu.labeling.ollama.labeler import scoring_in_words, scoring_lines
 from megu.report import ReportData, render
-from megu.summary import Summary
-from tasks.record import labeler_facts
-from tasks.show import Shown
+from tasks.records.record import labeler_facts
+from tasks.records.show import Shown
 
 SOFT = "soft scores: read from the log-probabilities"
 HARD = "hard 0/1 scores: the server gave no log-probabilities"

@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from megu.bench.config import Runner
-from megu.errors import MeguError
-from tasks.runners import task_runner
+from megu.core.errors import MeguError
+from tasks.run.runners import task_runner
 
 
 def test_a_scheduler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.runners.ANSWER_S", 1)
+    monkeypatch.setattr("tasks.run.runners.ANSWER_S", 1)
     with pytest.raises(MeguError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "):
         task_runner(Runner(kind="dask", address="tcp://127.0.0.1:1"))
 

@@ -12,24 +12,24 @@ import torch
 from prefect import flow
 
 from megu.bench.config import Runner
-from megu.config import parse
+from megu.config.tree import parse
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.core.seeds import positions, process_wide, start
+from megu.core.stages import Device, Result
 from megu.data.arrays import save
-from megu.errors import MeguError
 from megu.models import build
-from megu.project import Project
-from megu.seeds import positions, process_wide, start
-from megu.stages import Device, Result
-from megu.weights import digest
-from tasks import inputs
+from megu.training.weights import digest
 from tasks.dataset import DATASET
+from tasks.evaluation.predictions import PREDICTIONS
+from tasks.evaluation.shadow import SHADOW
 from tasks.noise import NOISE
 from tasks.original import TRAINED
 from tasks.perturbing import PERTURBING
-from tasks.predictions import PREDICTIONS
 from tasks.reference import REFERENCE
-from tasks.runners import task_runner
-from tasks.schedule import Scheduler
-from tasks.shadow import SHADOW
+from tasks.run import inputs
+from tasks.run.runners import task_runner
+from tasks.run.schedule import Scheduler
 from tasks.split import SPLIT
 from tasks.unlearn import UNLEARN
 

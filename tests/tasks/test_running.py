@@ -10,9 +10,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Completed, Crashed, Failed, Running, State
 
-from megu import interrupt, liveness
-from megu.project import Project
-from tasks import running
+from megu.core.files import liveness
+from megu.core.processes import interrupt
+from megu.core.project import Project
+from tasks.run import running
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 

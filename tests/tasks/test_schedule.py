@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from megu.errors import MeguError
-from megu.progress import watching
-from megu.project import Project
-from megu.stages import Outcome, Result, Stage
-from tasks.schedule import Look, Scheduler, outstanding
+from megu.core.errors import MeguError
+from megu.core.progress import watching
+from megu.core.project import Project
+from megu.core.stages import Outcome, Result, Stage
+from tasks.run.schedule import Look, Scheduler, outstanding
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from megu.training import passed
-from tasks import kept
-from tasks.record import share
+from megu.training.loop import passed
+from tasks.records.record import share
+from tasks.run import kept
 
 
 def finished(**notes: dict[str, float]) -> Any:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from megu import addresses, tracking
-from megu.errors import MeguError
+from megu import tracking
+from megu.core.errors import MeguError
+from megu.servers import addresses
 from megu.tracking import Run, closing
 
 ROOT = Path(tracking.__file__).resolve().parents[2]

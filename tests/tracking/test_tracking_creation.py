@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from small_disks import UNSHARED, on_a_small_disk
 
-from megu.errors import MeguError
-from megu.tracking import creation
-from megu.tracking.creation import MLFLOW, PREFECT, ensure, state
+from megu.core.errors import MeguError
+from megu.servers import databases as creation
+from megu.servers.databases import MLFLOW, PREFECT, ensure, state
 from megu.tracking.database import KNOWN
 
 (HEAD,) = creation._heads(creation._revisions(MLFLOW))
@@ -127,8 +127,8 @@ def test_a_named_server_needs_no_database_here(tmp_path: Path, monkeypatch: pyte
 PROGRAM = """
 import sys
 from pathlib import Path
-from megu.errors import MeguError
-from megu.tracking import creation
+from megu.core.errors import MeguError
+from megu.servers import databases as creation
 for database, name in ((creation.MLFLOW, "mlflow.db"), (creation.PREFECT, "prefect.db")):
     try:
         creation.ensure(database, Path(sys.argv[1]) / name)

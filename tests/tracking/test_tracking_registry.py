@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.files.store import sha256_file
+from megu.core.project import Project
 from megu.models import MODELS, build
-from megu.project import Project
-from megu.store import sha256_file
 from megu.tracking import Run, fetch_model
 from megu.tracking.registry import DIGEST_TAG, Serving, Version, register
-from megu.weights import ModelInfo, load_model, save_weights
+from megu.training.weights import ModelInfo, load_model, save_weights
 
 SERVING = Serving(("a", "b", "c", "d"), (0.3,), (0.25,))
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 1), dtype=np.uint8)
@@ -292,8 +292,9 @@ def test_a_pickled_model_is_not_loaded(run: Run, home: Path, tmp_path: Path) -> 
 def test_an_original_is_fetched_once_for_what_its_name_stands_for(
     run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: bool
 ) -> None:
-    from megu import config, tracking
-    from tasks.inputs import given_weights
+    from megu import tracking
+    from megu.config import tree as config
+    from tasks.run.inputs import given_weights
 
     project, fetched = Project(home.parent), list[str]()
     uri = log_plainly(run, "pt2") if plain else "models:/once@challenger"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from megu.escaping import plain
+from megu.core.escaping import plain
 
 
 class Unusable(Exception):

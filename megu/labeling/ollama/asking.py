@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.progress import Advance
 from megu.labeling.ollama import answers as reading
 from megu.labeling.ollama.answers import Cut, Reply, Unusable
 from megu.labeling.ollama.context import Message, Whole
 from megu.labeling.ollama.kept import Answer, Answers
 from megu.labeling.ollama.questions import REASON_LENGTH, TOP_LOGPROBS, Asked, Questions
 from megu.labeling.ollama.server import Model, Server, explained, official
-from megu.progress import Advance
 
 if TYPE_CHECKING:
     import ollama

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 from megu.labeling.ollama.questions import Asked, Questions
 from megu.labeling.ollama.server import Model
 from megu.labeling.ollama.strategies import GROUP

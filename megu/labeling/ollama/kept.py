@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 
 _SYNC_S = 1.0
 
@@ -146,7 +146,7 @@ def last_seen(folder: Path, model: str) -> dict[str, str] | None:
 
 def remember(folder: Path, model: str, digest: str, seen: str) -> None:
     """Note what a model's tag points to, for when the server is off."""
-    from megu.store import canonical_json, writing
+    from megu.core.files.store import canonical_json, writing
 
     try:
         known = json.loads((folder / "models.json").read_text(encoding="utf-8"))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.progress import stages, track
 from megu.labeling.ollama import context, sanity, strategies
 from megu.labeling.ollama.asking import Asking
 from megu.labeling.ollama.kept import Answer, Answers
@@ -20,7 +21,6 @@ from megu.labeling.ollama.prompts import Prompts
 from megu.labeling.ollama.questions import PROTOCOL, TOP_LOGPROBS, Asked, Questions
 from megu.labeling.ollama.server import Model, Server
 from megu.labeling.protocol import Identity, Judgement, Question
-from megu.progress import stages, track
 
 
 class Unanswered(Exception):

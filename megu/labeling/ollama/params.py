@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from megu.params import STRICT, Means, check
+from megu.core.params import STRICT, Means, check
 
 #: How the server reads a duration: seconds, or numbers with their units.
 _SECONDS = re.compile("-?[0-9]+")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 
 #: Template -> what it must say. `$name` stands for what is put there.
 PLACES = {"system": {"concepts"}, "pairwise": {"concept"}, "ranked": {"choices", "depth"}}

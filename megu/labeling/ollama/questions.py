@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
+from megu.core.files.store import canonical_json
 from megu.labeling.ollama.params import Judging
 from megu.labeling.ollama.prompts import Prompts
 from megu.labeling.ollama.strategies import GROUP
 from megu.labeling.protocol import Question
-from megu.store import canonical_json
 
 if TYPE_CHECKING:
     from PIL import Image

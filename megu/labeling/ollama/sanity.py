@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 from megu.labeling.agreement import symmetry
 from megu.labeling.ollama.kept import Answer
 from megu.labeling.ollama.params import Judging

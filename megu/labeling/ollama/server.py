@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 from megu.labeling.ollama.params import Connection
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from megu.errors import MeguError
+from megu.core.errors import MeguError
 from megu.lineage.export import card, intoto, openlineage, prov
 from megu.lineage.reading import Found
 

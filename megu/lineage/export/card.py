@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from megu.escaping import markdown, markdown_code
+from megu.core.escaping import markdown, markdown_code
+from megu.evaluation.gate import given_retrain, on_training
 from megu.evaluation.guide import METRICS, title
-from megu.gate import given_retrain, on_training
+from megu.evaluation.words import UNITS, number, retrain_title
 from megu.lineage.dossier import Dossier
 from megu.lineage.export.common import JSON, model
 from megu.lineage.reading import Found
-from megu.report.words import UNITS, number, retrain_title
 
 if TYPE_CHECKING:
     from megu.lineage.keys import Ed25519PrivateKey

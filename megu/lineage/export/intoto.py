@@ -11,11 +11,11 @@ import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from megu.core.files.store import canonical_json
 from megu.lineage.dossier import MAIN, Dossier
 from megu.lineage.export.common import JSON, began, dvc_digest, ended, iso, model, pretty, producer
 from megu.lineage.keys import public_of, sign
 from megu.lineage.reading import Found
-from megu.store import canonical_json
 
 if TYPE_CHECKING:
     from megu.lineage.keys import Ed25519PrivateKey

@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from megu.core.files.store import canonical_json
 from megu.lineage.dossier import Dossier
 from megu.lineage.export.common import JSON, began, computed, ended, iso, model, producer, settings
 from megu.lineage.reading import Found
 from megu.lineage.record import Record
-from megu.store import canonical_json
 
 if TYPE_CHECKING:
     from megu.lineage.keys import Ed25519PrivateKey

@@ -1,0 +1,44 @@
+"""``megu automations create``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from megu.core.project import Project
+
+
+def register(app: typer.Typer, project: Callable[[], Project]) -> None:
+    """Add the command. project: how the command line finds it."""
+    automations = typer.Typer(help="Prefect automations for what needs a person and for runs that died.", no_args_is_help=True)
+    app.add_typer(automations, name="automations")
+
+    @automations.callback()
+    def _group() -> None:
+        pass
+
+    @automations.command()
+    def create(
+        file: Annotated[
+            Path | None, typer.Option("--file", metavar="FILE", help="Default: the project's deploy/automations.yaml.")
+        ] = None,
+        notify: Annotated[
+            str | None, typer.Option("--notify", metavar="BLOCK", help="A notification block, such as slack-webhook/team.")
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ) -> None:
+        """Create the automations on the Prefect server at hand, or bring them up to date; never doubles one."""
+        here = project()
+        from tasks.prefect import automations
+
+        made = automations.create(file or here.root / "deploy" / "automations.yaml", notify)
+        if as_json:
+            return print(json.dumps({"automations": [{"name": entry.name, "done": entry.done} for entry in made]}, indent=2))
+        for entry in made:
+            print(f"{entry.name}: {entry.done}")
+        return None

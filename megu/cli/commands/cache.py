@@ -1,0 +1,92 @@
+"""``megu cache``: what the stages have left, how much it is, and removing what nothing needs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from megu.core.errors import MeguError
+
+if TYPE_CHECKING:
+    from megu.core.project import Project
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+
+
+def register(app: typer.Typer, project: Callable[[], Project], writable: Callable[[], Project]) -> None:
+    """Add the commands. project, writable: how the command line finds a project to read and one to write."""
+    group = typer.Typer(help="Results that the stages have left: list them, their size, remove old ones.", no_args_is_help=True)
+    app.add_typer(group, name="cache")
+
+    @group.command("list")
+    def list_results(as_json: Json = False) -> None:
+        """List every cached result, oldest first: its key, when it was computed, by which run, its size, whether a dossier needs it."""
+        from megu.erasure import cache
+
+        here = project()
+        found, needed = cache.entries(here), cache.by_dossiers(here)
+        rows = [(entry, needed.results.get(entry.key, "")) for entry in found]
+        if as_json:
+            print(json.dumps({"results": [{**entry.to_json(), "needed_by": by or None} for entry, by in rows]}, indent=2))
+            return
+        for entry, by in rows:
+            made = entry.run or entry.flow or "no run known"
+            print(f"{entry.key}  {entry.created:%Y-%m-%d %H:%M}  {_mb(entry.size):>9}  {made}{f'  ({by})' if by else ''}")
+
+    @group.command()
+    def size(as_json: Json = False) -> None:
+        """Say how much room the cache takes, by stage; a file that several results name counts once, for the first of them."""
+        from megu.erasure import cache
+
+        here = project()
+        found, counted = cache.entries(here), set[str]()
+        bytes_of, results = Counter[str](), Counter(entry.stage for entry in found)
+        for entry in found:
+            new = {ref.sha256: ref.size for ref in entry.files if ref.sha256 not in counted}
+            counted |= set(new)
+            bytes_of[entry.stage] += entry.size - sum(ref.size for ref in entry.files) + sum(new.values())
+        unnamed = cache.unnamed(here, found, cache.by_dossiers(here))
+        loose = sum(path.stat().st_size for path in unnamed)
+        if as_json:
+            stages = {stage: {"results": results[stage], "bytes": bytes_of[stage]} for stage in sorted(results)}
+            whole = {"stages": stages, "unnamed": {"files": len(unnamed), "bytes": loose}}
+            print(json.dumps({**whole, "bytes": sum(bytes_of.values()) + loose}, indent=2))
+            return
+        for stage, count in bytes_of.most_common():
+            print(f"{stage}: {results[stage]} results, {_mb(count)}")
+        print(f"files that no result names: {len(unnamed)}, {_mb(loose)}")
+        print(f"together: {_mb(sum(bytes_of.values()) + loose)}")
+
+    @group.command()
+    def prune(
+        older_than: Annotated[
+            int | None, typer.Option("--older-than", metavar="DAYS", min=0, help="What was computed at least so many days ago.")
+        ] = None,
+        run: Annotated[
+            str | None, typer.Option("--run", metavar="RUN", help="What this MLflow run or Prefect flow run computed.")
+        ] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+        as_json: Json = False,
+    ) -> None:
+        """Remove results by age, by run or both, with their files; never what a dossier or a registered version needs, nor while a run is
+        under way."""
+        if older_than is None and run is None:
+            raise MeguError("megu cache prune needs to know what may go", "name --older-than DAYS, --run RUN or both")
+        from megu.erasure import cache
+
+        found = cache.plan(project(), older_than, run) if dry_run else cache.prune(writable(), older_than, run)
+        if as_json:
+            print(json.dumps({"dry_run": dry_run, **found.to_json()}, indent=2))
+            return
+        verb = "would remove" if dry_run else "removed"
+        print(f"{verb} {len(found.results)} results and {len(found.files)} files, {_mb(found.size)}")
+        for by, count in sorted(found.spared.items()):
+            print(f"{count} stay: {by} needs them")
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,84 @@
+"""``megu certificate`` and ``megu export``: what is made from a dossier for others to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megu.core.errors import MeguError
+from megu.core.project import Project
+
+TargetArgument = Annotated[
+    str, typer.Argument(help="An MLflow run id, models:/name/version or @alias, or a dossier's folder.", show_default=False)
+]
+KeysOption = Annotated[
+    list[Path] | None,
+    typer.Option("--key", metavar="FILE", help="A public key (PEM) that may have signed. Repeatable; else the project's own."),
+]
+
+
+def register(app: typer.Typer, project: Callable[[], Project | None]) -> None:
+    """Add the commands. project: the one at hand, None outside of any."""
+
+    @app.command("certificate")
+    def certificate_command(
+        target: TargetArgument,
+        out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page goes.")] = Path("certificate.html"),
+        key: KeysOption = None,
+    ) -> None:
+        """Make a page for a regulator or a data subject from a dossier: one HTML file, which a browser prints on A4."""
+        from megu.lineage.keys import read_public
+        from megu.lineage.reading import dossier_of
+        from megu.lineage.verify.run import verify
+        from megu.report.certificate import certificate, render
+
+        here = project()
+        found = dossier_of(target, here)
+        report = verify(target, here, trusted=[read_public(path) for path in key or ()])
+        said = certificate(found, report, datetime.now(UTC))
+        _written({out.name: render(said).encode()}, out.parent)
+        print(f"{out}: {said.badge}. {said.checked}")
+
+    @app.command("export")
+    def export_command(
+        target: TargetArgument,
+        form: Annotated[
+            str, typer.Option("--format", metavar="FORM", help="openlineage, prov, intoto, model-card, or all.")
+        ] = "all",
+        out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that the files go to.")] = Path("exports"),
+    ) -> None:
+        """Say what a dossier says in other tools' forms: OpenLineage, W3C PROV, in-toto with SLSA provenance, a model card."""
+        from megu.lineage.export import exported
+        from megu.lineage.keys import Keys, signer
+        from megu.lineage.reading import dossier_of
+
+        here = project()
+        found = dossier_of(target, here)
+        files = exported(found, form, signer(Keys(here.keys), _named_key(here)) if here else None)
+        _written(files, out)
+        for name in files:
+            print(out / name)
+
+
+def _named_key(here: Project) -> Path | None:
+    """The signing key that ``params.yaml`` names."""
+    from megu.config import tree as config
+
+    named = config.load(here.params).lineage.key
+    return here.root / named if named else None
+
+
+def _written(files: dict[str, bytes], folder: Path) -> None:
+    from megu.core.files.store import writing
+
+    for name, content in files.items():
+        try:
+            with writing(folder / name) as temporary:
+                temporary.write_bytes(content)
+                temporary.chmod(0o644)
+        except OSError as error:
+            raise MeguError(f"{folder / name} cannot be written ({error.strerror})", "name a place with --out") from None

@@ -1,0 +1,130 @@
+"""``megu promote`` and ``megu rollback``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from megu.core.escaping import plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from megu.config.tree import Config
+    from megu.core.project import Project
+    from megu.promotion.moves import Candidate, Moved
+
+Approver = Annotated[str, typer.Option("--approver", metavar="NAME", help="Who decides; kept in the ledger for good.")]
+Rationale = Annotated[
+    str,
+    typer.Option(
+        "--rationale",
+        metavar="WHY",
+        help="evidence-holds, first-model, deadline, risk-accepted or fault-in-production; any other text goes to MLflow only.",
+    ),
+]
+
+
+def register(
+    app: typer.Typer, project: Callable[[], Project], config: Callable[[Project, Path | None, list[str] | None], Config]
+) -> None:
+    """Add both commands. project, config: how the command line finds them."""
+
+    @app.command()
+    def promote(
+        version: Annotated[str | None, typer.Argument(help="Its number; the challenger when left out.")] = None,
+        approve: Annotated[bool, typer.Option("--approve", help="Make it the champion.")] = False,
+        reject: Annotated[bool, typer.Option("--reject", help="Record that it will not be, on this evidence.")] = False,
+        approver: Approver = "",
+        rationale: Rationale = "",
+        evidence: Annotated[
+            str, typer.Option("--evidence", metavar="DIGEST", help="The evidence you saw: its digest, or 12 characters of it.")
+        ] = "",
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ) -> None:
+        """Show what may be promoted and what the gate says of it; with --approve make it the champion, by policy without."""
+        from megu.promotion import moves as promotion
+
+        here = project()
+        settings = config(here, None, None)
+        for line in promotion.settle(here):
+            print(f"megu: {line}", file=sys.stderr)
+        if approve and reject:
+            raise typer.BadParameter("--approve and --reject exclude each other")
+        if approve or reject:
+            said = promotion.Approval(approver=approver, rationale=rationale, evidence=evidence)
+            if reject:
+                event = promotion.reject(here, settings, said, version)
+                print(json.dumps(event.to_json()) if as_json else f"rejected: version {event.facts['version']}")
+                return
+            _print_moved(promotion.promote(here, settings, said, version), as_json)
+            return
+        found = promotion.look(here, settings, version)
+        if promotion.automatic(settings, found):
+            _print_moved(promotion.promote(here, settings, promotion.by_policy(found), found.version), as_json)
+            return
+        _print_candidate(found, as_json)
+
+    @app.command()
+    def rollback(
+        version: Annotated[str | None, typer.Argument(help="Its number; the champion before this one when left out.")] = None,
+        approver: Approver = "",
+        rationale: Rationale = "",
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ) -> None:
+        """Make an earlier version the champion again, unless it knows data that a request wants forgotten."""
+        from megu.promotion import moves as promotion
+
+        here = project()
+        for line in promotion.settle(here):
+            print(f"megu: {line}", file=sys.stderr)
+        _print_moved(promotion.rollback(here, config(here, None, None), approver, rationale, version), as_json)
+
+
+def _print_moved(moved: Moved, as_json: bool) -> None:
+    if as_json:
+        facts = {"name": moved.name, "champion": moved.version, "before": moved.before, "already": moved.already}
+        print(json.dumps({**facts, "fulfilled": moved.fulfilled}))
+        return
+    before = f" (before it: version {moved.before})" if moved.before else ""
+    print(f"champion: models:/{moved.name}/{moved.version}{', as it was already' if moved.already else before}")
+    if moved.fulfilled:
+        print(f"requests promoted with it: {', '.join(moved.fulfilled)}")
+
+
+def _print_candidate(found: Candidate, as_json: bool) -> None:
+    from megu.evaluation.words import gate_rows
+    from megu.promotion import moves as promotion
+
+    rows: list[dict[str, Any]] = gate_rows(found.verdict.rules)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "model": str(found),
+                    "champion": found.champion,
+                    "evidence": found.seal,
+                    "gate": found.verdict.decision,
+                    "rules": rows,
+                    "obstacles": found.obstacles,
+                },
+                indent=2,
+            )
+        )
+        return
+    print(f"{found}: {plain(found.headline)}")
+    print(f"champion: {f'version {found.champion}' if found.champion else 'none'}")
+    print(f"evidence: {found.seal}")
+    print(f"gate: {found.verdict.decision}")
+    for row in rows:
+        print(f"  {row['rule']}: {row['']} (found {row['found']}, allowed {row['allowed']}): {row['why']}")
+    if found.is_champion:
+        print("it is the champion")
+    elif found.obstacles:
+        print(f"cannot be promoted: {'; '.join(found.obstacles)}")
+    else:
+        print(f"waits for a person: {promotion.approve_with(found)}")

@@ -1,0 +1,262 @@
+"""``megu request …`` and ``megu process``: the inbox from a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from megu.core.escaping import plain
+from megu.requests.request import BASES, REASONS, REQUESTERS, RequestParams
+from megu.requests.states import STATES
+
+if TYPE_CHECKING:
+    from megu.config.tree import Config
+    from megu.core.project import Project
+    from megu.requests.inbox import Added, Entry, Inbox
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as `megu request list` has it.")]
+Names = list[str] | None
+
+
+def register(
+    app: typer.Typer,
+    project: Callable[[], Project],
+    writable: Callable[[], Project],
+    config: Callable[[Project, Path | None, list[str] | None], Config],
+    ready: Callable[[], Project],
+) -> None:
+    """Add the commands. project, config: how the command line finds them; writable: of a command that writes; ready: that runs a flow."""
+    request = typer.Typer(help="Requests to forget: add, list, show, withdraw, take in from files.", no_args_is_help=True)
+    app.add_typer(request, name="request")
+
+    def inbox(find: Callable[[], Project] = writable) -> Inbox:
+        from megu.requests.inbox import Inbox
+
+        return Inbox(find())
+
+    def params(own: Inbox) -> RequestParams:
+        from megu.core.settings.sections import section
+
+        return section(own.project.params, "requests", RequestParams)
+
+    _adding(request, inbox, params)
+    _looking(request, lambda: inbox(project))
+    _changing(request, inbox)
+    _processing(app, ready, config)
+
+
+def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[Inbox], RequestParams]) -> None:
+    @request.command()
+    def add(
+        classes: Annotated[Names, typer.Option("--class", metavar="NAME", help="A whole class. Repeatable.")] = None,
+        subclasses: Annotated[Names, typer.Option("--subclass", metavar="NAME", help="A finer class. Repeatable.")] = None,
+        ids: Annotated[Names, typer.Option("--id", metavar="ID", help="A sample id (32 hex characters). Repeatable.")] = None,
+        names: Annotated[Names, typer.Option("--file", metavar="NAME", help="A training image's name. Repeatable.")] = None,
+        table: Annotated[
+            Path | None, typer.Option("--csv", metavar="FILE", help="A CSV file with a column of sample ids.")
+        ] = None,
+        basis: Annotated[str, typer.Option(help=f"The legal basis: {', '.join(BASES)}.")] = "",
+        requester: Annotated[str, typer.Option(help=f"Who asks: {', '.join(REQUESTERS)}.")] = "",
+        reason: Annotated[str, typer.Option(help=f"Why: {', '.join(REASONS)}.")] = "erasure-request",
+        due: Annotated[
+            str, typer.Option(metavar="DATE", help="By when, 2026-12-24 (default: requests.due_days from now).")
+        ] = "",
+        reference: Annotated[str, typer.Option(metavar="TICKET", help="A ticket's number such as DSR-2026-0142.")] = "",
+        data: Annotated[
+            str, typer.Option(metavar="NAME", help="The data set that it is about (default: the one that data.name names now).")
+        ] = "",
+        as_json: JsonOption = False,
+    ) -> None:
+        """Take a request in; adding an open one again changes nothing. No free text: it could name a person, and the ledger keeps all."""
+        from megu.requests.intake import files
+
+        own = inbox()
+        given = {
+            "classes": classes or [],
+            "subclasses": subclasses or [],
+            "ids": [*(ids or []), *(files.ids_in(table) if table else [])],
+            "files": names or [],
+            **{"basis": basis, "requester": requester, "reason": reason, "due": due, "reference": reference, "data": data},
+        }
+        asked = files.parse(given, "megu request add", params(own), datetime.now(UTC).date())
+        added = own.add(asked)
+        if as_json:
+            return print(json.dumps({**_added(added), "due": own.entry(added.id).due}))
+        said = f"received, due {asked.due}" if added.new else f"there already, {added.state}; nothing has changed"
+        return print(f"{added.id}: {said}")
+
+    @request.command()
+    def take(as_json: JsonOption = False) -> None:
+        """Take in the files in requests/inbox; exit code 1 when one was refused."""
+        from megu.requests.intake import files
+
+        own = inbox()
+        taken = files.take(own, params(own), datetime.now(UTC).date())
+        if as_json:
+            rows = [
+                {"file": file.file, "refused": file.refused or None, "added": [_added(a) for a in file.added]} for file in taken
+            ]
+            print(json.dumps({"files": rows}, indent=2))
+        else:
+            for file in taken:
+                new = sum(added.new for added in file.added)
+                print(plain(file.refused or f"{file.file}: {new} new, {len(file.added) - new} there already"))
+            if not taken:
+                print("nothing in requests/inbox", file=sys.stderr)
+        if any(file.refused for file in taken):
+            raise typer.Exit(1)
+
+    @request.command()
+    def serve(
+        host: Annotated[
+            str, typer.Option(help="The address to listen at; another than loopback needs a proxy with TLS.")
+        ] = "127.0.0.1",
+        port: Annotated[int, typer.Option(min=1, max=65535)] = 4300,
+    ) -> None:
+        """Take requests in over HTTP (POST /requests) from whoever holds the token in MEGU_REQUEST_TOKEN."""
+        from megu.requests.intake import http
+
+        own = inbox()
+        http.serve(own, params(own), host, port)
+
+
+def _looking(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
+    @request.command("list")
+    def list_(
+        state: Annotated[str, typer.Option(help=f"Only those in this state: {', '.join(STATES)}.")] = "",
+        overdue: Annotated[bool, typer.Option("--overdue", help="Only those past their due date.")] = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        """List requests, what is due first in front."""
+        if state and state not in STATES:
+            raise typer.BadParameter(f"there is no state {state}")
+        today = datetime.now(UTC).date()
+        found = [entry for entry in inbox().entries() if state in ("", entry.state) and (not overdue or entry.overdue(today))]
+        found.sort(key=lambda entry: (entry.due, entry.id))
+        if as_json:
+            return print(json.dumps({"requests": [entry.to_json() for entry in found]}, indent=2))
+        for entry in found:
+            print(_line(entry))
+        return None if found else print("no requests", file=sys.stderr)
+
+    @request.command()
+    def show(request: RequestArgument, as_json: JsonOption = False) -> None:
+        """Show a request and everything that happened to it; what it names, while that is kept."""
+        entry = inbox().entry(request)
+        if as_json:
+            value = {**entry.to_json(), "target": entry.target, "events": [event.to_json() for event in entry.events]}
+            return print(json.dumps(value, indent=2))
+        print(_line(entry))
+        facts = entry.facts
+        print(
+            f"  {facts['reason']} under {facts['basis']}, from {facts['requester']}, reference {facts['reference'] or 'none'}"
+            f", data set {entry.data or 'unknown'}"
+        )
+        print(f"  names: {_named(entry)}")
+        for event in entry.events:
+            rest = ", ".join(
+                f"{name} {value}" for name, value in event.facts.items() if name in ("why", "version", "batch", "samples")
+            )
+            print(f"  {event.time[:19]} {event.kind.removeprefix('request.')}{f' ({rest})' if rest else ''}")
+        return None
+
+
+def _changing(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
+    @request.command()
+    def withdraw(request: RequestArgument, as_json: JsonOption = False) -> None:
+        """Take a request back, as long as no run has begun with it."""
+        inbox().withdraw(request)
+        print(json.dumps({"id": request, "state": "withdrawn"}) if as_json else f"{request}: withdrawn")
+
+    @request.command()
+    def retry(request: RequestArgument, as_json: JsonOption = False) -> None:
+        """Let a request that failed too often be tried again."""
+        inbox().retry(request)
+        print(json.dumps({"id": request, "state": "accepted"}) if as_json else f"{request}: will be tried again")
+
+    @request.command()
+    def close(request: RequestArgument, as_json: JsonOption = False) -> None:
+        """Close a request whose model was promoted: whoever asked was told."""
+        from megu.core.errors import MeguError
+
+        own = inbox()
+        now = own.entry(request).state
+        if now != "closed" and not own.move([request], "closed", {}):
+            raise MeguError(f"{request} is {now}, not promoted", "it can be closed when a model that forgot it is the champion")
+        print(json.dumps({"id": request, "state": "closed"}) if as_json else f"{request}: closed")
+
+
+def _processing(
+    app: typer.Typer, project: Callable[[], Project], config: Callable[[Project, Path | None, list[str] | None], Config]
+) -> None:
+    @app.command()
+    def process(
+        settings: Annotated[
+            list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value for this run. Repeatable.")
+        ] = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Process the pending requests now, as the schedule does: forget, judge, register, ask for approval."""
+        here = project()
+        config(here, None, settings).for_requests()
+        from megu.servers import databases as creation
+
+        creation.ensure_own_prefect(here.home / "prefect")
+        from flows.process import process as flow
+        from megu.tracking import warm_up
+        from tasks.run.running import from_terminal
+
+        with from_terminal(warm_up):
+            done = flow(settings=settings or [])
+        if as_json:
+            return print(json.dumps(done, indent=2))
+        if done["busy"]:
+            return print("another run is processing; the requests wait for the next")
+        print(f"{done['accepted']} accepted, {done['rejected']} rejected, {len(done['recovered'])} recovered")
+        for batch in done["batches"]:
+            print(f"batch {batch['batch']} of {batch['requests']}: {batch['failed'] or 'done'}")
+        if done["outage"]:
+            print(f"stopped by an outage, and what was not done waits as it was: {done['outage']}")
+        elif done["stopped"]:
+            print("stopped: a dozen batches failed in a row, so no request is blamed")
+        for data, why in done["held"].items():
+            print(f"the requests for {data or 'no known data set'} wait: {why}")
+        for approval in done["approvals"] or [None]:
+            print(_said(approval))
+        return None
+
+
+def _said(approval: Mapping[str, Any] | None) -> str:
+    """What became of the newest model that passed the gate."""
+    if approval is None:
+        return "nothing waits for approval"
+    if approval["asked"] == "policy":
+        return f"{approval['version']} is the champion, approved by the policy"
+    if "why" in approval:
+        return f"{approval['version']} cannot be promoted: {approval['why']}"
+    where = f"Prefect's flow run {approval['asked']}, or " if approval["asked"] else ""
+    return f"{approval['version']} waits for approval: {where}`megu promote {approval['version'].rpartition('/')[2]}`"
+
+
+def _added(added: Added) -> dict[str, Any]:
+    return {"id": added.id, "new": added.new, "state": added.state}
+
+
+def _line(entry: Entry) -> str:
+    facts = entry.facts
+    counts = ", ".join(f"{facts[name]} {name}" for name in ("classes", "subclasses", "ids", "files") if name in facts)
+    return f"{entry.id}  {entry.state:<10}  due {entry.due}  {counts}{f'  ({entry.reason})' if entry.reason else ''}"
+
+
+def _named(entry: Entry) -> str:
+    if entry.target is None:
+        return "deleted"
+    names = [name for entries in entry.target.values() for name in entries]
+    return plain(", ".join(names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,0 +1,69 @@
+"""One finding of the doctor, and how what goes wrong inside a check becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from threading import Thread
+
+from megu.core.errors import MeguError
+
+INSTALL = "make env"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. ok: None when something optional is missing. fix: a command, empty when nothing is to be done."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """names: of the findings that come of it. limit: seconds after which it counts as failed. optional: whether that is no fault."""
+
+    names: tuple[str, ...]
+    ask: Callable[[], Iterable[Check]]
+    limit: float = 20.0
+    optional: bool = False
+
+
+def answers(questions: Iterable[Question]) -> dict[str, Check]:
+    """The findings of all questions by name, asked side by side: the whole takes as long as the slowest. Raises nothing.
+
+    One that takes longer than its limit is left to itself; no thread of it keeps the process alive.
+    """
+    found: dict[str, Check] = {}
+    begun = []
+    for question in questions:
+
+        def ask(question: Question = question) -> None:
+            answered = _safely(question)
+            found.update({check.name: check for check in answered if check.name not in found})
+
+        thread = Thread(target=ask, daemon=True)
+        thread.start()
+        begun.append((question, thread))
+    for question, thread in begun:
+        thread.join(question.limit)
+        for name in question.names:
+            detail = f"it did not answer within {question.limit:.0f} s"
+            found.setdefault(name, Check(name, None if question.optional else False, detail, "megu doctor"))
+    return found
+
+
+def _safely(question: Question) -> list[Check]:
+    bad = None if question.optional else False
+    try:
+        return list(question.ask())
+    except MeguError as error:
+        return [Check(name, bad, error.what, error.fix) for name in question.names]
+    except Exception as error:
+        return [Check(name, bad, f"could not be checked: {words(error)}", INSTALL) for name in question.names]
+
+
+def words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,3 @@
+"""The one configuration, ``params.yaml``: `tree` reads and checks all of it, `private` keeps apart what names samples.
+Needs no torch; no other room but the ones that compose a program imports it.
+"""

@@ -1,0 +1,72 @@
+"""Requests that name samples, kept where only the project's owner reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from megu.config import tree as config
+from megu.core.files.store import canonical_json
+from megu.core.project import Project
+from megu.core.settings.sections import read
+from megu.core.stages import PRIVATE
+from megu.lineage.commitments import commit, hidden
+from megu.lineage.keys import Keys, write_secret
+
+#: Settings that name samples, or may: of a run, and of a benchmark.
+_NAMING = (*PRIVATE, "forget", "base", "base.forget", "targets")
+
+
+def names_samples(setting: str) -> bool:
+    """Whether a ``key=value`` may name single samples."""
+    key, _, value = setting.partition("=")
+    key = key.strip()
+    return key in (*PRIVATE, "forget") or (key in _NAMING and bool(re.search(r"\b(ids|files)\b", value)))
+
+
+def apart(project: Project, params: Path, settings: Sequence[str]) -> tuple[Path, list[str]]:
+    """The configuration file and the changes to it that a flow is called with.
+
+    Prefect keeps a flow's parameters in its database and shows them to whoever opens its pages. So changes that name samples go into
+    a file of the project's home, readable by its owner alone, and the flow is told the file's path. The file's name is a commitment:
+    the same request has the same file, and the name gives nothing away.
+    """
+    if not any(map(names_samples, settings)):
+        return params, list(settings)
+    return kept_apart(project, config.settled(config.merged(read(params), settings))), []
+
+
+def kept_apart(project: Project, values: Mapping[str, Any]) -> Path:
+    """A file with a configuration or a benchmark that names samples."""
+    content = canonical_json(values)  # JSON is YAML
+    path = project.home / "private" / f"{commit(_key(project), content).hex()[:32]}.yaml"
+    if not path.exists():
+        write_secret(path, content)
+    return path
+
+
+def told(setting: str) -> str:
+    """A ``key=value`` as a page may show it."""
+    return f"{setting.partition('=')[0]}=…" if names_samples(setting) else setting
+
+
+def redacted(project: Project, values: Any) -> Any:
+    """A benchmark or configuration with commitments for what its ``ids`` and ``files`` name. No key is made where none is needed."""
+    if isinstance(values, Mapping):
+        return {
+            name: hidden(_key(project), [str(one) for one in entry])
+            if name in ("ids", "files") and isinstance(entry, Sequence) and entry and not isinstance(entry, str)
+            else redacted(project, entry)
+            for name, entry in values.items()
+        }
+    if isinstance(values, Sequence) and not isinstance(values, str | bytes):
+        return [redacted(project, entry) for entry in values]
+    return values
+
+
+def _key(project: Project) -> bytes:
+    key = Keys(project.keys).commitment_key(create=True)
+    assert key is not None
+    return key

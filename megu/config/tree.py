@@ -1,0 +1,346 @@
+"""The one configuration: ``params.yaml`` as a frozen, strict model.
+
+Every section is the parameter class of the code that uses it, so a default is written once. What is wrong with a file is said
+in one line: the key, the value, the rule, and the nearest known key when it looks misspelt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+from megu.core.errors import MeguError
+from megu.core.params import STRICT, check
+from megu.core.settings import scalars
+from megu.core.settings.sections import read
+from megu.data.params import DataParams
+from megu.data.splits import ForgetParams
+from megu.erasure.params import PurgeParams
+from megu.evaluation.gate import GateParams, PromotionParams
+from megu.evaluation.params import EvaluationParams
+from megu.labeling.kinds import KINDS
+from megu.lineage.keys import LineageParams
+from megu.promotion.params import RegistryParams
+from megu.requests.request import RequestParams
+from megu.training.loop import TrainParams
+from megu.unlearning.labels.calibration_set import CalibrationParams
+from megu.unlearning.labels.perturbing import PerturbParams
+from megu.unlearning.methods import lookup, names
+from megu.unlearning.noise import NoiseParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenParams:
+    """Where a model comes from: trained here (neither is set), a weights file, or an MLflow model.
+
+    weights: a file, relative to the project: safetensors, or a state dictionary of torch (.pt, .pth). model: ``models:/name@alias``,
+    ``models:/name/3`` or ``runs:/<run id>/<name>``. What does not say its architecture is taken for ``train.arch``.
+    """
+
+    __pydantic_config__ = STRICT
+
+    weights: str | None = None
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        check("model", self.model, not (self.weights and self.model), "left out when weights is given")
+
+    @property
+    def given(self) -> bool:
+        """Whether the model comes from outside."""
+        return bool(self.weights or self.model)
+
+    def said(self, section: str) -> str:
+        """The key that names the model and what it names, for an error: "original.weights: mine.pt"."""
+        return f"{section}.weights: {self.weights}" if self.weights else f"{section}.model: {self.model}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalParams(GivenParams):
+    """The model that is to forget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceParams(GivenParams):
+    """The true retrain that the result is compared with.
+
+    enabled: whether to compare with one at all. repeats: retrains of different seeds (the first is the run's own), for the spread. A given
+    one (``weights``, ``model``) is one, of one forget set.
+    """
+
+    enabled: bool = True
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check("repeats", self.repeats, 1 <= self.repeats <= 100, "between 1 and 100")
+        check("repeats", self.repeats, self.repeats == 1 or not self.given, "1 when a retrain is given (weights or model)")
+        check("enabled", self.enabled, self.enabled or not self.given, "true when a retrain is given (weights or model)")
+
+
+@dataclass(frozen=True)
+class UnlearnParams:
+    """method: one of `megu.unlearning.methods.names`. params: that method's own; in the file both share the section."""
+
+    method: str
+    params: Any
+
+
+@dataclass(frozen=True)
+class LabelingParams:
+    """kind: one of `megu.labeling.kinds.KINDS`. params: that labeler's own; in the file both share the section."""
+
+    kind: str
+    params: Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A section whose other keys depend on one of them. key, default: that one. names: its values. params: the parameter class of one.
+
+    made: builds the section's object from a value and its parameters.
+    """
+
+    key: str
+    default: str
+    names: Callable[[], Sequence[str]]
+    params: Callable[[str], type[Any]]
+    made: Callable[[str, Any], Any]
+
+    def keys(self, value: str) -> list[str]:
+        """The keys that go with a value."""
+        return [entry.name for entry in dataclasses.fields(self.params(value))]
+
+    def validate(self, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            if dataclasses.is_dataclass(value):
+                return value
+            raise PydanticCustomError("section", "must be a section with the key {key} and others", {"key": self.key})
+        chosen, known = value.get(self.key, self.default), self.names()
+        if chosen not in known:
+            near = difflib.get_close_matches(str(chosen), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise PydanticCustomError("choice", "there is no such {key}, {hint}", {"key": self.key, "hint": hint})
+        own = {name: entry for name, entry in value.items() if name != self.key}
+        return self.made(chosen, TypeAdapter(self.params(chosen)).validate_python(own, extra="forbid"))
+
+
+CHOICES = {
+    "unlearn": Choice("method", "megu", names, lambda name: lookup(name).params, UnlearnParams),
+    "labeling": Choice("kind", "prototype", lambda: list(KINDS), KINDS.__getitem__, LabelingParams),
+}
+
+
+def _flat(value: UnlearnParams | LabelingParams) -> dict[str, Any]:
+    choice, params = dataclasses.fields(value)
+    return {choice.name: getattr(value, choice.name), **dataclasses.asdict(getattr(value, params.name))}
+
+
+_Unlearn = Annotated[UnlearnParams, PlainValidator(CHOICES["unlearn"].validate), PlainSerializer(_flat)]
+_Labeling = Annotated[LabelingParams, PlainValidator(CHOICES["labeling"].validate), PlainSerializer(_flat)]
+
+
+class Config(BaseModel):
+    """A whole run. ``seed`` decides everything random; ``device`` is "auto" (CUDA when there), "cpu", "cuda" or "cuda:1".
+
+    deterministic: whether CUDA gives the same bits every time, as a CPU does anyway; slower.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    deterministic: bool = False
+    data: DataParams = DataParams()
+    forget: ForgetParams = ForgetParams()
+    original: OriginalParams = OriginalParams()
+    train: TrainParams = TrainParams()
+    labeling: _Labeling = Field({}, validate_default=True)
+    perturbing: PerturbParams = PerturbParams()
+    calibration: CalibrationParams = CalibrationParams()
+    noise: NoiseParams = NoiseParams()
+    unlearn: _Unlearn = Field({}, validate_default=True)
+    reference: ReferenceParams = ReferenceParams()
+    evaluation: EvaluationParams = EvaluationParams()
+    gate: GateParams = GateParams()
+    registry: RegistryParams = RegistryParams()
+    promotion: PromotionParams = PromotionParams()
+    lineage: LineageParams = LineageParams()
+    requests: RequestParams = RequestParams()
+    purge: PurgeParams = PurgeParams()
+
+    def for_requests(self) -> None:
+        """Raise `MeguError` where requests cannot be processed, since they choose the forget set and end in a registered version."""
+        self.registry.required()
+        if self.reference.given:
+            raise MeguError(
+                f"{self.reference.said('reference')} is a retrain of one forget set, and here the requests say what is forgotten",
+                "leave it out to have the retrain of each batch trained, or use it with `megu run` and its own forget set",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole configuration, defaults included, as the file would have it."""
+        return self.model_dump(mode="json")
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration file and apply ``key.key=value`` overrides (values as YAML).
+
+    Raises `MeguError` naming the file or the override, the key and the rule.
+    """
+    return parse(merged(read(path), overrides), str(path.name), overrides)
+
+
+def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """``values`` with each ``section.key=value`` put in its place; a copy."""
+    result = {name: dict(entry) if isinstance(entry, Mapping) else entry for name, entry in values.items()}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        keys = name.strip().split(".")
+        if not equals or not all(keys) or len(keys) > 2:
+            raise MeguError(f"--set {override!r} is not section.key=value", "for example --set unlearn.alpha=0.6")
+        try:
+            value = scalars.parse(text)
+        except yaml.YAMLError:
+            raise MeguError(
+                f"--set {override!r}: the value is not YAML",
+                "for the shell as in --set 'forget.classes=[Bag]', with special characters as in --set 'forget.classes=[\"@home\"]'",
+            ) from None
+        if len(keys) == 1:
+            result[keys[0]] = value
+            continue
+        section = {} if result.get(keys[0]) is None else result[keys[0]]
+        if not isinstance(section, dict):
+            raise MeguError(f"--set {override!r}: {keys[0]} is a single value, not a section", f"--set {keys[0]}={text}")
+        result[keys[0]] = {**section, keys[1]: value}
+    return result
+
+
+def parse(values: Mapping[str, Any], where: str = "configuration", overrides: Sequence[str] = ()) -> Config:
+    """Validate; raises `MeguError` with the first thing that is wrong, and how many more there are. overrides: those that are in ``values``;
+    an error in one names it, and not ``where``."""
+    # An empty section in YAML is None; it means its defaults.
+    given = {name: {} if value is None and name in Config.model_fields else value for name, value in settled(values).items()}
+    try:
+        return Config.model_validate(given)
+    except ValidationError as error:
+        first, *others = error.errors()
+        what, fix = _in_words(dict(first), given)
+        more = f" (and {len(others)} more)" if others else ""
+        raise MeguError(f"{source(what, where, overrides)}: {what}{more}", fix) from None
+
+
+def source(what: str, where: str, overrides: Sequence[str]) -> str:
+    """Where the value came from that an error is about: the last override of its key, else ``where``. what: begins with the key, or
+    "unknown key" and the key."""
+    key = what.removeprefix("unknown key ").split(" ")[0].rstrip(":")
+    for override in reversed(overrides):
+        name = override.partition("=")[0].strip()
+        if key == name or key.startswith(f"{name}."):
+            return f"--set {override}"
+    return where
+
+
+def settled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's values, with every word that YAML takes for something else read as its field wants it
+    (`megu.core.settings.scalars`).
+    """
+    found = {}
+    for name, value in values.items():
+        if name not in CHOICES or not isinstance(value, Mapping):
+            field = Config.model_fields.get(name)
+            found[str(name)] = scalars.settle(value, field.annotation if field else Any)
+            continue
+        chosen = str(value.get(CHOICES[name].key, CHOICES[name].default))
+        found[str(name)] = {str(key): scalars.settle(entry, kind_of(f"{name}.{key}", chosen)) for key, entry in value.items()}
+    return found
+
+
+def kind_of(key: str, chosen: str = "") -> Any:
+    """The type of a ``section.key``, as its annotation has it; ``Any`` when there is none. chosen: the method or labeler that it belongs to;
+    without one, the first that has such a key."""
+    section, _, inner = key.partition(".")
+    kinds: list[Any]
+    if section in CHOICES:
+        choice = CHOICES[section]
+        if inner == choice.key:
+            return str
+        kinds = [choice.params(name) for name in choice.names() if name == (chosen or name)]
+    else:
+        kinds = [Any if section not in Config.model_fields else Config.model_fields[section].annotation]
+    hints = [get_type_hints(kind) for kind in kinds if dataclasses.is_dataclass(kind)]
+    return next((entry[inner] for entry in hints if inner in entry), Any)
+
+
+T = TypeVar("T")
+
+
+def validated(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Another strict dataclass (of `megu.core.params`) from a file's values; raises `MeguError` in one line, as `parse` does."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first, *others = error.errors()
+        place = [str(part) for part in first["loc"]]
+        message = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = [entry.name for entry in dataclasses.fields(kind)] if len(place) == 1 else []  # type: ignore[arg-type]
+            near = difflib.get_close_matches(place[-1], known, n=1)
+            fix = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}" if known else "leave it out"
+            raise MeguError(f"{where}: unknown key {'.'.join(place)}", fix) from None
+        said = message if first["type"] == "value_error" else f"{first.get('input')!r}: {message[:1].lower()}{message[1:]}"
+        more = f" (and {len(others)} more)" if others else ""
+        raise MeguError(
+            f"{where}: {'.'.join(place)}{': ' if place else ''}{said}{more}", "change it there or with --set"
+        ) from None
+
+
+def _in_words(error: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, str]:
+    place = [str(part) for part in error["loc"]]
+    key = ".".join(place)
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        owners = _owners(place)
+        if owners:
+            return f"unknown key {key}", f"it is a key of {' and '.join(owners)}"
+        known = _known_keys(place[:-1], given)
+        near = difflib.get_close_matches(place[-1], known, n=3, cutoff=0.5)
+        return f"unknown key {key}", f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{key}.{message}" if len(
+            place
+        ) == 1 and " = " in message else f"{key}: {message}", "change it there or with --set"
+    value = error.get("input")
+    if error["type"] == "string_type":
+        return (
+            f"{key} = {value!r} is no text",
+            f'write it in quotes there or with --set, as in {key.rstrip(".0123456789")}=["a: b"]',
+        )
+    return f"{key} = {value!r}: {message[:1].lower()}{message[1:]}", "change it there or with --set"
+
+
+def _known_keys(section: Sequence[str], given: Mapping[str, Any]) -> list[str]:
+    if not section:
+        return list(Config.model_fields)
+    if section[0] in CHOICES:
+        choice = CHOICES[section[0]]
+        own = given.get(section[0])
+        return [choice.key, *choice.keys(own.get(choice.key, choice.default) if isinstance(own, Mapping) else choice.default)]
+    kind = Config.model_fields[section[0]].annotation
+    return [entry.name for entry in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+
+
+def _owners(place: Sequence[str]) -> list[str]:
+    """The other choices of a section, as "section.key=choice", that have the key."""
+    if len(place) != 2 or place[0] not in CHOICES or place[0] == "unlearn":  # most methods have epochs, lr, …: no help
+        return []
+    choice = CHOICES[place[0]]
+    return [f"{place[0]}.{choice.key}={value}" for value in choice.names() if place[1] in choice.keys(value)]

@@ -1,0 +1,3 @@
+"""What every room stands on: errors, parameters, stages and the digests that name their results, the project's folder, progress, seeds.
+Imports no other room.
+"""

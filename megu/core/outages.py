@@ -1,0 +1,66 @@
+"""Whether an error is an outage: a server, the network, a database or the disk is away, whatever was asked for.
+
+An outage is told by its kind, never by how many things fail. The libraries whose errors these are are not imported here: whoever never
+used one has none of its errors.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+from megu.core.errors import Outage
+
+_DISK_AND_NETWORK = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOLCK, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+}
+#: Module (and what is below it), class: all of a library's errors that mean that nobody answered, or that a database is away.
+_AWAY = {
+    ("httpx", "TransportError"),
+    ("httpcore", "NetworkError"),
+    ("httpcore", "TimeoutException"),
+    ("requests", "ConnectionError"),
+    ("requests", "Timeout"),
+    ("urllib3", "HTTPError"),
+    ("ollama", "ResponseError"),
+    ("sqlalchemy", "OperationalError"),
+    ("sqlalchemy", "InterfaceError"),
+    ("sqlalchemy", "TimeoutError"),
+    ("sqlite3", "OperationalError"),
+}
+#: Errors of servers that answered, by their status: busy, failing, or refusing whoever asks.
+_STATUS = {401, 403, 407, 408, 429}
+#: What Prefect and MLflow raise without a kind of its own.
+_SAID = re.compile(
+    r"ephemeral Prefect API server|Failed to reach API at|API request to \S+ failed with (exception|error code (5\d\d|429|401|403))"
+)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, is an outage."""
+    return any(_is_outage(found) for found in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from, as a traceback would show them."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _is_outage(error: BaseException) -> bool:
+    if isinstance(error, (Outage, ConnectionError, TimeoutError)):
+        return True
+    if isinstance(error, OSError) and error.errno in _DISK_AND_NETWORK:
+        return True
+    if any((kind.__module__.partition(".")[0], kind.__name__) in _AWAY for kind in type(error).__mro__):
+        return True
+    if type(error).__module__.startswith(("httpx", "prefect")):
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        if status >= 500 or status in _STATUS:
+            return True
+    return bool(type(error).__module__.startswith(("mlflow", "prefect", "builtins")) and _SAID.search(str(error)))

@@ -1,0 +1,111 @@
+"""What other installed packages add to megu: Python entry points, looked up by name and imported only when asked for.
+
+A package names what it brings in its own ``pyproject.toml``::
+
+    [project.entry-points."megu.methods"]
+    mine = "my_package.my_method:METHOD"
+
+The groups are `GROUPS`. A plugin that cannot be used is said to be so, with the package that brought it; it never keeps
+anything else from working, and it cannot take the name of something built in.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from megu.core import sources
+from megu.core.errors import MeguError
+
+GROUPS = ("megu.methods", "megu.models", "megu.labelers", "megu.datasets")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point. distribution, version: of the package that brought it."""
+
+    name: str
+    group: str
+    distribution: str
+    version: str
+    entry: EntryPoint
+
+    def __str__(self) -> str:
+        return f"the {self.group} plugin {self.name!r} of {self.distribution} {self.version} ({self.entry.value})"
+
+    def load(self, fault: Callable[[Any], str]) -> Any:
+        """Import it. fault: says what is wrong with the object, "" when nothing is.
+
+        Raises `MeguError` naming the package, whatever it was that went wrong in there.
+        """
+        fix = f"mend or remove {self.distribution}"
+        try:
+            found = self.entry.load()
+        except Exception as error:  # it is somebody else's code: anything may come out of it
+            raise MeguError(f"{self} cannot be imported ({type(error).__name__}: {error})", fix) from error
+        wrong = fault(found)
+        if wrong:
+            raise MeguError(f"{self} is not usable: {wrong}", fix)
+        return found
+
+    def sources(self) -> dict[str, str]:
+        """What a cached result that it made depends on: its package's version, the code of its module and all that it imports from its own
+        top-level package and from megu, and the versions of the other packages that these import."""
+        found = {f"package {self.distribution}": self.version}
+        top = self.entry.module.split(".")[0]
+        try:
+            spec = find_spec(top)
+        except (ImportError, ValueError):
+            spec = None
+        places = [*(spec.submodule_search_locations or []), *([spec.origin] if spec.origin else [])] if spec else []
+        if places:
+            found = sources.closure(self.entry.module, others={top: Path(places[0]).parent}) | found
+        return found
+
+
+def _path() -> tuple[tuple[str, int], ...]:
+    """The folders that packages are looked for in, each with the time of its last change (ns): a package that comes or goes is one."""
+
+    def changed(folder: str) -> int:
+        try:
+            return os.stat(folder or os.curdir).st_mtime_ns
+        except OSError:
+            return 0
+
+    return tuple((folder, changed(folder)) for folder in sys.path)
+
+
+@cache
+def _entries(look: Callable[..., EntryPoints], group: str, path: tuple[tuple[str, int], ...]) -> EntryPoints:
+    """Kept for as long as ``path`` stays: to read what every package says of itself takes 6 ms, and a benchmark asks for each cell."""
+    return look(group=group)
+
+
+def plugins(group: str, builtin: Collection[str] = ()) -> dict[str, Plugin]:
+    """Every entry point of the group by name, nothing imported. A name that is built in, or that came before, is left out."""
+    found: dict[str, Plugin] = {}
+    for entry in sorted(_entries(entry_points, group, _path()), key=lambda entry: (entry.name, entry.value)):
+        if entry.name in builtin or entry.name in found:
+            continue
+        owner = entry.dist
+        name, version = (owner.name, owner.version) if owner else ("an unknown package", "")
+        found[entry.name] = Plugin(entry.name, group, name, version, entry)
+    return found
+
+
+def usable(group: str, builtin: Collection[str], fault: Callable[[Any], str]) -> tuple[dict[str, Any], list[str]]:
+    """What can be loaded of the group, and a line for each that cannot."""
+    found, problems = {}, []
+    for name, plugin in plugins(group, builtin).items():
+        try:
+            found[name] = plugin.load(fault)
+        except MeguError as error:
+            problems.append(str(error))
+    return found, problems

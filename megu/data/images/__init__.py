@@ -1,0 +1,3 @@
+"""Image files of any layout as arrays: finding, decoding, naming and counting them.
+What comes of them is a data set as `megu.data.arrays` keeps it.
+"""

@@ -1,0 +1,29 @@
+"""What the section ``purge`` of the configuration says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megu.core.params import STRICT, check
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurgeParams:
+    """models_days: days after a run for which the models that it superseded are kept, to go back to; 0 erases them at once, None never.
+
+    test_images: whether a request for a class or sub-class takes its test images too.
+
+    shared_stores: whether no other project uses the DVC cache and remotes outside of the project's folder, nor a cache that is shared
+    (``cache.shared``): only then is anything removed from them.
+    """
+
+    __pydantic_config__ = STRICT
+
+    models_days: int | None = 30
+    test_images: bool = True
+    shared_stores: bool = False
+
+    def __post_init__(self) -> None:
+        check(
+            "models_days", self.models_days, self.models_days is None or self.models_days >= 0, "at least 0, or null for ever"
+        )

@@ -1,0 +1,149 @@
+"""Whom a purge is for: the runs whose requests it fulfils, and the samples that these forgot, where they still are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.data import arrays
+from megu.data.arrays import SPLITS, Dataset, Ids, Images, Partition
+from megu.data.scope import RequestScope
+from megu.erasure.search.needles import Needles
+from megu.erasure.search.resized import Resized
+from megu.lineage.commitments import SIZE, commit, fingerprint
+from megu.lineage.keys import Keys
+from megu.lineage.verify.case import Opened
+
+Masks = dict[str, NDArray[np.bool_]]
+
+
+def targets(project: Project, names: Sequence[str]) -> list[Opened]:
+    """The dossiers named (as for `megu verify`), or with no name those of all runs that forgot what they should by their own verdict.
+
+    Raises `MeguError` for a name that is none, or a dossier that is not whole.
+    """
+    from megu.lineage.verify.run import copies, opened
+
+    found = []
+    for name in names or [path.name for path in sorted(project.dossiers.glob("*")) if path.is_dir()]:
+        with ExitStack() as stack:
+            read = [opened(files, place) for place, files in copies(name, project, stack).places.items()]
+        whole = next((dossier for dossier, _ in read if dossier is not None), None)
+        if whole is None:
+            raise MeguError(f"the dossier of {name} cannot be used ({read[0][1].says})", f"`megu verify {name}` says all of it")
+        if names or (not whole.dossier.evidence.failures and "reference" in whole.dossier.evidence.evaluation):
+            found.append(whole)
+    if not found:
+        raise MeguError(
+            "no run here has forgotten what it should by its own verdict",
+            "name the run whose request is fulfilled: `megu purge RUN`",
+        )
+    return sorted({entry.seal.seal: entry for entry in found}.values(), key=lambda entry: entry.dossier.run.created)
+
+
+@dataclass(frozen=True)
+class Sought:
+    """forgotten: the commitments of all forgotten samples. data: each data set here that has some, with the rows that are to go, by split."""
+
+    key: bytes
+    forgotten: frozenset[bytes]
+    data: tuple[tuple[Dataset, Masks], ...]
+
+    @property
+    def count(self) -> int:
+        """Rows that are to go."""
+        return sum(int(mask.sum()) for _, masks in self.data for mask in masks.values())
+
+    def needles(self) -> list[Needles]:
+        """What to look for, one for each form that the images have; distinct images."""
+        found = []
+        for dataset, masks in self.data:
+            images, ids = _images(dataset, masks), _ids(dataset, masks)
+            _, first = np.unique(ids, return_index=True)
+            found.append(Needles(images[np.sort(first)], ids[np.sort(first)]))
+        return found
+
+
+def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sought:
+    """The samples of the runs' commitments in every data set under ``data/``: a sample is found by what it is, not by where it was, also in
+    another size (`megu.erasure.search.resized`).
+
+    test_images: of a class or finer class that a request names, the test images of the data set that it was made for as well. The training
+    images that ``data.per_class`` kept from the run are of that class too, and go.
+
+    Raises `MeguError` when the key of the commitments is not here.
+    """
+    key = Keys(project.keys).commitment_key()
+    if key is None or any(fingerprint(key) != run.dossier.scope.key for run in runs):
+        raise MeguError("the key of the commitments is not here", "put it back into .megu/keys/commitments.key")
+    forgotten = frozenset(run.forgotten[start : start + SIZE] for run in runs for start in range(0, len(run.forgotten), SIZE))
+    found, named = [], set[bytes]()
+    for path in sorted(project.root.glob("data/*/meta.json")):
+        dataset = arrays.load(path.parent)
+        wanted = {split: _of(key, getattr(dataset, split).ids, forgotten) for split in SPLITS}
+        for run in runs:
+            if run.dossier.data.name == path.parent.name:
+                if test_images:
+                    wanted["test"] |= _named(dataset, "test", run)
+                if (
+                    run.dossier.per_class is not None
+                ):  # the request names the class, and the run saw and committed to a part of it
+                    rest = _named(dataset, "train", run)
+                    wanted["train"] |= rest
+                    named |= {commit(key, bytes(value)) for value in dataset.train.ids[rest]}
+        if any(mask.any() for mask in wanted.values()):
+            # Every copy: an image that is gone from one split is gone from the other, and from every other data set (below).
+            found.append((dataset, wanted))
+    every = _copies(project, found)
+    resized = {commit(key, bytes(value)) for dataset, masks in every for value in dataset.train.ids[masks["train"]]}
+    return Sought(key, forgotten | named | resized, tuple(every))
+
+
+def _copies(project: Project, found: Sequence[tuple[Dataset, Masks]]) -> list[tuple[Dataset, Masks]]:
+    """The rows of every data set that are one of the images, by its id or in another size."""
+    every = [arrays.load(path.parent) for path in sorted(project.root.glob("data/*/meta.json"))]
+    masks = [{split: np.zeros(len(getattr(dataset, split)), dtype=bool) for split in SPLITS} for dataset in every]
+    new = [(_images(dataset, wanted), _ids(dataset, wanted)) for dataset, wanted in found]
+    while new:
+        gone, resized = np.concatenate([ids for _, ids in new]), [Resized(images) for images, _ in new]
+        new = []
+        for dataset, known in zip(every, masks, strict=True):
+            more = {split: _are(getattr(dataset, split), gone, resized) & ~known[split] for split in SPLITS}
+            if any(mask.any() for mask in more.values()):
+                known.update({split: known[split] | more[split] for split in SPLITS})
+                new.append((_images(dataset, more), _ids(dataset, more)))
+    return [(dataset, known) for dataset, known in zip(every, masks, strict=True) if any(mask.any() for mask in known.values())]
+
+
+def _are(part: Partition, gone: Ids, resized: Sequence[Resized]) -> NDArray[np.bool_]:
+    found = np.isin(part.ids, gone)
+    for images in resized:
+        found |= images.certain(part.images) >= 0
+    return found
+
+
+def _images(dataset: Dataset, masks: Masks) -> Images:
+    return np.concatenate([np.asarray(getattr(dataset, split).images[masks[split]]) for split in SPLITS])
+
+
+def _ids(dataset: Dataset, masks: Masks) -> Ids:
+    return np.concatenate([np.asarray(getattr(dataset, split).ids[masks[split]]) for split in SPLITS])
+
+
+def _of(key: bytes, ids: NDArray[np.bytes_], commitments: frozenset[bytes]) -> NDArray[np.bool_]:
+    return np.fromiter((commit(key, bytes(value)) in commitments for value in ids), dtype=bool, count=len(ids))
+
+
+def _named(dataset: Dataset, split: str, run: Opened) -> NDArray[np.bool_]:
+    """The images of a split of the classes and finer classes that a request names."""
+    scope, part = RequestScope.of(run.dossier.request), getattr(dataset, split)
+    found = np.isin(part.labels, [number for number, name in enumerate(dataset.classes) if name in scope.classes])
+    if part.fine is not None:
+        found |= np.isin(part.fine, [number for number, name in enumerate(dataset.fine or ()) if name in scope.subclasses])
+    return found

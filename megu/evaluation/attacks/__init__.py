@@ -1,0 +1,3 @@
+"""Membership attacks: by entropy, by shadow models, and their curves.
+Needs numpy alone.
+"""

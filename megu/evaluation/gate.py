@@ -1,0 +1,487 @@
+"""The gate: whether a model that was made to forget may be promoted, by rules on its evidence alone.
+
+Every rule compares with the true retrain, since what a model should do after forgetting is what one does that never saw the data
+(DESIGN: the thresholds are in ``params.yaml``, those applied are kept in the dossier). Where there is no retrain at all, what can be judged by
+the original, by chance and by held-out images is; the rest is named as not judged, and the decision is another one (`WITHOUT_RETRAIN`).
+Pure: evidence and thresholds in, a `Verdict` out; a metric that is missing fails. Nothing but the standard library is needed here.
+
+One file because a rule, its threshold and its words are read and changed together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from megu.core.params import STRICT, check
+
+#: Classes that a reason has room for.
+_NAMED = 3
+
+#: The decision where all holds that can be judged without a retrain; never a "pass".
+WITHOUT_RETRAIN: Literal["passes without a retrain"] = "passes without a retrain"
+#: How the reason of a rule begins that is not judged for want of a retrain.
+NOT_JUDGED = "not judged: no retrain"
+
+Decision = Literal["pass", "needs a person", "passes without a retrain", "fail"]
+Evaluation = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateParams:
+    """What the comparison with the retrain allows, in points (accuracies and attacks are in percent).
+
+    forget_margin: accuracy on forgotten images (test, training, and single ones beside classes) above the retrain's. retain_drop:
+    accuracy on retained test images under it; class_drop: the same for each class alone. mia_band: the entropy attack's score above or
+    below it: too many still recognised, or so few that the forgetting itself shows. attack_margin: forgotten samples that the shadow
+    attack finds at 1% false alarms, above the retrain's; without that attack nothing is asked, unless attack_required. min_seeds: retrains
+    of different seeds (``reference.repeats``). min_images: forgotten and held-out images at least, to compare them with each other where there
+    is no retrain.
+    """
+
+    __pydantic_config__ = STRICT
+
+    forget_margin: float = 1.0
+    retain_drop: float = 1.5
+    class_drop: float = 5.0
+    mia_band: float = 10.0
+    attack_margin: float = 5.0
+    attack_required: bool = False
+    min_seeds: int = 1
+    min_images: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("forget_margin", "retain_drop", "class_drop", "mia_band", "attack_margin"):
+            value = getattr(self, name)
+            check(name, value, 0 <= value <= 100, "points between 0 and 100")
+        check("min_seeds", self.min_seeds, 1 <= self.min_seeds <= 100, "between 1 and 100")
+        check("min_images", self.min_images, self.min_images >= 1, "at least 1")
+
+
+#: Who approves. "person": someone by name, always. "automatic": the policy itself where the gate says "pass", else a person.
+POLICIES = ("person", "automatic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionParams:
+    """policy: one of `POLICIES`."""
+
+    __pydantic_config__ = STRICT
+
+    policy: str = "person"
+
+    def __post_init__(self) -> None:
+        check("policy", self.policy, self.policy in POLICIES, " or ".join(POLICIES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleResult:
+    """One rule. holds: None where it does not apply, or is not judged for want of a retrain (`not_judged`). value: what was found, allowed
+    from low to high; None: missing, or no such bound.
+
+    reason: why, for a person.
+    """
+
+    __pydantic_config__ = STRICT
+
+    rule: str
+    holds: bool | None
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str
+
+    @property
+    def not_judged(self) -> bool:
+        """Whether it needs a retrain, and there is none."""
+        return self.holds is None and self.reason.startswith(NOT_JUDGED)
+
+    @property
+    def about_forgetting(self) -> bool:
+        """Whether it says whether what was to be forgotten is."""
+        return self.rule.startswith("forgotten") or self.rule in ("MIA", "shadow attack")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """decision: "pass"; "fail" when any rule does; "needs a person" when all hold and there is no champion to take over from: the first
+    model is never promoted automatically. "passes without a retrain" when there is none and all that can be judged holds: a person decides."""
+
+    __pydantic_config__ = STRICT
+
+    decision: Decision
+    rules: list[RuleResult]
+
+    @property
+    def failures(self) -> list[str]:
+        """Why it fails, a reason a rule."""
+        return [rule.reason for rule in self.rules if rule.holds is False]
+
+    @property
+    def still_known(self) -> bool:
+        """Whether it fails because what was to be forgotten is known still."""
+        return any(
+            rule.holds is False and None not in (rule.value, rule.high) and float(rule.value or 0) > float(rule.high or 0)
+            for rule in self.rules
+            if rule.about_forgetting
+        )
+
+
+def judge(evaluation: Evaluation, params: GateParams, *, champion: str | None) -> Verdict:
+    """Apply every rule.
+
+    evaluation: the values of the evaluation stage (`tasks.evaluation.marks`), as a dossier keeps them. champion: the version that holds the
+    alias now; None without one.
+    """
+    alone = without_retrain(evaluation)
+    rules = [found for rule in (ALONE if alone else RULES) if (found := rule(evaluation, params)) is not None]
+    if alone:
+        rules.insert(0, something_is_judged(evaluation, rules))
+    if any(rule.holds is False for rule in rules):
+        return Verdict(decision="fail", rules=rules)
+    if alone:
+        return Verdict(decision=WITHOUT_RETRAIN, rules=rules)
+    return Verdict(decision="pass" if champion else "needs a person", rules=rules)
+
+
+def evidence_is_there(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """Original, unlearned model and retrain were all measured."""
+    missing = [name for name in ("original", "unlearned", "reference") if not _marks(evaluation, name)]
+    said = f"not measured: {', '.join(missing)}" if missing else "original, unlearned model and retrain were measured"
+    return RuleResult(rule="evidence", holds=not missing, value=3.0 - len(missing), low=3.0, high=None, reason=said)
+
+
+def seeds(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """Enough retrains of different seeds."""
+    spread = evaluation.get("spread") or {}
+    count = int(spread["Af"]["n"]) if "Af" in spread else 1 if _marks(evaluation, "reference") else 0
+    few = count < params.min_seeds
+    return RuleResult(
+        rule="seeds",
+        holds=not few,
+        value=float(count),
+        low=float(params.min_seeds),
+        high=None,
+        reason=f"{'only ' if few else ''}{count} {'retrain' if count == 1 else 'retrains'}",
+    )
+
+
+def on_training(evaluation: Evaluation) -> bool:
+    """Whether Af is, for want of test images of what was forgotten, the accuracy on the forgotten training images. Evaluations of older
+    versions do not say (`megu.evaluation.AF_ON`)."""
+    return evaluation.get("Af_on") == "train"
+
+
+#: In an evaluation's "reference": the SHA-256 of the weights, where the retrain was given.
+GIVEN = "given"
+
+
+def given_retrain(evaluation: Evaluation) -> str | None:
+    """The SHA-256 of the weights of a given retrain, whose training nobody here saw; None where it was trained here, or there is none."""
+    found = (evaluation.get("reference") or {}).get(GIVEN)
+    return str(found) if found else None
+
+
+def forgotten_test(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """Without a test image of what was forgotten nothing is held to this; its training images are judged in any case."""
+    if on_training(evaluation):
+        why = "there are no test images of it; judged by its training images alone"
+        return RuleResult(rule="forgotten, test", holds=None, value=None, low=None, high=None, reason=why)
+    return bounded(
+        evaluation, "forgotten, test", "Af", above=params.forget_margin, reason=_says("NOT forgotten", "as the retrain has it")
+    )
+
+
+def forgotten_train(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    return bounded(
+        evaluation,
+        "forgotten, train",
+        "Af_train",
+        above=params.forget_margin,
+        reason=_says("training images NOT forgotten", "as the retrain has it"),
+    )
+
+
+def forgotten_single(evaluation: Evaluation, params: GateParams) -> RuleResult | None:
+    """The single samples of a request that names whole classes too: the classes, with many more images, would hide them. None of others."""
+    if not any("Af_single" in _marks(evaluation, name) for name in ("unlearned", "reference")):
+        return None
+    said = _says("single images NOT forgotten", "as the retrain has it")
+    return bounded(evaluation, "forgotten, single images", "Af_single", above=params.forget_margin, reason=said)
+
+
+def retained(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    def reason(value: float, reference: float, holds: bool) -> str:
+        return (
+            f"{value - reference:+.1f} points to the retrain" if holds else f"{reference - value:.1f} points of the rest LOST"
+        )
+
+    return bounded(evaluation, "retained, test", "Ar", below=params.retain_drop, reason=reason)
+
+
+def classes(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """No class's test accuracy is much under the retrain's, which has nothing of a forgotten class."""
+    return _classes(evaluation, params, "per_class", "reference", "the retrain")
+
+
+def _classes(evaluation: Evaluation, params: GateParams, key: str, other: str, title: str) -> RuleResult:
+    """Hold each class to another model's. key: of the accuracies. value: the largest drop in points.
+
+    A class that neither model has a mark for has no test images.
+    """
+    ours, theirs = ((evaluation.get(name) or {}).get(key) or [] for name in ("unlearned", other))
+    names = evaluation.get("classes") or [f"class {k}" for k in range(len(theirs))]
+    pairs = list(zip(names, ours, theirs, strict=False))
+    unmarked = [name for name, one, other in pairs if (_number(one) is None) != (_number(other) is None)]
+    drops = {name: other - one for name, one, other in pairs if _number(one) is not None and _number(other) is not None}
+    made: dict[str, Any] = {"rule": "each class, test", "low": None, "high": params.class_drop}
+    if not len(ours) == len(theirs) == len(names) or not drops or unmarked:
+        what = f" of {', '.join(unmarked)}" if unmarked else ""
+        return RuleResult(holds=False, value=None, reason=f"not measured: the accuracy of each class{what}", **made)
+    falling = sorted(drops, key=lambda name: (-drops[name], name))
+    lost = [f"{drops[name]:.1f} points of {name} LOST" for name in falling if drops[name] > params.class_drop]
+    worst = falling[0]
+    said = ", ".join(lost[:_NAMED]) + (f" and of {len(lost) - _NAMED} classes more" if len(lost) > _NAMED else "")
+    said = said or f"{worst} {-drops[worst]:+.1f} points to {title}"
+    return RuleResult(holds=not lost, value=drops[worst], reason=said, **made)
+
+
+def membership(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    def reason(value: float, reference: float, holds: bool) -> str:
+        side = "STILL RECOGNISED" if value > reference else "OVER-FORGOTTEN"
+        said = f"{value - reference:+.1f} points to the retrain"
+        return said if holds else f"{side}: MIA {said}"
+
+    return bounded(evaluation, "MIA", "MIA", above=params.mia_band, below=params.mia_band, reason=reason)
+
+
+def attack(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """What the shadow attack finds at 1% false alarms; measured in part is missing."""
+    measured = any("RMIA_TPR_1" in _marks(evaluation, name) for name in ("original", "unlearned", "reference"))
+    if not measured and not params.attack_required:
+        return RuleResult(
+            rule="shadow attack", holds=None, value=None, low=None, high=None, reason="not asked for (evaluation.shadows)"
+        )
+
+    def reason(value: float, reference: float, holds: bool) -> str:
+        said = f"{value:.1f}% found at 1% false alarms (retrain {reference:.1f}%)"
+        return said if holds else f"STILL RECOGNISED: {said}"
+
+    return bounded(evaluation, "shadow attack", "RMIA_TPR_1", above=params.attack_margin, reason=reason)
+
+
+#: None of a rule that an evaluation has nothing for.
+RULES: Sequence[Callable[[Evaluation, GateParams], RuleResult | None]] = (
+    evidence_is_there,
+    seeds,
+    forgotten_test,
+    forgotten_train,
+    forgotten_single,
+    retained,
+    classes,
+    membership,
+    attack,
+)
+
+
+def bounded(
+    evaluation: Evaluation,
+    rule: str,
+    metric: str,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    reason: Callable[[float, float, bool], str],
+) -> RuleResult:
+    """Hold one metric of the unlearned model to the retrain's: at most so many points above it, at most so many below.
+
+    reason: says why, from value, retrain's value and whether the rule holds.
+    """
+    value, reference = (_number(_marks(evaluation, name).get(metric)) for name in ("unlearned", "reference"))
+    if value is None or reference is None:
+        which = " and ".join(name for name, found in (("unlearned model", value), ("retrain", reference)) if found is None)
+        return RuleResult(rule=rule, holds=False, value=value, low=None, high=None, reason=f"not measured: {metric} of {which}")
+    return _within(rule, value, reference, above, below, reason)
+
+
+def _within(
+    rule: str,
+    value: float,
+    standard: float,
+    above: float | None,
+    below: float | None,
+    reason: Callable[[float, float, bool], str],
+) -> RuleResult:
+    """Hold a value to a standard: at most so many points above it, at most so many below."""
+    low = None if below is None else standard - below
+    high = None if above is None else standard + above
+    holds = (low is None or value >= low) and (high is None or value <= high)
+    return RuleResult(rule=rule, holds=holds, value=value, low=low, high=high, reason=reason(value, standard, holds))
+
+
+def without_retrain(evaluation: Evaluation) -> bool:
+    """Whether there was no retrain, and original and held-out images were measured in its place. Evaluations of older versions without a
+    retrain have neither, and fail."""
+    return "held_out" in evaluation and not evaluation.get("reference")
+
+
+def something_is_judged(evaluation: Evaluation, rules: Sequence[RuleResult]) -> RuleResult:
+    """Original and unlearned model were measured, and some rule says whether it was forgotten."""
+    missing = [name for name in ("original", "unlearned") if not _marks(evaluation, name)]
+    found = 2.0 - len(missing)
+    said = "original and unlearned model were measured; there is no retrain"
+    if missing:
+        said = f"not measured: {', '.join(missing)}"
+    elif judged := [rule for rule in rules if rule.about_forgetting and rule.holds is not None]:
+        said += f", so {', '.join(rule.rule for rule in judged)} is judged by chance or by held-out images"
+    else:
+        missing = ["forgetting"]
+        said = "nothing says whether it was forgotten: there is no retrain, and nothing that can take its place"
+    return RuleResult(rule="evidence", holds=not missing, value=found, low=2.0, high=None, reason=said)
+
+
+def seeds_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """Whoever asks for several retrains is not content with none."""
+    return seeds(evaluation, params) if params.min_seeds > 1 else _not_judged("seeds")
+
+
+def forgotten_test_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """Whole classes are held to chance: a retrain has no answer for them. Of a part of a class only a retrain can say what is right."""
+    rule, chance = "forgotten, test", _number(evaluation["held_out"].get("chance"))
+    if on_training(evaluation):
+        return forgotten_test(evaluation, params)
+    if chance is None:
+        return _not_judged(rule)
+    return _held(evaluation, rule, "Af", chance, above=params.forget_margin, reason=_says("NOT forgotten", "not above chance"))
+
+
+def forgotten_train_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    return _held_out(
+        evaluation,
+        params,
+        "forgotten, train",
+        "Af_train",
+        "Af_held_out",
+        params.forget_margin,
+        None,
+        "training images NOT forgotten:",
+    )
+
+
+def forgotten_single_alone(evaluation: Evaluation, params: GateParams) -> RuleResult | None:
+    return _not_judged("forgotten, single images") if "Af_single" in _marks(evaluation, "unlearned") else None
+
+
+def retained_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    def reason(value: float, standard: float, holds: bool) -> str:
+        return f"{value - standard:+.1f} points to the original" if holds else f"{standard - value:.1f} points of the rest LOST"
+
+    standard = _number(_marks(evaluation, "original").get("Ar"))
+    return _held(evaluation, "retained, test", "Ar", standard, below=params.retain_drop, reason=reason)
+
+
+def classes_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """No class's accuracy on retained test images is much under the original's."""
+    return _classes(evaluation, params, "per_class_retained", "original", "the original")
+
+
+def membership_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    return _held_out(
+        evaluation, params, "MIA", "MIA", "MIA_held_out", params.mia_band, params.mia_band, "STILL RECOGNISED: MIA"
+    )
+
+
+def attack_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
+    """The shadow attack's false alarms are counted on held-out images of the same classes: of what it never saw it finds 1% at 1%."""
+    if not params.attack_required and not any("RMIA_TPR_1" in _marks(evaluation, name) for name in ("original", "unlearned")):
+        return attack(evaluation, params)
+
+    def reason(value: float, standard: float, holds: bool) -> str:
+        return f"{'' if holds else 'STILL RECOGNISED: '}{value:.1f}% found at 1% false alarms"
+
+    return _held(evaluation, "shadow attack", "RMIA_TPR_1", 1.0, above=params.attack_margin, reason=reason)
+
+
+#: Those of an evaluation without a retrain, by the same names; after `something_is_judged`.
+ALONE: Sequence[Callable[[Evaluation, GateParams], RuleResult | None]] = (
+    seeds_alone,
+    forgotten_test_alone,
+    forgotten_train_alone,
+    forgotten_single_alone,
+    retained_alone,
+    classes_alone,
+    membership_alone,
+    attack_alone,
+)
+
+
+def _held_out(
+    evaluation: Evaluation,
+    params: GateParams,
+    rule: str,
+    metric: str,
+    standard: str,
+    above: float,
+    below: float | None,
+    fails: str,
+) -> RuleResult:
+    """Hold the unlearned model's share of the forgotten training images to its own share of held-out images of the same classes, which a
+    retrain would tell apart by chance alone: the bounds are as much wider as two such shares differ by chance (95%)."""
+    forgotten, images = (int(evaluation["held_out"].get(name) or 0) for name in ("forgotten", "images"))
+    if not forgotten or not images:
+        return _not_judged(rule, "and there are no held-out images of some forgotten classes")
+    if min(forgotten, images) < params.min_images:
+        few = f"and {forgotten:,} forgotten and {images:,} held-out images are too few to compare"
+        return _not_judged(rule, f"{few} (gate.min_images = {params.min_images})")
+    value, held = (_number(_marks(evaluation, "unlearned").get(name)) for name in (metric, standard))
+
+    def reason(value: float, standard: float, holds: bool) -> str:
+        said = f"{value - standard:+.1f} points to held-out images of the same classes"
+        return said if holds else f"{fails if value > standard else 'OVER-FORGOTTEN: MIA'} {said}"
+
+    chance = 0.0 if value is None or held is None else 196 * math.sqrt(_variance(value) / forgotten + _variance(held) / images)
+    wider = None if below is None else below + chance
+    return _held(evaluation, rule, metric, held, above=above + chance, below=wider, reason=reason)
+
+
+def _variance(share: float) -> float:
+    """Of one image's being counted or not, for a share in percent."""
+    return share / 100 * (1 - share / 100)
+
+
+def _held(
+    evaluation: Evaluation,
+    rule: str,
+    metric: str,
+    standard: float | None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    reason: Callable[[float, float, bool], str],
+) -> RuleResult:
+    """Hold one metric of the unlearned model to a standard; one that is missing fails."""
+    value = _number(_marks(evaluation, "unlearned").get(metric))
+    if value is None or standard is None:
+        what = f"{metric} of unlearned model" if value is None else "what it is held to"
+        return RuleResult(rule=rule, holds=False, value=value, low=None, high=None, reason=f"not measured: {what}")
+    return _within(rule, value, standard, above, below, reason)
+
+
+def _not_judged(rule: str, why: str = "") -> RuleResult:
+    said = f"{NOT_JUDGED}, {why}" if why else NOT_JUDGED
+    return RuleResult(rule=rule, holds=None, value=None, low=None, high=None, reason=said)
+
+
+def _says(fails: str, passes: str) -> Callable[[float, float, bool], str]:
+    return lambda value, reference, holds: passes if holds else fails
+
+
+def _marks(evaluation: Evaluation, model: str) -> Mapping[str, Any]:
+    return (evaluation.get(model) or {}).get("metrics") or {}
+
+
+def _number(value: Any) -> float | None:
+    """A metric; None when it is missing or no number."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None

@@ -1,0 +1,99 @@
+"""What a run comes to, as the command line prints it and as ``--json`` gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from megu.evaluation.gate import Verdict
+
+#: The stages whose time and passes are a method's own, beside the retrain's.
+SPENT = ("noise", "unlearn")
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage of a run. seconds: what it took in this run. computed_seconds: what it took when it was computed.
+
+    peak_memory_bytes: the most that was held then (`megu.core.device.Cost`); None where it is not measured.
+    """
+
+    name: str
+    hit: bool
+    seconds: float
+    computed_seconds: float
+    why: str
+    says: str
+    peak_memory_bytes: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "cache": "hit" if self.hit else "miss",
+            "seconds": round(self.seconds, 3),
+            "computed_seconds": round(self.computed_seconds, 3),
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A finished run. metrics, original and reference are in percent, entropies in nats; reference is the mean over the
+    retrains and None when there was none; spread has the 95% interval when there were at least two; comparison is to the first
+    retrain (`megu.evaluation.compared`); af_on is "train" where Af is, for want of test images, of the forgotten training images; champion
+    is the version that the gate took the model to follow; time_share, pass_share: see `tasks.records.record.share`; given_reference has
+    the SHA-256
+    of the weights of a retrain that was not trained here; advice is what to try where it has not forgotten; caveats are sentences on what was
+    declared and cannot be checked."""
+
+    headline: str
+    stages: Sequence[StageSummary]
+    metrics: Mapping[str, float]
+    original: Mapping[str, float]
+    reference: Mapping[str, float] | None
+    spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    comparison: Mapping[str, float | None] = field(default_factory=dict)
+    gap: float | None = None
+    af_on: str = "test"
+    advice: str = ""
+    gate: Verdict | None = None
+    champion: str | None = None
+    time_share: float | None = None
+    pass_share: float | None = None
+    flow_seconds: float = 0.0
+    mlflow_run_id: str = ""
+    mlflow_url: str | None = None
+    prefect_flow_run_id: str = ""
+    prefect_url: str | None = None
+    model_version: str | None = None
+    report: str = ""
+    dossier: str = ""
+    caveats: Sequence[str] = ()
+    given_reference: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "headline": self.headline,
+            "stages": [stage.to_json() for stage in self.stages],
+            "metrics": dict(self.metrics),
+            "original": dict(self.original),
+            "reference": dict(self.reference) if self.reference is not None else None,
+            "reference_given": self.given_reference,
+            "reference_spread": {name: dict(entry) for name, entry in self.spread.items()},
+            "comparison": dict(self.comparison),
+            "gap": self.gap,
+            "Af_on": self.af_on,
+            "advice": self.advice or None,
+            "gate": asdict(self.gate) if self.gate else None,
+            "champion": self.champion,
+            "time_share": self.time_share,
+            "pass_share": self.pass_share,
+            "flow_seconds": round(self.flow_seconds, 3),
+            "mlflow_run_id": self.mlflow_run_id,
+            "prefect_flow_run_id": self.prefect_flow_run_id,
+            "model_version": self.model_version,
+            "report": self.report,
+            "dossier": self.dossier,
+        }

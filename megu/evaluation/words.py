@@ -1,0 +1,133 @@
+"""The result of a run in words, taken from its numbers, good or bad."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from megu.core.escaping import markdown
+from megu.evaluation.gate import RuleResult, given_retrain, on_training, without_retrain
+from megu.evaluation.guide import METRICS, Metric, title
+from megu.evaluation.summary import Summary
+
+#: Reasons that a headline has room for.
+_REASONS = 2
+
+
+def headline(request: str, evaluation: Mapping[str, Any], failures: Sequence[str]) -> str:
+    """One sentence: what happened to the forgotten and to the rest, and what of it the gate does not allow (`megu.evaluation.gate`)."""
+    before, after = evaluation["original"]["metrics"], evaluation["unlearned"]["metrics"]
+    reference = (evaluation.get("reference") or {}).get("metrics")
+    known = f"{request}{' (its training images)' if on_training(evaluation) else ''}: {number(before['Af'])} → {number(after['Af'])}"
+    rest = f"the rest {number(before['Ar'])} → {number(after['Ar'])}"
+    if reference is None and not without_retrain(evaluation):
+        return f"{known}; {rest}; no retrain to compare with"
+    said = " and ".join(failures[:_REASONS]) + (f" (and {len(failures) - _REASONS} more)" if len(failures) > _REASONS else "")
+    if reference is None:
+        return f"{known}; {rest}; judged without a retrain" + (f" — {said}" if said else "")
+    retrain = "given retrain" if given_retrain(evaluation) else "retrain"
+    return f"{known}; {rest} ({retrain} {number(reference['Ar'])})" + (f" — {said}" if said else "")
+
+
+def retrain_title(given: str | None) -> str:
+    """What the retrain's column is called. given: as `megu.evaluation.gate.given_retrain` has it."""
+    return "given retrain" if given else "true retrain"
+
+
+def gate_rows(rules: Sequence[RuleResult]) -> list[dict[str, str]]:
+    """The gate's rules for a person, a row each."""
+    marks = {True: "holds", False: "FAILS", None: "does not apply"}
+    return [
+        {
+            "rule": rule.rule,
+            "": "not judged" if rule.not_judged else marks[rule.holds],
+            "found": number(rule.value, 1, ""),
+            "allowed": _allowed(rule.low, rule.high),
+            "why": rule.reason,
+        }
+        for rule in rules
+    ]
+
+
+def _allowed(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "—" if low is high else f"at least {low:.1f}" if high is None else f"at most {high:.1f}"
+    return f"{low:.1f} to {high:.1f}"
+
+
+def number(value: float | None, digits: int = 1, unit: str = "%") -> str:
+    """A metric for a person; a dash when it is not defined."""
+    return "—" if value is None or value != value else f"{value:.{digits}f}{unit}"  # noqa: PLR0124 - NaN
+
+
+#: unit -> digits after the point, what is written behind
+UNITS = {"%": (1, "%"), "nats": (2, " nats"), "points": (2, " points"), "steps": (0, " steps"), "": (3, "")}
+
+
+def summary_rows(summary: Summary) -> list[dict[str, str]]:
+    """The chief metrics that the run has, a row each: original, unlearned, retrain with its 95% interval when there were several."""
+    return [row(summary, key, metric) for key, metric in METRICS.items() if metric.brief and key in summary.metrics]
+
+
+def guided_rows(summary: Summary) -> list[dict[str, str]]:
+    """Every metric that the run has, with what value is right and why."""
+    present = summary.metrics.keys() | summary.comparison.keys()
+    return [
+        row(summary, key, metric) | {"right": metric.right, "why": metric.why}
+        for key, metric in METRICS.items()
+        if key in present
+    ]
+
+
+def row(summary: Summary, key: str, metric: Metric) -> dict[str, str]:
+    """One metric, written for a person, of each model that the run has."""
+    digits, unit = UNITS[metric.unit]
+    if key in summary.comparison:  # to the first retrain; of the retrains, what the others come to
+        original, unlearned = summary.comparison.get(f"{key}_original"), summary.comparison[key]
+        reference = {key: summary.comparison.get(f"{key}_reference")}
+    else:
+        original, unlearned = summary.original.get(key), summary.metrics.get(key)
+        reference = dict(summary.reference or {})
+    written = {
+        "metric": title(key, on_training=summary.af_on == "train"),
+        "original": number(original, digits, unit),
+        "unlearned": number(unlearned, digits, unit),
+    }
+    if summary.reference is not None:
+        written[retrain_title(summary.given_reference)] = number(reference.get(key), digits, unit) + interval(
+            summary, key, digits
+        )
+    return written
+
+
+def interval(summary: Summary, key: str, digits: int) -> str:
+    """The retrain's 95% interval over its seeds, empty with one retrain."""
+    spread = summary.spread.get(key)
+    if not spread or spread["low"] is None:
+        return ""
+    return f" [{spread['low']:.{digits}f}, {spread['high']:.{digits}f}], {int(spread['n'])} seeds"
+
+
+def conclusions(summary: Summary) -> list[str]:
+    """What the comparison with the retrain comes to, a line each."""
+    lines = []
+    if summary.gap is not None:
+        lines.append(f"Mean gap to the retrain over Ar, Af and MIA: {summary.gap:.2f} points.")
+    if summary.time_share is not None:
+        ran = {stage.name for stage in summary.stages if stage.computed_seconds > 0}
+        spent = "Noise and re-optimisation" if "noise" in ran else "Unlearning"
+        passes = "" if summary.pass_share is None else f", {summary.pass_share:.2g}% of its passes through the network"
+        lines.append(f"{spent} took {summary.time_share:.0f}% of the retrain's time{passes}.")
+    if open_ := [rule.rule for rule in summary.gate.rules if rule.not_judged] if summary.gate else []:
+        lines.append(f"There is no retrain, so the gate does not judge: {'; '.join(open_)}.")
+    if summary.advice:
+        lines.append(summary.advice)
+    return [*lines, *summary.caveats]
+
+
+def summary_markdown(summary: Summary) -> str:
+    """Headline, table and conclusions, for Prefect and MLflow."""
+    rows = summary_rows(summary)
+    columns = list(rows[0])
+    table = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row.values())} |" for row in rows)]
+    return "\n".join([f"**{markdown(summary.headline)}**", "", *table, "", *conclusions(summary)])

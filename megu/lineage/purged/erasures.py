@@ -1,0 +1,123 @@
+"""What valid purges account for, as verify asks: a file that is gone because it was erased is no fault, if exactly that was signed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.lineage.commitments import commit
+from megu.lineage.dossier import sha256
+from megu.lineage.purged.document import DataErased, Sealed, is_name, parse
+
+#: Digits of a seal that a person is shown.
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Erasures:
+    """The purges that are believed, oldest first. problems: those that are not, and why, a line each.
+
+    all_accepted: with ``--sealed``. Without, a run that a purge covers is not said to hold for having been purged; every other run is.
+    """
+
+    documents: tuple[Sealed, ...] = ()
+    problems: tuple[str, ...] = ()
+    run_id: str = ""
+    all_accepted: bool = False
+    _files: dict[str, str] = field(default_factory=dict)
+    _versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for document in self.documents:
+            for entry in document.purge.erased:
+                if entry.sha256 is not None:
+                    self._files.setdefault(entry.sha256, document.seal)
+                if entry.what.startswith("models:/"):
+                    self._versions.setdefault(entry.what, document.seal)
+
+    @property
+    def covering(self) -> list[Sealed]:
+        """Those that the run at hand is purged by."""
+        return [entry for entry in self.documents if any(run.mlflow_run_id == self.run_id for run in entry.purge.covers)]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether what was erased counts as it should be."""
+        return self.all_accepted or not self.covering
+
+    def file(self, digest: str) -> str | None:
+        """The purge that erased the content with this SHA-256, in words; None where none did."""
+        return _words(self._files.get(digest))
+
+    def version(self, name: str, version: str) -> str | None:
+        """The purge that erased a registered version."""
+        return _words(self._versions.get(f"models:/{name}/{version}"))
+
+    def data(self, md5: str) -> list[DataErased]:
+        """The new versions of a data set that purges made of the one with this DVC hash, in order."""
+        found, now = [], md5
+        for document in self.documents:
+            for entry in document.purge.data:
+                if entry.before["md5"] == now:
+                    found.append(entry)
+                    now = str(entry.after["md5"])
+        return found
+
+    def by(self, entry: DataErased) -> str:
+        """The purge that made a version, in words."""
+        return _words(next((d.seal for d in self.documents if entry in d.purge.data), None)) or ""
+
+    def witnessed(self, run_id: str, seal: str) -> bool:
+        """Whether a purge recomputed the commitments of this very dossier while the rows were there."""
+        wanted = {"mlflow_run_id": run_id, "seal": seal}
+        return any(wanted in document.purge.witnessed for document in self.documents)
+
+
+def _words(seal: str | None) -> str | None:
+    return f"erased by purge {seal[:_SHOWN]}…" if seal else None
+
+
+def load(project: Project | None, beside: Mapping[str, bytes], trusted: Sequence[str], run_id: str, sealed: bool) -> Erasures:
+    """The purges of a project, and those that lie beside a dossier. Only what one of the keys ``trusted`` signed is believed."""
+    contents: dict[str, bytes] = {sha256(content): content for content in beside.values()}
+    if project is not None and project.dossiers.is_dir():
+        for path in sorted(project.dossiers.glob("*/purge*.json")):
+            if is_name(path.name):
+                content = path.read_bytes()
+                contents.setdefault(sha256(content), content)
+    documents, problems = [], []
+    for content in contents.values():
+        try:
+            documents.append(parse(content, "purge.json", trusted))
+        except MeguError as error:
+            problems.append(str(error.what))
+    documents.sort(key=lambda entry: (entry.purge.created, entry.seal))
+    return Erasures(tuple(documents), tuple(problems), run_id, sealed)
+
+
+def makes_up(key: bytes, ids: Iterable[Any], erased: Sequence[DataErased]) -> bool:
+    """Whether the training images that are here, and the rows that are gone, are together the version that was there before."""
+    return sha256(before(key, ids, erased)) == erased[0].trained
+
+
+def before(key: bytes, ids: Iterable[Any], erased: Sequence[DataErased]) -> bytes:
+    """The commitments (`megu.lineage.commitments.commit_all`) to the training images that are here and to those that are gone."""
+    there = {commit(key, bytes(value)) for value in ids}
+    gone = {commitment for entry in erased for commitment in entry.train.each()}
+    return b"".join(sorted(there | gone))
+
+
+def kept_positions(positions: Any, erased: Sequence[DataErased]) -> tuple[Any, int]:
+    """Where rows of the first version are in the last one, those that still are; and how many are gone."""
+    import numpy as np
+
+    now, gone = np.asarray(positions), 0
+    for entry in erased:
+        removed = np.asarray(entry.train.positions, dtype=np.int64)
+        stays = ~np.isin(now, removed)
+        gone += int((~stays).sum())
+        now = now[stays] - np.searchsorted(removed, now[stays])
+    return now, gone

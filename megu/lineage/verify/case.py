@@ -1,0 +1,120 @@
+"""What the checks have in hand, and how one says what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from megu.core.project import Project
+from megu.lineage.dossier import Dossier, Seal
+from megu.lineage.record import Record
+
+if TYPE_CHECKING:
+    from megu.lineage.purged.erasures import Erasures
+    from megu.tracking.lineage import MlflowClient
+
+JSON = Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """holds: True, False (it differs), or None (it cannot be checked here). says: what was looked at, or what is wrong, in one line."""
+
+    name: str
+    holds: bool | None
+    says: str
+
+
+def summed(name: str, wrong: Sequence[str], missing: Sequence[str], said: str) -> Check:
+    """One check over many things: all that are wrong are named, then all that are missing."""
+    if wrong:
+        return Check(name, False, "; ".join([*wrong, *missing]))
+    return Check(name, None, "; ".join(missing)) if missing else Check(name, True, said)
+
+
+def differences(recorded: Mapping[str, JSON], found: Mapping[str, JSON], *, more: bool = True) -> list[str]:
+    """What differs between two mappings, by name. more: whether names that were not recorded count."""
+    wrong = [
+        f"{name} was {_short(value)}, is {_short(found[name]) if name in found else 'gone'}"
+        for name, value in recorded.items()
+        if name not in found or found[name] != value
+    ]
+    return wrong + [f"{name} was added" for name in found if more and name not in recorded]
+
+
+def _short(value: JSON) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A copy that is whole. content: ``dossier.json`` as it lies there."""
+
+    dossier: Dossier
+    content: bytes
+    seal: Seal
+    records: list[Record]
+    forgotten: bytes
+
+
+@dataclass
+class Case:
+    """One dossier under verification. project: where the rest of it may be. connected: MLflow, or unreachable: why it cannot be asked.
+
+    trusted: public keys (hex) that may have signed. memo: what was asked of MLflow already. erasures: what purges account for.
+    """
+
+    project: Project | None
+    opened: Opened
+    connected: MlflowClient | None
+    unreachable: str
+    trusted: Sequence[str]
+    memo: dict[str, JSON] = field(default_factory=dict)
+    erasures: Erasures | None = None
+
+    def erased(self, digest: str) -> str | None:
+        """The purge that erased the content with this SHA-256, in words; None where none did."""
+        return self.erasures.file(digest) if self.erasures else None
+
+    def without_erased(
+        self, name: str, wrong: Sequence[str], missing: Sequence[str], erased: Sequence[str], said: str
+    ) -> Check:
+        """`summed`, where some things are gone because a purge erased them: no fault where that counts, else not to be checked."""
+        if not erased:
+            return summed(name, wrong, missing, said)
+        words = f"{len(erased)} {erased[0]}"
+        if self.erasures is not None and self.erasures.accepted:
+            return summed(name, wrong, missing, f"{said}, {words}")
+        return summed(name, wrong, [*missing, f"{words} (--sealed takes that as it should be)"], said)
+
+    @property
+    def dossier(self) -> Dossier:
+        return self.opened.dossier
+
+    @property
+    def seal(self) -> Seal:
+        return self.opened.seal
+
+    @property
+    def records(self) -> list[Record]:
+        return self.opened.records
+
+    def record(self, stage: str) -> Record | None:
+        return next((record for record in self.records if record.stage in stage.split("|")), None)
+
+    def run(self) -> dict[str, JSON] | None:
+        """What MLflow says of the run now; None when it is not there. Asked once."""
+        if self.connected is None:
+            return None
+        if "run" not in self.memo:
+            from megu.tracking import lineage
+
+            self.memo["run"] = lineage.run_facts(self.connected, self.dossier.run.mlflow_run_id)
+        found: dict[str, JSON] | None = self.memo["run"]
+        return found
+
+    def at_home(self) -> bool:
+        """Whether the project at hand is the one the run was made in."""
+        return self.run() is not None

@@ -1,0 +1,351 @@
+"""The checks of what lies in the dossier and in the project: each says whether one thing is as recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from megu.core.errors import MeguError
+from megu.core.files.store import Ref, sha256_file
+from megu.core.stages import Result
+from megu.evaluation.gate import GateParams, given_retrain, judge
+from megu.evaluation.words import headline
+from megu.lineage import format1
+from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint
+from megu.lineage.dossier import FORGOTTEN, MAIN, sha256
+from megu.lineage.dossier import given_retrain as said_of_given
+from megu.lineage.keys import Keys, signed_by
+from megu.lineage.record import Record, faults, root
+from megu.lineage.verify.case import JSON, Case, Check, differences, summed
+
+if TYPE_CHECKING:
+    from megu.lineage.purged.document import DataErased
+
+
+def signature(case: Case) -> Check:
+    """Signed by whom, if at all."""
+    seal, name = case.seal, "signature"
+    if not seal.signed or seal.public is None or seal.signature is None:
+        if case.trusted:
+            return _unsigned(case)
+        return Check(name, True, "unsigned: nothing says who made it")
+    if not signed_by(seal.public, seal.signature, case.opened.content):
+        return Check(name, False, f"it is not one of {MAIN} by the key {seal.public[:16]}…")
+    if not case.trusted:
+        return Check(name, None, f"by the key {seal.public[:16]}…, and whose that is cannot be told: name it with --key")
+    if seal.public not in case.trusted:
+        return Check(name, False, f"by the key {seal.public[:16]}…, which is none that is trusted here")
+    return Check(name, True, f"by the key {seal.public[:16]}…")
+
+
+def _unsigned(case: Case) -> Check:
+    """A dossier without a signature where there is a key: it is older than the key, by the key's own word, or a fault."""
+    from megu.lineage.verify import unsigned
+
+    wrong = "unsigned, though there is a key that should have signed it"
+    try:
+        if case.project is not None and case.seal.seal in unsigned.seals(case.project, case.trusted):
+            return Check("signature", True, "unsigned: it is older than the key, which has signed that it was there")
+    except MeguError as error:
+        return Check("signature", False, f"{wrong}; {error.what}")
+    return Check("signature", False, f"{wrong} (`megu keys adopt RUN` for one that is older than the key)")
+
+
+def chain(case: Case) -> Check:
+    """Each record made of those before it, and all of them the root."""
+    wrong = faults(case.records)
+    if root(case.records) != case.dossier.root:
+        wrong.append("the records do not come to the root")
+    return summed("chain", wrong, [], f"{len(case.records)} records come to the root {case.dossier.root[:16]}…")
+
+
+def facts(case: Case) -> Check:
+    """What the dossier says is what its records say."""
+    dossier = case.dossier
+    pairs: dict[str, tuple[JSON, JSON]] = {}
+    if (data := case.record("dataset")) is not None:
+        pairs |= {
+            f"data {key}": (getattr(dossier.data, key), data.values[key]) for key in ("name", "dvc_hash", "source", "licence")
+        }
+        pairs["data per_class"] = (dossier.per_class, data.values.get("per_class"))
+    if (split := case.record("split")) is not None:
+        pairs["split"] = (dossier.scope.split, split.files["positions"]["sha256"])
+        pairs["scenario"] = (dossier.scope.scenario, split.values["scenario"])
+    for which, stage in (("original", "original|given"), ("unlearned", "unlearn")):
+        if (made := case.record(stage)) is not None:
+            pairs[which] = (getattr(dossier.models, which), made.files["weights"]["sha256"])
+            pairs[f"{which} digest"] = (getattr(dossier.models, f"{which}_digest"), made.values["weights_digest"])
+    if (unlearn := case.record("unlearn")) is not None:
+        pairs["method"] = (dossier.method["name"], unlearn.parts["method"])
+        pairs |= {
+            f"unlearn.{key.removeprefix('params.')}": (dossier.parameters["unlearn"].get(key.removeprefix("params.")), value)
+            for key, value in unlearn.parts.items()
+            if key.startswith("params.")
+        }
+    if (labeling := next((r for r in case.records if r.label == "labeling"), None)) is not None:
+        pairs["labeler"] = (dossier.labeler, labeling.values["labeler"])
+    if (evaluation := case.record("evaluation")) is not None:
+        pairs["evaluation"] = (dossier.evidence.evaluation, dict(evaluation.values))
+    retrain = case.record("given-reference")
+    used = str(retrain.files["weights"]["sha256"]) if retrain else None
+    pairs["given retrain"] = (given_retrain(dossier.evidence.evaluation), used)
+    if used:
+        pairs["what it was compared with"] = (dossier.evidence.reference, said_of_given(used))
+    wrong = [name for name, (said, recorded) in pairs.items() if said != recorded]
+    metrics = dossier.evidence.evaluation["unlearned"]["metrics"]
+    wrong += [
+        f"metric {name}"
+        for name, value in metrics.items()
+        if value is not None and dossier.tracked.run["metrics"].get(name) != value
+    ]
+    return summed(
+        "facts", [f"{name} is not what the records say" for name in wrong], [], f"{len(pairs)} facts are what the records say"
+    )
+
+
+def verdict(case: Case) -> Check:
+    """The gate's verdict, made again from the evidence, the thresholds that were applied and the champion of that time."""
+    evidence, request = case.dossier.evidence, str(case.dossier.request["words"])
+    wrong: list[str] = []
+    if evidence.gate is None:
+        failures = format1.failures(evidence.evaluation, evidence.thresholds["forgotten"], evidence.thresholds["near"])
+    else:
+        again = judge(evidence.evaluation, GateParams(**evidence.thresholds), champion=evidence.gate.champion)
+        failures = again.failures
+        if again.decision != evidence.gate.decision:
+            wrong.append(f"from the evidence the gate's decision is: {again.decision}")
+        if again.rules != evidence.gate.rules:
+            wrong.append("what each rule says is not what the evidence gives")
+    if (sentence := headline(request, evidence.evaluation, failures)) != evidence.verdict:
+        wrong.append(f"from the evidence it is: {sentence}")
+    if failures != evidence.failures:
+        wrong.append("what failed is not what the thresholds say")
+    decided = f"; gate: {evidence.gate.decision}" if evidence.gate else ""
+    return summed("verdict", wrong, [], f"{evidence.verdict}{decided}")
+
+
+def commitments(case: Case) -> Check:
+    """The commitments are those to the forgotten samples, made again from data and split under the project's key."""
+    name, scope = "commitments", case.dossier.scope
+    if len(case.opened.forgotten) != scope.commitments * SIZE:
+        return Check(name, False, f"{FORGOTTEN} has not the {scope.commitments:,} commitments it should have")
+    key = Keys(case.project.keys).commitment_key() if case.project else None
+    if key is None:
+        return Check(name, None, "the key is not here (.megu/keys/commitments.key of the project)")
+    if fingerprint(key) != scope.key:
+        return Check(name, False if case.at_home() else None, "the key here is another one")
+    split, positions = case.record("split"), None
+    if case.project is not None and split is not None and case.project.store.holds(Ref.from_json(split.files["positions"])):
+        positions = case.project.store.arrays(Ref.from_json(split.files["positions"]))
+    ids = _ids(case)
+    if positions is None or ids is None:
+        return Check(name, None, "the data set or the split is not here to make them again")
+    if (purged := _purged(case)) is not None:
+        return _commitments_after(case, key, positions, purged)
+    forget = [bytes(value) for value in ids[positions["forget"]]]
+    retain = [bytes(value) for value in ids[positions["retain"]]]
+    wrong = [] if commit_all(key, forget) == case.opened.forgotten else ["they are not those to the forgotten samples"]
+    if commit(key, b"".join(sorted(retain))).hex() != scope.retained:
+        wrong.append("the retain set is another")
+    counts = {group: len(positions[group]) for group in ("forget", "retain", "test_forget", "test_retain")}
+    wrong += differences({group: getattr(scope, group) for group in counts}, counts)
+    return summed(name, wrong, [], f"{scope.commitments:,} forgotten samples, {scope.retain:,} retained")
+
+
+def _purged(case: Case) -> list[DataErased] | None:
+    """The versions that purges made of the run's data set, where the last of them is the one that is here; else None."""
+    from megu.data import pins as dvc_pins
+
+    if case.project is None or case.erasures is None or not (steps := case.erasures.data(case.dossier.data.dvc_hash)):
+        return None
+    folder = case.project.data(case.dossier.data.name)
+    return steps if folder.is_dir() and vars(dvc_pins.hash_dir(folder)) == steps[-1].after else None
+
+
+def _commitments_after(case: Case, key: bytes, positions: Any, purged: list[DataErased]) -> Check:
+    """`commitments`, where rows of the data set are gone: those that are here are what they should be, and with the commitments to those
+    that are gone they make up the old data set; the retain set was recomputed by the purge before it erased them.
+
+    Of a run that saw a part of each class (`Dossier.per_class`) the positions count that part, which cannot be told again: every forgotten
+    sample has to be here or among the rows that are gone.
+    """
+    from megu.lineage.purged.erasures import kept_positions, makes_up
+
+    name, scope, ids = "commitments", case.dossier.scope, _ids(case, whole=True)
+    assert case.erasures is not None
+    known = {commitment for entry in purged for commitment in entry.train.each()}
+    parts, wrong = _each(case.opened.forgotten), []
+    if case.dossier.per_class is None:
+        here, gone = kept_positions(positions["forget"], purged)
+        as_recorded = parts - known == {commit(key, bytes(value)) for value in ids[here]} - known
+    else:
+        gone = len(parts & known)
+        as_recorded = parts <= known | {commit(key, bytes(value)) for value in ids}
+    if not as_recorded:
+        wrong.append("they are not those to the forgotten samples")
+    if not makes_up(key, ids, purged):
+        wrong.append("what is here and what was erased are not together the data set of the run")
+    counts = {group: len(positions[group]) for group in ("forget", "retain", "test_forget", "test_retain")}
+    wrong += differences({group: getattr(scope, group) for group in counts}, counts)
+    rows = sum(len(entry.train.positions) for entry in purged)
+    said = f"{scope.commitments:,} forgotten samples, {gone:,} of them among the {rows:,} rows {case.erasures.by(purged[-1])}"
+    if case.erasures.witnessed(case.dossier.run.mlflow_run_id, case.seal.seal):
+        return summed(name, wrong, [], f"{said}; the retain set was recomputed before")
+    return summed(name, wrong, ["the retain set was not recomputed before rows of it were erased"], said)
+
+
+def _each(commitments: bytes) -> set[bytes]:
+    return {commitments[start : start + SIZE] for start in range(0, len(commitments), SIZE)}
+
+
+def _ids(case: Case, *, whole: bool = False) -> Any:
+    """The ids of the training images that the run saw (whole: of all there are), where the data set is here; None where it is not."""
+    from megu.data import arrays
+
+    if case.project is None:
+        return None
+    try:
+        loaded = arrays.load(case.project.data(case.dossier.data.name))
+    except MeguError:
+        return None
+    return arrays.limited(loaded, None if whole else case.dossier.per_class).train.ids
+
+
+def files(case: Case) -> Check:
+    """Every file that a stage made, in the content store."""
+    refs = {f"{record.label}/{name}": ref for record in case.records for name, ref in record.refs.items()}
+    if case.project is None:
+        return Check("files", None, f"the {len(refs)} files of the stages are not here")
+    wrong, missing, erased, seen = [], [], list[str](), dict[Path, bool]()
+    for name, ref in refs.items():
+        path = case.project.store.path(ref)
+        if not path.is_file():
+            if (by := case.erased(ref.sha256)) is not None:
+                erased.append(by)
+            else:
+                missing.append(f"{name} is not in the store")
+            continue
+        if path not in seen:
+            seen[path] = case.project.store.holds(ref)
+        if not seen[path]:
+            wrong.append(f"{name} has changed ({path.name[:16]}…)")
+    said = f"{len(refs) - len(erased)} files of the stages are what they were"
+    return case.without_erased("files", wrong, missing, erased, said)
+
+
+def kept_results(case: Case) -> Check:
+    """The kept results, which later runs use."""
+    if case.project is None:
+        return Check("kept results", None, "they are not here")
+    wrong, missing, erased, again = [], [], list[str](), 0
+    for record in case.records:
+        path = case.project.results / record.key
+        if not path.is_file():
+            if (by := case.erased(case.dossier.results[record.label])) is not None:
+                erased.append(by)
+            else:
+                missing.append(f"the kept result of {record.label} is gone")
+        elif sha256_file(path) != case.dossier.results[record.label]:
+            if not _made_again(path, record):
+                wrong.append(f"the kept result of {record.label} has changed")
+            again += 1
+    said = f"{len(case.records) - len(erased)} kept results" + (f", {again} made again since" if again else "")
+    return case.without_erased("kept results", wrong, missing, erased, said)
+
+
+def _made_again(path: Path, record: Record) -> bool:
+    """Whether a kept result that is not the one recorded was made later and is the same."""
+    try:
+        kept = Result.from_json(json.loads(json.loads(path.read_bytes())["result"]))
+        made = dict(record.circumstances)
+        return (
+            kept.digest == record.result_digest
+            and kept.stage == record.stage
+            and kept.origin["created"] > made["origin"]["created"]
+        )
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def data(case: Case) -> Check:
+    """The data set under ``data/``, every byte."""
+    from megu.data import advice
+    from megu.data import pins as dvc_pins
+    from megu.data.arrays import FILES
+
+    name, facts = "data", case.dossier.data
+    folder = case.project.data(facts.name) if case.project else None
+    if case.project is None or folder is None or not folder.is_dir():
+        return Check(name, None, f"the data set {facts.name} is not here")
+    found = dvc_pins.hash_dir(folder)
+    if (found.md5, found.size, found.nfiles) == (facts.dvc_hash, facts.size, facts.nfiles):
+        return Check(name, True, f"{facts.name} has the DVC hash {facts.dvc_hash}")
+    if (more := advice.strays(folder)) and dvc_pins.hash_dir(folder, only=FILES).md5 == facts.dvc_hash:
+        return Check(name, True, f"{facts.name} has the DVC hash {facts.dvc_hash}, though {advice.beside(facts.name, more)}")
+    if (purged := _purged(case)) is not None and case.erasures is not None:
+        rows = sum(len(entry.train.positions) + len(entry.test.positions) for entry in purged)
+        erased = [case.erasures.by(purged[-1])] * rows
+        return case.without_erased(name, [], [], erased, f"{facts.name} has the DVC hash {found.md5}, made of {facts.dvc_hash}")
+    pinned = dvc_pins.read(case.project.root).get(facts.name)
+    if pinned == found:
+        return Check(name, None, f"data.dvc pins a newer version of {facts.name}; this run's was {facts.dvc_hash}")
+    return Check(name, False, f"data/{facts.name} has the DVC hash {found.md5}, not {facts.dvc_hash}")
+
+
+def dvc(case: Case) -> Check:
+    """``data.dvc`` and ``dvc.lock``: as committed at the recorded commit, and as they are now."""
+    from megu.lineage.verify import versioned
+
+    return versioned.check_pins(case)
+
+
+def dvc_remotes(case: Case) -> Check:
+    """The configured DVC remotes are there."""
+    from megu.lineage.verify import versioned
+
+    return versioned.check_remotes(case)
+
+
+def code(case: Case) -> Check:
+    """The sources that the stages ran, by digest: as they are installed, or at the recorded commit."""
+    from megu.lineage.verify import versioned
+
+    return versioned.check_code(case)
+
+
+def index(case: Case) -> Check:
+    """The row of this run in the index, and the sets it names."""
+    from megu.lineage.index import Index
+    from megu.lineage.indexing import row_of
+
+    if case.project is None or not case.at_home():
+        return Check("index", None, "the index of the project is not here")
+    kept = Index(case.project.index)
+    row = kept.row(case.dossier.run.mlflow_run_id)
+    if row is None:
+        return Check("index", None, "this run is not in the index: `megu lineage index` makes it again")
+    wrong = differences(vars(row_of(case.dossier, case.seal.seal, row.trained)), vars(row))
+    missing = []
+    for what, name in (("training", row.trained), ("forget", row.forgotten)):
+        if not kept.path(name).is_file():
+            missing.append(f"its {what} set is gone")
+        elif sha256_file(kept.path(name)) != name:
+            wrong.append(f"its {what} set has changed")
+    key, ids = Keys(case.project.keys).commitment_key(), _ids(case)
+    if key is not None and ids is not None and not wrong and (purged := _purged(case)) is not None:
+        from megu.lineage.purged.erasures import before, makes_up
+
+        ids = _ids(case, whole=True)
+        if case.dossier.per_class is None:
+            as_recorded = row.trained == purged[0].trained
+        else:
+            as_recorded = _each(kept.path(row.trained).read_bytes()) <= _each(before(key, ids, purged))
+        if not as_recorded or not makes_up(key, ids, purged):
+            wrong.append("its training set is not what is here and what was erased")
+    elif key is not None and ids is not None and not wrong and sha256(commit_all(key, (bytes(i) for i in ids))) != row.trained:
+        data_moved = data(case).holds is not True
+        (missing if data_moved else wrong).append(
+            "its training set is not that of the data set as the run saw it (`megu lineage index` makes it again)"
+        )
+    return summed("index", wrong, missing, "which samples this run saw is indexed")

@@ -1,0 +1,110 @@
+"""What keeps forgotten data from coming back: which requests' data a model version was trained on.
+
+A sample of a request is known to a version that was trained on it and did not forget it; by the commitments, so no id is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.data import arrays
+from megu.lineage import champions
+from megu.lineage.commitments import SIZE, commit, fingerprint
+from megu.lineage.index import Index, Row
+from megu.lineage.keys import Keys
+from megu.requests.fulfilled import Known
+from megu.requests.inbox import Inbox
+from megu.requests.states import FORGOTTEN
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request to forget that was accepted or fulfilled. words: which one. commitments: to its samples. key: fingerprint of their key."""
+
+    words: str
+    commitments: frozenset[bytes]
+    key: str
+
+
+def brings_back(project: Project, name: str, version: str, more: Iterable[Asked] = ()) -> list[str]:
+    """Why a version may not become the champion, a line for each request whose data it was trained on; nothing when it may.
+
+    more: requests beside those that the promoted versions forgot.
+    """
+    asked = [*fulfilled(project, name), *more]
+    if not asked:
+        return []
+    index = Index(project.index)
+    row = row_of(index, name, version)
+    if row is None:
+        return [f"nobody here knows what version {version} was trained on (no dossier of it is indexed)"]
+    known = entries(index, row.trained) - entries(index, row.forgotten)
+    found = []
+    for request in asked:
+        if request.key != row.key:
+            found.append(f"version {version} and the request {request.words} were recorded under different keys")
+        elif count := len(request.commitments & known):
+            found.append(f"version {version} was trained on {count:,} of the images of the request {request.words}")
+    return found
+
+
+def fulfilled(project: Project, name: str) -> list[Asked]:
+    """What the versions that were ever promoted forgot.
+
+    Raises `MeguError` when the index lacks one of them: then nothing could be said of any version.
+    """
+    index, found = Index(project.index), dict[str, Asked]()
+    for facts in champions.promotions(project.ledger.events(name, "champion.")):
+        row = index.row(str(facts["run_id"]))
+        if row is None:
+            raise MeguError(
+                f"the run {facts['run_id']} of a promoted version is not in the index", "`megu lineage index` makes it again"
+            )
+        words = f"{row.request} (forgotten by version {facts['version']})"
+        found.setdefault(row.forgotten, Asked(words, entries(index, row.forgotten), row.key))
+    return list(found.values())
+
+
+def accepted(project: Project, data: str) -> list[Asked]:
+    """What the requests about a data set ask for that are accepted and not yet, or not finally, forgotten. data: its name.
+
+    Raises `MeguError` when there are some and the data set or the key of the commitments is not here.
+    """
+    inbox, index = Inbox(project), Index(project.index)
+    entries_of = [entry for entry in inbox.entries("accepted", "processing", *FORGOTTEN) if entry.data in ("", data)]
+    if not entries_of:
+        return []
+    key, folder = Keys(project.keys).commitment_key(), project.data(data)
+    if key is None or not (folder / "meta.json").is_file():
+        raise MeguError(
+            f"there are accepted requests, and data/{data} or the key of the commitments is not here", "bring it back"
+        )
+    known, found = Known(arrays.load(folder)), list[Asked]()
+    for entry in entries_of:
+        target, done = inbox.target(entry.id), [event.facts.get("forgotten") for event in entry.events]
+        samples = {commit(key, name.encode()) for name in known.samples(target)} if target else set()
+        if entry.state in FORGOTTEN and (names := [str(name) for name in done if name]):
+            samples |= entries(index, names[-1])
+        found.append(Asked(entry.id, frozenset(samples), fingerprint(key)))
+    return found
+
+
+def row_of(index: Index, name: str, version: str) -> Row | None:
+    """The newest recorded run of a version."""
+    return next((row for row in reversed(index.rows()) if row.model == f"models:/{name}/{version}"), None)
+
+
+def entries(index: Index, name: str) -> frozenset[bytes]:
+    """The commitments of a set. Raises `MeguError` when its file is gone or cut."""
+    try:
+        content = index.path(name).read_bytes()
+    except OSError:
+        content = b"?"
+    if len(content) % SIZE:
+        raise MeguError(
+            f"the lineage index lacks the set {name[:16]}…", "run `megu lineage index`, which makes it from the dossiers"
+        )
+    return frozenset(content[at : at + SIZE] for at in range(0, len(content), SIZE))

@@ -1,0 +1,143 @@
+"""Requests as files: YAML or JSON (one request, or a list), or CSV (a row for each thing named); and a folder of them.
+
+A program puts a file into ``requests/inbox/`` under a name that begins with a dot and renames it when it is whole. A file that was
+taken in is deleted, since what it names may be nowhere else by then than in the private files; one with anything wrong in it is moved
+to ``requests/refused/`` as a whole, with the reason beside it, and holds up no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from megu.core.errors import MeguError
+from megu.core.escaping import plain
+from megu.core.files.locks import file_lock
+from megu.core.files.store import writing
+from megu.core.settings import merging
+from megu.requests.inbox import Added, Done, Inbox
+from megu.requests.intake import formats
+from megu.requests.request import Request, RequestParams
+
+SUFFIXES = (".yaml", ".yml", ".json", ".csv")
+#: A file of ids is some megabytes; what is larger is something else.
+_LARGEST = 64 << 20
+
+
+def read(path: Path, params: RequestParams, today: date) -> list[Request]:
+    """The requests in a file. Raises `MeguError` naming the file and what is wrong, and never the value: it may be a name."""
+    kind = path.suffix.lower()
+    text = _text(path)
+    if kind == ".csv":
+        values = formats.from_table(text, path.name, [entry.name for entry in fields(Request)])
+    else:
+        values = (formats.from_json if kind == ".json" else formats.from_yaml)(text, path.name)
+    if not values:
+        raise MeguError(f"{path.name} holds no request", "write one")
+    return [
+        parse(value.values, f"{path.name}, {f'line {value.line}' if value.line else f'request {number}'}", params, today)
+        for number, value in enumerate(values, start=1)
+    ]
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise MeguError(f"{path.name} is larger than {_LARGEST >> 20} MB", "split it")
+        text = formats.decoded(path.read_bytes(), path.name)
+    except OSError as error:
+        raise MeguError(f"{path.name} cannot be read ({type(error).__name__})", "name a file that can be read") from None
+    merging.refuse(path.name, text)
+    return text
+
+
+def parse(value: Mapping[str, Any], where: str, params: RequestParams, today: date) -> Request:
+    """A request from plain values; a due date that is not given is counted from ``today``.
+
+    Raises `MeguError` that says which key is wrong and what it must be, without the value.
+    """
+    known = {entry.name for entry in fields(Request)}
+    unknown = sorted(set(map(str, value)) - known)
+    if unknown:
+        # The key may be told, as a name is hardly written there; what stands under it may not.
+        raise MeguError(
+            f"{where}: a request has no {unknown[0][:40]!r}, and no free text", f"it has {', '.join(sorted(known))}"
+        )
+    given = {name: _as_text(entry) for name, entry in value.items() if entry not in (None, "", [], ())}
+    for name in ("classes", "subclasses", "ids", "files"):
+        if name in given:
+            listed = [given[name]] if isinstance(given[name], str) else given[name]
+            if not isinstance(listed, (list, tuple)) or not all(isinstance(_as_text(entry), str) for entry in listed):
+                raise MeguError(f"{where}: {name} is no list of names", "write [first, second]")
+            given[name] = tuple(map(_as_text, listed))
+    given |= {"ids": tuple(entry.strip().lower() for entry in given["ids"])} if "ids" in given else {}
+    given |= {"files": tuple(entry.replace("\\", "/") for entry in given["files"])} if "files" in given else {}
+    given.setdefault("due", (today + timedelta(days=params.due_days)).isoformat())
+    missing = [name for name in ("basis", "requester") if name not in given]
+    if missing:
+        raise MeguError(f"{where}: it lacks {' and '.join(missing)}", "see `megu request add --help`")
+    if not all(isinstance(given.get(name, ""), str) for name in ("reason", "basis", "requester", "due", "reference", "data")):
+        raise MeguError(f"{where}: a value is no text", "put it in quotes")
+    try:
+        given["due"] = formats.day(given["due"])
+    except ValueError as error:
+        raise MeguError(f"{where}: due must be {error}", "correct it") from None
+    try:
+        return Request(**given)
+    except ValueError as error:
+        name, _, rest = str(error).partition(" = ")
+        raise MeguError(f"{where}: {name} must be {rest.rpartition('it must be ')[2]}", "correct it") from None
+
+
+def _as_text(value: Any) -> Any:
+    """A whole number is a name too: a ticket, or a class of digits."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def ids_in(path: Path) -> list[str]:
+    """The ids in a CSV file: its column "id", or its only column, with that heading or without one.
+
+    Raises `MeguError` when there is no such column, and for what is no id.
+    """
+    return formats.ids(_text(path), path.name)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A file of the folder. added: what came of its requests; refused: why it was set aside, empty when it was not."""
+
+    file: str
+    added: Sequence[Added] = ()
+    refused: str = ""
+
+
+def take(inbox: Inbox, params: RequestParams, today: date, data: str = "") -> list[Taken]:
+    """Take in every file of the watched folder, one taker at a time; see the module. data: the data set of what names none."""
+    folder, taken = inbox.project.inbox, list[Taken]()
+    if not folder.is_dir():
+        return taken
+    with file_lock(inbox.project.home / "inbox.lock"):
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or not path.is_file() or path.suffix.lower() not in SUFFIXES:
+                continue
+            try:
+                asked = [replace(request, data=request.data or data) for request in read(path, params, today)]
+                added = inbox.add_all(asked, "file")
+            except MeguError as error:
+                why = f"{path.name}: {error}" if isinstance(error, Done) else str(error)
+                _set_aside(path, folder.parent / "refused", why)
+                taken.append(Taken(path.name, refused=why))
+                continue
+            path.unlink()
+            taken.append(Taken(path.name, added))
+    return taken
+
+
+def _set_aside(path: Path, folder: Path, why: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with writing(folder / f"{path.name}.why") as temporary:
+        temporary.write_text(f"{plain(why)}\n", encoding="utf-8")
+    path.replace(folder / path.name)

@@ -1,0 +1,251 @@
+"""Requests as text: JSON, YAML or a table, as people and programs write them. What can be read in two ways is refused, with the line.
+
+No value is ever repeated in a message: it may be a name.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from megu.core.errors import MeguError
+
+if TYPE_CHECKING:
+    from yaml import Node
+
+#: Columns that name one thing a row; rows of one reference are one request.
+ONE = {"class": "classes", "subclass": "subclasses", "id": "ids", "file": "files"}
+_DELIMITERS = (",", ";", "\t", "|")
+#: A request is a mapping with lists in it, in a list.
+_DEEPEST = 8
+
+
+@dataclass(frozen=True)
+class Value:
+    """A request's plain values. line: where it begins; 0 where that is not known."""
+
+    line: int
+    values: Mapping[str, Any]
+
+
+def decoded(content: bytes, name: str) -> str:
+    """Text in UTF-8, with or without a mark, or in UTF-16 with one, as spreadsheets write them."""
+    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise MeguError(f"{name}, line {line}: the text is not UTF-8", "save it as UTF-8") from None
+    if "\0" in text:
+        raise MeguError(f"{name} has characters that no text has", "save it as UTF-8")
+    return text
+
+
+def as_json(text: str) -> Any:
+    """A JSON value, strictly. Raises `ValueError` for what is not, too deep, not finite, or names a key twice."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("it names a key twice")
+        return found
+
+    def refused(number: str) -> NoReturn:
+        raise ValueError(f"{number} is no number of JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refused)
+    except RecursionError:
+        raise ValueError("it is too deep") from None
+
+
+def from_json(text: str, name: str) -> list[Value]:
+    """One request, or a list of them."""
+    try:
+        value = as_json(text)
+    except json.JSONDecodeError as error:
+        raise MeguError(f"{name}, line {error.lineno} is not JSON", "correct it") from None
+    except ValueError as error:
+        raise MeguError(f"{name} is not JSON: {error}", "correct it") from None
+    entries = value if isinstance(value, list) else [value] if value else []
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise MeguError(f"{name} is no request and no list of requests", "write {…} or [{…}, {…}]")
+    return [Value(0, entry) for entry in entries]
+
+
+def from_yaml(text: str, name: str) -> list[Value]:
+    """One request, or a list of them. Every value is the text that stands there: `no`, `07` and `2026` are names as well."""
+    import yaml
+
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)):
+            if isinstance(event, yaml.AliasEvent):
+                raise MeguError(f"{name}, line {_line(event)}: a request has no aliases", "write it out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise MeguError(f"{name}, line {_line(event)}: it is too deep for a request", "correct it")
+        node = yaml.compose(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise MeguError(f"{name}{f', line {mark.line + 1}' if mark else ''} is not YAML", "correct it") from None
+    if node is None or not node.value:
+        return []
+    entries = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    if not all(isinstance(entry, yaml.MappingNode) for entry in entries):
+        raise MeguError(f"{name} is no request and no list of requests", "write `key: value` lines")
+    return [Value(_line(entry), _mapping(entry, name)) for entry in entries]
+
+
+def _line(what: Any) -> int:
+    """Where an event or a node of YAML begins."""
+    return int(what.start_mark.line) + 1
+
+
+def _mapping(node: Node, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.value:
+        line = _line(key)
+        if not isinstance(key.value, str):
+            raise MeguError(f"{name}, line {line}: a key is no text", "correct it")
+        if key.value in found:
+            raise MeguError(f"{name}, line {line}: the request has this key twice", "keep one of them")
+        found[key.value] = _plain(value, f"{name}, line {line}")
+    return found
+
+
+def _plain(node: Node, where: str) -> Any:
+    if isinstance(node.value, str):
+        # Only for a whole value: in a list of names it is what is written.
+        empty = not getattr(node, "style", None) and node.value in ("", "~", "null", "Null", "NULL")
+        return None if empty else node.value
+    if all(not isinstance(entry, tuple) and isinstance(entry.value, str) for entry in node.value):
+        return [entry.value for entry in node.value]
+    raise MeguError(f"{where}: the value is no text and no list of names", "write a text, or [first, second]")
+
+
+# --- tables ------------------------------------------------------------------------------------------------------------------
+
+
+def table(text: str, name: str, known: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The headings, in small letters, and the rows that are not empty, with their lines. known: the headings that tell the delimiter.
+
+    The delimiter is a comma, a semicolon, a tab or a bar: the one that a line ``sep=`` names, or that makes most known headings.
+    """
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
+    lines, first = text, 1
+    if given := re.match(r"\"?sep=(.)\"?[ \t]*\r?\n", text, re.IGNORECASE):
+        lines, first = text[given.end() :], 2
+        if given[1] not in _DELIMITERS:
+            raise MeguError(f"{name}, line 1: columns are not told apart by that", "use a comma, a semicolon or a tab")
+    head_line = next((line for line in lines.splitlines() if line.strip(' \t,;|"')), "")
+
+    def hits(delimiter: str) -> int:
+        return sum(cell.strip().lower() in known for cell in next(csv.reader([head_line], delimiter=delimiter), []))
+
+    delimiter = given[1] if given else max(_DELIMITERS, key=hits)
+    rows = list(_rows(lines, delimiter, name, first))
+    if not rows:
+        return [], []
+    (at, cells), *body = rows
+    heads = [cell.strip().lower() for cell in cells]
+    while heads and not heads[-1]:
+        heads.pop()
+    if len(set(heads)) < len(heads):
+        raise MeguError(f"{name}, line {at}: two columns have one heading, or none", "give each column a heading of its own")
+    for line, row in body:
+        while len(row) > len(heads) and not row[-1].strip():
+            row.pop()
+        if len(row) != len(heads):
+            raise MeguError(f"{name}, line {line} has {len(row)} columns, the first line has {len(heads)}", "correct it")
+    return heads, body
+
+
+def _rows(text: str, delimiter: str, name: str, first: int) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        line = first + reader.line_num
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise MeguError(f"{name}, line {line} is not CSV ({error})", "correct it") from None
+        if any(cell.strip() for cell in row):
+            yield line, row
+
+
+def from_table(text: str, name: str, fields: Sequence[str]) -> list[Value]:
+    """Rows with the columns of a request (``fields``, and `ONE`); those of one reference are one request, a row without one is its own."""
+    heads, rows = table(text, name, [*fields, *ONE])
+    found: dict[str, tuple[int, dict[str, Any]]] = {}
+    for line, row in rows:
+        cells = {head: cell.strip() for head, cell in zip(heads, row, strict=True) if cell.strip()}
+        shared = {head: cell for head, cell in cells.items() if head not in ONE}
+        begun, request = found.setdefault(shared.get("reference") or f"line {line}", (line, dict(shared)))
+        if {head: cell for head, cell in request.items() if head not in ONE.values()} != shared:
+            raise MeguError(f"{name}, line {line} differs from line {begun}, which has the same reference", "make them agree")
+        for column, key in ONE.items():
+            if column in cells:
+                request.setdefault(key, []).append(cells[column])
+    return [Value(line, request) for line, request in found.values()]
+
+
+def ids(text: str, name: str) -> list[str]:
+    """The ids in a table: its column ``id``, or its only column where that has no heading. Raises `MeguError` with the line."""
+    heads, rows = table(text, name, ["id"])
+    if "id" in heads:
+        cells = [(line, row[heads.index("id")].strip().lower()) for line, row in rows]
+    elif len(heads) == 1 and is_id(heads[0]):
+        cells = [(1, heads[0]), *((line, row[0].strip().lower()) for line, row in rows)]
+    elif len(heads) == 1:
+        raise MeguError(f"{name}: the first line is no sample id and not the heading `id`", "give the column that heading")
+    else:
+        raise MeguError(f"{name} has no column `id`", "give the column of sample ids that heading")
+    for line, cell in cells:
+        if cell and not is_id(cell):
+            raise MeguError(f"{name}, line {line} has no sample id", "write the 32 hex characters (data/<name>/train_ids.npy)")
+    return [cell for _, cell in cells if cell]
+
+
+def is_id(text: str) -> bool:
+    return bool(re.fullmatch(r"[0-9a-f]{32}", text))
+
+
+# --- values ------------------------------------------------------------------------------------------------------------------
+
+_TIME = r"(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:\s*(?:Z|UTC|[+-]\d{2}:?\d{2}))?)?"
+_YEAR_FIRST = re.compile(rf"(\d{{4}})([-/.])(\d{{1,2}})\2(\d{{1,2}}){_TIME}")
+_YEAR_LAST = re.compile(rf"(\d{{1,2}})([-/.])(\d{{1,2}})\2(\d{{4}}){_TIME}")
+
+
+def day(text: str) -> str:
+    """A date as ISO has it: of 2026-12-24, 2026/12/24, 24.12.2026 and 24/12/2026 or 12/24/2026, each with a time or without.
+
+    Raises `ValueError` with the reason: with slashes or hyphens, day and month cannot be told apart where both are at most 12.
+    """
+    text = text.strip()
+    if found := _YEAR_FIRST.fullmatch(text):
+        return _date(int(found[1]), int(found[3]), int(found[4]))
+    if found := _YEAR_LAST.fullmatch(text):
+        one, two, year = int(found[1]), int(found[3]), int(found[4])
+        if found[2] == "." or one == two or one > 12:
+            return _date(year, two, one)
+        if two > 12:
+            return _date(year, one, two)
+        raise ValueError("a date whose day and month can be told apart, such as 2026-12-24")
+    raise ValueError("a date such as 2026-12-24")
+
+
+def _date(year: int, month: int, number: int) -> str:
+    try:
+        return date(year, month, number).isoformat()
+    except ValueError:
+        raise ValueError("a day of the calendar, such as 2026-12-24") from None

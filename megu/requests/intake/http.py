@@ -1,0 +1,159 @@
+"""Requests over HTTP, for a ticket system or a form: ``POST /requests`` takes one in, ``GET /requests/<id>`` says where it stands.
+
+Starlette and uvicorn come with Prefect; what they leave to a proxy, clients that never end, is `megu.requests.intake.patience`. Whoever calls
+must hold the token in ``$MEGU_REQUEST_TOKEN``; without one nothing is served. What is answered and logged has ids and states, never what
+a request names.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from megu.core.errors import MeguError
+from megu.core.outages import is_outage
+from megu.requests.inbox import Done, Inbox
+from megu.requests.intake.files import parse
+from megu.requests.intake.formats import as_json
+from megu.requests.request import RequestParams
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.requests import Request as Asked
+    from starlette.responses import JSONResponse, Response
+
+TOKEN = "MEGU_REQUEST_TOKEN"
+#: A hundred thousand ids.
+_LARGEST = 4 << 20
+_SHORTEST = 16
+#: Clients at once, bytes that the head of a request may have, and seconds that all of it may take.
+_CLIENTS, _HEAD, _PATIENCE_S = 256, 16 << 10, 20.0
+
+
+def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
+    """The server's application; see the module."""
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.requests import ClientDisconnect
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+
+    def refused(asked: Asked) -> JSONResponse | None:
+        given = asked.headers.get("authorization", "").removeprefix("Bearer ")
+        if hmac.compare_digest(given.encode(), token.encode()):
+            return None
+        return JSONResponse({"error": "the token is missing or wrong"}, 401, {"WWW-Authenticate": "Bearer"})
+
+    def away(error: MeguError) -> JSONResponse:
+        """What is wrong here is for whoever runs the server, not for who asks."""
+        logging.getLogger("uvicorn.error").error(str(error))
+        return JSONResponse({"error": "the inbox cannot be used now: try again later"}, 503)
+
+    async def add(asked: Asked) -> Response:
+        if no := refused(asked) or _unfit(asked):
+            return no
+        content = bytearray()
+        try:
+            async for part in asked.stream():
+                content += part
+                if len(content) > _LARGEST:
+                    return _too_large()
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody hears it
+        try:
+            value = as_json(content.decode())
+        except ValueError as error:  # one that the decoder or the parser wrote would repeat the body
+            own = type(error) is ValueError
+            return JSONResponse({"error": f"the body is not JSON{f': {error}' if own else ''}"}, 400)
+        try:
+            if not isinstance(value, dict):
+                raise MeguError("the body is no request", 'send {"classes": ["…"], "basis": "…", "requester": "…"}')
+            request = parse(value, "request", params, datetime.now(UTC).date())
+            added = await run_in_threadpool(inbox.add, request, "http")
+        except Done as error:
+            (_, entry), *_ = error.entries
+            answer = {"error": str(error), "id": entry.id, "state": entry.state, "since": entry.events[-1].time}
+            return JSONResponse(answer, 409)
+        except MeguError as error:
+            if is_outage(error):
+                return away(error)
+            return JSONResponse({"error": str(error)}, 422)
+        return JSONResponse({"id": added.id, "new": added.new, "state": added.state}, 201 if added.new else 200)
+
+    async def show(asked: Asked) -> JSONResponse:
+        if no := refused(asked):
+            return no
+        try:
+            entry = await run_in_threadpool(inbox.entry, asked.path_params["request"])
+        except MeguError as error:
+            return away(error) if is_outage(error) else JSONResponse({"error": error.what}, 404)
+        return JSONResponse({"id": entry.id, "state": entry.state, "due": entry.due, "why": entry.reason or None})
+
+    return Starlette(
+        routes=[Route("/requests", add, methods=["POST"]), Route("/requests/{request:str}", show, methods=["GET"])]
+    )
+
+
+def _unfit(asked: Asked) -> JSONResponse | None:
+    """What the head of a request says already, so that no body of it is read."""
+    from starlette.responses import JSONResponse
+
+    head = asked.headers
+    kind, _, rest = head.get("content-type", "application/json").partition(";")
+    charset = rest.strip().lower().removeprefix("charset=").strip('"')
+    if kind.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
+        return JSONResponse({"error": "the body is not said to be JSON in UTF-8: send Content-Type: application/json"}, 415)
+    if head.get("content-encoding", "identity").strip().lower() != "identity":
+        return JSONResponse({"error": "a body is not to be compressed: send no Content-Encoding"}, 415)
+    if "content-length" in head and "transfer-encoding" in head:
+        return JSONResponse({"error": "the body has two lengths: send Content-Length or chunks"}, 400)
+    return _too_large() if int(head.get("content-length", "0")) > _LARGEST else None
+
+
+def _too_large() -> JSONResponse:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse({"error": f"a request has at most {_LARGEST >> 20} MB"}, 413)
+
+
+def token() -> str:
+    """The token that callers must hold. Raises `MeguError` when none is set, or one that can be guessed."""
+    found = os.environ.get(TOKEN, "")
+    if len(found) < _SHORTEST:
+        raise MeguError(
+            f"{TOKEN} is not set to a token of at least {_SHORTEST} characters", "set it in the environment, nowhere else"
+        )
+    return found
+
+
+def serve(inbox: Inbox, params: RequestParams, host: str, port: int) -> None:
+    """Serve until stopped."""
+    import uvicorn
+
+    uvicorn.Server(server(application(inbox, params, token()), host, port)).run()
+
+
+def server(app: Starlette, host: str, port: int, patience: float = _PATIENCE_S) -> uvicorn.Config:
+    """How the application is served. patience: seconds that a client has to send a request, however it trickles in."""
+    import uvicorn
+
+    from megu.requests.intake.patience import patient
+
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        http=patient(patience),
+        ws="none",
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=5,
+        limit_concurrency=_CLIENTS,
+        h11_max_incomplete_event_size=_HEAD,
+    )

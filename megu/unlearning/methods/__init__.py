@@ -1,0 +1,95 @@
+"""The unlearning methods. Adding one is: write its file, add its name here, and nothing else.
+
+Or nothing here at all: a package of your own brings one by the entry point group ``megu.methods`` (`megu.core.plugins`). Its object is a
+`Method`, as the ``METHOD`` of every file beside this one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from importlib import import_module
+from typing import Any
+
+from megu.core import plugins, sources
+from megu.unlearning.methods.context import NEEDS, Context, Method
+
+GROUP = "megu.methods"
+
+#: Those of the package itself: each the ``METHOD`` of the file of its name.
+METHODS: dict[str, Method] = {
+    name.rpartition(".")[2]: import_module(f"megu.unlearning.methods.{name}").METHOD
+    for name in (
+        "megu",
+        "baselines.retrain",
+        "baselines.finetune",
+        "baselines.neggrad_plus",
+        "baselines.random_labels",
+        "baselines.unsir",
+        "baselines.bad_teacher",
+        "baselines.scrub",
+        "baselines.ssd",
+        "baselines.salun",
+        "baselines.boundary_shrink",
+        "baselines.delete",
+        "megu_published",
+    )
+}
+
+
+def names() -> list[str]:
+    """Every method by name, the plugins' last; no plugin is imported for it."""
+    return [*METHODS, *plugins.plugins(GROUP, METHODS)]
+
+
+def lookup(name: str) -> Method:
+    """The method of that name, built in or a plugin's.
+
+    Raises ``KeyError`` when there is none, `MeguError` when it is a plugin's and cannot be used.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    loaded: Method = plugins.plugins(GROUP, METHODS)[name].load(fault)
+    return loaded
+
+
+def methods() -> dict[str, Method]:
+    """Every usable method; a plugin that is not usable is warned about and left out."""
+    found, problems = plugins.usable(GROUP, METHODS, fault)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return {**METHODS, **found}
+
+
+def code(name: str) -> dict[str, str]:
+    """What a result of the method depends on: the digest of each module of ours it runs, and for a plugin its own and its version."""
+    if name in METHODS:
+        return sources.closure(METHODS[name].run.__module__)
+    return plugins.plugins(GROUP, METHODS)[name].sources()
+
+
+def fault(found: Any) -> str:
+    """What keeps an object from being a method; "" when nothing does."""
+    if not isinstance(found, Method):
+        return f"it is a {type(found).__name__}, not a megu.unlearning.methods.Method"
+    if not (isinstance(found.params, type) and dataclasses.is_dataclass(found.params)):
+        return "its params is no dataclass"
+    if any(f.default is f.default_factory is dataclasses.MISSING for f in dataclasses.fields(found.params) if f.init):
+        return "a parameter of it has no default"
+    unknown = sorted(set(found.needs) - set(NEEDS))
+    return f"it needs {', '.join(unknown)}, but a method can need only {', '.join(NEEDS)}" if unknown else ""
+
+
+def described(name: str, method: Method) -> dict[str, Any]:
+    """The method as JSON: name, what it does, paper, parameters with their defaults, what it needs, what it costs."""
+    return {
+        "name": name,
+        "title": method.title,
+        "paper": method.paper,
+        "params": dataclasses.asdict(method.params()),
+        "needs": list(method.needs),
+        "cost": method.cost,
+    }
+
+
+__all__ = ["METHODS", "NEEDS", "Context", "Method", "code", "described", "lookup", "methods", "names"]

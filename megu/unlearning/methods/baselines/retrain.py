@@ -1,0 +1,35 @@
+"""The true retrain as a method: what every other one is an approximation of. It takes nothing from the original but its recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from megu.core.params import STRICT
+from megu.data.tensors import ImageSet
+from megu.training.retrain import retrain
+from megu.unlearning.methods.context import Context, Method, given
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainParams:
+    """None of its own: the recipe is the original's (``train``)."""
+
+    __pydantic_config__ = STRICT
+
+
+def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
+    """A network made anew and trained on the retain set only; with the reference's seed, the very weights of the reference."""
+    recipe, fresh = given(context.recipe, "recipe"), given(context.fresh, "fresh")
+    return retrain(retain, recipe, context.num_classes, context.seed, fresh=fresh, checkpoint=context.checkpoint)
+
+
+METHOD = Method(
+    params=RetrainParams,
+    run=unlearn,
+    title="Train a new network on the retain set by the original's recipe: exact, and the reference",
+    paper="the definition of exact unlearning: Cao and Yang, Towards making systems forget with machine unlearning, S&P 2015",
+    cost="a whole training on the retain set",
+    needs=("retain", "train_recipe"),
+)

@@ -1,0 +1,215 @@
+"""MeGU's re-optimisation (arXiv 2602.17088, Eq 12), made to fit any network: what differs from the paper is a parameter each.
+
+A batch has some forget samples, which are taught their perturbing targets (`megu.unlearning.methods.steering`), and some retain samples,
+which are
+taught what the original answers to them: a label would move the model even where it is right. The number of steps is fixed, so the cost does
+not grow with the data. Nobody sets a learning rate: a few are tried, and the run itself tells which was best (`megu.unlearning.methods.rate`).
+
+`megu.unlearning.methods.megu_published` is the paper's form.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from megu.core.device import sent
+from megu.core.files.store import without_nan
+from megu.core.params import STRICT, check
+from megu.core.seeds import derive, generator
+from megu.data.tensors import ImageSet
+from megu.training.loop import Batches, Objective, forward
+from megu.unlearning.methods.common import adam, answers, check_training, descend, sgd
+from megu.unlearning.methods.context import Context, Method, given
+from megu.unlearning.methods.feature_noise import Noise
+from megu.unlearning.methods.rate import Tried, search
+from megu.unlearning.methods.steering import Steering
+
+#: Images of each set that a try is judged by, and forget images that the steering looks at.
+WATCHED = 500
+#: The rates that are tried first: the best for small networks with batch norm, or nearly.
+FIRST = {"adam": 1e-3, "sgd": 1e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeguParams:
+    """steps, batch_size: of a re-optimisation. forget_epochs: how often each forget sample is taught in it; at most half of a batch are forget
+    samples, so those of a large forget set come less often. The rest of a batch are retain samples.
+
+
+    lr: the peak, falling to 0; "auto" tries some in ``trial_steps`` steps each (`megu.unlearning.methods.rate`). optimiser: "adam", or
+    "sgd" (momentum
+    0.9).
+    retain_samples: drawn once from the retain set (the paper's 10,000). retain_target: what they are taught, the original's "answers" or their
+    "labels" (the paper).
+    alpha: share of the positive noise in the mixture (the paper's 0.7). noise_share: share of the forget samples in a batch that carry
+    noise, drawn anew each step; noise_scale: the mixture is multiplied by it. With all of them at full scale (the paper, read literally)
+    a network can learn the noise and still know the clean class. noise_sides: "positive" or "negative" alone is the ablation of the other
+    side (alpha 1 or 0).
+    batch_norm: "frozen" at the original's statistics, as all layers are that answer otherwise while they are trained (dropout), so that what is
+    taught is what the model will answer; or by the statistics of the "batch", of which half may be forget samples.
+    steering: how much of what the model's entropies are off is put on the targets at each step; follow: the share of the model's own
+    answer in them (`megu.unlearning.methods.steering`). ``steering: 0`` leaves the targets as they were fitted. Both are without effect on rank
+    labels, on a sharpness that was given, and on samples whose class stays.
+    """
+
+    __pydantic_config__ = STRICT
+
+    steps: int = 160
+    batch_size: int = 128
+    forget_epochs: int = 8
+    lr: Literal["auto"] | float = "auto"
+    trial_steps: int = 20
+    optimiser: Literal["sgd", "adam"] = "adam"
+    retain_samples: int = 10_000
+    retain_target: Literal["answers", "labels"] = "answers"
+    alpha: float = 0.7
+    noise_share: float = 0.5
+    noise_scale: float = 0.1
+    noise_sides: Literal["both", "positive", "negative"] = "both"
+    batch_norm: Literal["frozen", "batch"] = "frozen"
+    steering: float = 0.05
+    follow: float = 0.5
+
+    def __post_init__(self) -> None:
+        check("steps", self.steps, self.steps >= 1, "at least 1")
+        check("forget_epochs", self.forget_epochs, self.forget_epochs >= 1, "at least 1")
+        check("trial_steps", self.trial_steps, self.trial_steps >= 1, "at least 1")
+        check("lr", self.lr, self.lr == "auto" or 0 < self.lr <= 1, '"auto", or above 0 and at most 1')
+        check_training(1, 1.0, self.batch_size)
+        check("retain_samples", self.retain_samples, self.retain_samples >= 1, "at least 1")
+        check("alpha", self.alpha, 0 <= self.alpha <= 1, "between 0 and 1")
+        check("noise_share", self.noise_share, 0 <= self.noise_share <= 1, "between 0 and 1")
+        check("noise_scale", self.noise_scale, 0 <= self.noise_scale <= 10, "between 0 and 10")
+        check("steering", self.steering, 0 <= self.steering <= 1, "between 0 and 1")
+        check("follow", self.follow, 0 <= self.follow < 1, "at least 0 and below 1")
+
+    @property
+    def positive_share(self) -> float:
+        """The share of the positive noise that is used, the ablations included."""
+        return {"both": self.alpha, "positive": 1.0, "negative": 0.0}[self.noise_sides]
+
+    def forgets(self, count: int) -> int:
+        """Forget samples a batch, of ``count`` in all."""
+        return min(max(math.ceil(self.forget_epochs * count / self.steps), 1), self.batch_size // 2, count)
+
+    @property
+    def kept_clean(self) -> bool:
+        """Whether no forget sample carries noise."""
+        return not (self.noise_share and self.noise_scale)
+
+
+def spares(params: MeguParams) -> frozenset[str]:
+    """Without any noise in the training there is none to be made."""
+    return frozenset({"noise"}) if params.kept_clean else frozenset()
+
+
+def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
+    """Teach the perturbing targets on the (noisy) forget set and what retain samples are to keep, in the same batches.
+
+    Returns a new model on the device of the images; ``model`` stays as it is. The rates that were tried are in ``context.chosen``.
+    """
+    params: MeguParams = context.params
+    order = torch.randperm(len(retain), generator=generator(context.seed, "retain"))
+    apart = min(WATCHED, len(order) // 5)
+    watched, kept = (
+        retain.subset(part.sort().values) for part in (order[: apart or None], order[apart:][: params.retain_samples])
+    )
+    lesson = Lesson(model, forget, kept, context)
+    shown = torch.randperm(len(forget), generator=generator(context.seed, "watched"))[:WATCHED].sort().values
+    known = lesson.known_of(watched)
+
+    def attempt(lr: float, steps: int) -> tuple[nn.Module, Tried]:
+        taught, targets = lesson.at(lr, steps)
+        said = answers(taught, forget.subset(shown))
+        forgot = divergence(targets.judged(shown.to(forget.device), said), said)
+        return taught, Tried(lr, forgot, divergence(known, answers(taught, watched)))
+
+    tried = [] if params.lr != "auto" else search(lambda lr: attempt(lr, params.trial_steps)[1], FIRST[params.optimiser])
+    lr = params.lr if params.lr != "auto" else min(tried, key=lambda entry: entry.loss).lr
+    found, final = attempt(lr, params.steps)
+    context.chosen.update(without_nan(asdict(final)), tried=[without_nan(asdict(entry)) for entry in tried])
+    return found
+
+
+def divergence(right: Tensor, logits: Tensor) -> float:
+    """The mean KL divergence, in nats, of the answers ``logits`` (N, K) from the distributions ``right`` (N, K)."""
+    return float(F.kl_div(logits.log_softmax(dim=1), right, reduction="batchmean"))
+
+
+class Lesson:
+    """The re-optimisation of one original, which can be repeated at another learning rate."""
+
+    def __init__(self, model: nn.Module, forget: ImageSet, kept: ImageSet, context: Context) -> None:
+        """kept: the retain samples that are taught."""
+        self.model, self.forget, self.kept, self.context = model, forget, kept, context
+        self.params: MeguParams = context.params
+        self.perturbing = given(context.perturbing, "perturbing")
+        self.noise = None if self.params.kept_clean else Noise(context, forget, torch.from_numpy(self.perturbing.targets))
+        self.known = (
+            self.known_of(kept)
+            if self.params.retain_target == "answers"
+            else F.one_hot(kept.labels, context.num_classes).float()
+        )
+        forgets = self.params.forgets(len(forget))
+        self.forgetting = Batches(len(forget), forgets, derive(context.seed, "forget batches"))
+        self.keeping = Batches(len(kept), self.params.batch_size - forgets, derive(context.seed, "retain batches"))
+
+    def known_of(self, images: ImageSet) -> Tensor:
+        """float32 (N, K), what the original answers without the classes that leave: a retrain would name none of them. Rows sum to 1."""
+        leaves = torch.zeros(self.context.num_classes, dtype=torch.bool)
+        leaves[list(self.context.forgotten)] = True
+        return answers(self.model, images).masked_fill(sent(leaves, images.device), -torch.inf).softmax(dim=1)
+
+    def at(self, lr: float, steps: int) -> tuple[nn.Module, Steering]:
+        """A copy of the model, taught at a rate that falls from ``lr`` to 0, and the targets as they were steered."""
+        taught, params, device = copy.deepcopy(self.model), self.params, self.forget.device
+        targets = Steering(self.perturbing, self.forget.labels, params.steering, params.follow).to(device)
+
+        def batch_at(step: int) -> tuple[Tensor, ...]:
+            """Images to forget and then to keep; which the former are, and whether they carry noise; what the latter are taught."""
+            lost, left = self.forgetting.at(step, self.forget.home), self.keeping.at(step, self.kept.home)
+            inputs, noisy = self.forget.batch(lost), torch.zeros(len(lost), dtype=torch.bool)
+            if self.noise is not None:
+                noisy = self.noise.carriers(len(lost), step)
+                inputs = self.noise.add(inputs, self.forgetting.at(step), torch.arange(len(inputs)), step)
+            images = torch.cat([inputs, self.kept.batch(left)])
+            return images, self.forgetting.at(step, device), sent(noisy, device), self.known[self.keeping.at(step, device)]
+
+        def loss_of(images: Tensor, lost: Tensor, noisy: Tensor, known: Tensor) -> Tensor:
+            logits = forward(taught, images)
+            aims = targets.at(lost, logits[: len(lost)].detach(), noisy)
+            return F.cross_entropy(logits, torch.cat([aims, known]))
+
+        descend(
+            nn.ModuleList([taught, targets]),
+            Objective(batch_at, loss_of),
+            (sgd if params.optimiser == "sgd" else adam)(lr)(taught),
+            self.context,
+            epochs=1,
+            per_epoch=steps,
+            batch_size=self.forgetting.size + min(self.keeping.size, len(self.kept)),
+            seen=self.forget.joined(self.kept),
+            warmup=0.0,
+            training=params.batch_norm == "batch",
+            label=f"unlearn at a rate of {lr:.2g}",
+        )
+        return taught, targets
+
+
+METHOD = Method(
+    params=MeguParams,
+    run=unlearn,
+    title="Teach what a labeler says forget images look like, under feature noise, beside a sample of the retain set",
+    paper="MeGU: Machine-Guided Unlearning with Target Feature Disentanglement, arXiv 2602.17088; this form is ours",
+    cost="the labeler once a data set; a little noise; a fixed number of steps, fewer at each learning rate that is tried",
+    harder="raise unlearn.steps or unlearn.forget_epochs",
+    needs=("perturbing", "noise", "retain"),
+    spares=spares,
+)

@@ -1,0 +1,38 @@
+"""How many steps of fine-tuning bring the forget set back."""
+
+from __future__ import annotations
+
+from megu.core.project import Project
+from megu.core.stages import Device, Outcome, Result, Stage
+from megu.evaluation.params import RelearnParams
+from tasks.run import kept
+
+
+def measure(
+    project: Project,
+    data: Result,
+    split: Result,
+    original: Result,
+    model: Result,
+    params: RelearnParams,
+    seed: int,
+    device: Device,
+) -> Outcome:
+    """steps: None when the original's accuracy is not back after ``params.steps``. target, before: accuracies in percent."""
+    from megu.evaluation.relearning import accuracy, asked, relearn
+
+    forget = kept.train_images(project, data, device, kept.forget_split(project, split).forget)
+    shown = asked(forget, seed)
+    target = accuracy(kept.model(project, original, device), shown) - params.tolerance
+    network = kept.model(project, model, device)
+    steps, cost = kept.measured(lambda: relearn(network, forget, target, params, seed), device)
+    return Outcome(values={"steps": steps, "target": target, "before": accuracy(network, shown)}, notes=cost)
+
+
+def say(result: Result) -> str:
+    steps, values = result.values["steps"], result.values
+    reached = "not back in time" if steps is None else f"back after {steps} steps"
+    return f"{values['before']:.1f}% → {values['target']:.1f}% of the forget set: {reached}"
+
+
+RELEARN = Stage("relearn", "Count the steps that bring the forget set back", measure, say)

@@ -1,0 +1,240 @@
+"""What a benchmark leaves behind: a child MLflow run for each cell, the parent's table and figures, the files, the Prefect artifacts."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
+
+from megu import tracking
+from megu.bench import page, table
+from megu.bench.config import Bench
+from megu.bench.expansion import Cell
+from megu.bench.marks import Mark, numeric
+from megu.bench.outcome import Outcome
+from megu.bench.published import published
+from megu.config.private import redacted
+from megu.config.tree import Config
+from megu.core.escaping import markdown, plain
+from megu.core.files.store import canonical_json, without_nan, writing
+from megu.core.project import Project
+from megu.evaluation.gate import given_retrain
+from megu.evaluation.words import retrain_title
+from megu.requests.request import scrubbed
+from megu.servers import services
+from megu.tracking import Run
+from megu.tracking.environment import environment
+from tasks.records import record
+from tasks.reference import GIVEN_REFERENCE
+from tasks.run.schedule import Look
+
+
+def begin(project: Project, bench: Bench, experiment: str, cells: int) -> Run:
+    """Start the parent run."""
+    return Run.start(
+        project.home,
+        experiment,
+        f"bench {bench.name}",
+        {
+            "bench": bench.name,
+            "bench.cells": cells,
+            "prefect.flow_run_id": flow_run.get_id() or "",
+            "prefect.flow_run_name": flow_run.get_name() or "",
+            "prefect.flow_run_url": record.prefect_url(project),
+            **environment(project.root),
+        },
+    )
+
+
+def mark(cell: Cell, look: Look, computed: frozenset[str]) -> Mark:
+    """A finished cell's numbers, or its error. computed: keys of the stages that ran for this cell."""
+    stages = {ran.decision.label: ran for ran in look.ran}
+    known = Mark(
+        method=cell.variant.label,
+        algorithm=cell.variant.method,
+        target=cell.target,
+        seed=cell.seed,
+        swept=cell.swept,
+        seconds={
+            label: ran.result.notes.get("compute_seconds", ran.result.seconds)
+            for label, ran in stages.items()
+            if ran.decision.stage is not GIVEN_REFERENCE  # what checking it took is no training's time
+        },
+        computed=len(computed),
+        kept=len({ran.decision.key for ran in look.ran} - computed),
+        error=_without_samples(look.error, cell.config),
+    )
+    if look.error:
+        return known
+    values = stages["evaluation"].result.values
+    peaks = [ran.result.notes["peak_memory_bytes"] / 2**20 for ran in look.ran if "peak_memory_bytes" in ran.result.notes]
+    weights = {"original": ("original", "given"), "unlearned": ("unlearn",), "reference": ("reference", "reference 1")}
+    return replace(
+        known,
+        original=numeric(values["original"]["metrics"]),
+        unlearned=numeric(values["unlearned"]["metrics"]),
+        reference=numeric(values["reference"]["metrics"]),
+        comparison=numeric(values["comparison"]),
+        retrain=retrain_title(given_retrain(values)),
+        time_share=record.share(look, "compute_seconds"),
+        pass_share=record.share(look, "passes"),
+        peak_mib=max(peaks, default=None),
+        weights={
+            name: stages[label].result.values["weights_digest"]
+            for name, labels in weights.items()
+            for label in labels
+            if label in stages
+        },
+    )
+
+
+def _without_samples(error: str | None, config: Config) -> str | None:
+    """Why a cell failed; of one that is for single samples, without what names them."""
+    return (
+        scrubbed(error, {"ids": config.forget.ids, "files": config.forget.files}) if error and record.named(config) else error
+    )
+
+
+def record_cell(project: Project, parent: Run, experiment: str, cell: Cell, look: Look, found: Mark) -> Mark:
+    """Leave a cell's child run, whether it was computed or kept; returns the mark with its id."""
+    child = Run.start(
+        project.home,
+        experiment,
+        cell.label,
+        {
+            "mlflow.parentRunId": parent.id,
+            "request": cell.target,
+            "method": cell.variant.label,
+            "prefect.flow_run_id": flow_run.get_id() or "",
+            **({"error": found.error} if found.error else {}),
+        },
+    )
+    groups = {
+        "": found.unlearned,
+        "original/": found.original,
+        "reference/": found.reference,
+        "comparison/": found.comparison,
+        "seconds_computed/": found.seconds,
+    }
+    metrics = {f"{prefix}{name}": float(value) for prefix, group in groups.items() for name, value in group.items()}
+    shares = {"time_share": found.time_share, "pass_share": found.pass_share, "peak_mib": found.peak_mib}
+    metrics |= {name: value for name, value in shares.items() if value is not None}
+    origins = record.reused_from(child, look)
+    child.log(
+        params=tracking.flat(redacted(project, cell.config.to_json())),
+        metrics=metrics,
+        tags={f"origin_run_id.{label}": origin for label, origin in origins.items()},
+    )
+    child.artifacts(
+        {
+            "mark.json": canonical_json(without_nan(found.to_json())),
+            "stages.json": canonical_json(
+                {ran.decision.label: {"key": ran.decision.key, **ran.result.to_json()} for ran in look.ran}
+            ),
+        }
+    )
+    child.finish("FAILED" if found.error else "FINISHED")
+    return replace(found, mlflow_run_id=child.id)
+
+
+def tables(marks: Sequence[Mark], cells: Sequence[Cell]) -> tuple[list[table.Row], list[table.Row]]:
+    """The rows by target, with the published numbers, and the summary."""
+    of_target = {cell.target: cell.config for cell in cells}
+    return table.rows(marks, lambda target, algorithm: published(of_target[target], algorithm)), table.summary(marks)
+
+
+@task(name="write-bench", description="Write table, numbers and figures of the benchmark", persist_result=False)
+def write(
+    project: Project, bench: Bench, outcome: Outcome, command: str, folder: Path, document: Path | None
+) -> dict[str, bytes]:
+    """Write ``folder``, and ``document`` with its figures beside it where one is asked for; returns the files by name."""
+    from megu.bench import plots  # matplotlib: the first stage need not wait for it
+
+    figures = plots.draw(outcome.marks)
+    content = partial(
+        page.Content,
+        title=bench.title or f"Benchmark {bench.name}",
+        note=bench.note,
+        command=command,
+        environment=environment(project.root),
+        config=as_file(project, bench),
+        marks=outcome.marks,
+        rows=outcome.rows,
+        summary=outcome.summary,
+    )
+    files = {
+        "table.md": page.render(content(figures={name: f"{name}.png" for name in figures})).encode(),
+        "table.csv": table.as_csv(outcome.rows).encode(),
+        "summary.csv": table.as_csv(outcome.summary).encode(),
+        "cells.json": (json.dumps(without_nan([entry.to_json() for entry in outcome.marks]), indent=1) + "\n").encode(),
+        **{f"{name}.png": picture for name, picture in figures.items()},
+    }
+    for name, entry in files.items():
+        put(folder / name, entry)
+    if document:
+        beside = {name: f"{document.stem}-{name}.png" for name in figures}
+        put(document, page.render(content(figures=beside)).encode())
+        for name, picture in figures.items():
+            put(document.with_name(beside[name]), picture)
+    return files
+
+
+def as_file(project: Project, bench: Bench) -> dict[str, Any]:
+    """The benchmark as its file would have it, every setting applied, with commitments for the samples that it names."""
+    values: dict[str, Any] = json.loads(
+        json.dumps({name: getattr(bench, name) for name in ("name", "base", "methods", "targets")})
+    )
+    rest = {"seeds": list(bench.seeds), "sweep": {key: list(entries) for key, entries in bench.sweep.items()}}
+    whole = {**values, **{name: entry for name, entry in rest.items() if entry}, "runner": dict(vars(bench.runner))}
+    found: dict[str, Any] = redacted(project, whole)
+    return found
+
+
+def put(path: Path, content: bytes) -> None:
+    with writing(path) as temporary:
+        temporary.write_bytes(content)
+        temporary.chmod(0o644)
+
+
+@task(name="record-bench", description="Log the benchmark to MLflow and leave its artifacts in Prefect", persist_result=False)
+def publish(project: Project, bench: Bench, run: Run, outcome: Outcome, files: Mapping[str, bytes]) -> None:
+    """Log to the parent run and leave the Prefect artifacts. ``files``: what `write` wrote."""
+    run.log(
+        params={"methods": ", ".join(dict.fromkeys(entry.method for entry in outcome.marks)), "seeds": list(bench.seeds)}
+        | {f"runner.{name}": value for name, value in vars(bench.runner).items()},
+        metrics={"cells": len(outcome.marks), "failed": len(outcome.failed), "computed": outcome.computed, "kept": outcome.kept}
+        | {f"gap/{_metric_name(row)}": row.values["gap"]["mean"] for row in outcome.summary if "gap" in row.values},
+        tags={"mlflow.note.content": table.markdown(outcome.summary, table.ACROSS)},
+    )
+    run.artifacts({**files, "bench.json": canonical_json(without_nan(as_file(project, bench)))})
+    link = run.url(services.endpoints(project.home).mlflow) or run.url(record.MLFLOW_UI)
+    create_markdown_artifact(
+        f"{table.markdown(outcome.summary, table.ACROSS)}\n\n[MLflow run]({link})",
+        key="bench",
+        description=markdown(bench.name),
+    )
+    head, body = table.text(outcome.rows)
+    create_table_artifact(
+        [dict(zip(head, map(plain, cells), strict=True)) for cells in body], key="bench-table", description=markdown(bench.name)
+    )
+    for name, content in files.items():
+        if name.endswith(".png"):
+            picture = base64.b64encode(content).decode()
+            create_image_artifact(f"data:image/png;base64,{picture}", key=f"bench-{name[:-4]}", description=name[:-4])
+    create_link_artifact(
+        str(link), link_text="MLflow run", key="bench-mlflow-run", description="The parent of every cell's run"
+    )
+
+
+def _metric_name(row: table.Row) -> str:
+    """MLflow takes letters, digits and ``_-. /`` in the name of a metric."""
+    name = f"{row.method} {row.point}".strip()
+    return "".join(letter if letter.isalnum() or letter in "_-. " else "_" for letter in name)

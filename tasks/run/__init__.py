@@ -1,0 +1,3 @@
+"""How stages are run: the cache, the schedule, the runners, what a run is given and how it ends.
+No stage is here.
+"""

@@ -1,0 +1,226 @@
+"""What a run is given: looked at before anything is computed, so that a wrong request is refused before it leaves a trace."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from megu import models
+from megu.config import tree as configuration
+from megu.config.tree import Config, GivenParams
+from megu.core.device import resolve
+from megu.core.errors import MeguError
+from megu.core.files.store import Ref, canonical_json, writing
+from megu.core.project import Project
+from megu.core.settings import scalars, sections
+from megu.core.stages import Code
+from megu.data import arrays, pins, splits
+from megu.data.arrays import Dataset
+from megu.data.scope import RequestScope
+from megu.data.sources import providers
+from megu.labeling import choose, present
+from megu.lineage.keys import Keys, signer
+from megu.training.weights import OTHER_KINDS, read_state
+from megu.training.weights import digest as digest_of
+from megu.unlearning.methods import METHODS, code, lookup
+from tasks.original import checked
+
+#: The sections that may name a model from outside.
+MODELS = ("original", "reference")
+
+
+def preflight(project: Project, config: Config) -> None:
+    """Raise `MeguError` for what can be known to fail: what is given, a labeler that has to be asked and cannot be, an unfinished purge."""
+    providers.no_purge_is_open(project.root)
+    given(project, config)
+    enough_to_judge(project, config)
+    labeler_ready(project, config)
+    signing_key(project, config)
+
+
+def signing_key(project: Project, config: Config) -> Any:
+    """The key that the dossier is to be signed with, None without one. Raises `MeguError` for one that cannot be used."""
+    keys = Keys(project.keys)
+    keys.commitment_key()
+    return signer(keys, project.root / config.lineage.key if config.lineage.key else None)
+
+
+def given(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a device, model or request that cannot be; the request is looked at if the data set is here."""
+    resolve(config.device)
+    makes_new_networks(project, config)
+    if loaded := _loaded(project, config):
+        splits.make_split(loaded, config.forget, config.seed)
+
+
+def _loaded(project: Project, config: Config) -> arrays.Dataset | None:
+    """The data set as the run sees it, None when it is not here yet."""
+    folder = project.data(config.data.name)
+    return arrays.limited(arrays.load(folder), config.data.per_class) if (folder / "meta.json").is_file() else None
+
+
+def needs(config: Config) -> frozenset[str]:
+    """What the method needs made before it can run, with the parameters that it has."""
+    return lookup(config.unlearn.method).needed(config.unlearn.params)
+
+
+def method_code(config: Config) -> Code:
+    """The code of the method, which the unlearning looks up by its name."""
+    return Code(code(config.unlearn.method))
+
+
+def enough_to_judge(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a class with too few images for the labeler, which is asked after the original's training: hours later."""
+    loaded = _loaded(project, config)
+    if loaded and "perturbing" in needs(config):
+        params = config.labeling.params
+        for judged in to_judge(loaded, config):
+            choose(judged.train, judged.classes, params.exemplars, params.references, params.seed, present(judged).tolist())
+
+
+def subclasses(config: Config) -> tuple[str, ...]:
+    """The names of the finer classes that are to be forgotten of classes that stay, where the targets depend on what these look like: soft
+    ones that are calibrated (`megu.unlearning.labels.perturbing`). No labeler is asked about them for others."""
+    asked = config.perturbing
+    calibrated = asked.label == "soft" and asked.sharpness == "auto" and config.calibration.share > 0
+    return RequestScope.of(vars(config.forget)).subclasses if calibrated else ()
+
+
+def to_judge(loaded: Dataset, config: Config) -> list[Dataset]:
+    """The data sets that the labeler judges: the one that there is, and where sub-classes are to be forgotten that with these set out."""
+    apart = subclasses(config)
+    return [loaded, *([arrays.set_out(loaded, apart)] if apart and loaded.fine and set(apart) <= set(loaded.fine) else [])]
+
+
+def labeler_ready(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a labeler that has to be asked and cannot be."""
+    if config.labeling.kind == "ollama" and "perturbing" in needs(config):
+        from tasks import labeler
+
+        labeler.ready(project, config)
+
+
+def pin(project: Project, config: Config) -> str | None:
+    """The hash that ``data.dvc`` has for the data set, None when it has none."""
+    pinned = pins.read(project.root).get(config.data.name)
+    return pinned.md5 if pinned else None
+
+
+def through_dvc(project: Project, config: Config) -> bool:
+    """Whether the split asked for is the one of ``params.yaml``, which is what ``dvc.yaml`` makes and ``dvc.lock`` pins."""
+    if not (project.root / "dvc.yaml").is_file() or not project.params.is_file():
+        return False
+    values = sections.read(project.params)
+    if not {"seed", "data", "forget"} <= set(values):  # DVC compares what is written there; it knows no defaults
+        return False
+    if any(scalars.unquoted(values[name], Config.model_fields[name].annotation) for name in ("data", "forget")):
+        return False  # DVC would read another name: 7 for 07
+    own = configuration.parse(values, project.params.name)
+    return (own.data, own.forget, own.seed) == (config.data, config.forget, config.seed)
+
+
+def given_weights(project: Project, config: Config, section: str) -> Ref | None:
+    """The weights file that a section names, kept in the store; None when its model is to be trained here. section: one of `MODELS`."""
+    given: GivenParams = getattr(config, section)
+    if given.weights:
+        return _kept(project, _weights_file(project, given.weights, section))
+    return _fetched(project, given.model, f"{section}.model") if given.model else None
+
+
+def _weights_file(project: Project, named: str, section: str) -> Path:
+    path = project.root / named
+    if not path.is_file():
+        raise MeguError(f"{section}.weights: there is no file {named}", "name a safetensors file, relative to the project")
+    return path
+
+
+def _fetched(project: Project, name: str, asked: str) -> Ref | None:
+    """The weights of a model that MLflow has, fetched once for what the name stands for now. asked: the key that named it."""
+    from megu import tracking
+
+    identity, digest = tracking.identity(name, home=project.home, asked=asked)
+    notes = project.home / "originals.json"
+    if digest:
+        known = project.store.find("safetensors", digest)
+    else:
+        known = project.store.find(*found) if (found := _noted(notes).get(identity)) else None
+    if known is None:
+        with tempfile.TemporaryDirectory() as folder:
+            known = _kept(project, tracking.fetch_model(name, Path(folder), home=project.home, asked=asked))
+        if identity and not digest:
+            with writing(notes) as temporary:
+                temporary.write_bytes(canonical_json({**_noted(notes), identity: [known.kind, known.sha256]}))
+    return known
+
+
+def _noted(path: Path) -> dict[str, tuple[str, str]]:
+    """Which weights a model of MLflow's had when it was fetched; nothing where the file is not whole."""
+    try:
+        return {str(name): (str(kind), str(digest)) for name, (kind, digest) in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def makes_new_networks(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a given model that cannot be used, and for an architecture of the user's whose networks are not made anew."""
+    loaded = _loaded(project, config)
+    if not config.original.given and loaded and config.train.arch not in models.MODELS:
+        size, train = loaded.image_size, config.train
+        models.build(train.arch, loaded.num_classes, loaded.channels, 0, size, pretrained=train.pretrained)
+    not_the_original(config, *(usable(project, config, section) for section in MODELS))
+
+
+def usable(project: Project, config: Config, section: str) -> str | None:
+    """The digest of a given model's weights; None where none is given, or its data set is not here yet. section: one of `MODELS`.
+
+    Raises `MeguError` for a model that cannot be used.
+    """
+    given: GivenParams = getattr(config, section)
+    if given.weights:
+        path = _weights_file(project, given.weights, section)
+    elif ref := given_weights(project, config, section):
+        path = project.store.checked(ref)
+    else:
+        return None
+    if loaded := _loaded(project, config):
+        return digest_of(checked(path, given.said(section), loaded, config.train)[0])
+    read_state(path, given.said(section))
+    return None
+
+
+def not_the_original(config: Config, original: str | None, reference: str | None) -> None:
+    """Raise `MeguError` for a given retrain that is the original. original, reference: digests of their weights; None: not known yet."""
+    if config.reference.given and original and original == reference:
+        raise MeguError(
+            f"{config.reference.said('reference')} is the original itself: it has the same weights, so every gap to it would be 0",
+            "give a model that was trained without the forget set, or leave it out to have one trained here",
+        )
+
+
+def draws_nothing(project: Project, config: Config) -> None:
+    """Raise `MeguError` for what may draw from the process-wide generators, which threads share: an architecture that draws in training, a
+    method of another package."""
+    if config.unlearn.method not in METHODS:
+        raise MeguError(
+            f"runner.kind = threads: the plugin {config.unlearn.method} may draw random numbers, and threads share the generators",
+            "set runner.kind=dask (processes) or serial",
+        )
+    loaded, arch = _loaded(project, config), config.train.arch
+    size, channels, classes = (loaded.image_size, loaded.channels, loaded.num_classes) if loaded else ((32, 32), 3, 10)
+    if loaded is None and arch not in models.MODELS:
+        raise MeguError(
+            f"runner.kind = threads: whether {arch} draws in training is not known before data set {config.data.name!r} is here",
+            "megu data fetch, or set runner.kind=dask (processes) or serial",
+        )
+    model = models.seeded(lambda: models.blank(arch, classes, channels, size), 0)
+    if models.draws(model, (channels, *size)):
+        raise MeguError(
+            f"runner.kind = threads: {arch} draws random numbers in training (dropout, say), and threads share the generators",
+            "set runner.kind=dask (processes) or serial",
+        )
+
+
+def _kept(project: Project, path: Path) -> Ref:
+    return project.store.put_file(path, path.suffix.removeprefix(".") if path.suffix in OTHER_KINDS else "safetensors")

@@ -1,0 +1,225 @@
+"""Many runs of one wiring at once, each stage computed once however many of them need it.
+
+A run is looked at as the planner does, stage by stage, until something is missing that could be computed now; that is submitted under
+its cache key, and the run is looked at again when it is there. A key that is under way is never submitted a second time, so runs that
+share an original or a retrain wait for the same one, on any number of workers, without a lock. With one worker the runs go one after
+the other.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from prefect.futures import PrefectFuture
+
+from megu.core.errors import MeguError
+from megu.core.progress import stages
+from megu.core.project import Project
+from megu.core.stages import Result, Stage
+from tasks.run.engine import Decision, Ran, decide, prefect_task
+
+T = TypeVar("T", bound=Hashable)
+Wiring = Callable[[Any], Any]
+
+
+class Awaited(Result):
+    """Stands for a result that is not there yet; its digest is that of the key that it will have, as far as that is known."""
+
+    @classmethod
+    def of(cls, stage: Stage, key: str) -> Awaited:
+        return cls(stage=stage.name, parts={}, files={}, values={"awaited": key}, notes={}, seconds=0.0, origin={})
+
+
+@dataclass
+class Known:
+    """What has been found out so far, by key: results, why a stage has to run, and the error of one that failed.
+
+    A kept result's files are hashed when it is first met and not again: nothing else writes here while this runs.
+    """
+
+    results: dict[str, Ran] = field(default_factory=dict)
+    misses: dict[str, Decision] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of a run that has no result yet. ready: all that goes into it is there; otherwise its key is not the final one."""
+
+    decision: Decision
+    arguments: dict[str, Any]
+    ready: bool
+
+
+@dataclass
+class Look:
+    """One look along a run's wiring; give it to the wiring as its ``run``. Computes nothing.
+
+    ran: the stages whose results are there. missing: the others in order. error: of the first stage that failed.
+    """
+
+    project: Project
+    known: Known
+    ran: list[Ran] = field(default_factory=list)
+    missing: list[Step] = field(default_factory=list)
+    error: str | None = None
+
+    def __call__(self, stage: Stage, /, *, label: str = "", **arguments: Any) -> Result:
+        label, bound = label or stage.name, stage.bind(self.project, arguments)
+        parts = stage.parts(bound)
+        key = stage.key(parts)
+        if _awaits(arguments):
+            self.missing.append(Step(Decision(stage, label, key, parts, None, "waits"), bound, ready=False))
+            return Awaited.of(stage, key)
+        if key not in self.known.results and key not in self.known.misses:
+            decision = decide(self.project, stage, label, arguments)
+            if decision.kept:
+                self.known.results[key] = Ran(decision, decision.kept, 0.0)
+            else:
+                self.known.misses[key] = decision
+        if found := self.known.results.get(key):
+            self.ran.append(Ran(_named(found.decision, label), found.result, found.seconds))
+            return found.result
+        if key in self.known.failed:
+            self.error = self.error or f"{label}: {self.known.failed[key]}"
+        self.missing.append(Step(_named(self.known.misses[key], label), bound, ready=True))
+        return Awaited.of(stage, key)
+
+    def __getitem__(self, label: str) -> Ran:
+        return next(ran for ran in self.ran if ran.decision.label == label)
+
+
+def _named(decision: Decision, label: str) -> Decision:
+    """The same decision under the label that it has in this run (a retrain that is the second of three, say)."""
+    return Decision(decision.stage, label, decision.key, decision.parts, decision.kept, decision.why)
+
+
+def _awaits(arguments: Mapping[str, Any]) -> bool:
+    return any(
+        isinstance(entry, Awaited)
+        for value in arguments.values()
+        for entry in (value if isinstance(value, (list, tuple)) else (value,))
+    )
+
+
+@dataclass
+class Scheduler:
+    """Runs wirings. Must be used inside a flow run; on more than one slot that flow's task runner computes.
+
+    slots: stages under way at once. threads: PyTorch's in each worker (None: as they are).
+    origin: what every result that is computed remembers.
+    """
+
+    project: Project
+    slots: int = 1
+    threads: int | None = None
+    submitting: bool = False
+    origin: dict[str, str] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
+    computed: list[Ran] = field(default_factory=list)
+    _under_way: dict[str, tuple[Decision, PrefectFuture[Any], float]] = field(default_factory=dict)
+    _done: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+
+    def look(self, wiring: Wiring) -> Look:
+        look = Look(self.project, self.known)
+        wiring(look)
+        return look
+
+    def run(self, wirings: Mapping[T, Wiring]) -> Iterator[tuple[T, Look]]:
+        """Carry out every wiring; yields each with its last look as it is finished: all its results, or its error."""
+        left = dict(wirings)
+        blocked: dict[T, set[str]] = {}
+        while left:
+            for name in list(left):
+                if len(self._under_way) >= self.slots:
+                    break
+                if blocked.get(name, set()) & self._under_way.keys():
+                    continue
+                look = self._advance(left[name])
+                if look.error or not look.missing:
+                    del left[name]
+                    yield name, look
+                    continue
+                ready = {step.decision.key for step in look.missing if step.ready}
+                blocked[name] = ready if ready <= self._under_way.keys() else set()
+            if self._under_way:
+                self._settle(self._done.get())
+
+    def _advance(self, wiring: Wiring) -> Look:
+        """Submit what a run is waiting for; without workers compute it here, until the run is finished."""
+        while True:
+            look = self.look(wiring)
+            ready = [step for step in look.missing if step.ready and step.decision.key not in self._under_way]
+            if look.error or not ready:
+                return look
+            if self.submitting:
+                for step in ready:
+                    if len(self._under_way) < self.slots and step.decision.key not in self._under_way:
+                        self._submit(step)
+                return look
+            self._compute(ready[0])
+
+    def _submit(self, step: Step) -> None:
+        decision = step.decision
+        future = self._task(decision).submit(decision, step.arguments, self.origin, self.threads)
+        self._under_way[decision.key] = (decision, future, time.perf_counter())
+        future.add_done_callback(lambda _: self._done.put(decision.key))
+
+    def _settle(self, key: str) -> None:
+        decision, future, started = self._under_way.pop(key)
+        self._keep(decision, started, future.result)
+
+    def _compute(self, step: Step) -> None:
+        decision = step.decision
+        stages().stage_starts(decision.label, decision.stage.title)
+        self._keep(
+            decision,
+            time.perf_counter(),
+            lambda: self._task(decision)(decision, step.arguments, self.origin, self.threads),
+        )
+
+    def _task(self, decision: Decision) -> Any:
+        # A record that decide() refused (its files are gone) would still be a hit to Prefect.
+        return prefect_task(decision.stage).with_options(
+            task_run_name=decision.label, refresh_cache=True, result_storage=self.project.results
+        )
+
+    def _keep(self, decision: Decision, started: float, compute: Callable[[], Any]) -> None:
+        """The result, or the error of a stage; an error concerns the runs that need this stage and no other."""
+        try:
+            result = Result.from_json(compute())
+        except Exception as error:
+            self.known.failed[decision.key] = said = in_one_line(error)
+            stages().stage_ends(decision.label, hit=False, seconds=time.perf_counter() - started, says=f"FAILED: {said}")
+            return
+        ran = Ran(decision, result, time.perf_counter() - started)
+        self.known.results[decision.key] = ran
+        self.computed.append(ran)
+        stages().stage_ends(decision.label, hit=False, seconds=ran.seconds, says=decision.stage.says(result))
+
+
+def in_one_line(error: BaseException) -> str:
+    """What went wrong, without the kind of error where the user can mend it."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, MeguError) else f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def outstanding(project: Project, wirings: Mapping[T, Wiring]) -> tuple[dict[str, Decision], dict[str, Decision]]:
+    """The distinct stages of all runs that are kept and that would run, by key. Computes nothing.
+
+    Behind a stage that has to run a key is not known yet; stages are then told apart by what goes into them, so that the number that
+    will run may be smaller (a stage that comes out as before spares those after it).
+    """
+    known = Known()
+    kept: dict[str, Decision] = {}
+    missing: dict[str, Decision] = {}
+    for wiring in wirings.values():
+        look = Look(project, known)
+        wiring(look)
+        kept.update({ran.decision.key: ran.decision for ran in look.ran})
+        missing.update({step.decision.key: step.decision for step in look.missing})
+    return kept, missing
