@@ -1,6 +1,6 @@
 """What a purge needs to know after a kill: the plan, the samples to look for, and the data sets' new versions, ready to take their place.
 
-The folder ``.megu/erasure/`` appears whole, before anything is erased, and goes when the verdict is published. While it is there it holds the
+The folder ``.megu/purge/`` appears whole, before anything is erased, and goes when the verdict is published. While it is there it holds the
 forgotten images themselves, which the last search needs: an unfinished purge is not an erasure, and says so.
 """
 

@@ -60,7 +60,7 @@ class PrototypeLabeler:
     The prototype of a concept is the mean direction of its reference images, centred on the mean of all references: without
     centring every pair of these non-negative features looks alike.
 
-    On CUDA convolutions may be multiplied in TF32, torch's own default: no q is then further than 0.01 from the CPU's.
+    On CUDA convolutions may be multiplied in TF32, torch's own default; emulated on a CPU, that moved no q by more than 0.006.
     """
 
     def __init__(self, temperature: float = 0.1, image_size: int = 160, device: torch.device = CPU) -> None:
