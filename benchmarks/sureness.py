@@ -2,8 +2,7 @@
 
 An original is trained on everything, and a few models without some classes each: for each of these classes such a model is a retrain. What
 `megu.unlearning.labels.calibration` reads off the original's answers to held-out images stands beside what the retrain does: the mean
-entropy of its answers
-to the class's training images, and the share of them that the entropy attack on it calls members.
+entropy of its answers to the class's training images, and the share of them that the entropy attack on it calls members.
 
     python benchmarks/sureness.py --data data/cifar100 --per-class 250           # two models without ten classes each: 12 minutes on two cores
     python benchmarks/sureness.py --data data/fashion-mnist --per-class 1000 --epochs 24 --groups 5 --classes 1

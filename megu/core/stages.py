@@ -87,9 +87,8 @@ def computing() -> str:
 
 
 class Device(str):
-    """A device setting in a stage's arguments, as `megu.core.device.resolve` takes it. Only its class (`megu.core.device.device_class`) is
-    in the
-    cache key."""
+    """A device setting in a stage's arguments, as `megu.core.device.resolve` takes it. Only its class (`megu.core.device.device_class`) is in
+    the cache key."""
 
     @classmethod
     def of(cls, name: str, deterministic: bool) -> Device:

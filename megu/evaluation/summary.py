@@ -44,8 +44,8 @@ class Summary:
     retrains and None when there was none; spread has the 95% interval when there were at least two; comparison is to the first
     retrain (`megu.evaluation.compared`); af_on is "train" where Af is, for want of test images, of the forgotten training images; champion
     is the version that the gate took the model to follow; time_share, pass_share: see `tasks.records.record.share`; given_reference has
-    the SHA-256
-    of the weights of a retrain that was not trained here; advice is what to try where it has not forgotten; caveats are sentences on what was
+    the SHA-256 of the weights of a retrain that was not trained here; advice is what to try where it has not forgotten; caveats are
+    sentences on what was
     declared and cannot be checked."""
 
     headline: str

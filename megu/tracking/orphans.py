@@ -2,8 +2,7 @@
 
 Every run says in a tag which process it belongs to. The next run, `megu doctor` and `megu purge` look for runs of dead processes, and mark
 them KILLED, with a tag that says so. A process of this project is dead when nobody holds its lock (`megu.core.files.liveness`), which
-holds in every
-container; of another project, or an older version of megu, when this machine has no such process.
+holds in every container; of another project, or an older version of megu, when this machine has no such process.
 """
 
 from __future__ import annotations

@@ -79,9 +79,8 @@ def _past_its_grace(client: SyncPrefectClient, run: FlowRun, now: datetime) -> b
 
 
 def private(project: Project, params: str, settings: Sequence[str] | None) -> tuple[str, list[str]]:
-    """What a flow is called with, without what names samples (`megu.config.private.apart`): for one that was called so by Prefect itself,
-    as from its
-    pages. The run's parameters are changed to that, so that nobody reads them there from now on.
+    """What a flow is called with, without what names samples (`megu.config.private.apart`): for one that was called so by Prefect itself, as
+    from its pages. The run's parameters are changed to that, so that nobody reads them there from now on.
     """
     named, changes = apart(project, project.root / params, settings or ())
     if changes == list(settings or ()):

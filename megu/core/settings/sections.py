@@ -19,9 +19,8 @@ T = TypeVar("T")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file as it stands, words that YAML takes for something else than a text as `megu.core.settings.scalars.Written`. An empty file
-    is an empty
-    configuration: every default."""
+    """The file as it stands, words that YAML takes for something else than a text as `megu.core.settings.scalars.Written`. An empty file is
+    an empty configuration: every default."""
     try:
         value = scalars.parse(merging.read_text(path))
     except FileNotFoundError:

@@ -2,8 +2,7 @@
 
 Looked into: the file as it is; pictures anywhere in it, also as base64; the cells of a SQLite database, whose long values lie in pieces; and
 what archives hold (`megu.erasure.search.unpack`), to a depth of three. What cannot be read there is found too, as `Found.unreadable`: it
-may hold
-anything.
+may hold anything.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """The calibration set: a stated share of the test images, by which targets are calibrated (`megu.unlearning.labels.calibration`). No
-metric is of them, for
-every method alike: what a method has seen is not what it is measured on.
+metric is of them, for every method alike: what a method has seen is not what it is measured on.
 """
 
 from __future__ import annotations

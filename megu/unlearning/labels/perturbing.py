@@ -1,10 +1,9 @@
 """Perturbing labels (MeGU, arXiv 2602.17088, Eq 7-8): what the forget samples are taught to look like instead.
 
 ``R = T @ p`` with the target's entry of ``p`` set to 0. The paper's label is the ``floor(K tau)``-th largest entry of R; the soft
-target is R itself, each row made as sure as a model that never saw the sample is expected to be (`megu.unlearning.labels.calibration`).
-What the paper
-leaves open is settled here: no sample is ever taught a class that is being forgotten; R is computed from log-probabilities, so a model
-that is sure of itself does not leave a row of zeros; the rank stays within the allowed classes; ties go to the smaller class index.
+target is R itself, each row made as sure as a model that never saw the sample is expected to be (`megu.unlearning.labels.calibration`). What
+the paper leaves open is settled here: no sample is ever taught a class that is being forgotten; R is computed from log-probabilities, so a
+model that is sure of itself does not leave a row of zeros; the rank stays within the allowed classes; ties go to the smaller class index.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class PerturbParams:
     """label: "rank" is the paper's one label, "soft" the distribution R; "nearest" (the largest entry of R) and "random" (any
     allowed class) are ablations. tau: the paper's rank as a share of K, in (0, 1].
 
-    matrix: where T comes from (`megu.unlearning.labels.transition.replaced`): the labeler ("judged"), or what it is measured against.
-    "none" is R = p.
+    matrix: where T comes from (`megu.unlearning.labels.transition.replaced`): the labeler ("judged"), or what it is measured against. "none"
+    is R = p.
     columns: which of T's columns make R. "answer" weights them by p, so that the column of a class that leaves has no weight (Eq 7); "own" is
     that of the sample's class alone: what the labeler says it looks like, and nothing of what the original answers.
     sharpness: exponent on R for the soft target; 1 is R itself, larger is surer. "auto" gives each sample its own, by

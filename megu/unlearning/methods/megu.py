@@ -1,9 +1,9 @@
 """MeGU's re-optimisation (arXiv 2602.17088, Eq 12), made to fit any network: what differs from the paper is a parameter each.
 
 A batch has some forget samples, which are taught their perturbing targets (`megu.unlearning.methods.steering`), and some retain samples,
-which are
-taught what the original answers to them: a label would move the model even where it is right. The number of steps is fixed, so the cost does
-not grow with the data. Nobody sets a learning rate: a few are tried, and the run itself tells which was best (`megu.unlearning.methods.rate`).
+which are taught what the original answers to them: a label would move the model even where it is right. The number of steps is fixed, so the
+cost does not grow with the data. Nobody sets a learning rate: a few are tried, and the run itself tells which was best
+(`megu.unlearning.methods.rate`).
 
 `megu.unlearning.methods.megu_published` is the paper's form.
 """
@@ -42,10 +42,8 @@ class MeguParams:
     """steps, batch_size: of a re-optimisation. forget_epochs: how often each forget sample is taught in it; at most half of a batch are forget
     samples, so those of a large forget set come less often. The rest of a batch are retain samples.
 
-
-    lr: the peak, falling to 0; "auto" tries some in ``trial_steps`` steps each (`megu.unlearning.methods.rate`). optimiser: "adam", or
-    "sgd" (momentum
-    0.9).
+    lr: the peak, falling to 0; "auto" tries some in ``trial_steps`` steps each (`megu.unlearning.methods.rate`). optimiser: "adam", or "sgd"
+    (momentum 0.9).
     retain_samples: drawn once from the retain set (the paper's 10,000). retain_target: what they are taught, the original's "answers" or their
     "labels" (the paper).
     alpha: share of the positive noise in the mixture (the paper's 0.7). noise_share: share of the forget samples in a batch that carry

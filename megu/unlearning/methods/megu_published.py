@@ -22,8 +22,7 @@ from megu.unlearning.methods.feature_noise import Noise
 
 @dataclass(frozen=True, kw_only=True)
 class MeguPublishedParams:
-    """alpha: share of the positive noise in the mixture. retain_samples: drawn once from the retain set. epochs, lr, batch_size: Adam
-    over
+    """alpha: share of the positive noise in the mixture. retain_samples: drawn once from the retain set. epochs, lr, batch_size: Adam over
     forget set and drawn retain samples together, the rate falling to 0. noise_share, noise_scale: 1, for the paper; see
     `megu.unlearning.methods.megu`."""
 
