@@ -27,6 +27,7 @@ from megu.tracking.environment import environment
 from megu.unlearning.labels.transition import OVERLAP
 from tasks.entanglement import ENTANGLEMENT
 from tasks.evaluation.condensed import CONDENSED
+from tasks.evaluation.deep import DEEP
 from tasks.evaluation.figures import FIGURES
 from tasks.evaluation.marks import EVALUATION
 from tasks.evaluation.relearn import RELEARN
@@ -136,7 +137,24 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
             )
         ]
 
-    relearned, retrained = relearn(unlearned, "unlearned"), []
+    def deep(model: Any, which: str) -> list[Any]:
+        if not checked.deep:
+            return []
+        return [
+            run(
+                DEEP,
+                label=f"deep {which}",
+                data=data,
+                split=split,
+                model=model,
+                params=checked.checks,
+                calibration=config.calibration,
+                seed=checked.seed,
+                device=device,
+            )
+        ]
+
+    relearned, deeper, retrained = relearn(unlearned, "unlearned"), deep(unlearned, "unlearned"), []
     for number in range(config.reference.repeats if config.reference.enabled else 0):
         which = f" {number + 1}" if config.reference.repeats > 1 else ""
         again = given or run(
@@ -144,6 +162,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         )
         retrained.append(run(CONDENSED, label=f"predict reference{which}", data=data, split=split, model=again, device=device))
         relearned += relearn(again, f"reference{which}")
+        deeper += deep(again, f"reference{which}")
     shadows = [
         run(
             SHADOW,
@@ -166,6 +185,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         retrained=retrained,
         shadows=shadows,
         relearned=relearned,
+        deeper=deeper,
         given=given,
         calibration=config.calibration,
     )

@@ -43,6 +43,7 @@ METHOD = [
     "evaluation",
     "evaluation.attacks.shadows",
     "evaluation.relearning",
+    "evaluation.deep",
     "evaluation.guide",
     "evaluation.gate",
     "models",

@@ -83,7 +83,7 @@ def render(content: Content) -> str:
         parts += [f"![{captions[name]}]({address})", "", f"*{captions[name]}*", ""]
     if order := ranking.markdown(content.marks):
         parts += ["## Who is nearest", "", order, ""]
-    parts += ["## By target", "", table.markdown(content.rows), ""]
+    parts += ["## By target", "", table.markdown(content.rows, table.columns_of(content.rows)), ""]
     if columns := [(name, name, 2) for name in table.more(content.rows)]:
         parts += [
             "<details><summary>All other numbers</summary>",

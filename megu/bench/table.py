@@ -13,6 +13,7 @@ from megu.bench.marks import Mark, Numbers, finished
 from megu.core.escaping import csv_cell
 from megu.core.escaping import markdown as markdown_text
 from megu.evaluation import HEADLINE, gap, tow
+from megu.evaluation.gate import DEEP as RULES
 from megu.evaluation.statistics import interval
 
 ORIGINAL, REFERENCE = "original", "true retrain"
@@ -28,6 +29,8 @@ COLUMNS = (
     ("time_share", "of retrain's time %", 1),
     ("pass_share", "of its passes %", 2),
 )
+#: What is shown beside where some row has it.
+DEEP = tuple((metric, f"{metric.replace('_', ' ')} %", 1) for metric, _ in RULES.values())
 #: What the summary shows: accuracies averaged over unlike targets say little.
 ACROSS = tuple(column for column in COLUMNS if column[0] not in HEADLINE)
 _TOW = ("Af_train", "Ar_train", "test_accuracy")
@@ -157,9 +160,14 @@ def _by_gap(row: Row) -> tuple[int, float]:
     return (1, row.values["gap"]["mean"]) if "gap" in row.values else (0 if row.n else 2, 0.0)
 
 
+def columns_of(table: Sequence[Row]) -> tuple[tuple[str, str, int], ...]:
+    """`COLUMNS`, and those of `DEEP` that some row has."""
+    return (*COLUMNS, *(column for column in DEEP if any(column[0] in row.values for row in table)))
+
+
 def more(table: Sequence[Row]) -> list[str]:
     """The names of all other numbers that some row has, in their order."""
-    shown = {name for name, _, _ in COLUMNS}
+    shown = {name for name, _, _ in (*COLUMNS, *DEEP)}
     return [name for name in dict.fromkeys(name for row in table for name in row.values) if name not in shown]
 
 
@@ -210,7 +218,7 @@ def beside(table: Sequence[Row]) -> tuple[list[str], list[list[str]]] | None:
 
 def as_csv(table: Sequence[Row]) -> str:
     """Every number of every row: mean, the interval's ends and n, and the published ones."""
-    names = [name for name, _, _ in COLUMNS] + more(table)
+    names = [name for name, _, _ in columns_of(table)] + more(table)
     fields = ["target", "method", "value", "runs", "failed"]
     fields += [f"{name}{part}" for name in names for part in ("", "_low", "_high")]
     fields += [f"published_{name}" for name in (*HEADLINE, "gap")]

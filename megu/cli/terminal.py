@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from megu.bench.outcome import Outcome
-from megu.bench.table import ACROSS, COLUMNS
+from megu.bench.table import ACROSS, columns_of
 from megu.bench.table import text as bench_text
 from megu.core import escaping
 from megu.core.files.store import without_nan
@@ -234,7 +234,7 @@ def print_bench(outcome: Outcome, *, as_json: bool) -> None:
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
     for title, rows, columns in (
-        ("By target (means over the seeds)", outcome.rows, COLUMNS),
+        ("By target (means over the seeds)", outcome.rows, columns_of(outcome.rows)),
         ("Over all targets and seeds, the smallest gap first", outcome.summary, ACROSS),
     ):
         head, body = bench_text(rows, columns, spreads=("gap",))

@@ -1,8 +1,8 @@
 """What a model still knows of the forget set, what it kept of the rest, and what an attacker sees (METHOD: evaluation protocol).
 
 Accuracies and MIA are in percent, entropies in nats. `megu.evaluation.guide` says of each metric what value is right and why. Beside
-what is here, which takes a model's answers alone: `megu.evaluation.attacks.shadows` (a per-sample attack) and
-`megu.evaluation.relearning` (how soon it is all back), which train networks.
+what is here, which takes a model's answers alone: `megu.evaluation.attacks.shadows` (a per-sample attack),
+`megu.evaluation.relearning` (how soon it is all back) and `megu.evaluation.deep` (what is left under the last layer), which train networks.
 """
 
 from __future__ import annotations

@@ -36,9 +36,10 @@ class GateParams:
     forget_margin: accuracy on forgotten images (test, training, and single ones beside classes) above the retrain's. retain_drop:
     accuracy on retained test images under it; class_drop: the same for each class alone. mia_band: the entropy attack's score above or
     below it: too many still recognised, or so few that the forgetting itself shows. attack_margin: forgotten samples that the shadow
-    attack finds at 1% false alarms, above the retrain's; without that attack nothing is asked, unless attack_required. min_seeds: retrains
-    of different seeds (``reference.repeats``). min_images: forgotten and held-out images at least, to compare them with each other where there
-    is no retrain.
+    attack finds at 1% false alarms, above the retrain's; without that attack nothing is asked, unless attack_required. deep_margin: what
+    each of the deep checks, where they are measured (``evaluation.deep``), brings back above the retrain's. min_seeds: retrains of different
+    seeds (``reference.repeats``). min_images: forgotten and held-out images at least, to compare them with each other where there is no
+    retrain, and forgotten images at least that the deep checks are judged on.
     """
 
     __pydantic_config__ = STRICT
@@ -49,11 +50,12 @@ class GateParams:
     mia_band: float = 10.0
     attack_margin: float = 5.0
     attack_required: bool = False
+    deep_margin: float = 12.0
     min_seeds: int = 1
     min_images: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("forget_margin", "retain_drop", "class_drop", "mia_band", "attack_margin"):
+        for name in ("forget_margin", "retain_drop", "class_drop", "mia_band", "attack_margin", "deep_margin"):
             value = getattr(self, name)
             check(name, value, 0 <= value <= 100, "points between 0 and 100")
         check("min_seeds", self.min_seeds, 1 <= self.min_seeds <= 100, "between 1 and 100")
@@ -101,7 +103,7 @@ class RuleResult:
     @property
     def about_forgetting(self) -> bool:
         """Whether it says whether what was to be forgotten is."""
-        return self.rule.startswith("forgotten") or self.rule in ("MIA", "shadow attack")
+        return self.rule.startswith("forgotten") or self.rule in ("MIA", "shadow attack", *DEEP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +274,48 @@ def attack(evaluation: Evaluation, params: GateParams) -> RuleResult:
     return bounded(evaluation, "shadow attack", "RMIA_TPR_1", above=params.attack_margin, reason=reason)
 
 
+#: The rules about what is under the last layer (`megu.evaluation.deep`): the metric of each, and what it says where it fails.
+DEEP = {
+    "probe": ("probe", "a linear probe of its features gets"),
+    "relearned from the rest": ("relearn_retain", "relearning from the retain set alone brings back"),
+    "relearned from a few": ("relearn_few", "relearning from a few forgotten images brings back"),
+}
+#: Of an evaluation: how many forgotten images the deep checks asked about.
+DEEP_ASKED = "deep_asked"
+
+
+def deep(rule: str) -> Callable[[Evaluation, GateParams], RuleResult | None]:
+    """One of `DEEP`: at most so many points above the retrain's. None where none was measured; not held to it where too few images were asked
+    about, whose shares differ by chance."""
+    metric, brings = DEEP[rule]
+
+    def judged(evaluation: Evaluation, params: GateParams) -> RuleResult | None:
+        if not _measured_deep(evaluation):
+            return None
+        asked = int(evaluation.get(DEEP_ASKED) or 0)
+        if asked < params.min_images:
+            few = f"{asked:,} forgotten images are too few to compare (gate.min_images = {params.min_images})"
+            return RuleResult(rule=rule, holds=None, value=None, low=None, high=None, reason=few)
+
+        def reason(value: float, reference: float, holds: bool) -> str:
+            said = f"{value:.1f}% (retrain {reference:.1f}%)"
+            return said if holds else f"ONLY HIDDEN: {brings} {said}"
+
+        return bounded(evaluation, rule, metric, above=params.deep_margin, reason=reason)
+
+    return judged
+
+
+def deep_alone(rule: str) -> Callable[[Evaluation, GateParams], RuleResult | None]:
+    """Only a retrain says how much of what a model never saw its features tell apart."""
+    return lambda evaluation, params: _not_judged(rule) if _measured_deep(evaluation) else None
+
+
+def _measured_deep(evaluation: Evaluation) -> bool:
+    found = [_marks(evaluation, name) for name in ("unlearned", "reference")]
+    return any(metric in marks for marks in found for metric, _ in DEEP.values())
+
+
 #: None of a rule that an evaluation has nothing for.
 RULES: Sequence[Callable[[Evaluation, GateParams], RuleResult | None]] = (
     evidence_is_there,
@@ -283,6 +327,7 @@ RULES: Sequence[Callable[[Evaluation, GateParams], RuleResult | None]] = (
     classes,
     membership,
     attack,
+    *map(deep, DEEP),
 )
 
 
@@ -414,6 +459,7 @@ ALONE: Sequence[Callable[[Evaluation, GateParams], RuleResult | None]] = (
     classes_alone,
     membership_alone,
     attack_alone,
+    *map(deep_alone, DEEP),
 )
 
 

@@ -134,6 +134,27 @@ METRICS = {
         "Steps of fine-tuning on the forget set until the original's accuracy on it is back. Fewer than the retrain's: it was hidden, not "
         "forgotten. More: the model was damaged. A dash: not back when the count was given up.",
     ),
+    "probe": Metric(
+        "linear probe: forgotten, right",
+        "%",
+        "the retrain's, not zero",
+        "What a linear classifier on the frozen features, shown a few forgotten images, gets right of the others. Far above the retrain's: "
+        "only the last layer forgot. A network that learned the rest tells apart much of what it never saw.",
+    ),
+    "relearn_retain": Metric(
+        "back from the retain set alone",
+        "%",
+        "the retrain's, not zero",
+        "Forgotten images that are recognised again after fine-tuning and a new last layer, both from retained images alone. Far above the "
+        "retrain's: it was hidden, not forgotten.",
+    ),
+    "relearn_few": Metric(
+        "back from a few forgotten images",
+        "%",
+        "the retrain's, not zero",
+        "Of the other forgotten images, after fine-tuning on a few. A retrain learns a new class from a few images too; far above it, the "
+        "class was still there.",
+    ),
     "gap": Metric(
         "mean gap over Ar, Af, MIA",
         "points",

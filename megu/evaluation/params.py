@@ -21,12 +21,25 @@ class RelearnParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeepParams:
+    """How a network is fine-tuned for the deep checks. steps, lr, batch_size: of Adam.
+
+    The ranges are `EvaluationParams`', where they come from.
+    """
+
+    steps: int = 40
+    lr: float = 1e-4
+    batch_size: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationParams:
-    """What is measured beside accuracies and the attacks on entropy; both parts train networks, so both are off by default.
+    """What is measured beside accuracies and the attacks on entropy; all parts train networks, so all are off by default.
 
     shadows: shadow models for the per-sample attack (`megu.evaluation.attacks.shadows`), in complementary pairs; 0 leaves the attack out.
     seed: of the shadows and of the order of relearning; not the run's seed, so that a new seed trains no shadow again.
     relearn: whether to measure the relearn time (`megu.evaluation.relearning`), by the recipe of the other four.
+    deep: whether to look under the last layer (`megu.evaluation.deep`), by the recipe of the other three.
     """
 
     __pydantic_config__ = STRICT
@@ -38,6 +51,10 @@ class EvaluationParams:
     relearn_tolerance: float = 5.0
     relearn_lr: float = 1e-4
     relearn_batch_size: int = 64
+    deep: bool = False
+    deep_steps: int = 40
+    deep_lr: float = 1e-4
+    deep_batch_size: int = 64
 
     def __post_init__(self) -> None:
         even = 0 <= self.shadows <= 256 and self.shadows % 2 == 0
@@ -47,6 +64,14 @@ class EvaluationParams:
         check("relearn_tolerance", self.relearn_tolerance, 0 <= self.relearn_tolerance < 100, "at least 0 and below 100")
         check("relearn_lr", self.relearn_lr, 0 < self.relearn_lr <= 1, "above 0 and at most 1")
         check("relearn_batch_size", self.relearn_batch_size, self.relearn_batch_size >= 1, "at least 1")
+        check("deep_steps", self.deep_steps, 1 <= self.deep_steps <= 10_000, "between 1 and 10000")
+        check("deep_lr", self.deep_lr, 0 < self.deep_lr <= 1, "above 0 and at most 1")
+        check("deep_batch_size", self.deep_batch_size, self.deep_batch_size >= 2, "at least 2")
+
+    @property
+    def checks(self) -> DeepParams:
+        """The recipe of the deep checks alone, so that their results depend on nothing else."""
+        return DeepParams(steps=self.deep_steps, lr=self.deep_lr, batch_size=self.deep_batch_size)
 
     @property
     def relearning(self) -> RelearnParams:

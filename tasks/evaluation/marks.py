@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from megu.core.files.store import without_nan
 from megu.core.project import Project
 from megu.core.stages import Outcome, Result, Stage
-from megu.evaluation.gate import GIVEN
+from megu.evaluation.gate import DEEP_ASKED, GIVEN
 from tasks.run import kept
 
 if TYPE_CHECKING:
@@ -24,14 +24,15 @@ def evaluate(
     retrained: list[Result],
     shadows: list[Result],
     relearned: list[Result],
+    deeper: list[Result],
     given: Result | None,
     calibration: CalibrationParams,
 ) -> Outcome:
     """before: what the original answers. after, retrained: what the others answer, condensed for the split.
 
     shadows: for the per-sample attack; none leaves it out.
-    relearned: the relearn times of the unlearned model and of each retrain, in that order; none leaves them out. given: the retrain that
-    was not trained here; None where it was. calibration: which test images are left out.
+    relearned: the relearn times of the unlearned model and of each retrain, in that order; none leaves them out. deeper: the deep
+    checks of the same models. given: the retrain that was not trained here; None where it was. calibration: which test images are left out.
     """
     from megu import evaluation
     from megu.evaluation.attacks.shadows import Shadow, audit
@@ -47,11 +48,11 @@ def evaluate(
     ]
     arrays: dict[str, Any] = {}
 
-    def mark(said: Any, name: str | None, steps: dict[str, Any]) -> evaluation.Score:
+    def mark(said: Any, name: str | None, more: dict[str, Any]) -> evaluation.Score:
         """name: under which the distributions are kept; None where they are not."""
         asked = (said, loaded.train.labels, loaded.test.labels, positions)
         found = evaluation.score(*asked, loaded.num_classes, loaded.train.fine)
-        metrics = {**found.metrics, **steps}
+        metrics = {**found.metrics, **more}
         drawn: dict[str, dict[str, Any]] = {"confidence": found.confidence, "entropy": found.entropy}
         if witnesses:
             attacked = audit(*asked, witnesses, fine)
@@ -75,7 +76,10 @@ def evaluate(
     # The original knows it all from the start.
     steps = [0, *(entry.values["steps"] for entry in relearned)] if relearned else []
     times = [{"relearn_steps": count} for count in steps] or [{}] * len(answers)
-    scores = [mark(*entry) for entry in zip(answers, names, times, strict=True)]
+    # Of the original nobody asks what it holds.
+    checks = [{}, *(entry.values["metrics"] for entry in deeper)] if deeper else [{}] * len(answers)
+    beside = [{**time, **found} for time, found in zip(times, checks, strict=True)]
+    scores = [mark(*entry) for entry in zip(answers, names, beside, strict=True)]
     values: dict[str, Any] = {
         "classes": list(loaded.classes),
         evaluation.AF_ON: evaluation.measured_on(positions),
@@ -88,6 +92,8 @@ def evaluate(
         values |= against(scores, answers)
     else:
         values = alone(values, answers, loaded, positions)
+    if deeper:
+        values[DEEP_ASKED] = deeper[0].values["asked"]
     if given:
         values["reference"][GIVEN] = given.files["weights"].sha256
     return Outcome(files={"distributions": project.store.put_arrays(arrays)}, values=without_nan(values))

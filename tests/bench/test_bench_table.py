@@ -98,6 +98,18 @@ def test_a_metric_that_nobody_foresaw_is_in_the_table() -> None:
     assert found[table.ORIGINAL]["rmia_auc"] == ""
 
 
+def test_deep_checks_are_columns_where_they_were_measured() -> None:
+    checked = {"probe": 98.0, "relearn_retain": 90.0, "relearn_few": 99.0}
+    plain, deep = table.rows([mark("ssd")]), table.rows([mark("ssd", further=checked)])
+    assert table.columns_of(plain) == table.COLUMNS
+    assert "probe" not in table.as_csv(plain).splitlines()[0]
+    head, *_ = table.markdown(deep, table.columns_of(deep)).splitlines()
+    assert "| probe % | relearn retain % | relearn few % |" in head
+    assert not set(checked) & set(table.more(deep)), "once is enough"
+    (line,) = (entry for entry in csv.DictReader(io.StringIO(table.as_csv(deep))) if entry["method"] == "ssd")
+    assert {name: float(line[name]) for name in checked} == checked
+
+
 def test_numbers_are_taken_from_whatever_the_evaluation_gives() -> None:
     values = {"Ar": 90, "Af": None, "rmia": {"auc": 0.5, "curve": [1, 2]}, "note": "x", "ok": True}
     assert numeric(values) == {"Ar": 90.0, "rmia.auc": 0.5}

@@ -83,6 +83,8 @@ INVALID = {
     "odd shadows": ({"evaluation": {"shadows": 3}}, "evaluation.shadows = 3", "even"),
     "relearn steps": ({"evaluation": {"relearn_steps": 0}}, "evaluation.relearn_steps = 0", "between 1 and"),
     "tolerance": ({"evaluation": {"relearn_tolerance": 100}}, "evaluation.relearn_tolerance = 100", "below 100"),
+    "deep steps": ({"evaluation": {"deep_steps": 0}}, "evaluation.deep_steps = 0", "between 1 and"),
+    "deep margin": ({"gate": {"deep_margin": 101}}, "gate.deep_margin = 101", "between 0 and 100"),
     "unknown evaluation key": ({"evaluation": {"shadow": 2}}, "unknown key evaluation.shadow", "did you mean shadows"),
     "alias": ({"registry": {"alias": "a/b"}}, "registry.alias", "without"),
 }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megu.evaluation.gate import GateParams, Verdict, judge
+from megu.evaluation.gate import DEEP, GateParams, Verdict, judge
 
 BOUNDED = ("Af", "Af_train", "Ar", "MIA", "RMIA_TPR_1")
 
@@ -319,3 +319,38 @@ def test_a_bound_is_as_much_wider_as_two_shares_differ_by_chance() -> None:
     few = {"forgotten": 100, "images": 1000, "chance": None}
     assert failing(alone({"Af_train": 90.0, "Af_held_out": 84.0}, **few)) == {}
     assert "forgotten, train" in failing(alone({"Af_train": 100.0, "Af_held_out": 84.0}, **few))
+
+
+def deeper(unlearned: dict[str, Any], reference: dict[str, Any], asked: int | None = 500, **changes: Any) -> dict[str, Any]:
+    """Good evidence with deep checks. asked: forgotten images that they are of."""
+    values = evaluation(unlearned, deep_asked=asked, **changes)
+    values["reference"]["metrics"] = {**values["reference"]["metrics"], **reference}
+    return values
+
+
+CHECKED = {"probe": 80.0, "relearn_retain": 10.0, "relearn_few": 75.0}
+
+
+@pytest.mark.parametrize(("rule", "metric"), [(rule, metric) for rule, (metric, _) in DEEP.items()])
+def test_a_deep_check_is_held_to_the_retrain_alone_and_never_to_zero(rule: str, metric: str) -> None:
+    assert failing(deeper(CHECKED, CHECKED)) == {}
+    at, beyond = ({**CHECKED, metric: CHECKED[metric] + points} for points in (12.0, 12.5))
+    assert failing(deeper(at, CHECKED)) == {}
+    assert set(failing(deeper(beyond, CHECKED))) == {rule}
+    assert failing(deeper(beyond, CHECKED))[rule].startswith("ONLY HIDDEN")
+    assert failing(deeper(beyond, CHECKED), deep_margin=13) == {}
+    assert judge(deeper(beyond, CHECKED), GateParams(), champion="1").still_known
+    assert failing(deeper({**CHECKED, metric: 0.0}, CHECKED)) == {}, "below the retrain's is no knowledge"
+
+
+def test_a_deep_check_that_is_missing_fails_and_too_few_images_are_not_held_to_it() -> None:
+    part = {name: value for name, value in CHECKED.items() if name != "probe"}
+    assert set(failing(deeper(part, CHECKED))) == {"probe"}
+    assert set(failing(deeper({}, CHECKED))) == set(DEEP)
+    for asked in (99, None):
+        assert failing(deeper(dict.fromkeys(CHECKED, 100.0), CHECKED, asked)) == {}
+    assert not set(DEEP) & {rule.rule for rule in judge(evaluation(), GateParams(), champion="1").rules}, "not measured"
+
+
+def test_without_a_retrain_deep_checks_are_named_as_not_judged() -> None:
+    assert not_judged(alone(CHECKED)) == dict.fromkeys(["seeds", *DEEP], "not judged: no retrain")

@@ -9,6 +9,7 @@ import numpy as np
 from megu.evaluation import compared, held_out, score
 from megu.evaluation.attacks.shadows import Shadow, audit
 from megu.evaluation.condensed import condense
+from megu.evaluation.gate import DEEP
 from megu.evaluation.guide import METRICS
 
 
@@ -27,7 +28,15 @@ def test_every_metric_is_explained() -> None:
     mixed = score(both, np.array([0, 1, 2, 2, 0]), test_labels, beside, 3).metrics  # type: ignore[arg-type]
     unseen = held_out.choose(split.forget, train_labels, test_labels)
     alone = held_out.score(said, test_labels, split, unseen)  # type: ignore[arg-type]
-    assert set(METRICS) == {*marks, *mixed, *attacked, *comparison, *alone, "relearn_steps"}
+    assert set(METRICS) == {
+        *marks,
+        *mixed,
+        *attacked,
+        *comparison,
+        *alone,
+        "relearn_steps",
+        *(metric for metric, _ in DEEP.values()),
+    }
 
 
 def test_each_says_what_is_right_and_why() -> None:

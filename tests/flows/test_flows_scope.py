@@ -259,7 +259,11 @@ ELSEWHERE: dict[str, set[str]] = {
     "what is measured, and how strictly": {f"reference.{name}" for name in ("enabled", "model", "repeats", "weights")}
     | {"calibration.share", "evaluation.seed", "evaluation.shadows"}
     | {f"evaluation.relearn{name}" for name in ("", "_batch_size", "_lr", "_steps", "_tolerance")}
-    | {f"gate.{name}" for name in ("attack_margin", "attack_required", "class_drop", "forget_margin", "mia_band")}
+    | {f"evaluation.deep{name}" for name in ("", "_batch_size", "_lr", "_steps")}
+    | {
+        f"gate.{name}"
+        for name in ("attack_margin", "attack_required", "class_drop", "deep_margin", "forget_margin", "mia_band")
+    }
     | {f"gate.{name}" for name in ("min_images", "min_seeds", "retain_drop")},
     "names, people and days": {"registry.alias", "registry.name", "promotion.policy", "lineage.key"}
     | {f"requests.{name}" for name in ("attempts", "batch", "due_days")}

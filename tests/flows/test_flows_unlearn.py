@@ -462,8 +462,9 @@ def test_an_interrupted_run_is_marked_and_the_next_goes_on(
 
 def test_shadows_and_relearning_are_measured_and_the_shadows_shared(project: Project, first: Summary, go: Go) -> None:
     more = ("evaluation.shadows=2", "evaluation.relearn=true", "evaluation.relearn_steps=3")
+    more = (*more, "evaluation.deep=true", "evaluation.deep_steps=2")
     plain, summary = go(), go(*more)
-    added = ["relearn unlearned", "relearn reference", "shadow 1", "shadow 2"]
+    added = ["relearn unlearned", "deep unlearned", "relearn reference", "deep reference", "shadow 1", "shadow 2"]
     assert [name for name, hit in cache(summary).items() if not hit] == [*added, "evaluation", "figures"]
     assert summary.time_share == plain.time_share, "what is measured afterwards is not the method's time"
     assert summary.reference is not None
@@ -472,6 +473,12 @@ def test_shadows_and_relearning_are_measured_and_the_shadows_shared(project: Pro
         assert 0 <= marks["RMIA_TPR_01"] <= marks["RMIA_TPR_1"] <= 100
         assert marks["relearn_steps"] is None or 0 <= marks["relearn_steps"] <= 3
     assert summary.original["relearn_steps"] == 0
+    for metric in ("probe", "relearn_retain", "relearn_few"):
+        assert 0 <= summary.metrics[metric] <= 100
+        assert 0 <= summary.reference[metric] <= 100
+        assert metric not in summary.original
+    assert summary.gate is not None
+    assert {"probe", "relearned from the rest", "relearned from a few"} <= {rule.rule for rule in summary.gate.rules}
     assert {name: summary.metrics[name] for name in plain.metrics} == plain.metrics, "it changes nothing that was there"
     page = (project.root / summary.report).read_text()
     assert "shadow attack (RMIA): AUC" in page

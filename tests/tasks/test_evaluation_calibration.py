@@ -74,7 +74,9 @@ class Measured:
             )
             for number, said in enumerate(self.shadows)
         ]
-        return evaluate(self.project, self.dataset, self.positions, before, after, retrained, shadows, [], None, calibration)
+        return evaluate(
+            self.project, self.dataset, self.positions, before, after, retrained, shadows, [], [], None, calibration
+        )
 
     def disturb(self, rows: Any, seed: int = 2) -> None:
         """Every model and every shadow answers something else to the test images ``rows``."""

@@ -29,7 +29,13 @@ from megu.unlearning.methods import METHODS
 
 __all__ = ["original"]
 
-MODULES = ("megu.training.loop", "megu.unlearning.methods.common", "megu.unlearning.noise", "megu.evaluation.relearning")
+MODULES = (
+    "megu.training.loop",
+    "megu.unlearning.methods.common",
+    "megu.unlearning.noise",
+    "megu.evaluation.relearning",
+    "megu.evaluation.deep",
+)
 
 
 class Notes:

@@ -35,7 +35,13 @@ from megu.unlearning.noise import NoiseBank, NoiseParams, make_noise_bank
 __all__ = ["original"]
 
 FAST_DTYPE = megu.core.device.fast_dtype
-FUSING = ("megu.training.loop", "megu.unlearning.methods.common", "megu.unlearning.noise", "megu.evaluation.relearning")
+FUSING = (
+    "megu.training.loop",
+    "megu.unlearning.methods.common",
+    "megu.unlearning.noise",
+    "megu.evaluation.relearning",
+    "megu.evaluation.deep",
+)
 #: Loops in which the device must never be waited for, and what is known to wait in them: the looks at the losses and the checkpoints.
 LOOPS = {"optimise", "each_gradient", "answers", "nearest_wrong"}
 LOOKS = {"_not_finite", "save", "restore"}

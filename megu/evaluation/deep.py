@@ -1,0 +1,214 @@
+"""Deep checks: what of the forgotten a model still holds under its last layer, where accuracy and the attacks on entropy do not reach.
+
+A model whose output for a class is struck out has forgotten nothing: its features tell the class apart as before. Three questions, each
+with the retrain's answer as the right one, since a network that learned the rest tells apart much of what it never saw:
+
+*Probe* (Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2017): a linear classifier on the frozen
+penultimate features of retained images and of `SHOWN` forgotten ones. How many of the other forgotten images does it get right?
+
+*Relearning from the retain set alone*: the network is fine-tuned on retained images, then gets a new last layer made of these alone. What it
+makes of the forgotten images comes back without a single one of them. The new layer is a Gaussian discriminant: each class by its mean,
+one covariance for all (Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial attacks",
+NeurIPS 2018). An image is called the forgotten class where it is farther from every retained class than `FALSE_ALARMS` of the retained test
+images are; where the image's class stays (single images, sub-classes), the nearest class is the answer. Cross-entropy on the retain set
+alone never raises the output of a class that is not there, so the old last layer would hide what the network knows.
+
+*Relearning from a few*: the network is fine-tuned on retained images and the same few forgotten ones in equal parts, with the probe as its
+last layer, and asked about the other forgotten images.
+
+Batch statistics stay as they are (`megu.evaluation.relearning`), and every model gets the same images in the same order.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from megu.core.device import fused
+from megu.core.progress import track
+from megu.core.seeds import derive, generator
+from megu.data.tensors import ImageSet
+from megu.evaluation.params import DeepParams
+from megu.training.loop import Batches, passed, predict
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+#: Forgotten images that the probe and the relearning from a few are shown; of fewer than twice as many, half.
+SHOWN = 20
+#: Forgotten images at most that are asked about, and retained training and test images that the layers are made of.
+ASKED, RETAINED = 500, 2000
+#: The share of the retained test images that is taken for the forgotten class.
+FALSE_ALARMS = 0.05
+#: Of the probe: the ridge on standardised features, and the logit that it aims at for the true class, 0 for the others.
+RIDGE, LOGIT = 1e-2, 10.0
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The images that every model is measured on.
+
+    shown, asked: forgotten training images, none in both. retained, test: retained training and test images. kept: the classes that still
+    have training images, ascending.
+    """
+
+    shown: ImageSet
+    asked: ImageSet
+    retained: ImageSet
+    test: ImageSet
+    kept: Labels
+
+
+def draw(train: ImageSet, test: ImageSet, forget: Labels, retain: Labels, retained_test: Labels, seed: int) -> Drawn:
+    """Draw them from a training and a test set. forget, retain, retained_test: positions in these; at least one each."""
+
+    def some(images: ImageSet, positions: Labels, name: str, at_most: int) -> ImageSet:
+        order = torch.randperm(len(positions), generator=generator(seed, "deep", name))[:at_most].numpy()
+        return images.subset(np.asarray(positions)[order])
+
+    shown = min(SHOWN, len(forget) // 2)
+    forgotten = some(train, forget, "forget", shown + ASKED)
+    return Drawn(
+        shown=forgotten.subset(np.arange(shown)),
+        asked=forgotten.subset(np.arange(shown, len(forgotten))),
+        retained=some(train, retain, "retain", RETAINED),
+        test=some(test, retained_test, "test", RETAINED),
+        kept=np.unique(train.labels[torch.as_tensor(np.asarray(retain), device=train.device)].cpu().numpy()),
+    )
+
+
+def check(model: nn.Module, drawn: Drawn, num_classes: int, params: DeepParams, seed: int) -> dict[str, float]:
+    """probe, relearn_retain, relearn_few: accuracies on the forgotten images that are asked about, in percent.
+
+    The given model stays as it is.
+    """
+    both = drawn.retained.joined(drawn.shown)
+    weight, bias = probe(features(model, both), _labels(both), num_classes)
+    found = {"probe": _percent((features(model, drawn.asked) @ weight + bias).argmax(1) == _labels(drawn.asked))}
+
+    relearned = Probed(model, weight, bias)
+    fine_tune(relearned, [drawn.retained, drawn.shown], params, derive(seed, "deep few"))
+    answers = predict(relearned, drawn.asked, label="relearned from a few").logits.argmax(1).numpy()
+
+    again = Probed(model, *probe(features(model, drawn.retained), _labels(drawn.retained), num_classes))
+    fine_tune(again, [drawn.retained], params, derive(seed, "deep retain"))
+    layer = Gaussian.fit(features(again, drawn.retained), _labels(drawn.retained))
+    alone = layer.right(features(again, drawn.asked), _labels(drawn.asked), features(again, drawn.test), drawn.kept)
+    return {**found, "relearn_retain": _percent(alone), "relearn_few": _percent(answers == _labels(drawn.asked))}
+
+
+def features(model: nn.Module, images: ImageSet) -> Floats:
+    """The penultimate features (N, F)."""
+    found = predict(model, images, features=True, label="features").features
+    assert found is not None
+    return found.numpy().astype(np.float64)
+
+
+def probe(inputs: Floats, labels: Labels, num_classes: int) -> tuple[Floats, Floats]:
+    """Weight (F, K) and bias (K,) of the linear classifier of features (N, F): ridge regression on `LOGIT` at the true class, every class of
+    the labels with the same total weight."""
+    share = 1.0 / np.bincount(labels, minlength=num_classes)[labels]
+    share /= share.sum()
+    mean = share @ inputs
+    spread = np.sqrt(share @ (inputs - mean) ** 2) + 1e-6
+    x, y = (inputs - mean) / spread, LOGIT * np.eye(num_classes)[labels]
+    centre = share @ y
+    weighted = x.T * share
+    weight = np.linalg.solve(weighted @ x + RIDGE * np.eye(x.shape[1]), weighted @ (y - centre)) / spread[:, None]
+    return weight, centre - mean @ weight
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A last layer that is made of classes' means (C, F) alone. classes: ascending (C,). whiten: (F, F), by the one covariance."""
+
+    classes: Labels
+    means: Floats
+    whiten: Floats
+
+    @classmethod
+    def fit(cls, inputs: Floats, labels: Labels) -> Gaussian:
+        """From features (N, F). The covariance is shrunk a little, so that it has an inverse however few the images."""
+        classes, at = np.unique(labels, return_inverse=True)
+        means = np.stack([inputs[at == number].mean(axis=0) for number in range(len(classes))])
+        inside = inputs - means[at]
+        covariance = inside.T @ inside / len(inputs)
+        ridge = 1e-3 * np.trace(covariance) / len(covariance) + 1e-12
+        values, vectors = np.linalg.eigh(covariance + ridge * np.eye(len(covariance)))
+        return cls(classes, means, vectors / np.sqrt(np.maximum(values, ridge)))
+
+    def distances(self, inputs: Floats) -> Floats:
+        """Squared Mahalanobis distance (N, C) of features (N, F) to each class."""
+        x, centres = inputs @ self.whiten, self.means @ self.whiten
+        squares = (x**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * x @ centres.T
+        return np.asarray(squares, dtype=np.float64)
+
+    def right(self, inputs: Floats, labels: Labels, held: Floats, kept: Labels) -> NDArray[np.bool_]:
+        """Which images (N, F) are called what they are: one of a class that is ``kept`` the nearest class, any other the forgotten class.
+        held: features (M, F) of the retained test images, `FALSE_ALARMS` of which are called the forgotten class."""
+        found = self.distances(inputs)
+        limit = np.quantile(self.distances(held).min(axis=1), 1 - FALSE_ALARMS)
+        stays = np.isin(labels, kept)
+        right: NDArray[np.bool_] = np.where(stays, self.classes[found.argmin(axis=1)] == labels, found.min(axis=1) > limit)
+        return right
+
+
+class Probed(nn.Module):
+    """A copy of a model with another last layer, of weight (F, K) and bias (K,)."""
+
+    def __init__(self, model: nn.Module, weight: Floats, bias: Floats) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        self.head = nn.Linear(*weight.shape)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(weight.T))
+            self.head.bias.copy_(torch.from_numpy(bias))
+        self.to(next(model.parameters()).device)
+
+    def features(self, images: Tensor) -> Tensor:
+        found: Tensor = self.model.features(images)  # type: ignore[operator]
+        return found
+
+    def classify(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(inputs)
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.features(images))
+
+
+def fine_tune(model: nn.Module, parts: Sequence[ImageSet], params: DeepParams, seed: int) -> None:
+    """Train ``model`` in place, in evaluation mode: Adam on cross-entropy, at each step an equal share of a batch from each of ``parts`` that
+    has images."""
+    model.eval()
+    parts = [part for part in parts if len(part)]
+    size = max(params.batch_size // len(parts), 1)
+    batches = [Batches(len(part), min(size, len(part)), derive(seed, number)) for number, part in enumerate(parts)]
+    optimiser = torch.optim.Adam(model.parameters(), lr=params.lr, fused=fused(model))
+    with track("relearn", params.steps, "steps") as advance:
+        for step in range(params.steps):
+            optimiser.zero_grad(set_to_none=True)
+            losses = []
+            for part, drawn in zip(parts, batches, strict=True):
+                inputs, labels = part.batch(drawn.at(step, part.home)), part.labels[drawn.at(step, part.device)]
+                losses.append(F.cross_entropy(model(inputs), labels))
+                passed(len(labels))
+            torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            advance(1)
+
+
+def _labels(images: ImageSet) -> Labels:
+    return images.labels.cpu().numpy()
+
+
+def _percent(right: NDArray[Any]) -> float:
+    return 100.0 * float(right.mean())
