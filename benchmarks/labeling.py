@@ -52,7 +52,7 @@ def main() -> None:
         [
             sys.executable,
             "-m",
-            "tests.ollama_server",
+            "tests.support.ollama_server",
             "--made-up",
             "10",
             "--port",

@@ -83,7 +83,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     program = (
-        "import sys\nfrom megu import cli\n"
+        "import sys\nfrom megu.cli import main as cli\n"
         "try: cli.app(['run', '--help'])\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'prefect', 'mlflow', 'dvc', 'matplotlib', 'torchvision'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from small_disks import UNSHARED, on_a_small_disk, read_only
-from test_addresses import MLFLOW, NAMES, PREFECT, SOUND, basic, serving
+from team_servers import MLFLOW, NAMES, PREFECT, SOUND, basic, serving
 
 from megu.cli import doctor
 from megu.cli.doctor import Check, check, packages

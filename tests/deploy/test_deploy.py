@@ -167,7 +167,7 @@ def test_the_automations_are_ones_that_prefect_takes() -> None:
 
 
 def test_what_is_told_to_prefect_is_what_the_automations_listen_for() -> None:
-    source = (ROOT / "tasks" / "signals.py").read_text()
+    source = (ROOT / "tasks" / "prefect" / "signals.py").read_text()
     for entry in yaml.safe_load((ROOT / "deploy" / "automations.yaml").read_text())[:3]:
         (event,) = entry["trigger"]["expect"]
         assert f'"{event}"' in source

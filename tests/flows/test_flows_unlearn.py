@@ -279,10 +279,10 @@ def test_a_changed_method_reruns_itself_alone(
     copy = tmp_path / "copy"
     for package in sources.PACKAGES:
         shutil.copytree(sources.ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-    file = copy / "megu" / "methods" / "scrub.py"
+    file = copy / "megu" / "unlearning" / "methods" / "baselines" / "scrub.py"
     file.write_text(file.read_text().replace("return plan", "return list(plan)"))
-    registry = copy / "megu" / "methods" / "__init__.py"
-    registry.write_text(registry.read_text().replace('"delete",', '"delete", "ascent",'))
+    registry = copy / "megu" / "unlearning" / "methods" / "__init__.py"
+    registry.write_text(registry.read_text().replace('"baselines.delete",', '"baselines.delete", "ascent",'))
     monkeypatch.setattr(sources, "ROOT", copy)
     assert all(decision.hit for decision in plan(project, config.load(project.params)))
 
@@ -296,7 +296,7 @@ def test_a_changed_helper_reruns_the_stage_that_uses_it(
     copy = tmp_path / "copy"
     for package in sources.PACKAGES:
         shutil.copytree(sources.ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-    helper = copy / "megu" / "transition.py"
+    helper = copy / "megu" / "unlearning" / "labels" / "transition.py"
     text = helper.read_text()
     assert "scaled = S / S.max" in text
     helper.write_text(text.replace("scaled = S / S.max", "scaled = 1.0 * S / S.max"))

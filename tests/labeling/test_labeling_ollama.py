@@ -649,7 +649,9 @@ def test_a_kill_loses_at_most_the_calls_in_flight(how: int, labeler: Labels, ser
     server.delay = 0.2  # long enough that a busy machine still kills it in the middle
     asked = labeler()
     here = Path(__file__).parent
-    program = PROGRAM.format(tests=str(here.parent), here=str(here), digest=DIGEST, folder=str(asked.folder), host=server.host)
+    program = PROGRAM.format(
+        tests=str(here.parent / "support"), here=str(here), digest=DIGEST, folder=str(asked.folder), host=server.host
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", program], stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(here.parents[1])}
     )

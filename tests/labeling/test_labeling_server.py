@@ -388,7 +388,7 @@ def test_a_server_that_is_gone_when_a_labeling_goes_on_says_so_too(
 
 def test_a_server_that_is_killed_and_started_again_is_asked_for_the_rest(labeler: Labels) -> None:
     port = free_port()
-    program = [sys.executable, "-m", "tests.ollama_server", "--port", str(port), "--made-up", str(K), "--delay", "0.05"]
+    program = [sys.executable, "-m", "tests.support.ollama_server", "--port", str(port), "--made-up", str(K), "--delay", "0.05"]
     root = Path(__file__).parents[2]
 
     def start() -> subprocess.Popen[str]:

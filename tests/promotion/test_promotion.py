@@ -31,6 +31,8 @@ from megu.requests.overview import overview
 from megu.requests.request import Request, RequestParams
 from megu.tracking import lineage, registry
 
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flow")]
 
 
@@ -252,9 +254,9 @@ def test_a_version_that_nobody_recorded_does_not_come_back(here: Project) -> Non
 def settled(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What stands after a kill at each step of a promotion and a rollback, and a settlement by another process."""
     project = copied(finished, tmp_path_factory.mktemp("killed") / "project")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path])}
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("promoting.py")), str(finished.project.root), str(project.root)],
+        [sys.executable, str(SUPPORT / "promoting.py"), str(finished.project.root), str(project.root)],
         capture_output=True,
         text=True,
         env=environment,

@@ -272,7 +272,7 @@ services._STOP_S = 1.0
 services.up(Path(sys.argv[1]), prefect_port=int(sys.argv[2]), mlflow_port=int(sys.argv[3]))
 """
     ports = [str(port) for port in free_ports().values()]
-    code = Path(services.__file__).parent.parent
+    code = Path(services.__file__).parents[2]
     starting = subprocess.Popen([sys.executable, "-c", program, str(home), *ports], cwd=code, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 100
     while not all(service.running for service in services.status(home)) and time.monotonic() < end:
@@ -355,4 +355,4 @@ def test_endpoints_take_no_time(home: Path) -> None:
         assert services.endpoints(home).mlflow
     assert time.perf_counter() - start < 1.0
     program = "import sys, megu.servers.services\nassert not {'mlflow', 'prefect', 'torch', 'numpy'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(services.__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(services.__file__).parents[2])

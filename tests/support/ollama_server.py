@@ -2,7 +2,7 @@
 
 It sees: each answer is computed from the image it was sent, by the prototypes that the embedded labeler uses. By hand::
 
-    python -m tests.ollama_server --port 11500 --data fashion-mnist
+    python -m tests.support.ollama_server --port 11500 --data fashion-mnist
     megu run --set labeling.kind=ollama --set labeling.host=127.0.0.1:11500
 """
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from test_imports import REFUSED
+from test_house import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKERS = "# Page\n<!-- measured: cpu -->\nold\n<!-- end: cpu -->\n<!-- measured: cuda -->\n<!-- end: cuda -->\nafter\n"

@@ -184,7 +184,7 @@ def test_a_wait_names_the_line_of_megu_that_it_was_called_from(cuda: Pretending)
     predict(models.build("resnet-compact", 4, 1, 0).to(CUDA), moved(images(8)))
     (wait,) = [wait for wait in cuda.looked() if "predict" in wait.functions]
     assert wait.what == "a copy to the CPU"
-    number = int(wait.lines[0].removeprefix("training.py:"))
+    number = int(wait.lines[0].removeprefix("training/loop.py:"))
     assert ".cpu()" in Path(training.__file__).read_text().splitlines()[number - 1]
 
 
@@ -211,7 +211,7 @@ def test_training_has_the_cpus_bits_and_waits_for_nothing(recipe: str, place: st
 
 def test_a_wait_in_a_step_would_be_seen(cuda: Pretending, monkeypatch: pytest.MonkeyPatch) -> None:
     params = replace(RECIPES["adamw"], epochs=1)
-    for name, value in (("training.sent", lambda tensor, device: tensor.to(device)), ("data.tensors.ImageSet.home", CUDA)):
+    for name, value in (("training.loop.sent", lambda tensor, device: tensor.to(device)), ("data.tensors.ImageSet.home", CUDA)):
         data = moved(on_disk(images(48)))
         cuda.looked()
         with monkeypatch.context() as patch:

@@ -204,7 +204,7 @@ print(digest(training.train(images(), training.TrainParams(epochs=30, batch_size
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """SIGKILL, so nothing can be tidied up: the next process finds what was on the disk."""
     path = tmp_path / "checkpoint.safetensors"
-    program = KILLED.format(tests=str(Path(__file__).parent), path=str(path))
+    program = KILLED.format(tests=str(Path(__file__).resolve().parents[1] / "support"), path=str(path))
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     end = time.monotonic() + 200
     while not path.exists() and time.monotonic() < end:
