@@ -35,7 +35,7 @@ from megu.core.project import Project, find
 from megu.core.stages import Result
 from megu.report.figures import png
 from megu.tracking.environment import environment
-from megu.unlearning.labels.transition import JUDGED
+from megu.unlearning.labels.replacing import JUDGED
 from tasks.run.engine import Planner
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ from megu.evaluation.summary import Summary
 from megu.promotion import moves as promotion
 from megu.tracking import closing, warm_up
 from megu.tracking.environment import environment
-from megu.unlearning.labels.transition import OVERLAP
+from megu.unlearning.labels.replacing import OVERLAP
 from tasks.entanglement import ENTANGLEMENT
 from tasks.evaluation.condensed import CONDENSED
 from tasks.evaluation.deep import DEEP

@@ -8,7 +8,7 @@ from megu.core.project import Project
 from megu.core.stages import Outcome, Result, Stage
 from megu.unlearning.labels.calibration_set import CalibrationParams
 from megu.unlearning.labels.perturbing import PerturbParams
-from megu.unlearning.labels.transition import JUDGED
+from megu.unlearning.labels.replacing import JUDGED
 from tasks.run import kept
 
 if TYPE_CHECKING:

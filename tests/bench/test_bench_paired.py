@@ -19,7 +19,7 @@ from megu.bench.config import load
 from megu.bench.expansion import expand
 from megu.bench.marks import Mark
 from megu.report.figures import png
-from megu.unlearning.labels.transition import SOURCES
+from megu.unlearning.labels.replacing import SOURCES
 
 #: Between targets Ar is far apart, between the two methods of one target and seed it is not.
 FAR = {"Bag": 30.0, "Coat": 0.0}

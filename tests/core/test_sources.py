@@ -150,6 +150,7 @@ def test_what_makes_the_targets_is_no_part_of_what_only_reads_them(module: str) 
         "megu.unlearning.methods.steering",
         "megu.unlearning.labels.perturbing",
         "megu.unlearning.labels.sharpness",
+        "megu.unlearning.labels.replacing",
         "megu.unlearning.labels.transition",
     }
     assert not makers & set(sources.closure(module))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from megu.core.errors import MeguError
-from megu.unlearning.labels.transition import SOURCES, replaced, transition_matrix
+from megu.unlearning.labels.replacing import SOURCES, replaced
+from megu.unlearning.labels.transition import transition_matrix
 
 #: Column k describes class k.
 T = np.array(

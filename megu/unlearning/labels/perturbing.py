@@ -19,7 +19,7 @@ from megu.core.params import STRICT, check
 from megu.evaluation import entropies
 from megu.unlearning.labels.calibration import Calibration, log_odds, lowered, probabilities, ranks, struck_out
 from megu.unlearning.labels.forget_targets import Perturbing
-from megu.unlearning.labels.transition import JUDGED, NEAREST, NONE, SOURCES, UNIFORM, replaced
+from megu.unlearning.labels.replacing import JUDGED, NEAREST, NONE, SOURCES, UNIFORM, replaced
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class PerturbParams:
     """label: "rank" is the paper's one label, "soft" the distribution R; "nearest" (the largest entry of R) and "random" (any
     allowed class) are ablations. tau: the paper's rank as a share of K, in (0, 1].
 
-    matrix: where T comes from (`megu.unlearning.labels.transition.replaced`): the labeler ("judged"), or what it is measured against. "none"
+    matrix: where T comes from (`megu.unlearning.labels.replacing.replaced`): the labeler ("judged"), or what it is measured against. "none"
     is R = p.
     columns: which of T's columns make R. "answer" weights them by p, so that the column of a class that leaves has no weight (Eq 7); "own" is
     that of the sample's class alone: what the labeler says it looks like, and nothing of what the original answers.
