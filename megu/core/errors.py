@@ -1,6 +1,8 @@
-"""The one exception that reaches a person."""
+"""The one exception that reaches a person, and what an error came from."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 
 class MeguError(Exception):
@@ -24,3 +26,12 @@ class MeguError(Exception):
 
 class Outage(MeguError):
     """A server, a database or the disk is away, whatever was asked for: the same may be tried again later (`megu.core.outages`)."""
+
+
+def chain(error: BaseException | None, *, hidden: bool = False) -> Iterator[BaseException]:
+    """An error and those that it came from, each once, as a traceback would show them. hidden: also those that ``raise … from None`` hides."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:  # an error raised from itself is a circle
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ and not hidden else error.__context__)

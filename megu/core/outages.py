@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
 
-from megu.core.errors import Outage
+from megu.core.errors import Outage, chain
 
 _DISK_AND_NETWORK = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOLCK, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
@@ -40,16 +39,7 @@ _SAID = re.compile(
 
 def is_outage(error: BaseException) -> bool:
     """Whether an error, or one that it came from, is an outage."""
-    return any(_is_outage(found) for found in _chain(error))
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from, as a traceback would show them."""
-    seen = set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return any(_is_outage(found) for found in chain(error))
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -84,6 +84,15 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_any_other_error_of_a_write_is_the_one_that_was_raised(tmp_path: Path) -> None:
+    error = OSError(errno.EIO, "the disk does not answer")
+    with pytest.raises(OSError, match="does not answer") as caught, writing(tmp_path / "file"):
+        raise error
+    assert caught.value is error
+    assert caught.value.__cause__ is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_equal_arrays_with_equal_facts_are_one_file_every_time(tmp_path: Path) -> None:
     """The library writes the facts in an order of its own each time."""
     arrays = {"b": np.arange(3), "a": np.ones((2, 2), dtype=np.float32)}

@@ -80,17 +80,19 @@ def writing(target: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             path.replace(target)
     except OSError as error:
-        raise _explained(error, target) from error
+        if (refused := _explained(error, target)) is None:
+            raise
+        raise refused from error
 
 
-def _explained(error: OSError, target: Path) -> Exception:
+def _explained(error: OSError, target: Path) -> MeguError | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MeguError(
             f"the disk is full: {target} could not be written", f"free some space on the disk of {target.parent}, run again"
         )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return MeguError(f"{target} cannot be written ({error.strerror})", "make its folder writable, run again")
-    return error
+    return None
 
 
 def _in_order(content: bytes) -> bytes:

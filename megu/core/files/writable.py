@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from shlex import quote
 
-from megu.core.errors import MeguError
+from megu.core.errors import MeguError, chain
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 #: What is tried to be written: a disk that takes less is full.
@@ -52,8 +52,7 @@ def explained(error: BaseException, path: Path) -> MeguError | None:
 
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether a full disk is at the bottom of it: Prefect's and MLflow's databases say so in words of their own."""
-    while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        getattr(found, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(found)
+        for found in chain(error, hidden=True)
+    )

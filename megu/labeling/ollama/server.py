@@ -14,7 +14,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from megu.core.errors import MeguError
+from megu.core.errors import MeguError, chain
 from megu.labeling.ollama.params import Connection
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ def _by(scheme: str, url: str) -> str:
 def _no_connection(error: BaseException, url: str) -> tuple[str, str]:
     """What a connection that never was means, and its fix."""
     # The client says the same of every such error; what really happened is behind it.
-    behind = list(_behind(error))
+    behind = list(chain(error, hidden=True))
     said = " ".join(str(cause) for cause in behind).lower()
     if "ssl" in said or "certificate" in said or "tls" in said:
         if "certificate" in said:
@@ -329,13 +329,6 @@ def _no_connection(error: BaseException, url: str) -> tuple[str, str]:
     serve = "ollama serve" if is_here(url) else "OLLAMA_HOST=0.0.0.0 ollama serve, on that machine"
     fix = f"{serve} (or name its port: {url.rpartition(':')[0]}:{PORT})" if named else serve
     return f"there is no Ollama server at {url}", fix
-
-
-def _behind(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it was raised from, or while handling."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _refusal(code: int, said: str, url: str, model: str) -> tuple[str, str]:
