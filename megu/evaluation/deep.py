@@ -24,6 +24,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from megu.core.device import fused
-from megu.core.progress import track
 from megu.core.seeds import derive, generator
 from megu.data.tensors import ImageSet
 from megu.evaluation.params import DeepParams
-from megu.training.loop import Batches, passed, predict
+from megu.training.loop import Batches, Objective, optimise, predict
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -187,23 +187,31 @@ class Probed(nn.Module):
 
 def fine_tune(model: nn.Module, parts: Sequence[ImageSet], params: DeepParams, seed: int) -> None:
     """Train ``model`` in place, in evaluation mode: Adam on cross-entropy, at each step an equal share of a batch from each of ``parts`` that
-    has images."""
-    model.eval()
+    has images. Raises `MeguError` where that leaves the finite numbers."""
     parts = [part for part in parts if len(part)]
     size = max(params.batch_size // len(parts), 1)
     batches = [Batches(len(part), min(size, len(part)), derive(seed, number)) for number, part in enumerate(parts)]
-    optimiser = torch.optim.Adam(model.parameters(), lr=params.lr, fused=fused(model))
-    with track("relearn", params.steps, "steps") as advance:
-        for step in range(params.steps):
-            optimiser.zero_grad(set_to_none=True)
-            losses = []
-            for part, drawn in zip(parts, batches, strict=True):
-                inputs, labels = part.batch(drawn.at(step, part.home)), part.labels[drawn.at(step, part.device)]
-                losses.append(F.cross_entropy(model(inputs), labels))
-                passed(len(labels))
-            torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            advance(1)
+
+    def batch_at(step: int) -> tuple[Tensor, ...]:
+        pairs = zip(parts, batches, strict=True)
+        both = [(part.batch(drawn.at(step, part.home)), part.labels[drawn.at(step, part.device)]) for part, drawn in pairs]
+        return tuple(chain.from_iterable(both))
+
+    def loss_of(*batch: Tensor) -> Tensor:
+        pairs = zip(batch[::2], batch[1::2], strict=True)
+        return torch.stack([F.cross_entropy(model(inputs), labels) for inputs, labels in pairs]).mean()
+
+    optimise(
+        model,
+        torch.optim.Adam(model.parameters(), lr=params.lr, fused=fused(model)),
+        Objective(batch_at, loss_of),
+        lambda step: params.lr,
+        params.steps,
+        seed=seed,
+        label="relearn",
+        batch_size=sum(drawn.size for drawn in batches),
+        training=False,
+    )
 
 
 def _labels(images: ImageSet) -> Labels:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tiny import images
 from torch import nn
 
+from megu.core.errors import MeguError
 from megu.data.tensors import ImageSet
-from megu.evaluation.deep import ASKED, RETAINED, SHOWN, Drawn, Gaussian, check, draw, probe
+from megu.evaluation.deep import ASKED, RETAINED, SHOWN, Drawn, Gaussian, check, draw, fine_tune, probe
 from megu.evaluation.gate import DEEP, GateParams, judge
 from megu.evaluation.params import DeepParams, EvaluationParams
 from megu.training.loop import TrainParams, predict, train
@@ -103,6 +104,11 @@ def test_the_given_model_stays_and_the_same_seed_measures_the_same(original: nn.
     assert first == second
     assert set(first) == set(METRICS)
     assert all(torch.equal(before[name], value) for name, value in original.state_dict().items())
+
+
+def test_a_rate_that_leaves_the_finite_numbers_is_said_in_one_line(original: nn.Module, drawn: Drawn) -> None:
+    with pytest.raises(MeguError, match=r"relearn: .* at step .* of 30, learning rate 1e\+30: lower the learning rate"):
+        fine_tune(copy.deepcopy(original), [drawn.retained, drawn.shown], DeepParams(steps=30, lr=1e30), seed=0)
 
 
 @settings(max_examples=30, deadline=None)
