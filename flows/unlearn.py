@@ -120,49 +120,26 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
 
     checked = config.evaluation
 
-    def relearn(model: Any, which: str) -> list[Any]:
-        if not checked.relearn:
-            return []
-        return [
-            run(
-                RELEARN,
-                label=f"relearn {which}",
-                data=data,
-                split=split,
-                original=original,
-                model=model,
-                params=checked.relearning,
-                seed=checked.seed,
-                device=device,
-            )
-        ]
+    relearned: list[Any] = []
+    deeper: list[Any] = []
 
-    def deep(model: Any, which: str) -> list[Any]:
-        if not checked.deep:
-            return []
-        return [
-            run(
-                DEEP,
-                label=f"deep {which}",
-                data=data,
-                split=split,
-                model=model,
-                params=checked.checks,
-                calibration=config.calibration,
-                seed=checked.seed,
-                device=device,
-            )
-        ]
+    def train_further(model: Any, which: str) -> None:
+        """What is measured by training a model further, where it is asked for."""
+        common = {"data": data, "split": split, "model": model, "seed": checked.seed, "device": device}
+        if checked.relearn:
+            relearned.append(run(RELEARN, label=f"relearn {which}", original=original, params=checked.relearning, **common))
+        if checked.deep:
+            deeper.append(run(DEEP, label=f"deep {which}", params=checked.checks, calibration=config.calibration, **common))
 
-    relearned, deeper, retrained = relearn(unlearned, "unlearned"), deep(unlearned, "unlearned"), []
+    train_further(unlearned, "unlearned")
+    retrained = []
     for number in range(config.reference.repeats if config.reference.enabled else 0):
         which = f" {number + 1}" if config.reference.repeats > 1 else ""
         again = given or run(
             REFERENCE, label=f"reference{which}", data=data, split=split, params=config.train, seed=seed + number, device=device
         )
         retrained.append(run(CONDENSED, label=f"predict reference{which}", data=data, split=split, model=again, device=device))
-        relearned += relearn(again, f"reference{which}")
-        deeper += deep(again, f"reference{which}")
+        train_further(again, f"reference{which}")
     shadows = [
         run(
             SHADOW,

@@ -25,7 +25,7 @@ from megu.core.seeds import derive, generator
 from megu.data.tensors import ImageSet
 from megu.evaluation.params import RelearnParams
 from megu.training.capture import Captured, Work
-from megu.training.loop import Batches, rate_setter
+from megu.training.loop import Batches, rate_setter, step_of
 
 #: The forgotten images that the accuracy is measured on: enough for a point or two, few enough to look at before every step.
 ASKED = 1000
@@ -44,14 +44,10 @@ def relearn(model: nn.Module, forget: ImageSet, target: float, params: RelearnPa
     rate_setter(optimiser, forget.device)(params.lr)
     shown = asked(forget, seed)
 
-    def step_on(inputs: Tensor, labels: Tensor) -> Tensor:
-        optimiser.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(learner(inputs), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        return loss
+    def loss_of(inputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(learner(inputs), labels)
 
-    take = Captured(step_on, learner, forget.device, params.steps, "relearn")
+    take = Captured(step_of(optimiser, loss_of), learner, forget.device, params.steps, "relearn")
     look = Captured(
         right_of(learner), learner, forget.device, (params.steps + 1) * math.ceil(len(shown) / LOOKED_AT), "relearn"
     )

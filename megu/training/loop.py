@@ -224,15 +224,8 @@ def optimise(
     saved = time.monotonic()
     losses: list[Tensor] = []
 
-    def step_on(*batch: Tensor) -> Tensor:
-        optimiser.zero_grad(set_to_none=True)
-        loss = objective.loss_of(*batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        return loss
-
     device = next((parameter.device for parameter in model.parameters()), CPU)
-    take = Captured(step_on, model, device, steps - done, label)
+    take = Captured(step_of(optimiser, objective.loss_of), model, device, steps - done, label)
     set_lr = rate_setter(optimiser, device)
     with choosing_kernels(steps - done), track(label, steps * batch_size, "images") as advance:
         advance(done * batch_size)
@@ -261,6 +254,19 @@ def optimise(
     model.eval()
     if checkpoint and not rank:
         checkpoint.unlink(missing_ok=True)
+
+
+def step_of(optimiser: torch.optim.Optimizer, loss_of: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What takes a batch and moves the weights by one step of ``optimiser`` on ``loss_of(*batch)``, which it returns."""
+
+    def step_on(*batch: Tensor) -> Tensor:
+        optimiser.zero_grad(set_to_none=True)
+        loss = loss_of(*batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return loss
+
+    return step_on
 
 
 def rate_setter(optimiser: torch.optim.Optimizer, device: torch.device) -> Callable[[float], None]:
