@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -135,10 +136,33 @@ def test_a_room_is_small_and_says_what_it_is_for(folder: Path) -> None:
     assert len(said.splitlines()) >= 2 or folder == ROOT / "megu", "two lines say what the room is for"
 
 
-@pytest.mark.parametrize("path", FILES, ids=HERE.get)
-def test_a_long_file_says_why_it_is_one(path: Path) -> None:
-    text = path.read_text()
-    if len(text.splitlines()) > MOST_LINES:
-        assert REASON in (ast.get_docstring(ast.parse(text)) or ""), (
+def there(name: str, folder: Path | None = None) -> bool:
+    """Whether a dotted name is a module of ours, or something that one says. folder: where a name without dots is a module of."""
+    if folder is not None:
+        return any((folder / f"{name}{end}").exists() for end in ("", ".py"))
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        for path in (ROOT.joinpath(*parts[:count]).with_suffix(".py"), ROOT.joinpath(*parts[:count], "__init__.py")):
+            if path.is_file():
+                return all(re.search(rf"\b{part}\b", path.read_text()) for part in parts[count:])
+    return False
+
+
+@pytest.mark.parametrize("top", ["megu", "tasks", "flows", "tests"])
+def test_what_is_named_in_backticks_is_there(top: str) -> None:
+    for path in (ROOT / top).rglob("*.py"):
+        text = path.read_text()
+        named = re.findall(r"(?<!`)`((?:megu|tasks|flows)(?:\.\w+)+)`(?!`)", text)
+        assert not [name for name in named if not there(name)], path
+        if path.name == "__init__.py" and top != "tests":
+            rooms = re.findall(r"(?<!`)`([a-z_]\w*)`(?!`)", ast.get_docstring(ast.parse(text)) or "")
+            assert not [name for name in rooms if not (there(name, path.parent) or f"def {name}" in text)], path
+
+
+def test_a_long_file_says_why_it_is_one() -> None:
+    for path in FILES:
+        text = path.read_text()
+        said = ast.get_docstring(ast.parse(text)) or ""
+        assert len(text.splitlines()) <= MOST_LINES or REASON in said, (
             f"{HERE[path]}: split it, or say in its docstring '{REASON} …'"
         )
