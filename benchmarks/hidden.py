@@ -2,7 +2,7 @@
 
 For each class and seed an original whose output for the class is struck out, and a retrain without the class; 1,000 images a class of
 Fashion-MNIST, ten epochs. The first table has every value, the second how far retrains of different seeds are apart and how far every
-struck-out network is above every retrain. About 20 minutes on one core.
+struck-out network is above every retrain.
 
     python benchmarks/hidden.py [FOLDER OF data/fashion-mnist]
 """

@@ -30,6 +30,7 @@ from megu.bench import paired, plots, table
 from megu.bench.config import Bench
 from megu.bench.expansion import Cell, expand
 from megu.bench.marks import Mark
+from megu.config.tree import parse
 from megu.core.files.store import without_nan, writing
 from megu.core.project import Project, find
 from megu.core.stages import Result
@@ -241,6 +242,7 @@ def section(part: Part) -> list[str]:
         f"## {bench.title}",
         "",
         f"{base['data']['per_class']} training images a class, {base['train']['epochs']} epochs; "
+        f"{labeler_of(base)}; "
         f"{len({mark.target for mark in part.marks})} of {len(bench.targets)} classes, seeds "
         f"{', '.join(str(seed) for seed in sorted({mark.seed for mark in part.marks}))}; {len(part.marks)} of {part.wanted} runs. "
         f"`megu bench bench/{bench.name}.yaml`",
@@ -255,6 +257,12 @@ def section(part: Part) -> list[str]:
         said = paired.sentence(found, {row.method: source(row.method) for row in found}, JUDGED)
         lines += [f"- *{form}*. {' '.join(said)}"] if said else []
     return [*lines, ""]
+
+
+def labeler_of(base: Mapping[str, Any]) -> str:
+    """How many images of a class the labeler judges, and by how many it knows one."""
+    asked = parse({"labeling": base.get("labeling", {})}).labeling.params
+    return f"the labeler judges {asked.exemplars} images a class and knows a class by {asked.references}"
 
 
 def main() -> None:
