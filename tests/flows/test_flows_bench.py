@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_flows_unlearn import slice_of
+from lineage_fixtures import slice_of
 
 from megu.bench.outcome import Outcome
 from megu.core.progress import watching

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lineage_fixtures import slice_of
 from ollama_server import DIGEST, FakeOllama, Reply, prototypes
-from test_flows_unlearn import PARAMS, slice_of
+from test_flows_unlearn import PARAMS
 
 from megu.cli import main as cli
 from megu.config import tree as config
