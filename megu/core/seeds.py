@@ -42,10 +42,17 @@ def process_wide(seed: int) -> Iterator[None]:
             random.setstate(states[1])
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, `start` and `process_wide` wait in every other thread, so that the process-wide generators move for this one alone."""
+    with _PROCESS_WIDE:
+        yield
+
+
 def start(seed: int) -> None:
     """Start the process-wide generators from ``seed``, for what draws without being asked to: dropout, a user's own code.
 
-    It waits for a thread that is inside `process_wide`, but keeps no other thread from drawing afterwards: models that draw in
+    It waits for a thread that is inside `process_wide` or `undisturbed`, but keeps no other thread from drawing afterwards: models that draw in
     training are refused in threads (`megu.models.draws`).
     """
     with _PROCESS_WIDE:

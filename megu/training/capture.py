@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from megu.core.progress import stages
-from megu.core.seeds import positions
+from megu.core.seeds import positions, undisturbed
 from megu.training.distributed import world
 
 #: Work on tensors of the device that updates its state in place; returns a tensor (a loss, say).
@@ -104,11 +104,16 @@ class Captured:
         """The work as it is; while it may still be recorded beside the device's main stream, as a recording is."""
         if not self.recording:
             return self.work(*inputs).detach()
-        before = python_state(self.model)
-        with beside(self.device):
-            found = self.work(*inputs).detach()
+        # Undisturbed: the steps of other threads start the generators anew, which would look as if this work had drawn.
+        with undisturbed():
+            before, generators = python_state(self.model), positions()
+            with beside(self.device):
+                found = self.work(*inputs).detach()
+            drawn = positions() != generators
         if python_state(self.model) != before:
             self.give_up("the model's Python state changes from step to step")
+        elif drawn:
+            self.give_up("random numbers are drawn on the CPU in its steps")
         return found
 
     def record(self, shape: object, inputs: tuple[Tensor, ...]) -> bool:
@@ -116,7 +121,9 @@ class Captured:
         held = tuple(entry.clone() for entry in inputs)
         graph = graph_on(self.device)
         try:
-            found = graph.record(lambda: self.work(*held).detach())
+            # Undisturbed: a recording begins with torch's own generator of the device, which other threads' steps start anew.
+            with undisturbed():
+                found = graph.record(lambda: self.work(*held).detach())
         except RuntimeError as error:
             self.give_up(str(error).strip().split("\n")[0])
             return False
@@ -146,7 +153,6 @@ def beside(device: torch.device) -> Iterator[None]:
 
 
 def python_state(model: nn.Module) -> object:
-    """What a recording of ``model`` would freeze: its modules' numbers, flags and text, and the positions of the CPU's generators."""
+    """What a recording of ``model`` would freeze: its modules' numbers, flags and text."""
     plain = (int, float, str, type(None))
-    values = [(name, value) for module in model.modules() for name, value in vars(module).items() if isinstance(value, plain)]
-    return values, positions()
+    return [(name, value) for module in model.modules() for name, value in vars(module).items() if isinstance(value, plain)]

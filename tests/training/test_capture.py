@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from megu.core import device
 from megu.core.device import CPU
 from megu.core.progress import watching
+from megu.core.seeds import start
 from megu.evaluation import relearning
 from megu.evaluation.params import RelearnParams
 from megu.training import capture
@@ -209,7 +211,7 @@ class Drawing(nn.Module):
     ("kind", "why"),
     [
         (Counting, "the model's Python state changes from step to step"),
-        (Drawing, "the model's Python state changes from step to step"),
+        (Drawing, "random numbers are drawn on the CPU in its steps"),
         (Reading, "operation not permitted when stream is capturing"),
     ],
 )
@@ -229,6 +231,26 @@ def test_a_model_that_cannot_be_recorded_is_trained_as_it_is_and_one_line_says_w
     assert notes.notes == [f"retrain: not recorded as a CUDA graph, so slower: {why}"]
     with eagerly():
         assert trained() == found
+
+
+def test_generators_that_another_thread_starts_are_no_reason_to_give_up(recorder: list[RecordedGraph]) -> None:
+    """As the steps of another training do in a runner of threads, in the midst of this one's."""
+    others: list[Thread] = []
+
+    def work(values: Tensor) -> Tensor:
+        others.append(Thread(target=start, args=(len(others),)))
+        others[-1].start()
+        others[-1].join(timeout=0.05)
+        return values * 2
+
+    take, notes = Captured(work, nn.Identity(), CPU, 20, "retrain"), Notes()
+    with watching(notes):
+        answers = [float(take(torch.tensor(float(step)))) for step in range(8)]
+    for other in others:
+        other.join(timeout=10)
+        assert not other.is_alive()
+    assert answers == [2.0 * step for step in range(8)]
+    assert (len(recorder), notes.notes) == (1, [])
 
 
 def test_only_cuda_is_recorded() -> None:
