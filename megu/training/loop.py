@@ -10,10 +10,7 @@ One file because every training goes through all of it, in this order.
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +36,7 @@ from megu.data.tensors import CROP_PADDING, ImageSet
 from megu.models import build, code, known, names
 from megu.training import checkpoint as checkpoints
 from megu.training.capture import Captured, recordable
+from megu.training.compiling import Compiling, Remembered, compilable, kind_of
 from megu.training.distributed import replicated, whole_batch_norm, world
 
 #: Seconds between checkpoints: what a kill may cost.
@@ -47,8 +45,6 @@ CHECKPOINT_EVERY_S = 10.0
 LOOK_EVERY = 50
 #: Steps whose augmentation is drawn and sent to the device at once.
 DRAWN_AT_ONCE = 64
-#: From so many steps on a training on CUDA is worth the minute or so of compiling its model.
-COMPILE_FROM = 20_000
 #: Images a batch that a model is asked about; on CUDA small batches leave the device idle.
 ASKED, ASKED_CUDA = 500, 2500
 
@@ -66,7 +62,7 @@ class TrainParams:
     schedule: "one-cycle" (from 0 up to lr in the share ``warmup`` of the steps, then down to 0) or "multistep" (lr, multiplied by
     ``drop`` at the start of each of the epochs in ``milestones``, counted from 0).
     augment: "none", "flip" (half of the images mirrored) or "flip-crop" (that, and a random crop of the image padded by 4 black pixels).
-    compile: whether torch compiles the model: "on", "off", or "auto", where it pays (`compiles`).
+    compile: whether torch compiles the model: "on", "off", or "auto", on CUDA where it pays (`megu.training.compiling`).
     """
 
     __pydantic_config__ = STRICT
@@ -189,10 +185,13 @@ class Objective:
 
     batch_at: the tensors of a step, on the model's device; a function of the step alone. loss_of: a function of these and of the model;
     what it keeps beside the model's weights it updates in place, since on CUDA a whole step is recorded (`megu.training.capture`).
+    looked: told the steps done after each look at the losses, for which the device was waited; says whether ``loss_of`` computes in another
+    way from then on, and is to be recorded anew.
     """
 
     batch_at: Callable[[int], tuple[Tensor, ...]]
     loss_of: Callable[..., Tensor]
+    looked: Callable[[int], bool] = lambda done: False
 
 
 def optimise(
@@ -247,7 +246,10 @@ def optimise(
                     where = f"step {at + 1} of {steps}{epoch}, learning rate {lr_at(at):g}"
                     left = f"; the last good state, after step {kept}, is kept in {checkpoint}" if checkpoint and kept else ""
                     raise NotFinite(f"{label}: {fault.what} at {where}", f"lower the learning rate{left}")
+                whole = len(losses) == LOOK_EVERY
                 losses.clear()
+                if whole and objective.looked(step + 1):
+                    take = Captured(step_on, model, device, steps - step - 1, label)
             if due and checkpoint:
                 checkpoints.save(checkpoint, model, optimiser, step + 1, key)
                 kept, saved = step + 1, time.monotonic()
@@ -344,9 +346,11 @@ def fit(
     count = min(params.batch_size, len(images))
     mine = world().share(count)
     model = whole_batch_norm(model, images.device)
-    called = replicated(model)
-    if compiles(params.compile, steps, images.device):
-        called = torch.compile(called)  # type: ignore[assignment]
+    setting, kind = params.compile, ""
+    if setting == "auto":
+        setting = "auto" if compilable(images.device) else "off"
+        kind = kind_of(params.arch, (count, *images.shape), images.device) if setting == "auto" else ""
+    compiling = Compiling(replicated(model), setting, kind, steps, label, Remembered())
 
     def lr_at(step: int) -> float:
         if params.schedule == "multistep":
@@ -360,12 +364,12 @@ def fit(
         return inputs, images.labels[batches.at(step, images.device)[mine]]
 
     def loss_of(inputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(forward(called, inputs), labels, label_smoothing=params.label_smoothing)
+        return F.cross_entropy(forward(compiling.called, inputs), labels, label_smoothing=params.label_smoothing)
 
     optimise(
         model,
         optimiser_of(params, model),
-        Objective(batch_at, loss_of),
+        Objective(batch_at, loss_of, compiling.looked),
         lr_at,
         steps,
         seed=seed,
@@ -390,17 +394,6 @@ def answer(model: nn.Module, inputs: Tensor) -> Tensor:
         return forward(model, inputs)
     logits: Tensor = model(inputs)
     return logits
-
-
-def compiles(setting: str, steps: int, device: torch.device) -> bool:
-    """Whether torch is to compile the model of a training: where asked to, and on its own for a long one on a CUDA device, where there is
-    what it takes (Triton and a C compiler)."""
-    if setting != "auto":
-        return setting == "on"
-    if device.type != "cuda" or steps < COMPILE_FROM:
-        return False
-    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
-    return importlib.util.find_spec("triton") is not None and any(name and shutil.which(name) for name in compilers)
 
 
 def augmentation(

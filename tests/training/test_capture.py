@@ -140,6 +140,29 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_bits(
     assert len(recorder) == 3
 
 
+def test_a_training_that_is_compiled_on_the_way_is_recorded_anew_and_goes_on(recorder: list[RecordedGraph]) -> None:
+    """With a compiler that changes nothing: no step is taken twice, and none left out."""
+    start_weights, looks = nn.Linear(3, 1), list[int]()
+
+    def trained() -> str:
+        model = copy.deepcopy(start_weights)
+
+        def looked(done: int) -> bool:
+            looks.append(done)
+            return done == 100
+
+        objective = Objective(
+            lambda step: (torch.full((2, 3), 0.01 * step),), lambda values: model(values).square().mean(), looked
+        )
+        optimise(model, torch.optim.AdamW(model.parameters(), fused=True), objective, lambda step: 0.01, 230, seed=0)
+        return digest(model)
+
+    found = trained()
+    assert (len(recorder), looks) == (2, [50, 100, 150, 200])
+    with eagerly():
+        assert trained() == found
+
+
 class Sum:
     """Work that adds up what it is given, in place, and counts how often Python ran."""
 

@@ -29,7 +29,6 @@ from megu.training.loop import (
     Objective,
     TrainParams,
     augmentation,
-    compiles,
     fit,
     multistep,
     one_cycle,
@@ -397,22 +396,6 @@ def test_a_set_on_disk_is_asked_for_by_the_positions_of_the_cpu() -> None:
     there = ImageSet(data.images, data.labels.to("meta"), data.mean, data.std, torch.arange(len(data)))
     assert data.home == on_disk.home == there.home == CPU
     assert ImageSet(data.images.to("meta"), there.labels, data.mean, data.std).home == torch.device("meta")
-
-
-def test_compiling_is_for_long_trainings_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda, long = torch.device("cuda"), training.COMPILE_FROM
-    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(training.shutil, "which", lambda name: name)
-    assert compiles("auto", long, cuda)
-    assert not compiles("auto", long - 1, cuda)
-    assert not compiles("auto", long, CPU)
-    assert not compiles("off", long, cuda)
-    assert compiles("on", 1, CPU)
-    monkeypatch.setattr(training.shutil, "which", lambda name: None)
-    assert not compiles("auto", long, cuda), "there is no C compiler"
-    monkeypatch.setattr(training.shutil, "which", lambda name: name)
-    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
-    assert not compiles("auto", long, cuda), "there is no Triton"
 
 
 def test_a_compiled_model_is_trained_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
