@@ -165,6 +165,7 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         deeper=deeper,
         given=given,
         calibration=config.calibration,
+        code=inputs.metrics_code(),
     )
     return Outputs(before, entanglement, labeling, transition, perturbing, noise, unlearned, evaluation)
 

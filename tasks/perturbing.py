@@ -12,11 +12,7 @@ from megu.unlearning.labels.replacing import JUDGED
 from tasks.run import kept
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
-
-    from megu.data.arrays import Dataset
 
 
 def perturb(
@@ -34,29 +30,30 @@ def perturb(
     """labeling_apart: the labeler's judgement of the sub-classes that leave; None where none does. entanglement: for ``matrix: overlap``."""
     import numpy as np
 
-    from megu.unlearning.labels.calibration import Calibration
     from megu.unlearning.labels.calibration_set import of_dataset
-    from megu.unlearning.labels.perturbing import perturb as choose
+    from megu.unlearning.labels.targets import subclass_likeness, targets
 
     positions = kept.forget_split(project, split)
     loaded = kept.dataset(project, data)
-    every = loaded.train.labels
     answers = project.store.arrays(predictions.files["predictions"])
-    matrix = project.store.arrays(transition.files["transition"])["T"]
-    # A class that an erasure has emptied is no label to teach.
-    emptied = set(range(len(data.values["classes"]))) - set(every.tolist())
-    forgotten = sorted({*positions.classes, *emptied})
+    likeness = {}
+    if labeling_apart is not None:
+        similarity = project.store.arrays(labeling_apart.files["labeling"])["S"]
+        likeness = subclass_likeness(loaded, labeling_apart.values["apart"], similarity, positions.classes)
     apart = of_dataset(loaded, calibration)
-    held_out = Calibration.of(
-        answers["test_logits"][apart], loaded.test.labels[apart], answers["train_logits"], every, forgotten
+    chosen = targets(
+        loaded,
+        positions.forget,
+        answers["train_logits"],
+        answers["test_logits"],
+        project.store.arrays(transition.files["transition"])["T"],
+        positions.classes,
+        params,
+        calibration,
+        seed,
+        likeness,
+        None if entanglement is None else project.store.arrays(entanglement.files["entanglement"])["soft"],
     )
-    logits = answers["train_logits"][positions.forget]
-    likeness = {} if labeling_apart is None else _likeness(project, loaded, labeling_apart, forgotten)
-    like = np.full(len(logits), np.nan)
-    for finer, share in likeness.items():
-        like[np.asarray(loaded.train.fine)[positions.forget] == finer] = share
-    overlap = None if entanglement is None else project.store.arrays(entanglement.files["entanglement"])["soft"]
-    chosen = choose(matrix, logits, every[positions.forget], forgotten, params, held_out, seed, like, overlap)
     arrays: dict[str, NDArray[Any]] = {name: getattr(chosen, name) for name in ("labels", "targets", "reasoning", "entropies")}
     wanted = chosen.entropies[np.isfinite(chosen.entropies)]
     means = chosen.targets.mean(axis=0)
@@ -78,24 +75,6 @@ def perturb(
             "likeness": {loaded.fine[finer]: round(share, 4) for finer, share in likeness.items()} if loaded.fine else {},
         },
     )
-
-
-def _likeness(project: Project, loaded: Dataset, judged: Result, forgotten: Sequence[int]) -> dict[int, float]:
-    """Of each sub-class that was judged apart, by its number: how much of what it looks like is the rest of its own class, in [0, 1]."""
-    import numpy as np
-
-    from megu.unlearning.labels.calibration import share_of_own
-
-    names = judged.values["apart"]
-    similarity = project.store.arrays(judged.files["labeling"])["S"]
-    assert loaded.fine is not None
-    assert loaded.train.fine is not None
-    found = {}
-    for row, name in enumerate(names, start=loaded.num_classes):
-        finer = loaded.fine.index(name)
-        own = int(np.asarray(loaded.train.labels)[np.asarray(loaded.train.fine) == finer][0])
-        found[finer] = share_of_own(similarity[row, : loaded.num_classes], own, forgotten)
-    return found
 
 
 def say(result: Result) -> str:

@@ -588,15 +588,9 @@ def _writable() -> project.Project:
 
 
 def _ready(here: project.Project, *, tracked: bool = True) -> None:
-    """Refuse a flow whose results could not be written, or whose servers and databases cannot be used. tracked: whether it needs MLflow."""
-    refuse_unwritable(here.root, here.home)
-    from megu.servers import addresses
-    from megu.servers import databases as creation
+    from megu.servers.ready import refuse_unusable
 
-    addresses.refuse_prefect()
-    if tracked:
-        addresses.refuse_mlflow()
-        creation.refuse_unusable_mlflow(here.home)
+    refuse_unusable(here, tracked=tracked)
 
 
 def _starting(here: project.Project, watcher: Any, what: str = "Prefect and MLflow") -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from megu.core import sources
 from megu.core.errors import MeguError
 
-GROUPS = ("megu.methods", "megu.models", "megu.labelers", "megu.datasets")
+GROUPS = ("megu.methods", "megu.models", "megu.labelers", "megu.datasets", "megu.metrics")
 
 
 @dataclass(frozen=True)

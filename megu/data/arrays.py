@@ -103,6 +103,51 @@ class Dataset:
     converted: Mapping[str, int] = field(default_factory=dict)
     repeated: Mapping[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def load(cls, path: str | Path) -> Dataset:
+        """Open a data set folder by memory map; raises as `load` does."""
+        return load(Path(path))
+
+    @classmethod
+    def of(
+        cls,
+        train: tuple[NDArray[Any], NDArray[Any]],
+        test: tuple[NDArray[Any], NDArray[Any]],
+        classes: Sequence[str] | None = None,
+        *,
+        name: str = "arrays",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Dataset:
+        """A data set of arrays in memory, which nothing is written of.
+
+        Parameters
+        ----------
+        train, test: images, uint8 (N, H, W, C) or grey (N, H, W), and their labels, int (N,).
+        classes: the name of each label; their numbers when left out.
+        mean, std: by which the model's input is normalised, for each channel of images scaled to [0, 1]; those of the training images when
+            left out.
+
+        Raises
+        ------
+        MeguError: arrays that do not fit together.
+        """
+        parts = [_partition(split, *part) for split, part in zip(SPLITS, (train, test), strict=True)]
+        count = 1 + max(int(part.labels.max(initial=-1)) for part in parts)
+        names = _spelt([str(number) for number in range(count)] if classes is None else classes)
+        shapes = [part.images.shape[1:] for part in parts]
+        if shapes[0] != shapes[1]:
+            raise MeguError(
+                f"train images are {shapes[0]}, test images {shapes[1]}", "bring all to one height, width and channels"
+            )
+        if count > len(names):
+            raise MeguError(f"label {count - 1} is beyond the {len(names)} names in classes", "name every class")
+        moments = channel_statistics(parts[0].images)
+        mean, std = (tuple(own or found) for own, found in zip((mean, std), moments, strict=True))
+        if {len(mean), len(std)} != {shapes[0][2]}:
+            raise MeguError(f"mean and std have {len(mean)} and {len(std)} values", f"give {shapes[0][2]} each, one a channel")
+        return cls(name, Path(), names, None, mean, std, "", "", *parts)
+
     @property
     def num_classes(self) -> int:
         return len(self.classes)
@@ -115,6 +160,17 @@ class Dataset:
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return int(self.train.images.shape[1]), int(self.train.images.shape[2])
+
+
+def _partition(split: str, images: NDArray[Any], labels: NDArray[Any]) -> Partition:
+    """A split of arrays in memory; raises `MeguError` for what are no labelled images."""
+    pixels, numbers = np.asarray(images), np.asarray(labels)
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or not len(pixels):
+        raise MeguError(f"{split} images are {pixels.dtype} {pixels.shape}", "give uint8 (N, H, W, C), or grey (N, H, W)")
+    if numbers.shape != pixels.shape[:1] or not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:
+        raise MeguError(f"{split} labels are {numbers.dtype} {numbers.shape}", f"give {len(pixels)} integers from 0 up")
+    return Partition(pixels, numbers.astype(np.int64), image_ids(pixels))
 
 
 def image_ids(images: Images) -> Ids:

@@ -2,7 +2,7 @@
 
 A request names classes or sample ids, never positions; the split turns it into positions in one version of a data set. Run as
 ``python -m megu.data.splits`` in a project (the `split` stage of ``dvc.yaml``) it writes ``splits/`` from ``data/`` and
-``params.yaml``.
+``params.yaml``. To split needs numpy alone; to read the file needs YAML, which is imported there.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from megu.core.errors import MeguError
 from megu.core.params import STRICT, check
-from megu.core.settings import merging, scalars
 from megu.data.arrays import Dataset, limited, load
 from megu.data.images.layout import IMAGES, SPLIT_FOLDERS
 from megu.data.naming import nfc
@@ -308,6 +306,10 @@ def read_params(root: Path) -> tuple[str, ForgetParams, int]:
     ------
     MeguError: the file is missing, is not YAML, or has an unknown key or a value out of range.
     """
+    import yaml
+
+    from megu.core.settings import scalars
+
     path = root / "params.yaml"
     try:
         values = _values(path)
@@ -325,6 +327,8 @@ def read_params(root: Path) -> tuple[str, ForgetParams, int]:
 
 def read_limit(root: Path) -> int | None:
     """``data.per_class`` of ``<root>/params.yaml``, None where it says nothing."""
+    from megu.core.settings import scalars
+
     limit = scalars.settle((_values(root / "params.yaml").get("data") or {}).get("per_class"), int | None)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise MeguError(f"data.per_class = {limit!r} is no number of images", "give at least 1, or null for all")
@@ -332,6 +336,8 @@ def read_limit(root: Path) -> int | None:
 
 
 def _values(path: Path) -> dict[str, Any]:
+    from megu.core.settings import merging, scalars
+
     values: dict[str, Any] = scalars.parse(merging.read_text(path)) or {}
     return values
 

@@ -182,6 +182,7 @@ METRICS = {
 }
 
 
-def title(name: str, *, on_training: bool) -> str:
-    """A metric's title. on_training: Af is of the forgotten training images, for want of test images (`megu.evaluation.gate.on_training`)."""
-    return "Af: forgotten, train (no test)" if name == "Af" and on_training else METRICS[name].title
+def title(name: str, metric: Metric, *, on_training: bool) -> str:
+    """The title of the metric of that name. on_training: Af is of the forgotten training images, for want of test images
+    (`megu.evaluation.gate.on_training`)."""
+    return "Af: forgotten, train (no test)" if name == "Af" and on_training else metric.title

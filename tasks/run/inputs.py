@@ -20,6 +20,7 @@ from megu.data import arrays, pins, splits
 from megu.data.arrays import Dataset
 from megu.data.scope import RequestScope
 from megu.data.sources import providers
+from megu.evaluation import own
 from megu.labeling import choose, present
 from megu.lineage.keys import Keys, signer
 from megu.training.weights import OTHER_KINDS, read_state
@@ -69,6 +70,11 @@ def needs(config: Config) -> frozenset[str]:
 def method_code(config: Config) -> Code:
     """The code of the method, which the unlearning looks up by its name."""
     return Code(code(config.unlearn.method))
+
+
+def metrics_code() -> Code:
+    """The code of the metrics that other packages bring, which the evaluation looks up by their names."""
+    return Code(own.code())
 
 
 def enough_to_judge(project: Project, config: Config) -> None:

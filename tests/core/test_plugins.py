@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from method_fixtures import context, points
+from plugin_fixtures import Install
 from torch import nn
 
 from megu.cli import main as cli
@@ -25,36 +24,6 @@ from megu.unlearning import methods
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = re.search(r"```python\n(# one file: .*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL).group(1)  # type: ignore[union-attr]
-
-#: Package name -> its ``__init__`` and modules; entry points of the group ``megu.methods``.
-Install = Callable[..., Path]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Puts a package and its metadata where Python finds them, as ``pip install`` does; gives its folder."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    installed: list[str] = []
-
-    def make(package: str, modules: dict[str, str], entries: dict[str, str], version: str = "1.2") -> Path:
-        folder, about = site / package, site / f"{package}-{version}.dist-info"
-        for place in (folder, about):
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir()
-        for name, text in {"__init__": "", **modules}.items():
-            (folder / f"{name}.py").write_text(text)
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
-        lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
-        (about / "entry_points.txt").write_text(f"[megu.methods]\n{lines}")
-        importlib.invalidate_caches()
-        installed.append(package)
-        return folder
-
-    yield make
-    for name in [name for name in sys.modules if name.split(".")[0] in installed]:
-        del sys.modules[name]
 
 
 def example(install: Install, version: str = "1.2") -> Path:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from megu.core.escaping import markdown, markdown_code
 from megu.evaluation.gate import given_retrain, on_training
 from megu.evaluation.guide import METRICS, title
+from megu.evaluation.own import explained
 from megu.evaluation.words import UNITS, number, retrain_title
 from megu.lineage.dossier import Dossier
 from megu.lineage.export.common import JSON, model
@@ -37,7 +38,7 @@ def metadata(found: Found) -> dict[str, JSON]:
     metrics = [
         {
             "type": "accuracy",
-            "name": title(name, on_training=train),
+            "name": title(name, METRICS[name], on_training=train),
             "value": round(measured[name], 4),
             "args": {"split": split},
         }
@@ -121,10 +122,10 @@ def _table(dossier: Dossier) -> Iterator[str]:
     found = {key: dossier.evidence.evaluation[key]["metrics"] for key in models if dossier.evidence.evaluation.get(key)}
     yield f"| metric | {' | '.join(models[key] for key in found)} | right value |"
     yield f"|---|{'---|' * (len(found) + 1)}"
-    for key, metric in METRICS.items():
+    for key, metric in explained().items():
         if key in found["unlearned"]:
             values = [number(metrics.get(key), *UNITS[metric.unit]) for metrics in found.values()]
-            named = title(key, on_training=on_training(dossier.evidence.evaluation))
+            named = title(key, metric, on_training=on_training(dossier.evidence.evaluation))
             yield f"| {named} | {' | '.join(values)} | {metric.right} |"
 
 

@@ -1,0 +1,165 @@
+"""A project, and what the command line does to it, for a program or a notebook. Needs the whole installation.
+
+Here as in the command line the program is composed: nothing else in `megu` imports flows and tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from megu.core import project
+
+if TYPE_CHECKING:
+    from megu.evaluation.summary import Summary
+    from megu.lineage.verify.run import Report
+    from megu.promotion.moves import Candidate, Moved
+    from megu.requests.inbox import Added
+
+#: The variable that names the project to flows and to the processes that they start.
+NAMED = "MEGU_PROJECT"
+
+
+class Project:
+    """The project that a folder is in: the nearest one with ``params.yaml``, upwards.
+
+    A process works with one project's Prefect and MLflow: those of the first that it makes, unless ``PREFECT_API_URL`` and
+    ``MLFLOW_TRACKING_URI`` name others.
+
+    Raises `MeguError` where there is none.
+    """
+
+    def __init__(self, path: str | Path = ".") -> None:
+        self._here = project.find(Path(path))
+
+    def __repr__(self) -> str:
+        return f"Project({str(self.root)!r})"
+
+    @property
+    def root(self) -> Path:
+        """The folder with ``params.yaml``."""
+        return self._here.root
+
+    def run(self, settings: Mapping[str, Any] | None = None, *, params: str | Path = project.PARAMS) -> Summary:
+        """Run the pipeline as ``megu run`` does: what is cached is reused, the rest is computed, all of it is recorded.
+
+        settings: changes to the configuration, as in ``{"forget.classes": ["Bag"]}``. params: the configuration file, in the project.
+
+        Raises `MeguError` for what can be known to be wrong, before anything is computed.
+        """
+        here, changes = self._here, [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+        with self._named():
+            from megu.config.private import apart
+            from megu.config.tree import load
+            from megu.servers.databases import ensure_own_prefect
+            from megu.servers.ready import refuse_unusable
+            from tasks.run.inputs import preflight
+
+            config = load(here.root / params, changes)
+            refuse_unusable(here)
+            preflight(here, config)
+            ensure_own_prefect(here.home / "prefect")
+            from flows.unlearn import unlearn
+            from tasks.prefect import temporary_server
+
+            temporary_server.tether()
+            named, kept = apart(here, here.root / params, changes)
+            summary: Summary = unlearn(params=str(named), settings=kept)
+            return summary
+
+    def request(
+        self,
+        *,
+        classes: Sequence[str] = (),
+        subclasses: Sequence[str] = (),
+        ids: Sequence[str] = (),
+        files: Sequence[str] = (),
+        basis: str,
+        requester: str,
+        reason: str = "erasure-request",
+        due: str = "",
+        reference: str = "",
+        data: str = "",
+    ) -> Added:
+        """Take a deletion request into the inbox, as ``megu request add`` does; one that is open already changes nothing.
+
+        due: an ISO date; counted from today when left out. data: the data set that it is about; the configured one when left out.
+
+        Raises `MeguError` for what is on none of the closed lists, and for one that is fulfilled already.
+        """
+        values = {name: list(entries) for name, entries in zip(_KINDS, (classes, subclasses, ids, files), strict=True)}
+        said = {"basis": basis, "requester": requester, "reason": reason, "due": due, "reference": reference, "data": data}
+        with self._named():
+            from megu.core.files.writable import refuse_unwritable
+            from megu.core.settings.sections import section
+            from megu.requests.inbox import Inbox
+            from megu.requests.intake import files as intake
+            from megu.requests.request import RequestParams
+
+            refuse_unwritable(self.root, self._here.home)
+            rules = section(self._here.params, "requests", RequestParams)
+            asked = intake.parse({**values, **said}, "Project.request", rules, datetime.now(UTC).date())
+            return Inbox(self._here).add(asked)
+
+    def promote(
+        self, version: str | None = None, *, approver: str = "", rationale: str = "", evidence: str = ""
+    ) -> Candidate | Moved:
+        """Show what may be promoted, or make it the champion, as ``megu promote`` does.
+
+        version: its number; the challenger when left out. approver, rationale, evidence: who decides, why, and the digest of the evidence that
+        they saw. Without an approver the policy decides, and where that leaves it to a person the candidate is returned as it is.
+
+        Raises `MeguError` when anything stands against an approval.
+        """
+        with self._named():
+            from megu.config.tree import load
+            from megu.core.files.writable import refuse_unwritable
+            from megu.promotion import moves
+
+            refuse_unwritable(self.root, self._here.home)
+            config = load(self._here.params)
+            moves.settle(self._here)
+            if approver:
+                approval = moves.Approval(approver=approver, rationale=rationale, evidence=evidence)
+                return moves.promote(self._here, config, approval, version)
+            found = moves.look(self._here, config, version)
+            if moves.automatic(config, found):
+                return moves.promote(self._here, config, moves.by_policy(found), found.version)
+            return found
+
+    def verify(self, target: str, *, replay: bool = False, sealed: bool = False) -> Report:
+        """Recompute all that a dossier says, as ``megu verify`` does; ``exit_code`` is 0 when all holds.
+
+        target: an MLflow run id, ``models:/name/version`` or a dossier's folder. replay: evaluate again from the weights. sealed: take what a
+        signed purge of the run erased as it should be.
+
+        Raises `MeguError` when there is no such dossier.
+        """
+        with self._named():
+            from megu.lineage.verify.run import verify
+
+            return verify(target, self._here, replay=replay, sealed=sealed)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Flows find this project, whatever the working directory is."""
+        from megu.servers.environment import prepare_environment
+
+        before = os.environ.get(NAMED)
+        os.environ[NAMED] = str(self.root)
+        prepare_environment(self._here)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[NAMED]
+            else:
+                os.environ[NAMED] = before
+
+
+_KINDS = ("classes", "subclasses", "ids", "files")

@@ -1,0 +1,77 @@
+"""Metrics of other installed packages: entry points of the group ``megu.metrics`` (`megu.core.plugins`), each an `OwnMetric`.
+
+Whatever is installed is measured in every run, of the original, the unlearned model and the retrains, beside the metrics of the package
+itself and explained like them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from megu.core import plugins
+from megu.core.errors import MeguError
+from megu.evaluation.guide import METRICS, Metric
+
+if TYPE_CHECKING:
+    from megu.data.splits import ForgetSplit
+    from megu.evaluation.condensed import Condensed
+
+GROUP = "megu.metrics"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnMetric(Metric):
+    """A metric and how it is computed: ``(answers, train_labels, test_labels, split) -> value``, in the metric's unit; NaN where it is not
+    defined. train_labels: int (N,), of every training image; test_labels: int (M,), of the test images that are measured, which the
+    answers and the split (its positions) are of too.
+    """
+
+    compute: Callable[[Condensed, NDArray[Any], NDArray[Any], ForgetSplit], float]
+
+
+def own_metrics() -> dict[str, OwnMetric]:
+    """Those that are installed, by name; one that is not usable is warned about and left out."""
+    found, problems = plugins.usable(GROUP, METRICS, fault)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return found
+
+
+def explained() -> dict[str, Metric]:
+    """Every metric that a run here can have, in the order of the report."""
+    return {**METRICS, **own_metrics()}
+
+
+def measured(said: Condensed, train_labels: NDArray[Any], test_labels: NDArray[Any], split: ForgetSplit) -> dict[str, float]:
+    """The value of each installed metric for one model's answers.
+
+    Raises `MeguError` naming the metric that cannot be computed.
+    """
+    found = {}
+    for name, metric in own_metrics().items():
+        try:
+            found[name] = float(metric.compute(said, train_labels, test_labels, split))
+        except Exception as error:  # it is somebody else's code: anything may come out of it
+            plugin = plugins.plugins(GROUP, METRICS)[name]
+            raise MeguError(
+                f"{plugin} cannot be computed ({type(error).__name__}: {error})", f"mend or remove {plugin.distribution}"
+            ) from error
+    return found
+
+
+def code() -> dict[str, str]:
+    """What the values depend on: the code and the version of the packages that bring the metrics."""
+    found: dict[str, str] = {}
+    for name in own_metrics():
+        found |= plugins.plugins(GROUP, METRICS)[name].sources()
+    return found
+
+
+def fault(found: Any) -> str:
+    """What keeps an object from being a metric; "" when nothing does."""
+    return "" if isinstance(found, OwnMetric) else f"it is a {type(found).__name__}, not a megu.evaluation.own.OwnMetric"
