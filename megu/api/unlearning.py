@@ -79,7 +79,8 @@ def unlearn(
     model: takes normalised images, float32 (B, C, H, W), and returns logits (B, K). It stays as it is.
     method: one of `megu.methods`; ``params`` are its own parameters.
     labeler: who says how similar the classes look, for the methods that teach perturbing labels: "prototype" (the embedded network, two
-        packages beside torch) or its parameters (`megu.labelers`), an object with the labelers' protocol, a similarity matrix (K, K), or None, for what the original answers alone.
+        packages beside torch) or its parameters (`megu.labelers`), an object with the labelers' protocol, a similarity matrix (K, K), or
+        None, for what the original answers alone.
     perturbing, noise: how the labels and the feature noise are made; the defaults of the pipeline.
     calibration: the share of the test images of each class by which the labels are calibrated, in [0, 0.9]; no metric should be of them, and
         `megu.evaluate` leaves them out.
