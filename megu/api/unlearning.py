@@ -184,11 +184,14 @@ def _similarity(labeler: Judge, data: Dataset) -> NDArray[Any] | Callable[[Datas
         raise MeguError(f"there is no labeler {labeler!r} here", fix)
     params = labeler if isinstance(labeler, PrototypeParams) else PrototypeParams()
     if isinstance(labeler, str | PrototypeParams):
-        labeler = PrototypeLabeler(params.temperature, params.image_size)
-        labeler.ready()
+        prototype = PrototypeLabeler(params.temperature, params.image_size)
+        prototype.ready()
+        judge: Labeler = prototype
+    else:
+        judge = labeler
     asked = (params.exemplars, params.references, params.seed)
     choose(data.train, data.classes, *asked, present(data).tolist())  # too few images of a class are refused now
-    return lambda judged: label(judged, labeler, *asked).S
+    return lambda judged: label(judged, judge, *asked).S
 
 
 def _leaving(data: Dataset, positions: NDArray[np.int64]) -> tuple[int, ...]:

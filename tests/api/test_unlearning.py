@@ -130,6 +130,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a labeler that there is not": ({"labeler": "gemma"}, "there is no labeler 'gemma'"),
     "a matrix of another size": ({"labeler": np.eye(3)}, "give 4 x 4"),
     "a retrain without a recipe": ({"method": "retrain"}, "give it recipe and fresh"),
+    "a fresh network that is not there": ({"method": "bad_teacher", "epochs": 1}, "needs context.fresh: give it fresh"),
     "a share of all test images": ({"calibration": 1.0}, "between 0 and 0.9"),
     "a network of other classes": ({"model": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))}, "answers 3 classes"),
     "a device that there is not": ({"device": "cuda:77"}, "CUDA devices"),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from megu.core.errors import MeguError
 from megu.data.tensors import ImageSet
 from megu.training.loop import TrainParams
 from megu.unlearning.labels.forget_targets import Perturbing
@@ -47,10 +48,14 @@ class Context:
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
+class Missing(MeguError, ValueError):
+    """A part of the context that the method needs is None."""
+
+
 def given(value: T | None, name: str) -> T:
-    """``value``, which must not be None; raises ``ValueError`` naming the part of the context that is missing."""
+    """``value``, which must not be None; raises `Missing` naming the part of the context that is missing."""
     if value is None:
-        raise ValueError(f"this method needs context.{name}")
+        raise Missing(f"this method needs context.{name}", f"give it {name}")
     return value
 
 
