@@ -19,7 +19,7 @@ env: .venv/ready
 
 # uv installs in seconds what takes pip minutes. It does not read pip's configuration, so a local folder of wheels configured
 # there (a CPU-only torch, say) is handed on. Where uv fails, pip is the second try.
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@links="$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)"; \

@@ -40,6 +40,7 @@ SURROUNDINGS = frozenset(
         "megu.core.sources",
         "megu.core.stages",
         "tasks.run.engine",
+        "megu.tasks.run.engine",  # its name where a wheel is installed (setup.py)
     }
 )
 
