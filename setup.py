@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 from setuptools.command.build_py import build_py
 
 MOVED = ("flows", "tasks")
@@ -28,9 +28,10 @@ class BuildPy(build_py):
         return built, copied
 
 
+# Namespace packages, since the folder of the prompts has no modules.
 own, moved = (
-    find_packages(include=["megu", "megu.*"]),
-    find_packages(include=[f"{name}{end}" for name in MOVED for end in ("", ".*")]),
+    find_namespace_packages(include=["megu", "megu.*"]),
+    find_namespace_packages(include=[f"{name}{end}" for name in MOVED for end in ("", ".*")]),
 )
 if "editable_wheel" in sys.argv:
     setup(packages=[*own, *moved])

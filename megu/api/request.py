@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from megu.core.errors import MeguError
 from megu.data.arrays import Dataset
-from megu.data.splits import ForgetParams, ForgetSplit, make_split
+from megu.data.splits import ForgetParams, ForgetSplit, Scenario, make_split
 from megu.unlearning.labels.calibration_set import CalibrationParams
 
 
@@ -84,10 +85,10 @@ def forget(
         )
     if count:
         return Split(data, make_split(data, ForgetParams(scenario="random", count=count), seed))
-    listed = {name: tuple(entries) for name, entries in named.items()}
+    listed: dict[str, Any] = {name: tuple(entries) for name, entries in named.items()}
     if subclasses and sum(kinds) == 1:
         return Split(data, make_split(data, ForgetParams(scenario="subclass", classes=listed["subclasses"]), seed))
-    scenario = "class" if classes and sum(kinds) == 1 else "ids" if sum(kinds) == 1 else "mixed"
+    scenario: Scenario = "class" if classes and sum(kinds) == 1 else "ids" if sum(kinds) == 1 else "mixed"
     return Split(data, make_split(data, ForgetParams(scenario=scenario, **listed), seed))
 
 

@@ -116,8 +116,8 @@ def unlearn(
             if "noise" in needs:
                 bank = clock("noise", lambda: _noise(frozen, forget, made, noise or NoiseParams(), seed))
                 context = dataclasses.replace(context, noise=bank)
-        sets = [train.subset(part.positions) for part in (forget, retain)]
-        found = clock("unlearn", lambda: chosen.run(frozen, *sets, context))
+        lost, kept = (train.subset(part.positions) for part in (forget, retain))
+        found = clock("unlearn", lambda: chosen.run(frozen, lost, kept, context))
     model = found.model if isinstance(found, Adopted) else found
     return Unlearned(model, context.perturbing, context.chosen, clock.seconds, sum(passes))
 
@@ -217,7 +217,8 @@ def _targets(
     said, held_out = clock(
         "predict", lambda: (predict(model, train, features=overlap), predict(model, test, label="predict test"))
     )
-    matrix, likeness = np.eye(data.num_classes), {}
+    matrix: NDArray[np.float64] = np.eye(data.num_classes)
+    likeness: dict[int, float] = {}
     if isinstance(similarity, np.ndarray):
         matrix = transition_matrix(similarity)
     elif similarity is not None:

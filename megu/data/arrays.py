@@ -146,7 +146,7 @@ class Dataset:
         mean, std = (tuple(own or found) for own, found in zip((mean, std), moments, strict=True))
         if {len(mean), len(std)} != {shapes[0][2]}:
             raise MeguError(f"mean and std have {len(mean)} and {len(std)} values", f"give {shapes[0][2]} each, one a channel")
-        return cls(name, Path(), names, None, mean, std, "", "", *parts)
+        return cls(name, Path(), names, None, mean, std, "", "", parts[0], parts[1])
 
     @property
     def num_classes(self) -> int:

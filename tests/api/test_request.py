@@ -68,7 +68,7 @@ def test_a_data_set_of_arrays_is_normalised_by_its_training_images_and_names_its
         ({"test": (IMAGES[0, :, :, 0], LABELS)}, "test images are uint8"),
         ({"train": (IMAGES, LABELS[:3])}, "give 4 integers"),
         ({"train": (IMAGES, LABELS - 1)}, "integers from 0 up"),
-        ({"test": (IMAGES[:, :2], LABELS)}, "test images are"),
+        ({"test": (IMAGES[:, :2], LABELS)}, r"test images \(2, 3, 1\)"),
         ({"classes": ["one"]}, "label 1 is beyond the 1 names"),
         ({"mean": (0.5, 0.5)}, "one a channel"),
     ],
