@@ -40,7 +40,7 @@ def say_without_commit(project: Project) -> None:
 
 
 def dataset(run: Run, project: Project, config: Config) -> Any:
-    return run(DATASET, name=config.data.name, per_class=config.data.per_class, pin=inputs.pin(project, config))
+    return run(DATASET, **inputs.dataset(project, config))
 
 
 def original(run: Run, project: Project, config: Config, data: Any) -> tuple[Any, Any]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from megu.core.progress import stages
 from megu.core.project import Project
 from megu.core.stages import Outcome, Result, Stage
 from megu.data import arrays, pins
+from megu.data.params import Suppressed
 from megu.data.sources import providers
+from megu.suppression import screening
 
 
-def fetch(project: Project, name: str, per_class: int | None, pin: str | None) -> Outcome:
-    """per_class: what later stages see of the training images of each class (`megu.data.arrays.limited`)."""
-    fetched = providers.fetch(project.root, name)
+def fetch(project: Project, name: str, per_class: int | None, pin: str | None, suppressed: Suppressed) -> Outcome:
+    """per_class: what later stages see of the training images of each class (`megu.data.arrays.limited`). suppressed: what becomes of images
+    that were erased (`megu.suppression`)."""
+    fetched = providers.fetch(project.root, name, screen=partial(screening.screen, project, suppressed))
+    for line in fetched.notes:
+        stages().note(f"{name}: {line}")
     loaded = arrays.limited(arrays.load(fetched.dataset_path), per_class)
     return Outcome(
         values={
@@ -31,8 +39,10 @@ def fetch(project: Project, name: str, per_class: int | None, pin: str | None) -
 
 
 def still_there(project: Project, result: Result) -> bool:
+    """Also nothing that was erased since, which an earlier version may bring back."""
     folder = project.data(result.values["name"])
-    return folder.is_dir() and pins.hash_dir(folder, project.root).md5 == result.values["dvc_hash"]
+    same = folder.is_dir() and pins.hash_dir(folder, project.root).md5 == result.values["dvc_hash"]
+    return same and screening.is_clean(project, result.values["name"])
 
 
 def say_dataset(result: Result) -> str:

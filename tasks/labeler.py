@@ -61,7 +61,7 @@ def ready(project: Project, config: Config) -> None:
     params = config.labeling.params
     model = known(project, params)
     planner = Planner(project)
-    data = planner(DATASET, name=config.data.name, per_class=config.data.per_class, pin=inputs.pin(project, config))
+    data = planner(DATASET, **inputs.dataset(project, config))
     found = arguments(project, params, model)
     planner(OLLAMA, label="labeling", data=data, **found)
     hit = planner.decisions[-1].hit

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__
-from megu.cli.commands import automations, cache, documents, promotion, purge, requests
+from megu.cli.commands import automations, cache, documents, promotion, purge, requests, suppress
 from megu.core import project
 from megu.core.errors import MeguError
 from megu.core.escaping import plain, visible
@@ -279,8 +279,9 @@ def fetch(
     """Bring a data set under data/ by the first source that has it, and compare it with its pin."""
     from megu.data.sources import providers
 
+    here = _writable()
     with _watching():
-        fetched = providers.fetch(_writable().root, name, local or ())
+        fetched = providers.fetch(here.root, name, local or (), _screen(here))
     for line in fetched.notes:
         print(f"{name}: {line}", file=sys.stderr)
     print(f"{name}: {fetched.provider}, DVC hash {fetched.dvc_hash} ({_pin_in_words(fetched.pin)})")
@@ -319,8 +320,11 @@ def add(
     from megu.data.sources import providers
 
     packing = parse_packing(size, superclasses, labels, max_corrupt, only, per_class)
+    here = _writable()
     with _watching():
-        added = providers.add(_writable().root, source, name, source_name=source_name, licence=licence, packing=packing)
+        added = providers.add(
+            here.root, source, name, source_name=source_name, licence=licence, packing=packing, screen=_screen(here)
+        )
     found = arrays.load(added.dataset_path)
     for line in found.left_out[:_SHOWN]:
         print(f"left out: {line}", file=sys.stderr)
@@ -352,6 +356,17 @@ def data_status() -> None:
         print("\n".join([f"{row.name}: {row.state}", *(f"  {line}" for line in row.notes)]))
     if any(row.state != "ok" for row in rows):
         raise typer.Exit(1)
+
+
+def _screen(here: project.Project) -> Callable[[Path], list[str]]:
+    """What keeps images that were erased out of a data set."""
+    from functools import partial
+
+    from megu.core.settings.sections import section
+    from megu.data.params import DataParams
+    from megu.suppression import screening
+
+    return partial(screening.screen, here, section(here.params, "data", DataParams).suppressed)
 
 
 def _pin_in_words(pin: str) -> str:
@@ -653,6 +668,7 @@ promotion.register(app, _writable, _config)
 requests.register(app, _project, _writable, _config, _ready_to_process)
 automations.register(app, _project)
 cache.register(app, _project, _writable)
+suppress.register(app, _project, _writable)
 
 
 def _watching() -> Any:

@@ -15,6 +15,8 @@ class PurgeParams:
 
     shared_stores: whether no other project uses the DVC cache and remotes outside of the project's folder, nor a cache that is shared
     (``cache.shared``): only then is anything removed from them.
+
+    suppress_days: days for which what was erased is recognised when it is offered again (`megu.suppression`); 0 not at all, None for ever.
     """
 
     __pydantic_config__ = STRICT
@@ -22,8 +24,9 @@ class PurgeParams:
     models_days: int | None = 30
     test_images: bool = True
     shared_stores: bool = False
+    suppress_days: int | None = None
 
     def __post_init__(self) -> None:
-        check(
-            "models_days", self.models_days, self.models_days is None or self.models_days >= 0, "at least 0, or null for ever"
-        )
+        for name in ("models_days", "suppress_days"):
+            value = getattr(self, name)
+            check(name, value, value is None or value >= 0, "at least 0, or null for ever")

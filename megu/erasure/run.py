@@ -36,6 +36,7 @@ from megu.lineage.purged.document import (
     parse,
     sealed,
 )
+from megu.suppression.erased import suppress
 
 if TYPE_CHECKING:
     from megu.tracking.lineage import MlflowClient
@@ -118,7 +119,16 @@ def apply(
             decided = journal.begin(
                 [scanner.needles for scanner in scanners], lambda folder: act.prepare_data(made, found, folder)
             )
-        scanners = [Scanner(needles) for needles in journal.needles()]
+        looked_for = journal.needles()
+        suppress(  # first: from here on the samples may not come back
+            project,
+            commitments,
+            decided.created,
+            [(run.mlflow_run_id, run.forgotten) for run in decided.covers],
+            [(each.name, needles.images, needles.ids) for each, needles in zip(decided.data, looked_for, strict=True)],
+            decided.policy.get("suppress_days", params.suppress_days),
+        )
+        scanners = [Scanner(needles) for needles in looked_for]
         act.carry_out(project, decided, journal.root / "data", scanners, commitments, connected)
         judged = _verdict(project, decided, scanners, plan.tracked(project, connected, why))
         document = _signed(journal, judged, public_of(signing), lambda: sealed(judged, signing))

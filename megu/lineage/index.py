@@ -16,7 +16,7 @@ from typing import Literal
 
 from megu.core.errors import MeguError
 from megu.core.files.store import writing
-from megu.lineage.commitments import commit, holds
+from megu.lineage.commitments import SIZE, commit, holds
 from megu.lineage.dossier import sha256
 
 History = Literal["trained", "forgot", "never saw", "unknown"]
@@ -115,13 +115,21 @@ class Index:
             made[row.unlearned] = answers[-1].unlearned
         return answers
 
+    def entries(self, name: str) -> frozenset[bytes]:
+        """The commitments of a set. Raises `MeguError` when its file is gone or cut."""
+        try:
+            content = self.path(name).read_bytes()
+        except OSError:
+            raise _lacks(name) from None
+        if len(content) % SIZE:
+            raise _lacks(name)
+        return frozenset(content[at : at + SIZE] for at in range(0, len(content), SIZE))
+
     def _holds(self, name: str, commitment: bytes) -> bool:
         try:
             return holds(self.path(name), commitment)
         except OSError:
-            raise MeguError(
-                f"the lineage index lacks the set {name[:16]}…", "run `megu lineage index`, which makes it from the dossiers"
-            ) from None
+            raise _lacks(name) from None
 
     def _rows(self, rest: str, *values: str) -> list[Row]:
         if not (self.root / "index.db").is_file():
@@ -144,6 +152,12 @@ class Index:
             raise MeguError(
                 f"the lineage index {self.root} cannot be used ({error})", "delete it and run `megu lineage index`"
             ) from None
+
+
+def _lacks(name: str) -> MeguError:
+    return MeguError(
+        f"the lineage index lacks the set {name[:16]}…", "run `megu lineage index`, which makes it from the dossiers"
+    )
 
 
 def _answer(row: Row, trained: bool, forgotten: bool, made: Mapping[str, History]) -> Answer:

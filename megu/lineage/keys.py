@@ -59,16 +59,7 @@ class Keys:
         if create and not path.exists():
             with contextlib.suppress(FileExistsError):  # another run was first
                 write_secret(path, secrets.token_bytes(32).hex().encode())
-        if not path.exists():
-            return None
-        try:
-            text = path.read_text(encoding="ascii")
-            key = bytes.fromhex(text)
-        except (OSError, ValueError):
-            text, key = "", b""
-        if len(key) != 32 or text != key.hex():  # capitals would be the same key, and another file
-            raise MeguError(f"{path} is damaged", "restore it from a backup: nothing else fits the commitments made with it")
-        return key
+        return read_commitment_key(path) if path.exists() else None
 
     def create(self) -> Path:
         """Make a key to sign with; returns the public half's file, which may be given to anyone.
@@ -91,6 +82,19 @@ class Keys:
         return self.public
 
 
+def read_commitment_key(path: Path) -> bytes:
+    """The 32 bytes in a file of the key of commitments. Raises `MeguError` when it is damaged, or is not there."""
+    try:
+        text = path.read_text(encoding="ascii")
+        key = bytes.fromhex(text)
+    except (OSError, ValueError):
+        text, key = "", b""
+    if len(key) != 32 or text != key.hex():  # capitals would be the same key, and another file
+        what = "damaged" if path.is_file() else "not there"
+        raise MeguError(f"{path} is {what}", "restore it from a backup: nothing else fits the commitments made with it")
+    return key
+
+
 def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Write a file that must not be there yet, whole or not at all, readable by nobody else unless ``mode`` says so."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -103,6 +107,30 @@ def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
         os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+#: Bytes of a nonce of AES-GCM.
+_NONCE = 12
+
+
+def encrypted(key: bytes, content: bytes, bound: bytes) -> bytes:
+    """Content under AES-256-GCM: a random nonce (12 bytes), the ciphertext, and the tag (16). key: 32 bytes, for few contents. bound: what
+    stands beside it in the clear, and cannot be changed either."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    nonce = secrets.token_bytes(_NONCE)
+    return nonce + AESGCM(key).encrypt(nonce, content, bound)
+
+
+def decrypted(key: bytes, content: bytes, bound: bytes) -> bytes | None:
+    """What was encrypted; None with another key, or when a bit of it or of ``bound`` was changed."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    try:
+        return AESGCM(key).decrypt(content[:_NONCE], content[_NONCE:], bound)
+    except (InvalidTag, ValueError):
+        return None
 
 
 def signer(keys: Keys, named: Path | None) -> Ed25519PrivateKey | None:

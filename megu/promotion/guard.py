@@ -12,7 +12,7 @@ from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.data import arrays
 from megu.lineage import champions
-from megu.lineage.commitments import SIZE, commit, fingerprint
+from megu.lineage.commitments import commit, fingerprint
 from megu.lineage.index import Index, Row
 from megu.lineage.keys import Keys
 from megu.requests.fulfilled import Known
@@ -41,7 +41,7 @@ def brings_back(project: Project, name: str, version: str, more: Iterable[Asked]
     row = row_of(index, name, version)
     if row is None:
         return [f"nobody here knows what version {version} was trained on (no dossier of it is indexed)"]
-    known = entries(index, row.trained) - entries(index, row.forgotten)
+    known = index.entries(row.trained) - index.entries(row.forgotten)
     found = []
     for request in asked:
         if request.key != row.key:
@@ -64,7 +64,7 @@ def fulfilled(project: Project, name: str) -> list[Asked]:
                 f"the run {facts['run_id']} of a promoted version is not in the index", "`megu lineage index` makes it again"
             )
         words = f"{row.request} (forgotten by version {facts['version']})"
-        found.setdefault(row.forgotten, Asked(words, entries(index, row.forgotten), row.key))
+        found.setdefault(row.forgotten, Asked(words, index.entries(row.forgotten), row.key))
     return list(found.values())
 
 
@@ -87,7 +87,7 @@ def accepted(project: Project, data: str) -> list[Asked]:
         target, done = inbox.target(entry.id), [event.facts.get("forgotten") for event in entry.events]
         samples = {commit(key, name.encode()) for name in known.samples(target)} if target else set()
         if entry.state in FORGOTTEN and (names := [str(name) for name in done if name]):
-            samples |= entries(index, names[-1])
+            samples |= index.entries(names[-1])
         found.append(Asked(entry.id, frozenset(samples), fingerprint(key)))
     return found
 
@@ -95,16 +95,3 @@ def accepted(project: Project, data: str) -> list[Asked]:
 def row_of(index: Index, name: str, version: str) -> Row | None:
     """The newest recorded run of a version."""
     return next((row for row in reversed(index.rows()) if row.model == f"models:/{name}/{version}"), None)
-
-
-def entries(index: Index, name: str) -> frozenset[bytes]:
-    """The commitments of a set. Raises `MeguError` when its file is gone or cut."""
-    try:
-        content = index.path(name).read_bytes()
-    except OSError:
-        content = b"?"
-    if len(content) % SIZE:
-        raise MeguError(
-            f"the lineage index lacks the set {name[:16]}…", "run `megu lineage index`, which makes it from the dossiers"
-        )
-    return frozenset(content[at : at + SIZE] for at in range(0, len(content), SIZE))

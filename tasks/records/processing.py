@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from megu.requests.fulfilled import Known, Target
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.request import scrubbed
 from megu.requests.states import FORGOTTEN, IN_FLIGHT
+from megu.suppression import screening
 from megu.tracking import lineage
 from tasks.prefect import signals
 from tasks.prefect.flow_runs import gone, withdraw
@@ -177,7 +179,7 @@ def pending(inbox: Inbox, lanes: Mapping[str, Lane], attempts: int) -> list[Pend
 
 def known(project: Project, config: Config) -> Known:
     """The data set that requests are looked up in, fetched when it is not here."""
-    fetched = providers.fetch(project.root, config.data.name)
+    fetched = providers.fetch(project.root, config.data.name, screen=partial(screening.screen, project, config.data.suppressed))
     return Known(arrays.limited(arrays.load(fetched.dataset_path), config.data.per_class))
 
 
@@ -261,7 +263,7 @@ def forget_set(project: Project, config: Config, inbox: Inbox, has: Known, new: 
             f"what a promoted version forgot was recorded under another key: {unknown[0]}",
             f"put that key back into {project.keys.name}/, or such data would be trained on again",
         )
-    sets_of = [guard.entries(index, name) for name in sets if name]
+    sets_of = [index.entries(name) for name in sets if name]
     more = has.committed(key, frozenset().union(*sets_of, *(asked.commitments for asked in promoted)))
     forget = has.combined(new, before, more)
     splits.make_split(has.dataset, forget, 0)

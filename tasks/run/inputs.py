@@ -13,6 +13,7 @@ from megu.config.tree import Config, GivenParams
 from megu.core.device import resolve
 from megu.core.errors import MeguError
 from megu.core.files.store import Ref, canonical_json, writing
+from megu.core.progress import stages
 from megu.core.project import Project
 from megu.core.settings import scalars, sections
 from megu.core.stages import Code
@@ -23,6 +24,7 @@ from megu.data.sources import providers
 from megu.evaluation import own
 from megu.labeling import choose, present
 from megu.lineage.keys import Keys, signer
+from megu.suppression import screening
 from megu.training.weights import OTHER_KINDS, read_state
 from megu.training.weights import digest as digest_of
 from megu.unlearning.methods import METHODS, code, lookup
@@ -33,8 +35,10 @@ MODELS = ("original", "reference")
 
 
 def preflight(project: Project, config: Config) -> None:
-    """Raise `MeguError` for what can be known to fail: what is given, a labeler that has to be asked and cannot be, an unfinished purge."""
+    """Raise `MeguError` for what can be known to fail: what is given, a labeler that has to be asked and cannot be, an unfinished purge,
+    images that were erased and are here again."""
     providers.no_purge_is_open(project.root)
+    nothing_erased(project, config)
     given(project, config)
     enough_to_judge(project, config)
     labeler_ready(project, config)
@@ -46,6 +50,14 @@ def signing_key(project: Project, config: Config) -> Any:
     keys = Keys(project.keys)
     keys.commitment_key()
     return signer(keys, project.root / config.lineage.key if config.lineage.key else None)
+
+
+def nothing_erased(project: Project, config: Config) -> None:
+    """Raise `MeguError` for a data set that is here and has images that were erased, unless the stage that fetches it leaves them out."""
+    folder = project.data(config.data.name)
+    if config.data.suppressed == "refuse" and (folder / "meta.json").is_file():
+        for line in screening.screen(project, config.data.suppressed, folder):
+            stages().note(f"{config.data.name}: {line}")
 
 
 def given(project: Project, config: Config) -> None:
@@ -112,6 +124,11 @@ def pin(project: Project, config: Config) -> str | None:
     """The hash that ``data.dvc`` has for the data set, None when it has none."""
     pinned = pins.read(project.root).get(config.data.name)
     return pinned.md5 if pinned else None
+
+
+def dataset(project: Project, config: Config) -> dict[str, Any]:
+    """The arguments of the stage that fetches the data set."""
+    return {**vars(config.data), "pin": pin(project, config)}
 
 
 def through_dvc(project: Project, config: Config) -> bool:

@@ -249,7 +249,7 @@ TABLE = {"forget.scenario", "data.per_class", "unlearn.method", "registry.enable
 #: Every other setting, by why it is none of the table's.
 ELSEWHERE: dict[str, set[str]] = {
     "which samples, within a scenario": {f"forget.{name}" for name in ("classes", "subclasses", "count", "ids", "files")},
-    "which data set, and which model of it": {"data.name", "original.weights", "original.model"},
+    "which data set, and which model of it": {"data.name", "data.suppressed", "original.weights", "original.model"},
     "how a training goes": {"seed", "device", "deterministic"}
     | {f"train.{name}" for name in ("arch", "augment", "batch_size", "compile", "drop", "epochs", "label_smoothing", "lr")}
     | {f"train.{name}" for name in ("milestones", "optimiser", "pretrained", "schedule", "warmup", "weight_decay")},
@@ -267,7 +267,7 @@ ELSEWHERE: dict[str, set[str]] = {
     | {f"gate.{name}" for name in ("min_images", "min_seeds", "retain_drop")},
     "names, people and days": {"registry.alias", "registry.name", "promotion.policy", "lineage.key"}
     | {f"requests.{name}" for name in ("attempts", "batch", "due_days")}
-    | {"purge.models_days", "purge.test_images", "purge.shared_stores"},
+    | {"purge.models_days", "purge.test_images", "purge.shared_stores", "purge.suppress_days"},
 }
 
 

@@ -74,7 +74,11 @@ def wiring(project: Project, seed: int) -> Any:
     values, device = config(seed), Device.of("cpu", False)
 
     def wired(run: Any) -> None:
-        common = {"data": run(DATASET, name="toy", per_class=None, pin=None), "seed": seed, "device": device}
+        common = {
+            "data": run(DATASET, name="toy", per_class=None, pin=None, suppressed="refuse"),
+            "seed": seed,
+            "device": device,
+        }
         split = run(SPLIT, data=common["data"], forget=values.forget, seed=seed, through_dvc=False)
         original = run(TRAINED, params=values.train, **common)
         run(REFERENCE, split=split, params=values.train, **common)

@@ -109,7 +109,7 @@ def brought_to(plain: Any, size: tuple[int, int]) -> Any:
 
     if plain.size == size[::-1]:
         return plain
-    return plain.crop(_middle(plain.size, size)).resize(size[::-1], Image.Resampling.BILINEAR)
+    return plain.crop(middle(plain.size, size)).resize(size[::-1], Image.Resampling.BILINEAR)
 
 
 def _plain(image: Any, raw: str) -> tuple[Any, list[str]]:
@@ -192,7 +192,7 @@ def _turns() -> dict[int, Any]:
     }
 
 
-def _middle(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int, int, int]:
+def middle(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int, int, int]:
     """The largest box (left, top, right, bottom) in the middle of an image of ``size`` (width, height) with the shape of (height, width)."""
     width, height = size
     across = min(width, max(round(height * shape[1] / shape[0]), 1))

@@ -48,6 +48,10 @@ from megu.data.writing import write_errors_answered
 
 Pin = Literal["match", "unpinned"]
 
+#: Looks at a data set's folder before it is used: leaves out what must not be in it, or refuses it (`MeguError`). Returns what is to be said,
+#: a line each. The product's is `megu.suppression.screening.screen`.
+Screen = Callable[[Path], list[str]]
+
 
 @dataclass(frozen=True)
 class Fetched:
@@ -83,15 +87,20 @@ class State:
     notes: tuple[str, ...] = ()
 
 
-def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
+def unscreened(folder: Path) -> list[str]:
+    """Any data set as it is."""
+    return []
+
+
+def fetch(root: Path, name: str, local: Sequence[Path] = (), screen: Screen = unscreened) -> Fetched:
     """Put data set ``name`` into ``<root>/data/<name>`` and compare it with its pin. Safe to run twice at once.
 
     local: a copy that the user has: the authors' archive of CIFAR, or class folders in folders and archives; then nobody else is asked.
 
     Raises
     ------
-    MeguError: unknown name, no provider works (each is named with its reason), different or damaged bytes, a full disk, or a purge
-    that was stopped half-way.
+    MeguError: unknown name, no provider works (each is named with its reason), different or damaged bytes, what ``screen`` refuses, a full
+    disk, or a purge that was stopped half-way.
     """
     path = root / "data" / name
     _check_name(name)
@@ -99,10 +108,11 @@ def fetch(root: Path, name: str, local: Sequence[Path] = ()) -> Fetched:
         no_purge_is_open(root)
         pin = pins.read(root).get(name)
         if path.exists():
-            fetched = _check(root, path, pin, "local")
+            fetched = _check_in_place(root, path, "local", screen)
         else:
             _remove_leftovers(root)
-            fetched = _obtain(root, name, pin, local)
+            fetched = _obtain(root, name, pin, local, screen)
+        pin = pins.read(root).get(name)  # a version without what was left out is pinned anew
     _share_with_dvc(root, pin)
     return fetched
 
@@ -116,23 +126,30 @@ def no_purge_is_open(root: Path) -> None:
         )
 
 
-def _obtain(root: Path, name: str, pin: DirHash | None, local: Sequence[Path] = ()) -> Fetched:
+def _check_in_place(root: Path, path: Path, provider: str, screen: Screen) -> Fetched:
+    """`_check` of a folder in its place, which the screen may have replaced and pinned anew."""
+    notes = screen(path)
+    return replace(_check(root, path, pins.read(root).get(path.name), provider), notes=tuple(notes))
+
+
+def _obtain(root: Path, name: str, pin: DirHash | None, local: Sequence[Path], screen: Screen) -> Fetched:
     path, notes = root / "data" / name, Notes()
     failures = []
     if pin is not None and not local:
         try:
             _from_dvc(root, name, pin)
-            return _check(root, path, pin, "dvc")
+            return _check_in_place(root, path, "dvc", screen)
         except Unavailable as reason:
             failures.append(f"dvc: {reason}")
     if name in COARSE_OF:
-        return _by_superclass(root, name, pin, local)
+        return _by_superclass(root, name, pin, local, screen)
     for provider, source in ({"file": partial(_from_local, name, local, notes)} if local else providers_for(name)).items():
         try:
             with tempfile.TemporaryDirectory(prefix="megu-data-") as scratch:
                 write = source(Path(scratch))
                 with _staged(path) as staged:
                     write(staged)
+                    notes.remarks += screen(staged)
                     fetched = _check(root, staged, pin, provider)
                 return Fetched(path, provider, fetched.dvc_hash, fetched.pin, tuple(notes.lines()))
         except Unavailable as reason:
@@ -147,18 +164,19 @@ def _obtain(root: Path, name: str, pin: DirHash | None, local: Sequence[Path] = 
     raise MeguError(f"data set {name!r} could not be fetched ({'; '.join(failures)})", fix)
 
 
-def _by_superclass(root: Path, name: str, pin: DirHash | None, local: Sequence[Path]) -> Fetched:
+def _by_superclass(root: Path, name: str, pin: DirHash | None, local: Sequence[Path], screen: Screen) -> Fetched:
     """A data set that is another one labelled by superclass; that one is fetched first where it is not here."""
     base = COARSE_OF[name]
     if not (root / "data" / base).exists():
-        _obtain(root, base, pins.read(root).get(base), local)
+        _obtain(root, base, pins.read(root).get(base), local, screen)
     dataset = arrays.load(root / "data" / base)
     if dataset.coarse is None and dataset.classes == cifar.KINDS[base].classes:
         dataset = replace(dataset, coarse=cifar.KINDS[base].coarse)
     with _staged(root / "data" / name) as staged:
         arrays.save_view(staged, arrays.coarse_view(dataset), name)
+        notes = screen(staged)
         fetched = _check(root, staged, pin, base)
-    return Fetched(root / "data" / name, base, fetched.dvc_hash, fetched.pin)
+    return Fetched(root / "data" / name, base, fetched.dvc_hash, fetched.pin, tuple(notes))
 
 
 def _from_local(name: str, local: Sequence[Path], notes: Notes, scratch: Path) -> Callable[[Path], Dataset]:
@@ -260,6 +278,7 @@ def add(
     source_name: str = "",
     licence: str = "",
     packing: Packing | None = None,
+    screen: Screen = unscreened,
 ) -> Fetched:
     """Make data set ``name`` of class folders (see `megu.data.images.folders.pack`) and pin it in ``data.dvc``.
 
@@ -267,7 +286,8 @@ def add(
 
     Raises
     ------
-    MeguError: a name that is no plain folder name or is taken by other data, images that cannot be used, or a full disk.
+    MeguError: a name that is no plain folder name or is taken by other data, images that cannot be used, what ``screen`` refuses, or a
+    full disk.
     """
     _check_name(name)
     path, notes = root / "data" / name, Notes()
@@ -286,6 +306,7 @@ def add(
             kind = cifar.KINDS.get(COARSE_OF.get(name, name))
             if kind and (found.fine or found.classes) != kind.classes:
                 raise MeguError(f"these images are not of the classes of {name}", "choose another --name")
+            notes.remarks += screen(staged)
             new = pins.hash_dir(staged)
             if path.exists() and _same_samples(path, staged):
                 new = pins.hash_dir(path, root)

@@ -1,0 +1,136 @@
+"""``megu suppress``: what was erased and must not come back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from megu.core.escaping import plain
+
+if TYPE_CHECKING:
+    from megu.core.project import Project
+    from megu.suppression.kept import Suppressions
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+
+
+def register(app: typer.Typer, project: Callable[[], Project], writable: Callable[[], Project]) -> None:
+    """Add the commands. project, writable: how the command line finds a project to read and one to write."""
+    group = typer.Typer(
+        help="What was erased, and must not come back: list it, check images, export and import.", no_args_is_help=True
+    )
+    app.add_typer(group, name="suppress")
+
+    def kept(find: Callable[[], Project]) -> Suppressions:
+        from megu.suppression.kept import Suppressions
+
+        return Suppressions(find())
+
+    _looking(group, lambda: kept(project))
+    _changing(group, lambda: kept(project), lambda: kept(writable))
+
+
+def _looking(group: typer.Typer, kept: Callable[[], Suppressions]) -> None:
+    @group.command("list")
+    def list_records(as_json: Json = False) -> None:
+        """List the records: how many samples, by which request, when, until when they count."""
+        from datetime import UTC, datetime
+
+        headers = [record.header for record in kept().records()]
+        if as_json:
+            print(json.dumps({"records": [asdict(header) for header in headers]}, indent=2))
+            return
+        today = datetime.now(UTC).date()
+        for header in headers:
+            until = f"until {header.until}{' (over)' if header.expired(today) else ''}" if header.until else "for ever"
+            print(f"{header.id}  {header.samples:,} samples of {header.data}, erased {header}, {until}")
+        print(f"{len(headers)} records, {sum(header.samples for header in headers):,} samples")
+
+    @group.command()
+    def check(
+        source: Annotated[
+            Path, typer.Argument(metavar="FOLDER", help="A folder or archive of images, or a data set's folder.")
+        ],
+        file: Annotated[
+            Path | None, typer.Option("--list", metavar="FILE", help="An exported list instead of the project's.")
+        ] = None,
+        key: Annotated[
+            Path | None,
+            typer.Option("--key", metavar="FILE", help="The commitments.key of an exported list (default: the project's)."),
+        ] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Say which images were erased, and which are much like one that was; exit code 1 when one was erased."""
+        from megu.suppression.files import check_files
+        from megu.suppression.listed import SuppressionList
+
+        own = kept()
+        listed = SuppressionList.read(file, key or own.project.keys / "commitments.key") if file else own.opened()
+        found = check_files(listed, source)
+        if as_json:
+            rows = [
+                {"image": row.name, "verdict": row.verdict, "record": row.header.id, "erased": str(row.header)}
+                for row in found.rows
+            ]
+            print(json.dumps({"images": found.images, "unreadable": found.unreadable, "found": rows}, indent=2))
+        else:
+            for row in found.rows:
+                said = "erased" if row.verdict == "certain" else "suspected, it is much like one that was erased"
+                print(f"{plain(row.name)}: {said} {row.header}")
+            for name in found.unreadable:
+                print(f"{plain(name)}: cannot be read")
+            counts = ", ".join(f"{found.count(verdict):,} {verdict}" for verdict in ("certain", "suspected"))
+            print(f"{found.images:,} images against {len(listed):,} erased samples: {counts}")
+        if found.count("certain"):
+            raise typer.Exit(1)
+
+
+def _changing(group: typer.Typer, kept: Callable[[], Suppressions], writable: Callable[[], Suppressions]) -> None:
+    @group.command()
+    def export(
+        file: Annotated[
+            Path, typer.Argument(metavar="FILE", help="Where the list goes. It is of use to the holder of the key only.")
+        ],
+    ) -> None:
+        """Write the list to one file, for a backup or another pipeline (`megu.suppression.SuppressionList`)."""
+        from megu.core.files.store import writing
+
+        records = kept().records()
+        with writing(file) as temporary:
+            temporary.write_bytes(b"".join(record.to_bytes() for record in records))
+        print(f"{file}: {len(records)} records; it is of no use without .megu/keys/commitments.key, which goes another way")
+
+    @group.command("import")
+    def import_(
+        file: Annotated[Path, typer.Argument(metavar="FILE", help="A list that was exported under this project's key.")],
+    ) -> None:
+        """Take in the records of an exported list that are not here, as after a restore."""
+        from megu.core.errors import MeguError
+
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise MeguError(f"{file} cannot be read ({error.strerror})", "name the file of `megu suppress export`") from None
+        new, lines = writable().take(content, str(file))
+        for line in lines:
+            print(line)
+        print(f"{len(new)} records taken in, {sum(record.header.samples for record in new):,} samples")
+
+    @group.command()
+    def remove(
+        record: Annotated[str, typer.Argument(metavar="RECORD", help="Its id, as `megu suppress list` has it.")],
+        reason: Annotated[
+            str,
+            typer.Option(
+                help="consent-given, erased-by-mistake, retention-expired or court-order; kept in the ledger for good."
+            ),
+        ],
+    ) -> None:
+        """Remove a record, so that its images may come back."""
+        writable().remove(record, reason)
+        print(f"{record}: removed ({reason}); the ledger has it")

@@ -1,0 +1,184 @@
+"""A perceptual hash: the signs of the lowest frequencies of an image, which another size or quality hardly changes.
+
+An image becomes 16 x 16 grey means, and of their discrete cosine transform the signs of the 96 lowest frequencies but the mean are kept.
+A blur or a resize makes a frequency weaker and leaves its sign. Two images are compared with one side's strengths: a sign that differs
+where the frequency is strong counts more than one that was nearly zero. ``benchmarks/suppression.py`` measures how often that is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Bits of a hash, and its bytes.
+BITS, SIZE = 96, 12
+#: Share of an image's strength that may have another sign in one that is suspected to be it.
+NEAR = 0.016
+#: Signs that may differ at most, whatever their strength: what is looked for in the index.
+_FAR = 14
+_SIDE = 16
+#: Mean strength of a frequency, in grey levels, below which an image is of one shade: its signs are chance.
+_FLAT = 1.0
+_BAND = 24
+#: Weakest signs of a band that are also looked up the other way round.
+_TRIED = 5
+#: (5, 32): which of them are turned, for each try.
+_CHOICES = np.arange(1 << _TRIED) >> np.arange(_TRIED)[:, None] & 1
+#: Weights of red, green and blue in grey: what JPEG keeps best.
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+#: Pairs and images in memory together.
+_PAIRS, _IMAGES = 1 << 21, 4096
+#: Entries that may share a band with an image: more say nothing about any of them, and would take minutes.
+_CROWD = 4096
+
+Hashes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """The frequencies of images: float32 (N, 96) in grey levels. usable: bool (N,), False for images of one shade."""
+
+    values: NDArray[np.float32]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        return np.asarray(np.abs(self.values).mean(axis=1) >= _FLAT)
+
+    @property
+    def hashes(self) -> Hashes:
+        """uint8 (N, 12): the signs, a bit each."""
+        return np.packbits(self.values >= 0, axis=1)
+
+
+def strengths(images: NDArray[np.uint8]) -> Strengths:
+    """Of images (N, H, W, C) of any size, grey or colour."""
+    down, across, basis = _means(images.shape[1]), _means(images.shape[2]), _cosines()
+    found = np.empty((len(images), BITS), dtype=np.float32)
+    for start in range(0, len(images), _IMAGES):
+        part = images[start : start + _IMAGES]
+        grey = part[..., 0].astype(np.float32) if part.shape[3] == 1 else part.astype(np.float32) @ _LUMA
+        frequencies = basis @ (down @ grey @ across.T) @ basis.T
+        found[start : start + _IMAGES] = frequencies.reshape(len(part), -1)[:, _lowest()]
+    return Strengths(found)
+
+
+@cache
+def _means(side: int) -> NDArray[np.float32]:
+    """(16, side): the weights of `side` pixels in 16 means over equal lengths."""
+    edges = np.arange(_SIDE + 1) * side / _SIDE
+    pixel = np.arange(side)
+    covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    return np.asarray(np.maximum(covered, 0) * _SIDE / side, dtype=np.float32)
+
+
+@cache
+def _cosines() -> NDArray[np.float32]:
+    """(16, 16): the orthonormal discrete cosine transform (II)."""
+    frequency, place = np.arange(_SIDE)[:, None], np.arange(_SIDE)[None] + 0.5
+    basis = np.cos(np.pi * frequency * place / _SIDE) * np.sqrt(2 / _SIDE)
+    basis[0] /= np.sqrt(2)
+    return np.asarray(basis, dtype=np.float32)
+
+
+@cache
+def _lowest() -> NDArray[np.int64]:
+    """(96,): the positions of the lowest frequencies but the mean, lowest first."""
+    number = np.arange(_SIDE)
+    return np.argsort((number[:, None] ** 2 + number[None] ** 2).ravel(), kind="stable")[1 : BITS + 1]
+
+
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class NearIndex:
+    """Finds which of many hashes an image is near to. hashes: uint8 (M, 12).
+
+    The 96 signs are dealt into four bands of 24. Only hashes that have a band in common with an image are compared with it, the image's five
+    weakest signs of the band taken either way: signs that differ in a copy are weak ones.
+    """
+
+    def __init__(self, hashes: Hashes) -> None:
+        self.hashes = np.ascontiguousarray(hashes)
+        signs = np.unpackbits(self.hashes, axis=1).astype(bool)
+        self._bands = [_Band(_number(signs[:, columns])) for columns in _dealt()]
+
+    def find(self, images: Strengths) -> NDArray[np.int64]:
+        """For each image the number of the hash that it is nearest to, -1 where none is near: int64 (N,)."""
+        found = np.full(len(images.values), -1, dtype=np.int64)
+        best = np.full(len(images.values), NEAR, dtype=np.float32)
+        usable = np.flatnonzero(images.usable) if len(self.hashes) else np.empty(0, dtype=np.int64)
+        for start in range(0, len(usable), _IMAGES):
+            at = usable[start : start + _IMAGES]
+            part = Strengths(images.values[at])
+            hashes, total = part.hashes, np.abs(part.values).sum(axis=1)
+            for images_at, hashes_at in self._candidates(part.values):
+                few = _differing(hashes[images_at], self.hashes[hashes_at]) <= _FAR
+                rows, entries = images_at[few], hashes_at[few]
+                other = np.unpackbits(hashes[rows] ^ self.hashes[entries], axis=1)
+                apart = (np.abs(part.values[rows]) * other).sum(axis=1) / total[rows]
+                for k in np.flatnonzero(apart <= best[at[rows]]):
+                    row = at[rows[k]]
+                    if found[row] < 0 or apart[k] < best[row]:
+                        best[row], found[row] = apart[k], entries[k]
+        return found
+
+    def _candidates(self, values: NDArray[np.float32]) -> Iterator[Pairs]:
+        """The images and the hashes, by number, that have a band in common; a bounded number of pairs at a time."""
+        for band, columns in zip(self._bands, _dealt(), strict=True):
+            own, weakest = _number(values[:, columns] >= 0), np.argsort(np.abs(values[:, columns]), axis=1)[:, :_TRIED]
+            flips = (np.int32(1) << (_BAND - 1 - weakest)) @ _CHOICES  # distinct bits, so their sum is their union
+            yield from band.find(own[:, None] ^ flips.astype(np.int32))
+
+
+class _Band:
+    """The hashes by one band of their signs. numbers: int32 (M,), the band of each as a number."""
+
+    def __init__(self, numbers: NDArray[np.int32]) -> None:
+        self._order = np.argsort(numbers, kind="stable").astype(np.int32)
+        self._sorted = numbers[self._order]
+        self._there = np.zeros(1 << _BAND, dtype=bool)
+        self._there[numbers] = True
+
+    def find(self, tried: NDArray[np.int32]) -> Iterator[Pairs]:
+        """tried: int32 (n, tries), the bands to look up for each image."""
+        images, tries = np.nonzero(self._there[tried])
+        wanted = tried[images, tries]
+        first = np.searchsorted(self._sorted, wanted, side="left")
+        count = np.searchsorted(self._sorted, wanted, side="right") - first
+        count[count > _CROWD] = 0
+        ends = np.cumsum(count)
+        for low, high in _runs(ends):
+            part = count[low:high]
+            begin = ends[low:high] - part - (ends[low] - count[low])  # of each among the pairs of this run
+            place = np.arange(int(part.sum())) + np.repeat(first[low:high] - begin, part)
+            yield np.repeat(images[low:high], part), self._order[place]
+
+
+def _differing(one: Hashes, other: Hashes) -> NDArray[np.uint8]:
+    """How many signs differ in each pair (n, 12)."""
+    words = (one ^ other).view(np.uint32)
+    return np.asarray(np.bitwise_count(words).sum(axis=1, dtype=np.uint8))
+
+
+def _dealt() -> list[slice]:
+    """The columns of each band: every band has some of the lowest frequencies and some of the highest."""
+    return [slice(first, None, BITS // _BAND) for first in range(BITS // _BAND)]
+
+
+def _number(signs: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Signs (n, 24) as one number each."""
+    return np.packbits(signs, axis=1).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.int32)
+
+
+def _runs(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Ranges of images with at most `_PAIRS` pairs each. ends: how many pairs there are up to and with each image."""
+    low = 0
+    while low < len(ends):
+        before = int(ends[low - 1]) if low else 0
+        high = max(int(np.searchsorted(ends, before + _PAIRS, side="right")), low + 1)
+        yield low, high
+        low = high

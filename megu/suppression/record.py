@@ -1,0 +1,128 @@
+"""One record of a suppression list: samples that were erased together, and what is said of them.
+
+A record is one line of canonical JSON (`Header`) and after it as many bytes as that says. The bytes are a nonce (12), and under AES-256-GCM
+with the line as associated data: ``exact`` commitments of 32 bytes, then ``near`` hashes of 12 (`megu.suppression.near`), each sorted. The
+key is HMAC-SHA256(key of the commitments, ``CONTEXT``). A list is records one after the other, in any order. Without the key a record says what
+its line says, and nothing else; with it one can test images, and knows 96 signs of each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from megu.core.errors import MeguError
+from megu.core.files.store import canonical_json
+from megu.lineage.commitments import SIZE, commit, fingerprint
+from megu.lineage.keys import decrypted, encrypted
+from megu.suppression import near
+
+#: Raised when what a record holds changes.
+FORMAT = 1
+CONTEXT = b"megu suppression list 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What anybody can read of a record.
+
+    id: "s" and 16 hex characters. erased: when (UTC). requests: the requests that were fulfilled, by id; runs: the MLflow runs that forgot.
+    data: the data set's name. shape: height, width and channels of its images. samples: how many were erased; exact, near: what is kept of
+    them. until: the last day on which the record counts, None for ever. key: fingerprint of the key. bytes: what follows the line.
+    """
+
+    format: int
+    id: str
+    erased: str
+    requests: list[str]
+    runs: list[str]
+    data: str
+    shape: list[int]
+    samples: int
+    exact: int
+    near: int
+    until: str | None
+    key: str
+    bytes: int
+
+    def expired(self, today: date) -> bool:
+        return self.until is not None and self.until < today.isoformat()
+
+    def __str__(self) -> str:
+        """Who asked and when it was done: "by r0123456789abcdef, on 2026-11-27"."""
+        by = ", ".join(self.requests or [f"run {run}" for run in self.runs])
+        return f"by {by}, on {self.erased[:10]}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as it is stored. content: the encrypted bytes."""
+
+    header: Header
+    content: bytes
+
+    def to_bytes(self) -> bytes:
+        return _line(self.header) + self.content
+
+    def opened(self, key: bytes) -> tuple[list[bytes], near.Hashes]:
+        """The commitments, and the hashes uint8 (near, 12). Raises `MeguError` for another key, or when anything was changed."""
+        plain = decrypted(_own_key(key), self.content, _line(self.header)) if fingerprint(key) == self.header.key else None
+        cut = self.header.exact * SIZE
+        if plain is None or len(plain) != cut + self.header.near * near.SIZE:
+            raise MeguError(
+                f"the suppression record {self.header.id} does not open",
+                "use the commitments.key that it was made with, and a record as megu wrote it",
+            )
+        hashes = np.frombuffer(plain, dtype=np.uint8, offset=cut).reshape(-1, near.SIZE)
+        return [plain[start : start + SIZE] for start in range(0, cut, SIZE)], hashes
+
+
+def made(key: bytes, commitments: Iterable[bytes], hashes: near.Hashes, **facts: Any) -> Record:
+    """A new record. facts: of `Header`, those that are not computed here (erased, requests, runs, data, shape, samples, until)."""
+    exact, rows = sorted(set(commitments)), np.unique(hashes, axis=0)
+    plain = b"".join(exact) + rows.tobytes()
+    name = commit(key, canonical_json(["suppression", facts])).hex()[:16]
+    header = Header(
+        format=FORMAT,
+        id=f"s{name}",
+        exact=len(exact),
+        near=len(rows),
+        key=fingerprint(key),
+        bytes=len(plain) + len(encrypted(b"k" * 32, b"", b"")),
+        **facts,
+    )
+    return Record(header, encrypted(_own_key(key), plain, _line(header)))
+
+
+def parse(content: bytes, where: str) -> list[Record]:
+    """The records of a list. Raises `MeguError` for a file that is none, is cut off, or was made by a newer megu."""
+    found, at = list[Record](), 0
+    while at < len(content):
+        end = content.find(b"\n", at) + 1
+        try:
+            value = json.loads(content[at:end])
+            if value["format"] > FORMAT:
+                raise MeguError(
+                    f"{where} has format {value['format']}, and this megu knows up to {FORMAT}", "use the newer megu"
+                )
+            header = Header(**value)
+            at = end + header.bytes
+            if not end or _line(header) != content[end - len(_line(header)) : end] or at > len(content):
+                raise ValueError("cut off")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise MeguError(f"{where} is not a suppression list, or is cut off or changed", "get the file again") from None
+        found.append(Record(header, content[end:at]))
+    return found
+
+
+def _line(header: Header) -> bytes:
+    return canonical_json(asdict(header)) + b"\n"
+
+
+def _own_key(key: bytes) -> bytes:
+    return commit(key, CONTEXT)
