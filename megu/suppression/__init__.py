@@ -1,7 +1,7 @@
 """The suppression list: what was erased is recognised when it is offered again, and left out or refused.
 
 `record` one file format, encrypted · `near` a perceptual hash · `listed` matching images against records · `kept` a project's list ·
-`screening` data sets against it. Another pipeline needs `SuppressionList` only.
+`screening` data sets against it · `answers` to repeated requests. Another pipeline needs `SuppressionList` only.
 """
 
 from megu.suppression.listed import Matches, SuppressionList

@@ -46,6 +46,7 @@ from megu.requests.inbox import Entry, Inbox
 from megu.requests.request import scrubbed
 from megu.requests.states import FORGOTTEN, IN_FLIGHT
 from megu.suppression import screening
+from megu.suppression.answers import answer
 from megu.tracking import lineage
 from tasks.prefect import signals
 from tasks.prefect.flow_runs import gone, withdraw
@@ -164,8 +165,15 @@ def _model_of(inbox: Inbox, name: str, champions: Mapping[str, str]) -> str:
 
 def judge(inbox: Inbox, lanes: Mapping[str, Lane]) -> tuple[int, int]:
     """Accept or reject what came in, each by its own data set; returns how many of each. What is held stays "received"."""
-    judged = [inbox.judge(lane.has.fault, lane.data) for lane in lanes.values() if lane.has]
+    judged = [inbox.judge(partial(fault, inbox.project, lane.data, lane.has), lane.data) for lane in lanes.values() if lane.has]
     return sum(accepted for accepted, _ in judged), sum(rejected for _, rejected in judged)
+
+
+def fault(project: Project, data: str, has: Known, target: Target) -> tuple[str, int]:
+    """As `Known.fault`; the reason says what of it was erased already, by which request and when."""
+    why, count = has.fault(target)
+    erased = answer(project, data, target) if why else ""
+    return f"{why}: {erased}" if erased else why, count
 
 
 def pending(inbox: Inbox, lanes: Mapping[str, Lane], attempts: int) -> list[Pending]:

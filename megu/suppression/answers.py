@@ -1,0 +1,49 @@
+"""What is answered to a request for samples that were erased already."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from megu.core.errors import MeguError
+from megu.core.project import Project
+from megu.lineage import dossier as folder_of
+from megu.lineage.dossier import MAIN, Dossier
+from megu.suppression.kept import Suppressions
+from megu.suppression.record import Header
+
+
+def answer(project: Project, data: str, target: Mapping[str, Sequence[str]]) -> str:
+    """Say of what a request names what was erased, by which request and when; empty when nothing was. It names no sample.
+
+    data: the data set's name. Ids are looked up in the list, classes in the dossiers of the runs that forgot them. The names of erased files
+    are kept nowhere, so nothing is said of them. Raises `MeguError` when the list or its key is not whole.
+    """
+    listed = Suppressions(project).opened()
+    found = Counter(int(number) for number in listed.find_ids([value.encode() for value in target["ids"]]) if number >= 0)
+    lines = [f"{count:,} of them erased {listed.headers[number]}" for number, count in found.items()]
+    own = [header for header in listed.headers if header.data == data]
+    for kind in ("classes", "subclasses"):
+        by = {name: _first(project, own, kind, name) for name in target[kind]}
+        lines += [f"{n:,} of them erased {said}" for said, n in Counter(str(first) for first in by.values() if first).items()]
+    return "; ".join(lines)
+
+
+def _first(project: Project, headers: Sequence[Header], kind: str, name: str) -> Header | None:
+    """The record of the oldest run that forgot a class. Later runs forget it again, and their records have what else they forgot."""
+    pairs = [
+        (run.run.created, len(header.runs), header.id, header)
+        for header in headers
+        for run in _dossiers(project, header)
+        if name in run.request.get(kind, ())
+    ]
+    return min(pairs)[-1] if pairs else None
+
+
+def _dossiers(project: Project, header: Header) -> Iterator[Dossier]:
+    """Those of a record's runs that are here."""
+    for run in header.runs:
+        try:
+            yield folder_of.parse(folder_of.read(project.dossiers / run)[MAIN], MAIN)
+        except (MeguError, OSError, KeyError):
+            continue
