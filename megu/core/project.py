@@ -23,7 +23,7 @@ class Project:
     def home(self) -> Path:
         """Everything computed here: store, results, Prefect's and MLflow's databases.
 
-        Safe to delete but for `keys`, `ledger` and `requests`.
+        Safe to delete but for `keys`, `ledger`, `requests` and ``suppression`` (`megu.suppression`).
         """
         return self.root / ".megu"
 

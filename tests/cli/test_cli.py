@@ -55,6 +55,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
         "rollback",
         "run",
         "status",
+        "suppress",
         "up",
         "verify",
     ]
@@ -71,6 +72,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
     assert options == {"target", "--out", "--key", "--format"}
     options = {option for parameter in command.commands["purge"].params for option in parameter.opts}
     assert options == {"runs", "--apply", "--ignore-run", "--params", "--set", "--json"}
+    assert sorted(command.commands["suppress"].commands) == ["check", "export", "import", "list", "remove"]
     assert sorted(command.commands["keys"].commands) == ["adopt", "create"]
     assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}

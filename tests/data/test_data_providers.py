@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import md5
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -21,15 +22,18 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from suppression_fixtures import listing
 
 from megu.core import plugins
 from megu.core.errors import MeguError
+from megu.core.project import Project
 from megu.core.vision import import_torchvision
 from megu.data import arrays, dvc, pins
 from megu.data.arrays import Dataset
 from megu.data.images.packing import Packing
 from megu.data.sources import cifar, downloads
 from megu.data.sources.providers import Unavailable, add, fetch, status
+from megu.suppression.screening import screen
 
 IDX = {"train-images-idx3": (20, 4, 4), "train-labels-idx1": (20,), "t10k-images-idx3": (10, 4, 4), "t10k-labels-idx1": (10,)}
 
@@ -393,6 +397,18 @@ def cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]
 def save_pickle(path: Path, content: Any) -> bytes:
     path.write_bytes(pickle.dumps(content, protocol=2))
     return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["cifar100", "cifar20"])
+def test_what_was_erased_does_not_come_back_with_the_authors_archive(root: Path, cifar100: dict[str, Path], name: str) -> None:
+    project = Project(root)
+    listing(project, cifar_pixels(200, 200)[:3], data=name)
+    with pytest.raises(MeguError, match=r"has 3 images that were erased \(3 images erased by r"):
+        fetch(root, name, [cifar100["archive"]], partial(screen, project, "refuse"))
+    assert entries(root) == []
+    fetched = fetch(root, name, [cifar100["archive"]], partial(screen, project, "drop"))
+    assert len(arrays.load(fetched.dataset_path).train) == 197
+    assert fetch(root, name, screen=partial(screen, project, "refuse")).provider == "local"
 
 
 def test_cifar_has_the_same_bytes_from_its_authors_and_as_class_folders(

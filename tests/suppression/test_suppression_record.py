@@ -14,33 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from purge_fixtures import garments
+from suppression_fixtures import KEY, OTHER, record
 
 from megu.core.errors import MeguError
 from megu.data.arrays import image_ids
 from megu.lineage.commitments import commit
 from megu.suppression import SuppressionList, near
-from megu.suppression.record import Record, made, parse
+from megu.suppression.record import parse
 
-KEY, OTHER = b"k" * 32, b"o" * 32
 IMAGES = garments(20, 3, size=32)
 
 
-def record(images: Any = IMAGES, key: bytes = KEY, **changes: Any) -> Record:
-    facts = {
-        "erased": "2026-11-27T05:00:00+00:00",
-        "requests": ["r0123456789abcdef"],
-        "runs": ["run"],
-        "data": "photos",
-        "shape": list(images.shape[1:]),
-        "samples": len(images),
-        "until": None,
-        **changes,
-    }
-    return made(key, (commit(key, bytes(value)) for value in image_ids(images)), near.strengths(images).hashes, **facts)
-
-
 def test_what_was_written_is_read_and_a_list_is_records_one_after_the_other() -> None:
-    one, two = record(), record(IMAGES[:3], data="others")
+    one, two = record(IMAGES), record(IMAGES[:3], data="others")
     assert parse(one.to_bytes() + two.to_bytes(), "list") == [one, two]
     commitments, hashes = one.opened(KEY)
     assert commitments == sorted(commit(KEY, bytes(value)) for value in image_ids(IMAGES))
@@ -59,19 +45,19 @@ def test_no_changed_bit_is_believed(place: int, bit: int) -> None:
 @pytest.mark.parametrize("cut", [1, 40, 600])
 def test_a_cut_list_is_said_to_be(cut: int) -> None:
     with pytest.raises(MeguError, match="cut off"):
-        parse(record().to_bytes()[:-cut], "list")
+        parse(record(IMAGES).to_bytes()[:-cut], "list")
 
 
 def test_a_newer_format_is_said_to_be() -> None:
     with pytest.raises(MeguError, match="use the newer megu"):
-        parse(record().to_bytes().replace(b'"format":1', b'"format":2'), "list")
+        parse(record(IMAGES).to_bytes().replace(b'"format":1', b'"format":2'), "list")
 
 
 def test_a_wrong_key_opens_nothing_even_with_the_right_fingerprint() -> None:
-    found = record()
+    found = record(IMAGES)
     with pytest.raises(MeguError, match="does not open"):
         SuppressionList([found], OTHER)
-    claimed = replace(found, header=replace(found.header, key=record(key=OTHER).header.key))
+    claimed = replace(found, header=replace(found.header, key=record(IMAGES, OTHER).header.key))
     with pytest.raises(MeguError, match="does not open"):
         claimed.opened(OTHER)
 
@@ -104,7 +90,7 @@ def test_a_list_without_its_key_says_nothing_of_a_known_image(key: bytes, seed: 
 
 
 def test_images_are_certain_suspected_or_neither(tmp_path: Path) -> None:
-    (tmp_path / "list").write_bytes(record().to_bytes())
+    (tmp_path / "list").write_bytes(record(IMAGES).to_bytes())
     (tmp_path / "key").write_text(KEY.hex())
     listed = SuppressionList.read(tmp_path / "list", tmp_path / "key")
     brighter = np.minimum(IMAGES.astype(np.int16) + 3, 255).astype(np.uint8)
@@ -128,7 +114,7 @@ def test_a_grey_image_in_colour_and_a_file_that_was_cut_and_made_smaller_are_cer
 
 
 def test_a_record_counts_until_its_last_day() -> None:
-    found = record(until="2026-12-24")
+    found = record(IMAGES, until="2026-12-24")
     for today, count in ((date(2026, 12, 24), 20), (date(2026, 12, 25), 0)):
         listed = SuppressionList([found], KEY, today)
         assert len(listed) == count

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from suppression_fixtures import listing
 
 from megu.config import tree as configuration
 from megu.core.errors import MeguError
 from megu.core.project import Project
+from megu.core.stages import Result
+from megu.data import arrays
 from megu.data.arrays import save
-from tasks import labeler
+from tasks import dataset, labeler
 from tasks.run import inputs
 from tasks.run.inputs import enough_to_judge
 
@@ -71,3 +74,28 @@ def test_a_sub_class_is_judged_where_a_target_depends_on_it(
     (tmp_path / "params.yaml").write_text("seed: 0\n")
     asked = ["forget.scenario=subclass", "forget.classes=[oak]", *settings]
     assert inputs.subclasses(configuration.load(tmp_path / "params.yaml", asked)) == expected
+
+
+@pytest.mark.parametrize("policy", ["refuse", "drop"])
+def test_a_run_does_not_begin_with_what_was_erased_or_leaves_it_out(toy: Project, policy: str) -> None:
+    values = config(2, 3, data={"name": "toy", "suppressed": policy})
+    arguments = inputs.dataset(toy, values)
+
+    def fetched() -> Result:
+        made = dataset.fetch(toy, **arguments)
+        return Result("dataset", {}, {}, made.values, made.notes, 1.0, {})
+
+    before = fetched()
+    inputs.nothing_erased(toy, values)
+    assert dataset.still_there(toy, before)
+    listing(toy, np.asarray(arrays.load(toy.data("toy")).train.images[:2]))
+    assert not dataset.still_there(toy, before), "what an earlier run kept is not taken"
+    if policy == "refuse":
+        for begins in (lambda: inputs.nothing_erased(toy, values), fetched):
+            with pytest.raises(MeguError, match="4 images that were erased"):
+                begins()
+    else:
+        inputs.nothing_erased(toy, values)
+        after = fetched()
+        assert after.notes["train_images"] == before.notes["train_images"] - 2
+        assert dataset.still_there(toy, after)

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from data_fixtures import toy
 from prefect.exceptions import Abort, Pause, TerminationSignal
+from purge_fixtures import garments
+from suppression_fixtures import listing
 
 from megu.config.tree import load, parse
 from megu.core.errors import MeguError
@@ -326,3 +328,14 @@ def test_a_tag_that_is_too_long_says_where_the_rest_is() -> None:
     assert len(tag) < 5000
     assert tag.endswith("(500 in all, see the ledger)")
     assert processing._tag(requests[:2]) == " ".join(requests[:2])
+
+
+def test_a_request_for_what_was_erased_is_told_by_whom_and_when(project: Project, inbox: Inbox) -> None:
+    erased = garments(2, size=3)
+    header = listing(project, erased, data="toy").header
+    ids = [value.decode() for value in arrays.image_ids(erased).tolist()]
+    added = inbox.add(Request(ids=tuple(ids), basis="contract", requester="internal", due="2026-12-24")).id
+    assert processing.judge(inbox, {"toy": LANE}) == (0, 1)
+    why = inbox.entry(added).reason
+    assert why == f"2 of 2 ids are not training images of the data set: 2 of them erased {header}"
+    assert not any(value in why for value in ids)
