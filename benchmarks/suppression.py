@@ -4,8 +4,8 @@
 
 DATA: folders of data sets (data/fashion-mnist, data/cifar100). Cost: a list of N entries, made of images of the first set that are shifted and
 mixed, is opened, and all images of that set's training split are looked for, beside packing the same images from a zip of PNG files. Recall:
---copied images of each set are put on a list, and copies of them are looked for; false alarms: all its other training images are. Prints tables, and
-writes them into FILE (docs/erasure.md) with --document.
+--copied images of each set are put on a list, and copies of them are looked for; false alarms: all its other training images are. Prints
+tables, and writes them into FILE (docs/erasure.md) with --document.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def listed(images: Any, entries: int, seed: int) -> Any:
 
 
 def zipped(dataset: Any, path: Path) -> Path:
-    """Every training image as a PNG file in its class folder, and the test images of a set that is small, as packing wants some."""
+    """Every training image as a PNG file in its class folder, and 1,000 test images, since packing wants some."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as opened:
         for split, count in (("train", None), ("test", 1000)):
             part = getattr(dataset, split)
