@@ -16,7 +16,7 @@ from megu.data.arrays import SPLITS, Images
 from megu.data.images.clutter import clutter
 from megu.data.images.decoding import readable
 from megu.data.images.files import files_in
-from megu.data.images.layout import can_be_sample
+from megu.data.images.layout import IMAGES
 from megu.suppression.listed import SuppressionList
 from megu.suppression.record import Header
 
@@ -35,7 +35,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Checked:
-    """images: how many were looked at. rows: those on the list. unreadable: files with an image's ending that are none."""
+    """images: how many were looked at. rows: those on the list. unreadable: files with an image's ending that are none, and what
+    cannot be opened."""
 
     images: int
     rows: list[Row]
@@ -75,9 +76,10 @@ def _batches(source: Path, stack: ExitStack, unreadable: list[str]) -> Iterator[
     waiting: dict[tuple[int, ...], tuple[list[str], list[Images]]] = {}
     with warnings.catch_warnings(action="ignore"):  # Pillow's, on files that it reads nevertheless
         for file in files_in([source], stack):
-            if file.folder or file.problem or clutter(PurePosixPath(file.name).parts) or not can_be_sample(file.name):
+            path = PurePosixPath(file.name)
+            if clutter(path.parts) or (not file.problem and (file.folder or path.suffix.lower() not in IMAGES)):
                 continue
-            found = readable(file.read, None)
+            found = file.problem or readable(file.read, None)
             if isinstance(found, str):
                 unreadable.append(file.name)
                 continue

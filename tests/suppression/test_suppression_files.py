@@ -29,10 +29,12 @@ def test_images_at_any_place_and_of_any_size(tmp_path: Path, monkeypatch: pytest
         (tmp_path / "deep" / "down" / f"{number}.png").write_bytes(encoded(image))
     (tmp_path / "large.jpg").write_bytes(encoded(IMAGES[1], "JPEG", 64, quality=90))
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "superclasses.json").write_text("{}")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     (tmp_path / "read.me").write_text("no image")
     (tmp_path / ".DS_Store").write_bytes(b"x")
     checked = check_files(LISTED, tmp_path)
-    assert (checked.images, checked.unreadable) == (10, ["broken.png"])
+    assert (checked.images, checked.unreadable) == (10, ["broken.png", "gone"])
     certain = [row.name for row in checked.rows if row.verdict == "certain"]
     assert [Path(name).name for name in certain] == ["0.png", "1.png", "2.png"]
     assert [Path(row.name).name for row in checked.rows if row.verdict == "suspected"] == ["large.jpg"]
