@@ -101,7 +101,7 @@ def test_a_record_is_removed_for_a_reason(project: Project, call: Call, tmp_path
         (["import", "params.yaml"], "not a suppression list"),
         (["import", "other"], "made under another key"),
         (["remove", "s0123456789abcdef", "--reason", "court-order"], "there is no suppression record"),
-        (["export", "nowhere/below/\0"], ""),
+        (["export", "params.yaml/list"], ""),
     ],
 )
 def test_bad_input_is_one_line_and_changes_nothing(
