@@ -101,7 +101,8 @@ def test_a_record_is_removed_for_a_reason(project: Project, call: Call, tmp_path
         (["import", "params.yaml"], "not a suppression list"),
         (["import", "other"], "made under another key"),
         (["remove", "s0123456789abcdef", "--reason", "court-order"], "there is no suppression record"),
-        (["export", "params.yaml/list"], ""),
+        (["export", "params.yaml/list"], "params.yaml"),
+        (["export", "own"], "own is a folder: name a file"),
     ],
 )
 def test_bad_input_is_one_line_and_changes_nothing(

@@ -43,7 +43,7 @@ def test_images_at_any_place_and_of_any_size(tmp_path: Path, monkeypatch: pytest
 
 def test_a_data_set_folder_is_read_as_one(tmp_path: Path) -> None:
     folder = providers.add(tmp_path, folders(tmp_path / "own", IMAGES), "photos").dataset_path
-    assert found(folder) == [("train/a/000.png", "certain"), ("train/a/001.png", "certain"), ("train/a/002.png", "certain")]
+    assert found(folder) == [("train/a/000", "certain"), ("train/a/001", "certain"), ("train/a/002", "certain")]
 
 
 def test_a_source_without_images_is_refused(tmp_path: Path) -> None:

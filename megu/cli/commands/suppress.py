@@ -98,8 +98,11 @@ def _changing(group: typer.Typer, kept: Callable[[], Suppressions], writable: Ca
         ],
     ) -> None:
         """Write the list to one file, for a backup or another pipeline (`megu.suppression.SuppressionList`)."""
+        from megu.core.errors import MeguError
         from megu.core.files.store import writing
 
+        if file.is_dir():
+            raise MeguError(f"{file} is a folder", f"name a file, such as {file / 'suppressed'}")
         records = kept().records()
         with writing(file) as temporary:
             temporary.write_bytes(b"".join(record.to_bytes() for record in records))
