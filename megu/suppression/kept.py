@@ -97,7 +97,8 @@ class Suppressions:
         if not self.path(record).is_file():
             raise MeguError(f"there is no suppression record {record}", "`megu suppress list` names them")
         # The event comes first: a file without one is removed again, an event without its file would be an error for ever.
-        self.project.ledger.append(REMOVED, record, {"why": why})
+        if record not in self._removed():
+            self.project.ledger.append(REMOVED, record, {"why": why})
         self.path(record).unlink()
 
     def expire(self, today: date) -> list[str]:

@@ -73,10 +73,18 @@ def test_how_long_they_stay_on_the_list_is_said(tmp_path: Path, days: int | None
     assert all((header.until is None) == (until == "ever") for header in headers)
 
 
-def test_an_old_commit_with_its_data_from_a_remote_is_found_and_made_right(tmp_path: Path) -> None:
-    made = small(tmp_path, "ids", remote="outside", committed=True)
+def test_an_old_commit_with_its_data_from_a_restored_cache_is_found_and_made_right(tmp_path: Path) -> None:
+    made = small(tmp_path, "ids", committed=True)
     root, old = made.project.root, pins.read(made.project.root)["a"]
+    cache = root / ".dvc" / "cache"
+    shutil.copytree(cache, tmp_path / "backup")
     run.apply(made.project, [], AT_ONCE)
+    shutil.copytree(
+        tmp_path / "backup",
+        cache,
+        dirs_exist_ok=True,
+        copy_function=lambda one, other: Path(other).exists() or shutil.copy2(one, other),
+    )
     new = pins.read(root)["a"]
     git(root, "checkout", "-q", "HEAD", "--", "data.dvc")
     shutil.rmtree(root / "data" / "a")
