@@ -8,7 +8,8 @@ from megu.core.progress import stages
 from megu.core.project import Project
 from megu.core.stages import Outcome, Result, Stage
 from megu.data import arrays, pins
-from megu.data.params import Suppressed
+from megu.data.arrays import Dataset
+from megu.data.params import DataParams, Suppressed
 from megu.data.sources import providers
 from megu.suppression import screening
 
@@ -36,6 +37,12 @@ def fetch(project: Project, name: str, per_class: int | None, pin: str | None, s
             "test_images": len(loaded.test),
         },
     )
+
+
+def brought(project: Project, params: DataParams) -> Dataset:
+    """The data set that requests are looked up in, fetched when it is not here."""
+    fetched = providers.fetch(project.root, params.name, screen=partial(screening.screen, project, params.suppressed))
+    return arrays.limited(arrays.load(fetched.dataset_path), params.per_class)
 
 
 def still_there(project: Project, result: Result) -> bool:

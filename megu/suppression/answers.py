@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from megu.core.errors import MeguError
 from megu.core.project import Project
@@ -12,8 +12,17 @@ from megu.lineage.dossier import MAIN, Dossier
 from megu.suppression.kept import Suppressions
 from megu.suppression.record import Header
 
+Target = Mapping[str, Sequence[str]]
 
-def answer(project: Project, data: str, target: Mapping[str, Sequence[str]]) -> str:
+
+def fault(project: Project, data: str, own: Callable[[Target], tuple[str, int]], target: Target) -> tuple[str, int]:
+    """As ``own`` (`megu.requests.fulfilled.Known.fault`); the reason says what of it was erased already, by which request and when."""
+    why, count = own(target)
+    erased = answer(project, data, target) if why else ""
+    return f"{why}: {erased}" if erased else why, count
+
+
+def answer(project: Project, data: str, target: Target) -> str:
     """Say of what a request names what was erased, by which request and when; empty when nothing was. It names no sample.
 
     data: the data set's name. Ids are looked up in the list, classes in the dossiers of the runs that forgot them. The names of erased files

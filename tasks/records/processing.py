@@ -26,8 +26,7 @@ from megu.core.files.locks import at_once
 from megu.core.files.store import writing
 from megu.core.outages import is_outage
 from megu.core.project import Project
-from megu.data import arrays, dvc, splits
-from megu.data.sources import providers
+from megu.data import dvc, splits
 from megu.data.splits import ForgetParams
 from megu.evaluation.summary import Summary
 from megu.lineage import dossier as folder_of
@@ -45,9 +44,9 @@ from megu.requests.fulfilled import Known, Target
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.request import scrubbed
 from megu.requests.states import FORGOTTEN, IN_FLIGHT
-from megu.suppression import screening
-from megu.suppression.answers import answer
+from megu.suppression import answers
 from megu.tracking import lineage
+from tasks import dataset
 from tasks.prefect import signals
 from tasks.prefect.flow_runs import gone, withdraw
 from tasks.prefect.slots import gpu
@@ -140,7 +139,7 @@ def _lane(project: Project, config: Config, inbox: Inbox, name: str) -> Lane:
             held=f"they are about data set {name}, and `original` is another's: run with --set data.name={name} and its own",
         )
     try:
-        return replace(lane, has=known(project, config))
+        return replace(lane, has=Known(dataset.brought(project, config.data)))
     except MeguError as error:
         return replace(lane, held=scrubbed(str(error)))
 
@@ -165,15 +164,12 @@ def _model_of(inbox: Inbox, name: str, champions: Mapping[str, str]) -> str:
 
 def judge(inbox: Inbox, lanes: Mapping[str, Lane]) -> tuple[int, int]:
     """Accept or reject what came in, each by its own data set; returns how many of each. What is held stays "received"."""
-    judged = [inbox.judge(partial(fault, inbox.project, lane.data, lane.has), lane.data) for lane in lanes.values() if lane.has]
+    judged = [
+        inbox.judge(partial(answers.fault, inbox.project, lane.data, lane.has.fault), lane.data)
+        for lane in lanes.values()
+        if lane.has
+    ]
     return sum(accepted for accepted, _ in judged), sum(rejected for _, rejected in judged)
-
-
-def fault(project: Project, data: str, has: Known, target: Target) -> tuple[str, int]:
-    """As `Known.fault`; the reason says what of it was erased already, by which request and when."""
-    why, count = has.fault(target)
-    erased = answer(project, data, target) if why else ""
-    return f"{why}: {erased}" if erased else why, count
 
 
 def pending(inbox: Inbox, lanes: Mapping[str, Lane], attempts: int) -> list[Pending]:
@@ -183,12 +179,6 @@ def pending(inbox: Inbox, lanes: Mapping[str, Lane], attempts: int) -> list[Pend
         if held and entry.reason != held and entry.failures < attempts:
             inbox.move([entry.id], "accepted", {"why": held}, out_of=["accepted"])
     return [request for request in inbox.pending(attempts) if request.data in lanes and not lanes[request.data].held]
-
-
-def known(project: Project, config: Config) -> Known:
-    """The data set that requests are looked up in, fetched when it is not here."""
-    fetched = providers.fetch(project.root, config.data.name, screen=partial(screening.screen, project, config.data.suppressed))
-    return Known(arrays.limited(arrays.load(fetched.dataset_path), config.data.per_class))
 
 
 def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: CarryOut) -> str | None:
