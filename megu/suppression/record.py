@@ -86,7 +86,7 @@ def made(key: bytes, commitments: Iterable[bytes], hashes: near.Hashes, **facts:
     """A new record. facts: of `Header`, those that are not computed here (erased, requests, runs, data, shape, samples, until)."""
     exact, rows = sorted(set(commitments)), np.unique(hashes, axis=0)
     plain = b"".join(exact) + rows.tobytes()
-    name = commit(key, canonical_json(["suppression", facts])).hex()[:16]
+    name = commit(key, canonical_json(["suppression", facts]) + plain).hex()[:16]
     header = Header(
         format=FORMAT,
         id=f"s{name}",

@@ -20,9 +20,9 @@ from megu.erasure.params import PurgeParams
 from megu.erasure.plan import Plan
 from megu.lineage.purged.document import ERASED, RESIDUAL, RETAINED, Entry, Purge, Surface
 
-#: Locks, and documents that a purge writes.
+#: Locks, documents that a purge writes, and records of what it erased.
 _ADDED = re.compile(
-    r"\.megu/[a-z]+\.lock|(results/dossiers/[0-9a-f]{32}|\.megu/mlartifacts/[0-9a-f]{32}/artifacts/dossier)/purge(-\d+)?\.json"
+    r"\.megu/[a-z]+\.lock|\.megu/suppression/s[0-9a-f]{16}\.suppression|(results/dossiers/[0-9a-f]{32}|\.megu/mlartifacts/[0-9a-f]{32}/artifacts/dossier)/purge(-\d+)?\.json"
 )
 
 
