@@ -29,8 +29,9 @@ from megu.unlearning.entanglement import analyse
 from megu.unlearning.labels.calibration_set import CalibrationParams
 from megu.unlearning.labels.forget_targets import Perturbing
 from megu.unlearning.labels.perturbing import PerturbParams
+from megu.unlearning.labels.replacing import NONE, OVERLAP
 from megu.unlearning.labels.targets import subclass_likeness, targets
-from megu.unlearning.labels.transition import NONE, OVERLAP, transition_matrix
+from megu.unlearning.labels.transition import transition_matrix
 from megu.unlearning.methods import Context, Method, lookup, names
 from megu.unlearning.noise import NoiseBank, NoiseParams, make_noise_bank, taught
 

@@ -224,7 +224,8 @@ def optimise(
     losses: list[Tensor] = []
 
     device = next((parameter.device for parameter in model.parameters()), CPU)
-    take = Captured(step_of(optimiser, objective.loss_of), model, device, steps - done, label)
+    one_step = step_of(optimiser, objective.loss_of)
+    take = Captured(one_step, model, device, steps - done, label)
     set_lr = rate_setter(optimiser, device)
     with choosing_kernels(steps - done), track(label, steps * batch_size, "images") as advance:
         advance(done * batch_size)
@@ -249,7 +250,7 @@ def optimise(
                 whole = len(losses) == LOOK_EVERY
                 losses.clear()
                 if whole and objective.looked(step + 1):
-                    take = Captured(step_on, model, device, steps - step - 1, label)
+                    take = Captured(one_step, model, device, steps - step - 1, label)
             if due and checkpoint:
                 checkpoints.save(checkpoint, model, optimiser, step + 1, key)
                 kept, saved = step + 1, time.monotonic()
