@@ -16,6 +16,8 @@ _TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068
 
 def visible(text: str) -> str:
     """Text whose hidden characters can be seen (``\\x1b``), so that any encoding, page or terminal takes it; lines and tabs stay."""
+    if text.isprintable():  # nearly all text; no hidden character is
+        return text
     return "".join(_shown(letter) for letter in text)
 
 

@@ -50,6 +50,9 @@ AROUND = frozenset(
 )
 AROUND |= {"psutil", "pydantic", "pydantic_core", "rich", "safetensors", "sqlalchemy", "starlette", "typer", "uvicorn", "yaml"}
 
+#: Ends the names of the folders and files that say what is installed beside them.
+METADATA = (".dist-info", ".egg-info", ".egg-link")
+
 #: Begins the name of a package among digests by module.
 PACKAGE = "package "
 
@@ -184,9 +187,12 @@ def _own(module: str, root: Path) -> Mapping[str, str]:
 def _follow(module: str, root: Path, others: Mapping[str, Path]) -> dict[str, str]:
     places = {**dict.fromkeys(PACKAGES, root), **others}
     found: dict[str, str] = {}
-    waiting = lineage(module)
+    waiting, met = lineage(module), set(SURROUNDINGS)
     while waiting:
         name = waiting.pop()
+        if name in met:
+            continue
+        met.add(name)
         top = name.split(".")[0]
         if top not in places:
             versions = installed(top)
@@ -196,7 +202,7 @@ def _follow(module: str, root: Path, others: Mapping[str, Path]) -> dict[str, st
                 continue
             places[top] = folder
         path = module_file(name, places[top])
-        if name in found or name in SURROUNDINGS or path is None:
+        if path is None:
             continue
         found[name], wanted = _read(path, name)
         waiting.extend(wanted)
@@ -215,9 +221,12 @@ def installed(top: str) -> dict[str, str]:
 
 @functools.cache
 def _distributions() -> Mapping[str, list[str]]:
-    # What is installed or removed changes the folder that it is in.
-    folders = [[folder, *_signature(Path(folder))] for folder in sys.path if os.path.exists(folder)]
-    found: Mapping[str, list[str]] = _remembered("distributions", folders, lambda: dict(metadata.packages_distributions()))
+    # Whatever is installed writes its own folder of metadata anew; the folder around it changes for other reasons too (the project's
+    # own is on Python's path with `python -m megu`).
+    folders = [folder for folder in sys.path if os.path.isdir(folder) and os.access(folder, os.R_OK)]
+    entries = [Path(folder, name) for folder in folders for name in sorted(os.listdir(folder)) if name.endswith(METADATA)]
+    signature = [[str(entry), *_signature(entry)] for entry in entries]
+    found: Mapping[str, list[str]] = _remembered("distributions", signature, lambda: dict(metadata.packages_distributions()))
     return found
 
 

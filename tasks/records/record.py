@@ -40,6 +40,7 @@ from megu.tracking import Run
 from megu.tracking.environment import environment
 from megu.tracking.lineage import aliases
 from megu.unlearning.methods import METHODS, lookup
+from tasks.prefect.arguments import as_is
 from tasks.records import lineage
 from tasks.run import kept
 from tasks.run.engine import Executor, Finished, Ran
@@ -345,12 +346,15 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
     with writing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
         temporary.chmod(0o644)
-    logged = record_mlflow(project, config, run, executor, summary, content, origins)
-    record_prefect(project, run, summary, figures(project, executor["figures"].result), drawn)
+    done, pictures = executor.results, figures(project, executor["figures"].result)
+    logged = record_mlflow(project, as_is(config), run, as_is(executor), as_is(summary), as_is(content), origins, wait_for=done)
+    record_prefect(project, run, as_is(summary), as_is(pictures), drawn, wait_for=done)
     words, said = request_in_words(config), summary.gate
     assert said is not None
     gate = Gate(champion=summary.champion, decision=said.decision, rules=said.rules)
-    sealed = lineage.seal(project, config, run, executor, records, words, summary.model_version, logged, gate)
+    sealed = lineage.seal(
+        project, as_is(config), run, as_is(executor), as_is(records), words, summary.model_version, logged, gate, wait_for=done
+    )
     return replace(summary, dossier=project.relative(sealed))
 
 

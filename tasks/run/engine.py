@@ -29,6 +29,7 @@ from megu.core.seeds import derive, start
 from megu.core.stages import FORMAT, PRIVATE, Result, Stage, nearest
 from megu.lineage.commitments import hidden_parts
 from megu.lineage.keys import Keys
+from tasks.prefect.arguments import as_is
 
 #: With so many kept results, the newest, a stage that has to run is compared to say why: a benchmark leaves hundreds of each stage.
 COMPARED = 30
@@ -183,7 +184,7 @@ class Executor:
         step = prefect_task(stage).with_options(
             task_run_name=decision.label, refresh_cache=not decision.hit, result_storage=self.project.results
         )
-        result = Result.from_json(step(decision, stage.bind(self.project, arguments), self.origin))
+        result = Result.from_json(step(as_is(decision), stage.bind(self.project, arguments), self.origin))
         # A kept result may have been made under another label (a retrain that is now the second of three).
         seconds = time.perf_counter() - started
         given = list(_entries(list(arguments.values())))
@@ -194,6 +195,11 @@ class Executor:
 
     def __getitem__(self, label: str) -> Ran:
         return next(ran for ran in self.ran if ran.decision.label == label)
+
+    @property
+    def results(self) -> list[Result]:
+        """Of every stage so far, for a task that waits for them all."""
+        return [ran.result for ran in self.ran]
 
 
 def _key(context: TaskRunContext, arguments: dict[str, Any]) -> str:

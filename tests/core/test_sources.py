@@ -211,3 +211,24 @@ def test_the_digests_of_a_process_stay_those_of_the_code_that_it_has_imported(
         assert sources.closure("tasks.noise", package) != first, "another process's"
     finally:
         sources._own.cache_clear()
+
+
+def test_what_is_installed_is_read_again_only_when_metadata_change(
+    tmp_path: Path, forgetful: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: read.append(1) or {"a": ["a"]})
+    read: list[int] = []
+
+    def found() -> int:
+        sources._distributions.cache_clear()
+        sources._distributions()
+        return len(read)
+
+    assert found() == 1
+    (tmp_path / "notes.txt").write_text("")  # the folder has changed, and nothing is installed
+    assert found() == 1
+    (tmp_path / "a-1.dist-info").mkdir()
+    assert found() == 2
+    assert found() == 2
+    sources._distributions.cache_clear()
