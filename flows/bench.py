@@ -26,6 +26,7 @@ from megu.core.files.exclusion import while_no_purge
 from megu.core.progress import stages, track
 from megu.core.project import Project, find
 from megu.tracking import closing
+from tasks.prefect import run_names
 from tasks.prefect.slots import gpu
 from tasks.records import bench as record
 from tasks.run import inputs
@@ -54,7 +55,11 @@ def run(file: str | Path, settings: list[str] | None = None, out: str | None = N
     return outcome
 
 
-@flow(name="bench", description="Unlearning methods x targets x seeds, each compared with its true retrain, in one table.")
+@flow(
+    name="bench",
+    flow_run_name=run_names.bench,
+    description="Unlearning methods x targets x seeds, each compared with its true retrain, in one table.",
+)
 @while_no_purge
 @ours
 def bench(

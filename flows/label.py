@@ -17,7 +17,7 @@ from megu.config.tree import Config, LabelingParams
 from megu.core.files.exclusion import while_no_purge
 from megu.core.project import Project, find
 from megu.labeling.prototype import PrototypeParams
-from tasks.prefect import flow_runs
+from tasks.prefect import flow_runs, run_names
 from tasks.prefect.slots import gpu
 from tasks.records import show
 from tasks.run import inputs
@@ -25,7 +25,11 @@ from tasks.run.engine import Decision, Executor, Planner
 from tasks.run.running import as_program, ours
 
 
-@flow(name="label", description="Judge how similar the concepts of a data set look, once for every later request.")
+@flow(
+    name="label",
+    flow_run_name=run_names.label,
+    description="Judge how similar the concepts of a data set look, once for every later request.",
+)
 @while_no_purge
 @ours
 def label(params: str = "params.yaml", settings: list[str] | None = None, prototype: bool = False) -> dict[str, Any]:

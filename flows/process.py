@@ -27,7 +27,11 @@ from tasks.records import processing
 from tasks.run.running import as_program, ours
 
 
-@flow(name="process", description="Have what is asked for forgotten, judge the model, ask for its approval.")
+@flow(
+    name="process",
+    flow_run_name="process requests",
+    description="Have what is asked for forgotten, judge the model, ask for its approval.",
+)
 @while_no_purge
 @ours
 def process(params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from megu.config import tree as configuration
 from megu.core.files.exclusion import while_no_purge
 from megu.core.project import find
 from megu.promotion import moves as promotion
-from tasks.prefect import flow_runs
+from tasks.prefect import flow_runs, run_names
 from tasks.prefect.approval import decide
 from tasks.run.running import ours
 
 
 @flow(
     name="promote",
+    flow_run_name=run_names.promote,
     description="Ask a person whether the challenger may become the champion, and make it so.",
     persist_result=True,
 )

@@ -34,7 +34,7 @@ from tasks.evaluation.relearn import RELEARN
 from tasks.evaluation.shadow import SHADOW
 from tasks.noise import NOISE
 from tasks.perturbing import PERTURBING
-from tasks.prefect import flow_runs
+from tasks.prefect import flow_runs, run_names
 from tasks.prefect.slots import gpu
 from tasks.records import record
 from tasks.reference import REFERENCE
@@ -187,7 +187,11 @@ def illustrate(run: Run, config: Config, data: Any, split: Any, outputs: Outputs
     )
 
 
-@flow(name="unlearn", description="Forget what params.yaml asks for; compare with a true retrain; record, report, register.")
+@flow(
+    name="unlearn",
+    flow_run_name=run_names.forget,
+    description="Forget what params.yaml asks for; compare with a true retrain; record, report, register.",
+)
 @while_no_purge
 @ours
 def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> Summary:

@@ -119,6 +119,7 @@ def test_the_mlflow_run_is_complete(project: Project, first: Summary) -> None:
     for tag in ("git.commit", "git.dirty", "version.torch", "prefect.flow_run_url", "dvc.data", "labeler.digest", "cpu"):
         assert run.data.tags[tag], tag
     assert first.prefect_flow_run_id in run.data.tags["mlflow.note.content"]
+    assert run.data.tags["prefect.flow_run_name"] == "forget Sneaker"
     assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["dvc.data"]
     found = {
         str(path.relative_to(artifacts(project, first))) for path in artifacts(project, first).rglob("*") if path.is_file()
