@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from numpy.typing import NDArray
 
+#: Of a registered model.
+DESCRIPTION = (
+    "Models that were made to forget. `challenger` waits for approval, `champion` was approved and is to be served. Each version's "
+    "description says what it forgot, how near it is to a retrain that never saw it, and where the evidence is."
+)
 #: What the served form needs to run.
 REQUIREMENTS = ("torch", "numpy", "safetensors")
 
@@ -143,7 +148,7 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
                 pip_requirements=[*requirements, *([plugin] if plugin else [])],
             )
     with contextlib.suppress(mlflow.exceptions.MlflowException):
-        run.client.create_registered_model(name, description="Unlearned models made by megu.")
+        run.client.create_registered_model(name, description=DESCRIPTION)
     version = run.client.create_model_version(name, logged.model_uri, run.id, tags=tags, model_id=logged.model_id)
     return str(version.version)
 

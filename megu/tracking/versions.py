@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from megu.core.errors import MeguError
+from megu.tracking import answered
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,3 +36,11 @@ def find_version(connected: MlflowClient, uri: str, asked: str) -> ModelVersion:
         raise MeguError(
             f"{asked}: there is no {uri} ({reason})", "look in the MLflow registry for the name and version"
         ) from None
+
+
+@answered
+def describe(connected: MlflowClient, uri: str, run_id: str, text: str) -> None:
+    """Set the description of a version (``models:/name/3``) that the run made; one that another run made keeps what its dossier has sealed."""
+    name, _, version = uri.removeprefix("models:/").rpartition("/")
+    if connected.get_model_version(name, version).run_id == run_id:
+        connected.update_model_version(name, version, text)

@@ -36,9 +36,9 @@ from megu.lineage.dossier import PRETRAINED, Gate, sha256
 from megu.lineage.dossier import given_retrain as said_of_given
 from megu.report.data import ReportData
 from megu.servers import services
-from megu.tracking import Run
+from megu.tracking import Run, versions
 from megu.tracking.environment import environment
-from megu.tracking.lineage import aliases
+from megu.tracking.lineage import FOLDER, aliases
 from megu.unlearning.methods import METHODS, lookup
 from tasks.prefect.arguments import as_is
 from tasks.records import lineage
@@ -126,6 +126,8 @@ def record_mlflow(
             "mlflow.note.content": f"{report.summary_markdown(summary)}\n\n[Prefect flow run]({prefect_url(project)})",
         },
     )
+    if summary.model_version:
+        versions.describe(run.client, summary.model_version, run.id, version_card(project, run, summary))
     run.dataset(data.values["name"], data.values["dvc_hash"], data.values["source"], "training")
     contents = {f"figures/{name}.png": content for name, content in figures(project, results["figures"]).items()}
     contents["report.html"] = page.encode()
@@ -147,6 +149,14 @@ def record_mlflow(
             contents[f"{label}/{name}.{ref.kind}"] = project.store.checked(ref).read_bytes()
     run.artifacts(contents)
     return {name: sha256(content) for name, content in contents.items()}
+
+
+def version_card(project: Project, run: Run, summary: Summary) -> str:
+    """What the registry shows of a version, in Markdown: its figures, the gate's verdict, and links to report and dossier."""
+    page = run.url(services.endpoints(project.home).mlflow) or run.url(MLFLOW_UI)
+    links = f"[Report]({page}/artifacts/report.html), [dossier]({page}/artifacts/{FOLDER}), [run]({page})"
+    verdict = f"Gate: {summary.gate.decision}. " if summary.gate else ""
+    return f"{report.summary_markdown(summary)}\n\n{verdict}`megu verify {run.id}` checks the evidence. {links}"
 
 
 def labeler_tags(config: Config, labeling: Result | None) -> dict[str, str]:

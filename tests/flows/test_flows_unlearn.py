@@ -172,6 +172,8 @@ def test_the_challenger_predicts_what_the_weights_do(project: Project, first: Su
     connected = client(project.home)
     version = connected.get_model_version_by_alias("megu", "challenger")
     assert first.model_version == f"models:/megu/{version.version}"
+    for part in ("Sneaker", "Gate: ", f"megu verify {first.mlflow_run_id}", "/artifacts/report.html", "/artifacts/dossier"):
+        assert part in version.description
     served = mlflow.pyfunc.load_model("models:/megu@challenger")
     assert served.metadata.signature is not None
     assert served.input_example is not None
