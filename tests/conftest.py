@@ -51,6 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A real Prefect server with a database of its own; at most one for each of the groups that need one, or the groups do not hold."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -58,7 +59,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         servers.mkdir(exist_ok=True)
         (servers / os.environ["PYTEST_XDIST_WORKER"]).touch()
         assert len(list(servers.iterdir())) <= len(SERVED), "a test that needs the server is in none of its groups"
-    with prefect_test_harness(server_startup_timeout=120):
+    # The thread that sends a flow's heartbeats looks once a second whether the flow has ended, and each flow waits for it.
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 

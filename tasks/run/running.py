@@ -25,7 +25,12 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES, State, StateType
 from prefect.context import FlowRunContext, TagsContext
 from prefect.events.worker import EventsWorker
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 from prefect.states import Cancelled, Crashed
 
 from megu import tracking
@@ -78,7 +83,8 @@ def from_terminal(meanwhile: Callable[[], None] | None = None) -> Iterator[None]
     if meanwhile is not None:
         with temporary_server.starting():
             meanwhile()
-    with tags(PROCESS + name):
+    # Heartbeats are for the automations that watch deployments; the thread that sends them is waited for, up to a second, at a run's end.
+    with tags(PROCESS + name), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 
