@@ -97,9 +97,13 @@ class Service:
 
     def start(self) -> None:
         """As docs/operations.md has a team do it."""
+        from prefect.client.schemas.actions import WorkPoolCreate
+
         self.up()
-        self.run("prefect", "--no-prompt", "work-pool", "create", "megu", "--type", "process")
+        with prefect() as client:
+            client.create_work_pool(WorkPoolCreate(name="megu", type="process"))
         self.run("prefect", "--no-prompt", "deploy", "--all")
+        schedules(active=False)  # until there is something to do: a run takes ten seconds of a core to find nothing
         self.run("megu.cli.main", "automations", "create")
         self.work()
 
@@ -218,9 +222,12 @@ def trial(service: Service, what: str | None, at: str | None, request: Request) 
             kill_at(service, what, at)
         mark(f"killed {what} at {at}")
 
-    schedules(active=True)
     before = len(service.project.ledger.events("megu", MOVED))
     asked = inbox.add(request).id
+    schedules(active=True)
+    if at is None:  # the first run has nothing to fear, and no other is needed
+        until("a run of the schedule", alive)
+        schedules(active=False)
     point = POINTS.index(at) if at else len(POINTS)
     if point < POINTS.index("suspended"):
         hold()
@@ -228,6 +235,9 @@ def trial(service: Service, what: str | None, at: str | None, request: Request) 
     until("verified", lambda: inbox.entry(asked).state == "verified")
     mark("verified, by a run of the schedule")
     version = inbox.entry(asked).fact("version").rpartition("/")[2]
+    if at is None:
+        until("suspended", lambda: _waits(version))
+        until("no process of a run that waits", lambda: not service.worker.children(recursive=True))
     if at == "suspended":
         until("suspended", lambda: _waits(version))
         strike()
@@ -286,7 +296,7 @@ def quiet() -> bool:
     for _ in range(2):
         if taken() or _runs():
             return False
-        time.sleep(5)
+        time.sleep(2.5)
     return not taken() and not _runs()
 
 
