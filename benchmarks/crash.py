@@ -1,11 +1,12 @@
 """Kill a run at random moments, run again, and see whether anything is lost, left or another.
 
-    python benchmarks/crash.py [--times N] [--seed S] [--keep FOLDER] [--data FOLDER]
+    python benchmarks/crash.py [--times N] [--seed S] [--at STAGE] [--keep FOLDER] [--data FOLDER] [--databases FOLDER]
 
 Makes a tiny project of the first Fashion-MNIST images and runs it once without a kill. Then N times: everything kept is removed, a run
 is killed (SIGKILL; every other time its children too), and the next one has to end with the same root. It runs in processes that are forked
 from one that has imported all that the first run had imported at its end, on a Prefect server that stays up, so a moment of the kill is one
-of the flow, not of an import. Prints a line a kill and a JSON object at the end; exit code 1 when something was not as it should be.
+of the flow, not of an import. --at: kill as soon as a stage's result is kept, not at a random moment. Prints a line a kill and a JSON object
+at the end; exit code 1 when something was not as it should be.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at", metavar="STAGE")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--data", type=Path, help="a folder with Fashion-MNIST as megu keeps it; else it is fetched")
+    parser.add_argument("--databases", type=Path, help="a folder with new ones, mlflow.db and prefect.db; else they are made")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = (asked.keep or Path(temporary) / "project").resolve()
@@ -43,7 +46,7 @@ def main() -> int:
             os.environ.pop(name, None)
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        make(root, asked.data)
+        make(root, asked.data, asked.databases)
         from lineage_fixtures import SECRETS
         from ports import free_port
 
@@ -58,14 +61,15 @@ def main() -> int:
             services.PORTS.pop("mlflow")  # the runs write to their database themselves
             (prefect,) = services.up(home, prefect_port=free_port())
             os.environ["PREFECT_API_URL"] = f"{prefect.url}/api"
-            return crash(root, asked.times, random.Random(asked.seed))
+            return crash(root, asked.times, random.Random(asked.seed), asked.at)
         finally:
             services.down(home)
 
 
-def make(root: Path, data: Path | None) -> None:
-    from lineage_fixtures import make_project
+def make(root: Path, data: Path | None, databases: Path | None) -> None:
+    from lineage_fixtures import make_project, new_databases
 
+    from megu.core.project import Project
     from megu.data import arrays
     from megu.data.sources import providers
 
@@ -73,6 +77,8 @@ def make(root: Path, data: Path | None) -> None:
         folder = data or providers.fetch(ROOT, "fashion-mnist").dataset_path
         root.mkdir(parents=True, exist_ok=True)
         make_project(root, arrays.load(folder))
+        if databases:
+            new_databases(Project(root).home, databases)
 
 
 def start(learned: Path | None = None) -> int:
@@ -119,7 +125,32 @@ def finished(child: int, limit: float = 1800.0) -> bool:
     return False
 
 
-def crash(root: Path, times: int, chance: random.Random) -> int:
+def seconds_of_one(project: Any) -> float:
+    """How long a run takes that has nothing to import and nothing kept."""
+    forget(project)
+    began = time.monotonic()
+    if not finished(start()):
+        raise SystemExit("the second run without a kill failed")
+    return time.monotonic() - began
+
+
+def after(seconds: float) -> float:
+    """Wait so long."""
+    time.sleep(seconds)
+    return seconds
+
+
+def when_kept(project: Any, stage: str | None) -> float:
+    """Wait until a stage's result is kept; how many seconds it took."""
+    began = time.monotonic()
+    while not any(project.results.glob(f"{stage}-*")):
+        if time.monotonic() - began > 600:
+            raise SystemExit(f"no stage {stage} in ten minutes")
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def crash(root: Path, times: int, chance: random.Random, at: str | None) -> int:
     import flows.unlearn  # noqa: F401 - before the forks
     from megu.core.project import Project
     from megu.tracking import warm_up
@@ -130,11 +161,7 @@ def crash(root: Path, times: int, chance: random.Random) -> int:
     if not finished(start(learned)):
         raise SystemExit("the run without a kill failed")
     import_all(learned)
-    forget(project)
-    began = time.monotonic()
-    if not finished(start()):
-        raise SystemExit("the second run without a kill failed")
-    whole = time.monotonic() - began
+    whole = None if at else seconds_of_one(project)
     first = newest(project)
     wrong: list[str] = []
     moments: list[float] = []
@@ -142,8 +169,8 @@ def crash(root: Path, times: int, chance: random.Random) -> int:
     for number in range(1, times + 1):
         forget(project)
         before = {path.name for path in project.dossiers.glob("*")}
-        moment, child = chance.uniform(0.0, whole), start()
-        time.sleep(moment)
+        child = start()
+        moment = when_kept(project, at) if whole is None else after(chance.uniform(0.0, whole))
         alive = not os.waitpid(child, os.WNOHANG)[0]
         if alive:
             (os.killpg if number % 2 else os.kill)(child, signal.SIGKILL)
@@ -164,7 +191,7 @@ def crash(root: Path, times: int, chance: random.Random) -> int:
         if lost := before - {path.name for path in project.dossiers.glob("*")}:
             problems.append(f"dossiers lost: {sorted(lost)}")
         print(
-            f"{number:3} killed at {moment:5.1f} s of {whole:.1f} ({stage}): {'; '.join(problems) or 'the same root'}",
+            f"{number:3} killed at {moment:5.1f} s{f' of {whole:.1f}' if whole else ''} ({stage}): {'; '.join(problems) or 'the same root'}",
             flush=True,
         )
         wrong += [f"{number}: {problem}" for problem in problems]
@@ -176,7 +203,7 @@ def crash(root: Path, times: int, chance: random.Random) -> int:
     swept = sweep(project)
     summary = {
         "kills": times,
-        "seconds of a run": round(whole, 1),
+        "seconds of a run": whole and round(whole, 1),
         "after": dict(ended),
         "marked as orphans": orphans,
         "verify of the last run": checked.exit_code,

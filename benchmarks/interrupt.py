@@ -1,7 +1,7 @@
 """Press Ctrl-C in a real terminal at chosen moments of a command, or kill it, and see how long it takes, what it says and what it leaves.
 
     python benchmarks/interrupt.py [--command run|bench|process|label] [--moments NAME,NAME,…] [--random N] [--up]
-        [--signal INT|TERM|KILL] [--seed S] [--keep FOLDER] [--data FOLDER]
+        [--signal INT|TERM|KILL] [--seed S] [--keep FOLDER] [--data FOLDER] [--databases FOLDER]
 
 Makes a tiny project of the first Fashion-MNIST images. For every moment all results are removed, the command starts in a pseudo-terminal,
 and at the moment the terminal sends Ctrl-C to everything in its foreground (--signal TERM: SIGTERM to the group). A moment is a number of
@@ -71,12 +71,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--data", type=Path, help="a folder with Fashion-MNIST as megu keeps it; else it is fetched")
+    parser.add_argument("--databases", type=Path, help="as of benchmarks/crash.py")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = (asked.keep or Path(temporary) / "project").resolve()
         from benchmarks.crash import make
 
-        make(root, asked.data)
+        make(root, asked.data, asked.databases)
         if asked.up:
             from ports import free_ports
 

@@ -3,7 +3,7 @@ approval given through Prefect's API. With --kill something is killed with SIGKI
 again by what starts it for a user; the request must end promoted, once, with nothing left taken or half done.
 
     python benchmarks/service.py DATA_FOLDER [--kill flow|worker|prefect|mlflow|all] [--at POINT|all]
-        [--results FILE] [--document docs/operations.md]
+        [--results FILE] [--document docs/operations.md] [--databases FOLDER]
 
 DATA_FOLDER: ``data/fashion-mnist``; a slice of it is used. The flow stands still at the point while something is killed
 (`benchmarks/hold`), so a point may last microseconds. What is killed: *flow*, the process of the run; *worker*, the worker with its runs, as
@@ -35,7 +35,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "support")]
 
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
-from lineage_fixtures import SECRETS, make_project  # noqa: E402
+from lineage_fixtures import SECRETS, make_project, new_databases  # noqa: E402
 from ports import free_ports  # noqa: E402
 
 from benchmarks.document import write  # noqa: E402
@@ -70,8 +70,10 @@ TRIED = {
 class Service:
     """A project with its servers and a worker; everything in the project's folder, on loopback."""
 
-    def __init__(self, root: Path, data: Path) -> None:
+    def __init__(self, root: Path, data: Path, databases: Path | None = None) -> None:
         self.project = make_project(root, arrays.load(data))
+        if databases:
+            new_databases(self.project.home, databases)
         for name in ("megu", "tasks", "flows", "deploy"):
             (root / name).symlink_to(REPOSITORY / name)
         text = (REPOSITORY / "prefect.yaml").read_text().replace('cron: "0 3 * * *"\n        timezone: UTC', "interval: 20")
@@ -224,10 +226,7 @@ def trial(service: Service, what: str | None, at: str | None, request: Request) 
 
     before = len(service.project.ledger.events("megu", MOVED))
     asked = inbox.add(request).id
-    schedules(active=True)
-    if at is None:  # the first run has nothing to fear, and no other is needed
-        until("a run of the schedule", alive)
-        schedules(active=False)
+    fire(once=at is None)
     point = POINTS.index(at) if at else len(POINTS)
     if point < POINTS.index("suspended"):
         hold()
@@ -235,11 +234,10 @@ def trial(service: Service, what: str | None, at: str | None, request: Request) 
     until("verified", lambda: inbox.entry(asked).state == "verified")
     mark("verified, by a run of the schedule")
     version = inbox.entry(asked).fact("version").rpartition("/")[2]
-    if at is None:
+    if at is None or at == "suspended":
         until("suspended", lambda: _waits(version))
-        until("no process of a run that waits", lambda: not service.worker.children(recursive=True))
+        until("a run that waits occupies no process", lambda: not tree(service.worker)[1:])
     if at == "suspended":
-        until("suspended", lambda: _waits(version))
         strike()
     elif at and point > POINTS.index("suspended"):
         hold()
@@ -270,6 +268,14 @@ def _waits(version: str) -> bool:
 
 def _moved(service: Service, version: str) -> bool:
     return any(event.facts["version"] == version for event in service.project.ledger.events("megu", "champion."))
+
+
+def fire(*, once: bool) -> None:
+    """Have the schedule begin runs. once: no other than the first, which has nothing to fear and does all there is."""
+    schedules(active=True)
+    if once:
+        until("a run of the schedule", alive)
+        schedules(active=False)
 
 
 def schedules(*, active: bool) -> None:
@@ -365,10 +371,10 @@ def requests(data: Path) -> Iterator[Request]:
         yield Request(ids=tuple(train.ids[index].decode() for index in at), **common)  # type: ignore[arg-type]
 
 
-def tries(data: Path, what: str | None, points: Sequence[str | None]) -> Iterator[dict[str, Any]]:
+def tries(data: Path, databases: Path | None, what: str | None, points: Sequence[str | None]) -> Iterator[dict[str, Any]]:
     """One victim at several points, in one project."""
     with tempfile.TemporaryDirectory(prefix="megu-service-", ignore_cleanup_errors=True) as folder:
-        service = Service(Path(folder) / "project", data)
+        service = Service(Path(folder) / "project", data, databases)
         try:
             service.start()
             made = requests(service.project.data("slice"))
@@ -448,6 +454,7 @@ def main() -> int:
     parser.add_argument("--at", nargs="+", choices=[*POINTS, "all"], default=["processing"])
     parser.add_argument("--results", type=Path, help="append the JSON objects to this file, and make the table of all in it")
     parser.add_argument("--document", type=Path, help="write the table into this page, between its markers")
+    parser.add_argument("--databases", type=Path, help="a folder with new ones, mlflow.db and prefect.db; else they are made")
     given = parser.parse_args()
     found = (
         [json.loads(line) for line in given.results.read_text().splitlines()]
@@ -459,7 +466,7 @@ def main() -> int:
         left: list[str | None] = [None] if what is None else list(TRIED[what]) if given.at == ["all"] else list(given.at)
         while left:  # a trial that ends wrong leaves its project to nobody: the next has a new one
             before = len(left)
-            for one in apart(given.data.resolve(), what, tuple(left)):
+            for one in apart(given.data.resolve(), given.databases, what, tuple(left)):
                 left.remove(one["at"])
                 print(json.dumps(one), flush=True)
                 found = [other for other in found if (other["killed"], other["at"]) != (one["killed"], one["at"])] + [one]

@@ -33,6 +33,8 @@ from data_fixtures import fashion_mnist, fashion_mnist_project  # noqa: E402 - t
 from hypothesis import HealthCheck, settings  # noqa: E402
 from lineage_fixtures import finished  # noqa: E402
 
+from megu.servers.databases import MLFLOW, PREFECT, ensure  # noqa: E402
+
 # Examples may take their time on a busy machine; pytest-timeout stops what hangs.
 settings.register_profile("megu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("megu")
@@ -55,8 +57,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
 
     if "PYTEST_XDIST_WORKER" in os.environ:
-        servers = tmp_path_factory.getbasetemp().parent / "prefect-servers"
-        servers.mkdir(exist_ok=True)
+        servers = _shared(tmp_path_factory, "prefect-servers")
         (servers / os.environ["PYTEST_XDIST_WORKER"]).touch()
         assert len(list(servers.iterdir())) <= len(SERVED), "a test that needs the server is in none of its groups"
     # The thread that sends a flow's heartbeats looks once a second whether the flow has ended, and each flow waits for it.
@@ -79,23 +80,39 @@ def no_project_of_the_shell() -> None:
         os.environ.pop(name, None)
 
 
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with new databases, mlflow.db and prefect.db, for the projects of other processes; made once for all workers."""
+    folder = _shared(tmp_path_factory, "databases")
+    for database, name in ((MLFLOW, "mlflow.db"), (PREFECT, "prefect.db")):
+        ensure(database, folder / name)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_database_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """MLflow takes more than a second to make a database: those of new projects are copies of a worker's first one."""
+    """MLflow takes more than a second to make a database: those of new projects are copies of the first one."""
     from megu.servers import databases as creation
 
-    first, really = tmp_path_factory.mktemp("mlflow") / "mlflow.db", creation.MLFLOW.make
+    first = _shared(tmp_path_factory, "databases") / "mlflow.db"
 
     def copied(path: Path) -> None:
-        if not first.is_file():
-            really(first)
+        ensure(MLFLOW, first)
         shutil.copyfile(first, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(creation, "MLFLOW", replace(creation.MLFLOW, make=copied))
+        patch.setattr(creation, "MLFLOW", replace(MLFLOW, make=copied))
         # That of a temporary Prefect server is left to the server: most tests have one server for all of them.
-        patch.setattr(creation, "PREFECT", replace(creation.PREFECT, make=Path.touch))
+        patch.setattr(creation, "PREFECT", replace(PREFECT, make=Path.touch))
         yield
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """A folder of the session that all its workers have."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,10 +12,10 @@ from scripts import printed
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_schedule_fires_and_a_request_goes_from_received_to_promoted_by_an_approval_through_prefect(
-    fashion_mnist_project: Path,
+    fashion_mnist_project: Path, databases: Path
 ) -> None:
     """Prefect server and worker, MLflow server on SQLite, each a process of its own, with the deployments of prefect.yaml."""
-    first, *_ = printed("service.py", str(fashion_mnist_project / "data" / "fashion-mnist"))
+    first, *_ = printed("service.py", str(fashion_mnist_project / "data" / "fashion-mnist"), f"--databases={databases}")
     found = json.loads(first)
     assert found["wrong"] == []
     assert found["events"] == ["received", "accepted", "processing", "unlearned", "verified", "approved", "promoted"]

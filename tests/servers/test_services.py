@@ -20,7 +20,7 @@ import pytest
 from ports import free_port, free_ports
 
 from megu.core.errors import MeguError
-from megu.servers import services
+from megu.servers import databases, services
 from megu.servers.services import Endpoints
 
 #: A server that answers health checks, with a worker of its own that ignores SIGTERM.
@@ -47,7 +47,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def small_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small programs in the place of Prefect and MLflow, which take ten seconds each; all else is real."""
     monkeypatch.setattr(services, "_command", lambda home, name, port: [sys.executable, "-c", SERVER, str(port)])
-    monkeypatch.setattr(services, "_STOP_S", 1.0)
+    monkeypatch.setattr(services, "_STOP_S", 0.3)
 
 
 def kill(pid: int) -> None:
@@ -86,7 +86,7 @@ def test_both_servers_show_what_was_tracked_without_them(home: Path, monkeypatch
     from mlflow import MlflowClient
 
     ports = free_ports()
-    home.mkdir(parents=True)
+    databases.ensure(databases.MLFLOW, home / "mlflow.db")
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     experiment = client.create_experiment("direct", (home / "mlartifacts").as_uri())
     run = client.create_run(experiment).info.run_id
@@ -244,7 +244,7 @@ def test_a_server_that_dies_is_quoted_and_takes_the_other_with_it(home: Path, mo
         ]
 
     monkeypatch.setattr(services, "_command", command)
-    monkeypatch.setattr(services, "_STOP_S", 1.0)
+    monkeypatch.setattr(services, "_STOP_S", 0.3)
     with pytest.raises(MeguError, match=r"MLflow server did not start: database is broken") as caught:
         services.up(home, **free_ports())
     assert "mlflow.log" in caught.value.fix
@@ -265,17 +265,18 @@ def test_interrupting_a_start_leaves_nothing_running(home: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from megu.servers import services
+from megu.servers import databases, services
+databases.ensure_of_server = lambda home, name: None  # ten seconds, for servers that have none
 services._command = lambda home, name, port: [sys.executable, "-c", {SERVER!r}, str(port)]
 services._healthy = lambda service: False
-services._STOP_S = 1.0
+services._STOP_S = 0.3
 services.up(Path(sys.argv[1]), prefect_port=int(sys.argv[2]), mlflow_port=int(sys.argv[3]))
 """
     ports = [str(port) for port in free_ports().values()]
     code = Path(services.__file__).parents[2]
     starting = subprocess.Popen([sys.executable, "-c", program, str(home), *ports], cwd=code, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 100
-    while not all(service.running for service in services.status(home)) and time.monotonic() < end:
+    while not all(len(session(service.pid or 0)) == 2 for service in services.status(home)) and time.monotonic() < end:
         time.sleep(0.05)
     pids = [service.pid or 0 for service in services.status(home)]
     assert all(pids)
