@@ -215,9 +215,9 @@ def test_a_second_run_computes_nothing_and_says_the_same(
 def test_a_dask_cluster_gives_the_same_weights_and_the_same_marks(
     first: Outcome, environment: pytest.MonkeyPatch, tmp_path: Path, fashion_mnist: Dataset
 ) -> None:
-    """Of one seed, each in processes of its own; every stage by itself is compared in tests/tasks/test_runners_bits.py."""
+    """Of one seed, in another process; every stage by itself, in two at once, is compared in tests/tasks/test_runners_bits.py."""
     other = made(tmp_path, fashion_mnist)
-    found = go(other, environment, "runner.kind=dask", "runner.workers=2", "seeds=[0]")
+    found = go(other, environment, "runner.kind=dask", "runner.workers=1", "seeds=[0]")
     assert found.kept == 0
     before = [mark for mark in first.marks if mark.seed == 0]
     for name in ("method", "weights", "error", "original", "unlearned", "reference", "comparison"):

@@ -45,7 +45,7 @@ Go = Callable[..., Summary]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, fashion_mnist: Dataset) -> Project:
     root = tmp_path_factory.mktemp("project")
-    slice_of(fashion_mnist, root)
+    slice_of(fashion_mnist, root, train=60, test=20)
     (root / "params.yaml").write_text(PARAMS)
     shutil.copyfile(REPOSITORY / "dvc.yaml", root / "dvc.yaml")
     return Project(root)

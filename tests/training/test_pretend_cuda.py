@@ -350,7 +350,10 @@ SMALL: dict[str, dict[str, Any]] = {
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in METHODS),
     *(("megu", changes) for changes in ({"noise_sides": "negative"}, {"noise_share": 0.0}, {"steering": 0.0})),
-    *(("megu", changes) for changes in ({"lr": "auto"}, {"optimiser": "adam", "lr": 0.001}, {"retain_target": "labels"})),
+    *(
+        ("megu", changes)
+        for changes in ({"lr": "auto", "trial_steps": 2}, {"optimiser": "adam", "lr": 0.001}, {"retain_target": "labels"})
+    ),
     ("finetune", {"schedule": "constant"}),
 ]
 
