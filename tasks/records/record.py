@@ -356,7 +356,7 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
     with writing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
         temporary.chmod(0o644)
-    done, pictures = executor.results, figures(project, executor["figures"].result)
+    done, pictures = executor.edges, figures(project, executor["figures"].result)
     logged = record_mlflow(project, as_is(config), run, as_is(executor), as_is(summary), as_is(content), origins, wait_for=done)
     record_prefect(project, run, as_is(summary), as_is(pictures), drawn, wait_for=done)
     words, said = request_in_words(config), summary.gate

@@ -10,7 +10,7 @@ file locks never expire after a kill.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -184,10 +184,12 @@ class Executor:
         step = prefect_task(stage).with_options(
             task_run_name=decision.label, refresh_cache=not decision.hit, result_storage=self.project.results
         )
-        result = Result.from_json(step(as_is(decision), stage.bind(self.project, arguments), self.origin))
+        given = list(_entries(list(arguments.values())))
+        inputs = _edges(entry for entry in given if isinstance(entry, Result))
+        bound = stage.bind(self.project, arguments)
+        result = Result.from_json(step(as_is(decision), as_is(bound), as_is(self.origin), wait_for=inputs))
         # A kept result may have been made under another label (a retrain that is now the second of three).
         seconds = time.perf_counter() - started
-        given = list(_entries(list(arguments.values())))
         parents = tuple(ran.decision.label for ran in self.ran if any(entry is ran.result for entry in given))
         self.ran.append(Ran(decision, result, seconds, parents))
         stages().stage_ends(decision.label, hit=decision.hit, seconds=seconds, says=stage.says(result))
@@ -197,9 +199,14 @@ class Executor:
         return next(ran for ran in self.ran if ran.decision.label == label)
 
     @property
-    def results(self) -> list[Result]:
-        """Of every stage so far, for a task that waits for them all."""
-        return [ran.result for ran in self.ran]
+    def edges(self) -> list[Any]:
+        """To every stage so far, for a task's ``wait_for``."""
+        return _edges(ran.result for ran in self.ran)
+
+
+def _edges(results: Iterable[Result]) -> list[Any]:
+    """What Prefect knows the task runs by that returned these: the smallest part of each, since it looks through all of it."""
+    return [result.origin for result in results]
 
 
 def _key(context: TaskRunContext, arguments: dict[str, Any]) -> str:

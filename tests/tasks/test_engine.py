@@ -130,3 +130,13 @@ def test_an_error_in_a_stage_reaches_the_caller_and_keeps_nothing(go: Any, proje
         go()
     assert list(project.results.glob("two-*")) == []
     assert len(list(project.results.glob("one-*"))) == 1
+
+
+def test_prefect_draws_an_edge_from_each_stage_to_those_that_use_its_result(go: Any) -> None:
+    from prefect.client.orchestration import get_client
+
+    go(number=5)
+    with get_client(sync_client=True) as client:
+        found = {run.name: run for run in sorted(client.read_task_runs(), key=lambda run: str(run.created))}
+    drawn = {entry.id for entries in found["two"].task_inputs.values() for entry in entries if entry.input_type == "task_run"}
+    assert drawn == {found["one"].id}
