@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__
-from megu.cli.commands import automations, cache, documents, promotion, purge, requests, suppress
+from megu.cli.commands import automations, cache, documents, init, promotion, purge, requests, suppress
 from megu.core import project
 from megu.core.errors import MeguError
 from megu.core.escaping import plain, visible
@@ -664,6 +664,7 @@ def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json
     print_plan(decisions, cost(here, config, labeling.hit) if labeling else None, as_json=as_json)
 
 
+init.register(app)
 promotion.register(app, _writable, _config)
 requests.register(app, _project, _writable, _config, _ready_to_process)
 automations.register(app, _project)

@@ -41,8 +41,9 @@ from megu.unlearning.noise import NoiseParams
 class GivenParams:
     """Where a model comes from: trained here (neither is set), a weights file, or an MLflow model.
 
-    weights: a file, relative to the project: safetensors, or a state dictionary of torch (.pt, .pth). model: ``models:/name@alias``,
-    ``models:/name/3`` or ``runs:/<run id>/<name>``. What does not say its architecture is taken for ``train.arch``.
+    weights: a file, relative to the project, instead of training: safetensors, or a state dictionary of torch (.pt, .pth). What does
+        not say its architecture is taken for ``train.arch``.
+    model: an MLflow model instead of training: ``models:/name@alias``, ``models:/name/3`` or ``runs:/<run id>/<name>``.
     """
 
     __pydantic_config__ = STRICT
@@ -70,10 +71,10 @@ class OriginalParams(GivenParams):
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceParams(GivenParams):
-    """The true retrain that the result is compared with.
+    """The true retrain that the result is compared with. A given one (``weights``, ``model``) is one, of one forget set.
 
-    enabled: whether to compare with one at all. repeats: retrains of different seeds (the first is the run's own), for the spread. A given
-    one (``weights``, ``model``) is one, of one forget set.
+    enabled: whether to retrain, to compare with; without a retrain less can be judged, and no run is a pass.
+    repeats: retrains of different seeds (the first is the run's own); from two on the report has 95% intervals.
     """
 
     enabled: bool = True
@@ -88,7 +89,9 @@ class ReferenceParams(GivenParams):
 
 @dataclass(frozen=True)
 class UnlearnParams:
-    """method: one of `megu.unlearning.methods.names`. params: that method's own; in the file both share the section."""
+    """method: one of the methods that ``megu methods`` lists; the section's other keys are that method's own.
+    params: that method's own parameters; in the file both share the section.
+    """
 
     method: str
     params: Any
@@ -96,7 +99,9 @@ class UnlearnParams:
 
 @dataclass(frozen=True)
 class LabelingParams:
-    """kind: one of `megu.labeling.kinds.KINDS`. params: that labeler's own; in the file both share the section."""
+    """kind: who judges: "prototype", or "ollama"; the section's other keys are that labeler's own.
+    params: that labeler's own parameters; in the file both share the section.
+    """
 
     kind: str
     params: Any
@@ -149,9 +154,11 @@ _Labeling = Annotated[LabelingParams, PlainValidator(CHOICES["labeling"].validat
 
 
 class Config(BaseModel):
-    """A whole run. ``seed`` decides everything random; ``device`` is "auto" (CUDA when there), "cpu", "cuda" or "cuda:1".
+    """A whole run.
 
-    deterministic: whether CUDA gives the same bits every time, as a CPU does anyway; slower.
+    seed: decides everything random; the same seed on the same machine gives the same bits on a CPU.
+    device: "auto" (CUDA when there), "cpu", "cuda" or "cuda:1".
+    deterministic: the same bits on CUDA too, as a CPU always gives them: slower kernels, no choice of the fastest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

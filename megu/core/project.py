@@ -102,4 +102,7 @@ def find(start: Path | None = None) -> Project:
     for folder in (begin, *begin.parents):
         if (folder / PARAMS).is_file():
             return Project(folder)
-    raise MeguError(f"no {PARAMS} in {begin} or above it", "run megu inside a project, or set MEGU_PROJECT to its folder")
+    raise MeguError(
+        f"no {PARAMS} in {begin} or above it",
+        "run megu inside a project, make one with `megu init`, or set MEGU_PROJECT to its folder",
+    )

@@ -22,6 +22,7 @@ from typing import Any
 import megu
 from megu.core.errors import MeguError
 from megu.core.files.locks import file_lock
+from megu.core.files.store import write_text
 from megu.core.settings import merging, scalars
 from megu.data import pins
 from megu.data.images.clutter import hide_from_dvc
@@ -170,11 +171,11 @@ def init(root: Path) -> None:
     if (root / ".dvc" / "config").exists():
         return
     in_git = any((folder / ".git").exists() for folder in (root, *root.resolve().parents))
-    (root / ".dvc").mkdir(exist_ok=True)
-    (root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
-    (root / ".dvc" / "config").write_text(
+    if not (root / ".dvc" / ".gitignore").exists():
+        write_text(root / ".dvc" / ".gitignore", "/config.local\n/tmp\n/cache\n")
+    write_text(
+        root / ".dvc" / "config",
         "[core]\n    analytics = false\n    check_update = false\n" + ("" if in_git else "    no_scm = true\n"),
-        encoding="utf-8",
     )
 
 

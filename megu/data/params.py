@@ -14,10 +14,9 @@ Suppressed = Literal["drop", "refuse"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataParams:
-    """name: the data set, a folder under ``data/``; "fashion-mnist" is fetched, others come by ``megu data add``.
-
-    per_class: of each class the training images that count, the same ones every time; None for all. Test images always all count.
-    suppressed: what becomes of images that were erased and are offered again: left out and named ("drop"), or refused.
+    """name: the data set, a folder under ``data/``; known ones are fetched (``megu data fetch``), others come by ``megu data add``.
+    per_class: of each class only so many training images count, the same ones every time; null for all. Test images always all count.
+    suppressed: what becomes of images that were erased and are offered again: refused ("refuse"), or left out and named ("drop").
     """
 
     __pydantic_config__ = STRICT

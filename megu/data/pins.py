@@ -119,6 +119,11 @@ def read(root: Path) -> dict[str, DirHash]:
     return {Path(out["path"]).name: DirHash(out["md5"], out["size"], out["nfiles"]) for out in _outs(root)}
 
 
+def paths(root: Path) -> list[str]:
+    """The folders that ``data.dvc`` tracks, relative to the project. Raises `MeguError` as `read` does."""
+    return [str(out["path"]) for out in _outs(root)]
+
+
 def write(root: Path, name: str, pin: DirHash) -> None:
     """Pin a data set, leaving the others as they are."""
     import yaml

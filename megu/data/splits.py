@@ -39,15 +39,14 @@ _INDICES = ("forget", "retain", "test_forget", "test_retain")
 class ForgetParams:
     """What is to be forgotten.
 
-    Attributes
-    ----------
-    scenario: "class" (whole classes), "subclass" (fine classes inside a superclass the model was trained on), "random"
-        (``count`` training images drawn by the seed), "ids" (an explicit list) or "mixed" (classes, subclasses and a list together:
-        what several requests come to).
-    classes: class names, for "class", "subclass" and "mixed" (whole classes; none unless they are named).
-    subclasses: names of finer classes, for "mixed".
+    scenario: "class" (whole classes), "subclass" (finer classes inside a superclass that the model was trained on), "random" (some
+        training images drawn by the seed), "ids" (listed images) or "mixed" (classes, finer classes and images together: what several
+        requests come to).
+    classes: names of classes, for "class" and for "mixed" (none unless they are named); for "subclass" those of the finer classes of
+        a set that is labelled by superclass (cifar20).
+    subclasses: names of finer classes, for "mixed", where classes names whole ones.
     count: how many training images, for "random"; at least 1.
-    ids: sample ids (32 hex characters, see `megu.data.arrays.Partition`), for "ids" and "mixed".
+    ids: sample ids (32 hexadecimal digits; ``data/<name>/train_ids.npy`` has them), for "ids" and "mixed".
     files: names of training images of a set that came as files ("train/cat/001.png", or "cat/001"), for "ids" and "mixed" too.
     """
 

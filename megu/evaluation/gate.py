@@ -33,13 +33,19 @@ Evaluation = Mapping[str, Any]
 class GateParams:
     """What the comparison with the retrain allows, in points (accuracies and attacks are in percent).
 
-    forget_margin: accuracy on forgotten images (test, training, and single ones beside classes) above the retrain's. retain_drop:
-    accuracy on retained test images under it; class_drop: the same for each class alone. mia_band: the entropy attack's score above or
-    below it: too many still recognised, or so few that the forgetting itself shows. attack_margin: forgotten samples that the shadow
-    attack finds at 1% false alarms, above the retrain's; without that attack nothing is asked, unless attack_required. deep_margin: what
-    each of the deep checks, where they are measured (``evaluation.deep``), brings back above the retrain's. min_seeds: retrains of different
-    seeds (``reference.repeats``). min_images: forgotten and held-out images at least, to compare them with each other where there is no
-    retrain, and forgotten images at least that the deep checks are judged on.
+    forget_margin: points that accuracy on forgotten images (test, training, and single ones beside classes) may lie above the
+        retrain's.
+    retain_drop: points that accuracy on retained test images may lie under the retrain's.
+    class_drop: the same for each class alone.
+    mia_band: points that MIA, the entropy attack's score, may lie above or below the retrain's: too many still recognised, or so few
+        that the forgetting itself shows.
+    attack_margin: points that the shadow attack may find above the retrain's at 1% false alarms, where it is measured.
+    attack_required: whether a run without the shadow attack fails.
+    deep_margin: points that each of the deep checks (``evaluation.deep``) may bring back above the retrain's, where they are
+        measured.
+    min_seeds: retrains of different seeds at least (``reference.repeats``).
+    min_images: without a retrain, forgotten and held-out images at least, to compare them with each other; and forgotten images at
+        least that the deep checks are judged on.
     """
 
     __pydantic_config__ = STRICT
@@ -68,7 +74,7 @@ POLICIES = ("person", "automatic")
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionParams:
-    """policy: one of `POLICIES`."""
+    """policy: who approves: a "person", or "automatic" (the policy itself, where the gate says pass)."""
 
     __pydantic_config__ = STRICT
 

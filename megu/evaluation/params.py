@@ -36,10 +36,19 @@ class DeepParams:
 class EvaluationParams:
     """What is measured beside accuracies and the attacks on entropy; all parts train networks, so all are off by default.
 
-    shadows: shadow models for the per-sample attack (`megu.evaluation.attacks.shadows`), in complementary pairs; 0 leaves the attack out.
-    seed: of the shadows and of the order of relearning; not the run's seed, so that a new seed trains no shadow again.
-    relearn: whether to measure the relearn time (`megu.evaluation.relearning`), by the recipe of the other four.
-    deep: whether to look under the last layer (`megu.evaluation.deep`), by the recipe of the other three.
+    shadows: shadow models for the per-sample attack (`megu.evaluation.attacks.shadows`), in complementary pairs; 0 leaves the attack
+        out.
+    seed: of the shadows, of relearning and of the deep checks; not the run's seed, so that a new seed trains no shadow again.
+    relearn: whether to count the steps that bring the forget set back (`megu.evaluation.relearning`).
+    relearn_steps: where the count is given up.
+    relearn_tolerance: points below the original's accuracy that count as regained.
+    relearn_lr: of Adam, constant.
+    relearn_batch_size: images a step.
+    deep: whether to look for the forgotten under the last layer (`megu.evaluation.deep`): a probe, relearning from the retain set
+        alone and from a few.
+    deep_steps: of fine-tuning, for each of the two.
+    deep_lr: of Adam, constant.
+    deep_batch_size: images a step.
     """
 
     __pydantic_config__ = STRICT

@@ -33,9 +33,10 @@ _BATCH, _BATCH_CUDA = 50, 500
 
 @dataclass(frozen=True, kw_only=True)
 class PrototypeParams:
-    """exemplars: images judged per class (the paper's n). references: images a class shown as known.
-
-    temperature: of the softmax that turns cosines into confidences. image_size: pixels a side that the network sees.
+    """exemplars: images judged per class (the paper's n).
+    references: images per class that are shown as known.
+    temperature: of the softmax that turns cosines into confidences.
+    image_size: pixels a side that the network sees.
     seed: which images; not the run's seed, so that a new seed does not judge again.
     """
 

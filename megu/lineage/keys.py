@@ -27,8 +27,8 @@ _CONTEXT = b"megu dossier 1\n"
 
 @dataclass(frozen=True, kw_only=True)
 class LineageParams:
-    """key: an Ed25519 private key (PEM) that dossiers are signed with, relative to the project; None takes the one that
-    ``megu keys create`` made, and without one a dossier is left unsigned and says so. Its passphrase is ``$MEGU_KEY_PASSPHRASE``.
+    """key: a private key (Ed25519, PEM) to sign dossiers with, relative to the project; null takes the one that ``megu keys create``
+    made, and without one a dossier is left unsigned and says so. Its passphrase is ``$MEGU_KEY_PASSPHRASE``.
     """
 
     __pydantic_config__ = STRICT

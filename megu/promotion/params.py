@@ -11,7 +11,10 @@ from megu.lineage.champions import CHAMPION, PREVIOUS
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryParams:
-    """enabled: whether the unlearned model is registered. name: the registered model. alias: given to the new version."""
+    """enabled: whether the unlearned model is registered; ``megu process`` needs it.
+    name: the registered model, and the MLflow experiment.
+    alias: given to the new version.
+    """
 
     __pydantic_config__ = STRICT
 

@@ -53,8 +53,9 @@ _DATA = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 class RequestParams:
     """How requests are processed.
 
-    due_days: days from when a request comes in to its due date, when it names none (the GDPR's month). batch: requests that are
-    processed together at most. attempts: times that a request may fail before it waits for a person (``megu request retry``).
+    due_days: days until a request is due that names no date (the GDPR's month).
+    batch: requests that are processed together at most.
+    attempts: failures after which a request waits for a person (``megu request retry``).
     """
 
     __pydantic_config__ = STRICT

@@ -56,13 +56,23 @@ Augment = Literal["none", "flip", "flip-crop"]
 class TrainParams:
     """The recipe of the original and of its true retrain.
 
-    arch: one of `megu.models.names`, or the user's own as ``package.module:function``. lr: the peak.
-    pretrained: whether the user's function begins with weights that are the same for every seed; it says that they never saw the data set.
+    arch: the architecture: a name that ``megu models`` lists, or your own as package.module:function.
+    pretrained: declares that your own architecture begins with weights made elsewhere, the same for every seed, that never saw the
+        data set.
+    epochs: passes over the training images.
+    batch_size: images a step.
     optimiser: "adamw", or "sgd" (momentum 0.9, without Nesterov's step; weight decay is then part of the gradient).
-    schedule: "one-cycle" (from 0 up to lr in the share ``warmup`` of the steps, then down to 0) or "multistep" (lr, multiplied by
-    ``drop`` at the start of each of the epochs in ``milestones``, counted from 0).
-    augment: "none", "flip" (half of the images mirrored) or "flip-crop" (that, and a random crop of the image padded by 4 black pixels).
-    compile: whether torch compiles the model: "on", "off", or "auto", on CUDA where it pays (`megu.training.compiling`).
+    lr: the peak of the rate.
+    schedule: "one-cycle" (from 0 up to the peak, then down to 0) or "multistep".
+    warmup: share of the steps in which the one-cycle rate rises.
+    milestones: for "multistep", the epochs at whose start the rate drops, counted from 0.
+    drop: what the rate is multiplied by then.
+    weight_decay: of the optimiser.
+    label_smoothing: share of each label that is spread over all classes.
+    augment: "none", "flip" (half of the images mirrored) or "flip-crop" (that, and a random crop of the image padded by 4 black
+        pixels).
+    compile: whether torch compiles the model: "on", "off", or "auto", on CUDA where the measured rates say that it pays
+        (`megu.training.compiling`).
     """
 
     __pydantic_config__ = STRICT

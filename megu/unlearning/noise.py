@@ -28,8 +28,11 @@ AT_ONCE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseParams:
-    """per_label: noise images a label. steps, lr: Adam on the noise images. lam: weight of each image's L2 norm. coverage: positive noise is
-    made for the labels that are taught most, as many as make up this share of what is taught; no sample is taught much of the others.
+    """per_label: noise images a label.
+    steps: Adam steps on each noise image.
+    lr: of Adam.
+    lam: weight of each image's L2 norm.
+    coverage: positive noise is made for the labels that are taught most, as many as make up this share of what is taught.
 
     The paper gives none of these. Rate and weight are UNSIR's (Tarun et al. 2023); 32 images a label and 40 steps, which it has, cost more
     than a short re-optimisation does.

@@ -42,6 +42,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
         "down",
         "explain",
         "export",
+        "init",
         "keys",
         "label",
         "lineage",

@@ -22,15 +22,25 @@ MEASURES = ("answered", "own", "symmetry", "repeat", "position")
 class Judging:
     """What decides the answers, and so what names a kept matrix.
 
-    model: its tag on the server; what counts is the digest behind it. strategy: `pairwise` (the paper's: every exemplar, every class),
-    `ranked` (one question an exemplar) or `screened` (ranked, then True or False on the best candidates).
-    exemplars: images judged per class (the paper's n). references: images per class to show as examples.
-    candidates: classes that each class is compared with after screening, itself among them (m). depth: classes that a ranked answer names.
-    image_size: pixels a side of what the model sees. seed: which images and in which order; not the run's seed.
-    reasons: whether a ranked answer also says in a few words what the image and those classes share; costs tokens, decides nothing.
-    num_ctx: the least context to request, in tokens. descriptions: by class, what the model is told it is ("a seascape").
-    sample: questions asked again, otherwise, to measure sanity. min_…, max_position: its floors and ceiling (`megu.labeling.ollama.sanity`).
-    override: names of measures that may be missed.
+    model: a vision model's tag on the server; what counts is the digest behind it.
+    strategy: "pairwise" (the paper's: every exemplar, every class), "ranked" (one question an exemplar) or "screened" (ranked, then
+        True or False on the best candidates).
+    exemplars: images judged per class (the paper's n).
+    references: images per class to show as examples.
+    candidates: classes that each class is compared with after screening, itself among them (m).
+    depth: classes that a ranked answer names.
+    reasons: whether a ranked answer also says in a few words what it goes by; costs tokens, decides nothing.
+    image_size: pixels a side that the model sees.
+    seed: which images, in which order; not the run's seed.
+    num_ctx: the least context to request, in tokens; raised where the longest question needs more.
+    descriptions: what a class is, for the model, by its name: {sea: a seascape}.
+    sample: questions asked again, otherwise, to measure sanity (`megu.labeling.ollama.sanity`).
+    min_answered: floor: share of usable answers.
+    min_own: floor: share of exemplars whose own class is confirmed.
+    min_symmetry: floor: rank correlation of the matrix with its transpose.
+    min_repeat: floor: share of answers that hold when asked again otherwise.
+    max_position: ceiling: share of answers that go by the place of a choice.
+    override: measures that may be missed: answered, own, symmetry, repeat, position.
     """
 
     __pydantic_config__ = STRICT
@@ -74,12 +84,18 @@ class Judging:
 
 @dataclass(frozen=True, kw_only=True)
 class Connection(Means):
-    """How the server is reached. host: its address; None means ``$OLLAMA_HOST``, else 127.0.0.1:11434.
+    """How the server is reached. None of it decides an answer: changing it asks nothing again.
 
+    host: the server's address; null means ``$OLLAMA_HOST``, else 127.0.0.1:11434. http://host without a port means 80.
     concurrency: questions in flight; more than the server's ``OLLAMA_NUM_PARALLEL`` (1 unless set) only wait there.
-    load_timeout, call_timeout: seconds for loading the model, and for one answer. retries: of a call that failed on its way.
-    backoff: seconds before the first of them, doubled each time. keep_alive: how long the server keeps the model loaded.
-    allow_remote: whether images may leave this machine. prompts: a folder with templates of one's own.
+    load_timeout: seconds to load the model.
+    call_timeout: seconds for an answer.
+    retries: of a call that failed on its way.
+    backoff: seconds before the first of them, doubled each time.
+    keep_alive: how long the server keeps the model loaded.
+    allow_remote: whether images may leave this machine.
+    prompts: a folder with your own system.txt, pairwise.txt or ranked.txt; what they say decides the answers, where they lie does
+        not.
     """
 
     host: str | None = None

@@ -21,8 +21,10 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationParams:
-    """share: of the test images of each class (of each finer class, where the data set has some) that is set apart to calibrate by and left
-    out of every metric, in [0, 0.9]. 0 sets none apart: targets are then as sure as the original is of the forget set."""
+    """share: share of the test images of each class (of each finer class, where the data set has some) that tells how sure a retrain would be
+    and is left out of every metric, in [0, 0.9]. 0 sets none apart: targets are then as sure as the original is of the forget
+    set.
+    """
 
     __pydantic_config__ = STRICT
 

@@ -29,15 +29,15 @@ MOST = 100.0
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbParams:
-    """label: "rank" is the paper's one label, "soft" the distribution R; "nearest" (the largest entry of R) and "random" (any
-    allowed class) are ablations. tau: the paper's rank as a share of K, in (0, 1].
-
-    matrix: where T comes from (`megu.unlearning.labels.replacing.replaced`): the labeler ("judged"), or what it is measured against. "none"
-    is R = p.
-    columns: which of T's columns make R. "answer" weights them by p, so that the column of a class that leaves has no weight (Eq 7); "own" is
-    that of the sample's class alone: what the labeler says it looks like, and nothing of what the original answers.
-    sharpness: exponent on R for the soft target; 1 is R itself, larger is surer. "auto" gives each sample its own, by
-    `megu.unlearning.labels.calibration`.
+    """label: "soft" (the distribution R) or "rank" (the paper's one label); "nearest" (the largest entry of R) and "random" (any allowed
+        class) are ablations.
+    tau: the paper's rank as a share of K, in (0, 1].
+    matrix: where the transition matrix T comes from (`megu.unlearning.labels.replacing.replaced`): the labeler ("judged"), or what it
+        is measured against: "uniform", "shuffled", "overlap", "nearest", "none" (R = p).
+    columns: which of T's columns make R: "answer" weights them by the original's answer p, so that the column of a class that leaves
+        has no weight (Eq 7); "own" is that of the sample's class alone.
+    sharpness: exponent on R for the soft target; 1 is R itself, larger is surer. "auto" gives each sample its own, by the calibration
+        set (`megu.unlearning.labels.calibration`).
     """
 
     __pydantic_config__ = STRICT

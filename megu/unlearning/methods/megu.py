@@ -39,22 +39,26 @@ FIRST = {"adam": 1e-3, "sgd": 1e-2}
 
 @dataclass(frozen=True, kw_only=True)
 class MeguParams:
-    """steps, batch_size: of a re-optimisation. forget_epochs: how often each forget sample is taught in it; at most half of a batch are forget
-    samples, so those of a large forget set come less often. The rest of a batch are retain samples.
+    """steps: of a re-optimisation.
+    batch_size: images a step; at most half of them are forget samples, the rest retain samples.
+    forget_epochs: how often each forget sample is taught; those of a large forget set come less often.
+    lr: the peak of the rate, which falls to 0; "auto" tries a few and takes the best (`megu.unlearning.methods.rate`).
+    trial_steps: for "auto", steps at each rate that is tried.
+    optimiser: "adam", or "sgd" (momentum 0.9).
+    retain_samples: drawn once from the retain set (the paper's 10,000).
+    retain_target: what retain samples are taught: what the original "answers" to them, or their "labels" (the paper).
+    alpha: share of the positive noise in the mixture (the paper's 0.7).
+    noise_share: share of the forget samples in a batch that carry noise, drawn anew each step.
+    noise_scale: what the mixture is multiplied by. With all of it at full scale (the paper, read literally) a network can learn the
+        noise and still know the clean class.
+    noise_sides: "both"; "positive" or "negative" alone is the ablation of the other side (alpha 1 or 0).
+    batch_norm: "frozen" at the original's statistics, as all layers are that answer otherwise while they are trained (dropout), so
+        that what is taught is what the model will answer; or by the statistics of the "batch", of which half may be forget samples.
+    steering: how much of what the model's entropies are off is put on the soft targets at each step
+        (`megu.unlearning.methods.steering`); 0 leaves them as they were fitted.
+    follow: the share of the model's own answer in what it is taught; without effect where there is no steering.
 
-    lr: the peak, falling to 0; "auto" tries some in ``trial_steps`` steps each (`megu.unlearning.methods.rate`). optimiser: "adam", or "sgd"
-    (momentum 0.9).
-    retain_samples: drawn once from the retain set (the paper's 10,000). retain_target: what they are taught, the original's "answers" or their
-    "labels" (the paper).
-    alpha: share of the positive noise in the mixture (the paper's 0.7). noise_share: share of the forget samples in a batch that carry
-    noise, drawn anew each step; noise_scale: the mixture is multiplied by it. With all of them at full scale (the paper, read literally)
-    a network can learn the noise and still know the clean class. noise_sides: "positive" or "negative" alone is the ablation of the other
-    side (alpha 1 or 0).
-    batch_norm: "frozen" at the original's statistics, as all layers are that answer otherwise while they are trained (dropout), so that what is
-    taught is what the model will answer; or by the statistics of the "batch", of which half may be forget samples.
-    steering: how much of what the model's entropies are off is put on the targets at each step; follow: the share of the model's own
-    answer in them (`megu.unlearning.methods.steering`). ``steering: 0`` leaves the targets as they were fitted. Both are without effect on rank
-    labels, on a sharpness that was given, and on samples whose class stays.
+    Steering and follow are without effect on rank labels, on a sharpness that was given, and on samples whose class stays.
     """
 
     __pydantic_config__ = STRICT

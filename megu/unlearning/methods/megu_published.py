@@ -23,8 +23,8 @@ from megu.unlearning.methods.feature_noise import Noise
 @dataclass(frozen=True, kw_only=True)
 class MeguPublishedParams:
     """alpha: share of the positive noise in the mixture. retain_samples: drawn once from the retain set. epochs, lr, batch_size: Adam over
-    forget set and drawn retain samples together, the rate falling to 0. noise_share, noise_scale: 1, for the paper; see
-    `megu.unlearning.methods.megu`."""
+    forget set and drawn retain samples together, the rate falling to 0. noise_share, noise_scale: as megu's; 1 is the
+    paper's."""
 
     __pydantic_config__ = STRICT
 

@@ -18,7 +18,7 @@ from megu.unlearning.methods.context import Context, Method
 
 @dataclass(frozen=True, kw_only=True)
 class NegGradPlusParams:
-    """alpha: weight of the retain set's loss; the forget set's has 1 - alpha. epochs (over the retain set), lr, batch_size: SGD."""
+    """alpha: weight of the retain set's loss; the forget set's has 1 - alpha. epochs: over the retain set. lr, batch_size: of SGD."""
 
     __pydantic_config__ = STRICT
 

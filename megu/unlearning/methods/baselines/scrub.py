@@ -21,6 +21,7 @@ from megu.unlearning.methods.context import Context, Method
 class ScrubParams:
     """msteps: how many of the epochs begin with a pass over the forget set. gamma, alpha: weights of cross-entropy and of KL on the
     retain set. temperature: of the KL, which is multiplied by its square. epochs, lr, weight_decay: SGD at a constant rate.
+    batch_size, forget_batch_size: images a step on the retain set and on the forget set.
     """
 
     __pydantic_config__ = STRICT

@@ -22,9 +22,10 @@ from megu.unlearning.noise import NoiseParams, optimise_noise
 
 @dataclass(frozen=True, kw_only=True)
 class UnsirParams:
-    """noises: images of a class's noise batch. copies: how often the impair step sees each. noise_steps, noise_lr: Adam on them.
+    """noises: images of a class's noise batch. copies: how often the impair step sees each. noise_steps, noise_lr: Adam on them. lam:
+    weight of the squared norm. per_class: retain samples drawn of each class. impair_epochs, repair_epochs: passes of each step.
+    impair_lr, repair_lr: Adam's rate in each. batch_size: images a step.
 
-    lam: weight of the squared norm. per_class: retain samples drawn of each class. impair_lr, repair_lr: Adam, an epoch each.
     The first author's public code: 256 noise images, 20 copies.
     """
 
