@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from lineage_fixtures import slice_of
 from test_house import METHOD, REFUSED
+
+from megu.data.arrays import Dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "CITATION.cff")
@@ -93,10 +97,37 @@ def test_in_an_empty_environment_it_takes_no_other_name_and_unlearns(python: Pat
     assert 0 <= accuracy <= 100
 
 
-def test_its_command_runs_there(python: Path, tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text("device: cpu\n")
-    program = "import megu.tasks.run.inputs, megu.__main__; megu.__main__.main()"
-    command = [python, "-c", program, "methods", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "megu" in {method["name"] for method in json.loads(done.stdout)["methods"]}
+#: Commands of the installed package, one after the other in one process; one that fails ends it.
+COMMANDS = """
+import json, sys
+import megu.__main__
+from megu.cli.main import app, guarded
+for command in json.loads(sys.argv[1]):
+    code = guarded(lambda: app(command, standalone_mode=False))
+    if code:
+        sys.exit(code)
+"""
+SMALL = ["train.epochs=1", "unlearn.method=ssd", "reference.enabled=false", "device=cpu"]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("flow")
+def test_init_run_and_verify_work_there(python: Path, tmp_path: Path, fashion_mnist: Dataset, prefect_server: None) -> None:
+    from prefect.settings import get_current_settings
+
+    slice_of(fashion_mnist, tmp_path, train=12, test=6)
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    commands = [["init", "--yes", "--data", "slice"], ["run", "--quiet", *settings], ["verify", "models:/megu@challenger"]]
+    environment = {"PREFECT_API_URL": str(get_current_settings().api.url), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [python, "-c", COMMANDS, json.dumps(commands)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 2), done.stderr  # 2: the project is in no git, so not all can be checked
+    assert "nothing differs" in done.stdout
+    assert "registered   models:/megu/1" in done.stdout
+    assert (tmp_path / "dvc.lock").is_file()
