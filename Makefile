@@ -4,7 +4,7 @@ BIN := .venv/bin
 # uv compiles nothing when it installs. Where nothing may be kept either, every process compiles what it imports: half a minute.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test lint env clean
+.PHONY: run test lint site env clean
 
 run: env
 	$(BIN)/megu run
@@ -14,6 +14,11 @@ test: env
 
 lint: env
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# The reference pages are written from the code; a link or an anchor that leads nowhere ends it.
+site: env
+	$(BIN)/python docs/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 env: .venv/ready
 

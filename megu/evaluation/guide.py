@@ -1,4 +1,4 @@
-"""What each metric is, what value of it is right, and why: for the report, the README and whoever reads a table.
+"""What each metric is, what value of it is right, and why: for the report, the reference page and whoever reads a table.
 
 Nothing but the standard library is needed here.
 """

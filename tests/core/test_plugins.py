@@ -23,18 +23,20 @@ from megu.core.stages import Code, Stage, differences
 from megu.unlearning import methods
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLE = re.search(r"```python\n(# one file: .*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL).group(1)  # type: ignore[union-attr]
+EXAMPLE = re.search(
+    r"```python\n(# one file: .*?)```", (REPOSITORY / "docs/how-to/own-method.md").read_text(), flags=re.DOTALL
+).group(1)  # type: ignore[union-attr]
 
 
 def example(install: Install, version: str = "1.2") -> Path:
-    """The README's example, with a helper of its own."""
+    """The documented example, with a helper of its own."""
     text = EXAMPLE.replace("batch_size: int = 64", "batch_size: int = SIZE").replace(
         "import torch.nn", "from my_package.helper import SIZE\nimport torch.nn"
     )
     return install("my_package", {"ascent": text, "helper": "SIZE = 2\n"}, {"ascent": "my_package.ascent:METHOD"}, version)
 
 
-def test_the_readmes_example_is_found_configured_and_run(install: Install) -> None:
+def test_the_documented_example_is_found_configured_and_run(install: Install) -> None:
     example(install)
     assert methods.names() == [*methods.METHODS, "ascent"]
     assert "my_package.ascent" not in sys.modules, "a list of names imports nothing"
@@ -166,7 +168,7 @@ def test_the_command_lists_plugins_and_says_which_are_broken(install: Install, c
 
 
 def test_one_more_of_our_own_is_one_file_and_one_line(tmp_path: Path) -> None:
-    """The README's other way, on a copy of the package."""
+    """The documented other way, on a copy of the package."""
     shutil.copytree(REPOSITORY / "megu", tmp_path / "megu", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "megu" / "unlearning" / "methods" / "ascent.py").write_text(EXAMPLE)
     registry = tmp_path / "megu" / "unlearning" / "methods" / "__init__.py"

@@ -8,6 +8,7 @@ it is the processing flow's, and one purge erases for both.
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ from megu.unlearning.methods import METHODS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+ROOT = Path(__file__).resolve().parents[2]
 #: Finer classes, two of each class.
 FINE = ("ant", "bee", "cat", "cow", "oak", "elm")
 COARSE = ("insect", "insect", "mammal", "mammal", "tree", "tree")
@@ -271,6 +273,14 @@ ELSEWHERE: dict[str, set[str]] = {
 }
 
 
+def documented() -> set[str]:
+    """The keys that the reference page explains; those that go with a method or a labeler as one, since they have a table each."""
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
+    found = re.findall(r"^\| `([\w.]+)` \|", page, flags=re.MULTILINE)
+    own = re.compile(r"(unlearn\.)(?!method$).*|(labeling\.)(?!kind$).*")
+    return {own.sub(lambda key: f"{key[1] or key[2]}params", name) for name in found}
+
+
 def test_a_new_setting_belongs_into_the_table_or_is_said_not_to() -> None:
     keys = set()
     for name, field in configuration.Config.model_fields.items():
@@ -279,6 +289,7 @@ def test_a_new_setting_belongs_into_the_table_or_is_said_not_to() -> None:
     said = [*TABLE, *(key for group in ELSEWHERE.values() for key in group)]
     assert keys == set(said), "say of a new setting whether what is signed depends on it"
     assert len(said) == len(set(said))
+    assert documented() == keys, "every key is explained, and every explained key exists: python docs/reference.py"
 
 
 def test_the_methods_of_the_table_are_one_with_a_labeler_and_one_without() -> None:

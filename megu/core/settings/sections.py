@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Any]:
     if value is None or (isinstance(value, Written) and value.value is None):
         return {}
     if not isinstance(value, dict):
-        raise MeguError(f"{path} holds no sections", "write `section:` and below it `key: value`, as in the README")
+        raise MeguError(f"{path} holds no sections", "write `section:` and below it `key: value`, as `megu params` prints them")
     # An empty section is None already here; what else is written waits for its field (`megu.core.settings.scalars.settle`).
     return {str(name): None if isinstance(entry, Written) and entry.value is None else entry for name, entry in value.items()}
 
