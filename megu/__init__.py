@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from megu.labeling.kinds import labelers
     from megu.unlearning.methods import methods
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Dataset", "Project", "evaluate", "forget", "gate", "labelers", "methods", "unlearn"]
 
