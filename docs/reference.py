@@ -35,6 +35,21 @@ MORE = {
     "reference.weights": "../how-to/own-model.md#a-retrain-that-you-have",
     "purge.models_days": "../erasure.md#policy",
 }
+#: What a command's help leads on to.
+SEE = {
+    "megu bench": "../how-to/compare-methods.md",
+    "megu cache prune": "../operations.md#what-is-stored",
+    "megu doctor": "../operations.md#what-is-looked-at-before-anything-is-computed",
+    "megu init": "../tutorial.md",
+    "megu label": "../how-to/vision-model.md",
+    "megu process": "../operations.md#what-a-run-does",
+    "megu promote": "../promotion.md",
+    "megu purge": "../how-to/erase.md",
+    "megu request add": "../how-to/requests.md",
+    "megu rollback": "../promotion.md#what-a-move-is",
+    "megu suppress check": "../erasure.md#the-suppression-list",
+    "megu verify": "../lineage.md#verify",
+}
 NEEDS = {"perturbing": "labeler", "noise": "noise", "retain": "retain set", "train_recipe": "recipe"}
 
 
@@ -118,7 +133,7 @@ def commands() -> Iterator[str]:
     yield table(("command", "what it does"), rows)
     for name, command in found:
         yield f"## {name}\n"
-        yield f"{said(command)}\n"
+        yield f"{said(command)}{f' [More]({SEE[name]}).' if name in SEE else ''}\n"
         context = command.make_context(name, [], resilient_parsing=True)
         records = [parameter.get_help_record(context) for parameter in command.params]
         rows = [(f"`{record[0]}`", record[1]) for record in records if record]

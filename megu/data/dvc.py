@@ -166,17 +166,20 @@ def status(root: Path) -> dict[str, Any]:
     return dict(json.loads(run(root, "status", "--json") or "{}"))
 
 
+def missing(root: Path) -> dict[str, str]:
+    """The files that make a folder a DVC project without telemetry, by name, with their text; empty where it is one."""
+    if (root / ".dvc" / "config").exists():
+        return {}
+    in_git = any((folder / ".git").exists() for folder in (root, *root.resolve().parents))
+    ignored = {} if (root / ".dvc" / ".gitignore").exists() else {".dvc/.gitignore": "/config.local\n/tmp\n/cache\n"}
+    config = "[core]\n    analytics = false\n    check_update = false\n" + ("" if in_git else "    no_scm = true\n")
+    return {**ignored, ".dvc/config": config}
+
+
 def init(root: Path) -> None:
     """Make a folder a DVC project without telemetry, unless it is one."""
-    if (root / ".dvc" / "config").exists():
-        return
-    in_git = any((folder / ".git").exists() for folder in (root, *root.resolve().parents))
-    if not (root / ".dvc" / ".gitignore").exists():
-        write_text(root / ".dvc" / ".gitignore", "/config.local\n/tmp\n/cache\n")
-    write_text(
-        root / ".dvc" / "config",
-        "[core]\n    analytics = false\n    check_update = false\n" + ("" if in_git else "    no_scm = true\n"),
-    )
+    for name, text in missing(root).items():
+        write_text(root / name, text)
 
 
 def shared_configs() -> list[Path]:

@@ -86,6 +86,7 @@ def changes(root: Path, data: str | None, model: str | None, flows: str) -> list
     name = data or (present.data.name if present else tree.parse({}).data.name)
     _refuse_what_is_in_the_way(root)
     found = [
+        *(Change(path, text, "written") for path, text in dvc.missing(root).items()),
         _lines(root, ".gitignore", (*IGNORED, f"/data/{name}/")),
         _lines(root, ".dvcignore", IGNORED_BY_DVC),
         _dvc_yaml(root),
@@ -96,10 +97,9 @@ def changes(root: Path, data: str | None, model: str | None, flows: str) -> list
 
 
 def apply(root: Path, wanted: Sequence[Change]) -> None:
-    """Write the files, and make the folder a DVC project unless it is one. Raises `MeguError` for a folder that cannot be written."""
+    """Write the files. Raises `MeguError` for a folder that cannot be written."""
     root.mkdir(parents=True, exist_ok=True)
     leftovers.sweep(Project(root))
-    dvc.init(root)
     for change in wanted:
         write_text(root / change.name, change.text)
 

@@ -1,4 +1,4 @@
-"""Prefect automations from ``deploy/automations.yaml``, made once however often they are created."""
+"""Prefect automations from ``automations.yaml``, made once however often they are created."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger
 
 from megu.core.errors import MeguError
 
+#: Those that megu brings.
+FILE = Path(__file__).with_name("automations.yaml")
+
 
 @dataclass(frozen=True)
 class Made:
@@ -27,7 +30,7 @@ def read(path: Path, block: Any = None) -> list[AutomationCore]:
     try:
         return [_automation(entry, block) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
     except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
-        raise MeguError(f"{path} cannot be used ({str(error).splitlines()[0]})", "restore it from git") from None
+        raise MeguError(f"{path} cannot be used ({str(error).splitlines()[0]})", "mend the file, or leave --file out") from None
 
 
 def _automation(entry: Mapping[str, Any], block: Any) -> AutomationCore:

@@ -1,4 +1,4 @@
-"""What is told to Prefect as events, for automations to act on (``deploy/automations.yaml``). A server that is away loses no run."""
+"""What is told to Prefect as events, for automations to act on (``automations.yaml``). A server that is away loses no run."""
 
 from __future__ import annotations
 

@@ -59,6 +59,14 @@ def test_a_deployment_is_one_that_prefect_takes(kind: str, deployment: dict[str,
     jsonschema.Draft202012Validator({**variables, "required": []}).validate(given)
 
 
+def test_prefect_loads_the_flows_of_a_project_that_megu_init_made() -> None:
+    from prefect.flows import load_flow_from_entrypoint
+
+    made = yaml.safe_load((ROOT / "megu" / "scaffold" / "templates" / "prefect.yaml").read_text())["deployments"]
+    for entry in made:
+        assert load_flow_from_entrypoint(entry["entrypoint"], use_placeholder_flow=False).name == entry["name"]
+
+
 @pytest.mark.parametrize(("kind", "deployment"), deployments())
 def test_schedules_have_names_and_times_and_settings_that_hold(kind: str, deployment: dict[str, Any]) -> None:
     from megu.config.tree import merged as with_settings
@@ -80,7 +88,9 @@ def test_schedules_have_names_and_times_and_settings_that_hold(kind: str, deploy
 @pytest.mark.parametrize(("kind", "deployment"), deployments())
 def test_a_run_of_a_deployment_is_one_that_the_automations_look_for(kind: str, deployment: dict[str, Any]) -> None:
     """Prefect's own heartbeats come every 180 s: a run that keeps to that would be marked as crashed while it lives."""
-    automations = {entry["name"]: entry for entry in yaml.safe_load((ROOT / "deploy" / "automations.yaml").read_text())}
+    automations = {
+        entry["name"]: entry for entry in yaml.safe_load((ROOT / "tasks" / "prefect" / "automations.yaml").read_text())
+    }
     died, never = automations["megu: a run died without a word"], automations["megu: a run never began"]
     for entry in (died, never):
         assert entry["trigger"]["match_related"] == {"prefect.resource.id": f"prefect.tag.{deployment['tags'][0]}"}
@@ -159,7 +169,7 @@ def test_the_automations_are_ones_that_prefect_takes() -> None:
 
     from tasks.prefect.automations import read
 
-    path, block = ROOT / "deploy" / "automations.yaml", uuid4()
+    path, block = ROOT / "tasks" / "prefect" / "automations.yaml", uuid4()
     plain, told = read(path, None), read(path, block)
     assert len({automation.name for automation in plain}) == len(plain) == 5
     assert [automation.actions[0].type for automation in plain] == ["do-nothing"] * 3 + ["change-flow-run-state"] * 2
@@ -168,6 +178,6 @@ def test_the_automations_are_ones_that_prefect_takes() -> None:
 
 def test_what_is_told_to_prefect_is_what_the_automations_listen_for() -> None:
     source = (ROOT / "tasks" / "prefect" / "signals.py").read_text()
-    for entry in yaml.safe_load((ROOT / "deploy" / "automations.yaml").read_text())[:3]:
+    for entry in yaml.safe_load((ROOT / "tasks" / "prefect" / "automations.yaml").read_text())[:3]:
         (event,) = entry["trigger"]["expect"]
         assert f'"{event}"' in source

@@ -62,6 +62,7 @@ def test_every_command_metric_and_public_name_is_there(reference: ModuleType) ->
     import typer.main
 
     names = {name for name, _ in reference.leaves(typer.main.get_command(reference.app), "megu")}
+    assert set(reference.SEE) <= names
     assert {"megu init", "megu run", "megu data add", "megu cache prune"} <= names
     assert set(re.findall("^## (.*)$", (FOLDER / "commands.md").read_text(), flags=re.MULTILINE)) == names
     assert {row[0].strip("`") for row in rows("metrics", 5)[1:]} == set(METRICS)

@@ -241,7 +241,7 @@ def test_a_kill_at_any_file_leaves_whole_files_and_the_next_init_finishes(tmp_pa
     before = files(whole)
     plan.apply(whole, plan.changes(whole, None, None, "megu.flows"))
     after = files(whole)
-    for number in range(1, len([name for name in after if after[name] != before.get(name)]) + 1):
+    for number in range(1, sum(after[name] != before.get(name) for name in after) + 1):
         root = tmp_path / str(number)
         root.mkdir()
         in_git_and_dvc(root)

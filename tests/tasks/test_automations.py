@@ -17,7 +17,7 @@ from megu.core.errors import MeguError
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 
-FILE = Path(__file__).resolve().parents[2] / "deploy" / "automations.yaml"
+FILE = Path(__file__).resolve().parents[2] / "tasks" / "prefect" / "automations.yaml"
 
 
 def test_automations_are_created_once_and_brought_up_to_date(tmp_path: Path) -> None:

@@ -24,19 +24,17 @@ def register(app: typer.Typer, project: Callable[[], Project]) -> None:
 
     @automations.command()
     def create(
-        file: Annotated[
-            Path | None, typer.Option("--file", metavar="FILE", help="Default: the project's deploy/automations.yaml.")
-        ] = None,
+        file: Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Default: those that megu brings.")] = None,
         notify: Annotated[
             str | None, typer.Option("--notify", metavar="BLOCK", help="A notification block, such as slack-webhook/team.")
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     ) -> None:
         """Create the automations on the Prefect server at hand, or bring them up to date; never doubles one."""
-        here = project()
+        project()
         from tasks.prefect import automations
 
-        made = automations.create(file or here.root / "deploy" / "automations.yaml", notify)
+        made = automations.create(file or automations.FILE, notify)
         if as_json:
             return print(json.dumps({"automations": [{"name": entry.name, "done": entry.done} for entry in made]}, indent=2))
         for entry in made:
