@@ -31,6 +31,7 @@ for line in sys.argv[1:]:
     print(json.dumps([line, code, said.getvalue()]))
 """
 WRITING = [
+    "init --yes",
     "run",
     "label",
     "bench bench.yaml",

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from data_fixtures import toy
 from lineage_fixtures import git
-from small_disks import UNSHARED, read_only
 
 from megu.cli import main as cli
 from megu.config import tree
@@ -186,13 +185,6 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "file").write_text("")
     assert init(str(tmp_path / "file"), "--yes") == 2
     assert "is a file where a folder is needed" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(not UNSHARED, reason="needs mounts of its own, which this machine does not allow")
-def test_a_read_only_folder(tmp_path: Path) -> None:
-    done = read_only(tmp_path, [sys.executable, "-m", "megu", "init", "--yes"], environment={"PYTHONPATH": str(ROOT)})
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "cannot be written: its file system is read-only" in done.stderr
 
 
 def test_without_a_terminal_nobody_is_asked(
