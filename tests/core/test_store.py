@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from megu.core.errors import MeguError
-from megu.core.files.store import Missing, Ref, Store, canonical_json, writing
+from megu.core.files.store import Missing, Ref, Store, canonical_json, write_text, writing
 
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -75,6 +75,18 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert list(target.parent.iterdir()) == []
+
+
+def test_a_text_is_written_as_it_is_where_it_is_with_the_mode_it_has(tmp_path: Path) -> None:
+    write_text(tmp_path / "folder" / "new", "a\r\nb\n")
+    assert (tmp_path / "folder" / "new").read_bytes() == b"a\r\nb\n"
+    assert (tmp_path / "folder" / "new").stat().st_mode & 0o777 == 0o644
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_text("before")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    write_text(link, "after")
+    assert (real.read_text(), link.is_symlink(), real.stat().st_mode & 0o777) == ("after", True, 0o600)
 
 
 def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:

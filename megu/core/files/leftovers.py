@@ -36,13 +36,14 @@ def sweep(project: Project) -> list[Path]:
 
 
 def _temporary(project: Project) -> Iterator[Path]:
-    # `megu.core.files.store.writing` (in the root: `megu.scaffold`), `megu.data.writing.atomic_folder`,
+    # `megu.core.files.store.writing` (in the root and `.dvc`: `megu.scaffold`), `megu.data.writing.atomic_folder`,
     # `megu.data.sources.providers`, `megu.data.pins.write`.
     for folder in (project.home, project.dossiers.parent):
         yield from folder.rglob(".writing-*")
     for folder in (project.root / "data", project.dossiers, project.home):
         yield from (path for path in folder.glob(".*-*") if path.is_dir())
-    yield from project.root.glob(".writing-*")
+    for folder in (project.root, project.root / ".dvc"):
+        yield from folder.glob(".writing-*")
     yield from project.root.glob(".splits-*")
     yield from project.root.glob(".data.dvc.*")
 
