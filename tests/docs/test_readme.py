@@ -31,6 +31,20 @@ def test_the_page_about_labeling_is_written_from_the_functions() -> None:
     assert made.strip() in (ROOT / "docs" / "labeling.md").read_text()
 
 
+def test_what_it_shows_is_what_the_pages_show() -> None:
+    pages = {
+        name: (ROOT / "docs" / name).read_text().replace("](../", "](docs/")
+        for name in ("tutorial.md", "how-to/compare-methods.md")
+    }
+    run = README[README.index("```text") : README.index("registered   models:/megu/1")]
+    assert run in pages["tutorial.md"]
+    rows = [line for line in README.splitlines() if line.startswith("| ")]
+    assert len(rows) == 5
+    assert "\n".join(rows).replace("\n", "") in pages["how-to/compare-methods.md"].replace("\n", "").replace(
+        "|---|---|---|---|---|", ""
+    )
+
+
 def test_the_readme_is_short_and_its_first_forty_lines_say_what_it_is() -> None:
     lines = README.splitlines()
     assert len(lines) <= 150
