@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu import __version__
-from megu.cli.commands import automations, cache, documents, init, promotion, purge, requests, suppress
+from megu.cli.commands import automations, cache, documents, init, promotion, purge, requests, subjects, suppress
 from megu.core import project
 from megu.core.errors import MeguError
 from megu.core.escaping import plain, visible
@@ -27,6 +27,8 @@ from megu.servers.environment import prepare_environment
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from megu.subjects.table import Table
 
 app = typer.Typer(
     name="megu",
@@ -311,6 +313,10 @@ def add(
     max_corrupt: Annotated[
         float, typer.Option(min=0, max=1, help="The largest share of unreadable images that is left out rather than refused.")
     ] = 0.01,
+    people: Annotated[
+        Path | None,
+        typer.Option("--subjects", metavar="FILE", help="A CSV file with the columns subject and sample: whose each image is."),
+    ] = None,
     source_name: Annotated[str, typer.Option("--source", help="Where the images come from, for the record.")] = "",
     licence: Annotated[str, typer.Option(help="Their licence, for the record.")] = "",
 ) -> None:
@@ -318,13 +324,20 @@ def add(
     from megu.data import arrays
     from megu.data.images.packing import parse_packing
     from megu.data.sources import providers
+    from megu.subjects import table as tables
 
     packing = parse_packing(size, superclasses, labels, max_corrupt, only, per_class)
     here = _writable()
+    read: list[Table] = []
+
+    def screen(folder: Path) -> list[str]:
+        lines = _screen(here)(folder)
+        if people:  # refused before anything of the data set is in its place
+            read.append(tables.read(people, arrays.load(folder)))
+        return lines
+
     with _watching():
-        added = providers.add(
-            here.root, source, name, source_name=source_name, licence=licence, packing=packing, screen=_screen(here)
-        )
+        added = providers.add(here.root, source, name, source_name=source_name, licence=licence, packing=packing, screen=screen)
     found = arrays.load(added.dataset_path)
     for line in found.left_out[:_SHOWN]:
         print(f"left out: {line}", file=sys.stderr)
@@ -338,6 +351,8 @@ def add(
     print(f"{name}: {len(found.train):,} + {len(found.test):,} images of {pixels}, {kinds}")
     if found.reduced:
         print(f"{name}: a part of the images that are there: {found.reduced}")
+    for table in read:
+        subjects.record(here, name, table)
     print(f"{name}: DVC hash {added.dvc_hash}, pinned in data.dvc; use it with --set data.name={name}")
 
 
@@ -670,6 +685,7 @@ requests.register(app, _project, _writable, _config, _ready_to_process)
 automations.register(app, _project)
 cache.register(app, _project, _writable)
 suppress.register(app, _project, _writable)
+subjects.register(data_app, _project, _writable)
 
 
 def _watching() -> Any:

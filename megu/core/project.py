@@ -23,7 +23,7 @@ class Project:
     def home(self) -> Path:
         """Everything computed here: store, results, Prefect's and MLflow's databases.
 
-        Safe to delete but for `keys`, `ledger`, `requests` and ``suppression`` (`megu.suppression`).
+        Safe to delete but for `keys`, `ledger`, `requests`, ``suppression`` (`megu.suppression`) and ``subjects`` (`megu.subjects`).
         """
         return self.root / ".megu"
 

@@ -197,7 +197,7 @@ def ids_of_files(dataset: Dataset, files: Sequence[str]) -> list[str]:
     found = _positions_of(dataset, files)
     if unknown := [file for file in files if file not in found]:
         tested = {} if dataset.test.names is None else {nfc(name.decode()) for name in dataset.test.names.tolist()}
-        in_test = any(name in tested for name in _names(unknown[0]))
+        in_test = any(name in tested for name in file_names(unknown[0]))
         where = "in its test split, which no model was trained on" if in_test else _absent(dataset)
         raise MeguError(
             f"forget.files: {len(unknown)} of {len(files)} are not training images of {dataset.name!r}; {unknown[0]!r} is {where}",
@@ -217,10 +217,10 @@ def _positions_of(dataset: Dataset, files: Sequence[str]) -> dict[str, int]:
         return {}
     known = {nfc(name.decode()): position for position, name in enumerate(dataset.train.names.tolist())}
     asked = [file for file in files if _folder(file) != "test"]
-    return {file: position for file in asked for name in _names(file) if (position := known.get(name)) is not None}
+    return {file: position for file in asked for name in file_names(file) if (position := known.get(name)) is not None}
 
 
-def _names(file: str) -> tuple[str, ...]:
+def file_names(file: str) -> tuple[str, ...]:
     """The names that a file may have in a data set: its class folder and itself, with its ending and without; the last that is there counts."""
     path = PurePosixPath(*PurePosixPath(file).parts[-2:])
     return (str(path.with_suffix("")), str(path)) if path.suffix.lower() in IMAGES else (str(path),)

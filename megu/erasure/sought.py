@@ -19,6 +19,8 @@ from megu.erasure.search.resized import Resized
 from megu.lineage.commitments import SIZE, commit, fingerprint
 from megu.lineage.keys import Keys
 from megu.lineage.verify.case import Opened
+from megu.requests.inbox import Inbox
+from megu.requests.states import FORGOTTEN
 
 Masks = dict[str, NDArray[np.bool_]]
 
@@ -75,7 +77,7 @@ def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sough
     another size (`megu.erasure.search.resized`).
 
     test_images: of a class or finer class that a request names, the test images of the data set that it was made for as well. The training
-    images that ``data.per_class`` kept from the run are of that class too, and go.
+    images that ``data.per_class`` kept from the run are of that class too, and go. Of a person every sample goes, test images too.
 
     Raises `MeguError` when the key of the commitments is not here.
     """
@@ -83,10 +85,15 @@ def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sough
     if key is None or any(fingerprint(key) != run.dossier.scope.key for run in runs):
         raise MeguError("the key of the commitments is not here", "put it back into .megu/keys/commitments.key")
     forgotten = frozenset(run.forgotten[start : start + SIZE] for run in runs for start in range(0, len(run.forgotten), SIZE))
-    found, named = [], set[bytes]()
+    found, named, people = [], set[bytes](), _people(project, key, forgotten)
     for path in sorted(project.root.glob("data/*/meta.json")):
         dataset = arrays.load(path.parent)
         wanted = {split: _of(key, getattr(dataset, split).ids, forgotten) for split in SPLITS}
+        for split in SPLITS:
+            theirs = np.isin(getattr(dataset, split).ids, people.get(path.parent.name, ()))
+            wanted[split] |= theirs
+            if split == "train":  # of a person the run may have seen a part only, as of a class
+                named |= {commit(key, bytes(value)) for value in dataset.train.ids[theirs]}
         for run in runs:
             if run.dossier.data.name == path.parent.name:
                 if test_images:
@@ -103,6 +110,19 @@ def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sough
     every = _copies(project, found)
     resized = {commit(key, bytes(value)) for dataset, masks in every for value in dataset.train.ids[masks["train"]]}
     return Sought(key, forgotten | named | resized, tuple(every))
+
+
+def _people(project: Project, key: bytes, forgotten: frozenset[bytes]) -> dict[str, list[bytes]]:
+    """Data set -> ids of the samples of people, train and test, whatever part of the data set is in use: of those of whom the runs forgot a
+    sample, and of those of whom no model was trained on any."""
+    inbox, found = Inbox(project), dict[str, list[bytes]]()
+    for entry in inbox.entries(*FORGOTTEN):
+        if "person" not in entry.facts:
+            continue
+        samples = [sample.encode() for sample in (inbox.target(entry.id) or {}).get("samples", ())]
+        if not entry.fact("mlflow_run") or any(commit(key, sample) in forgotten for sample in samples):
+            found.setdefault(entry.data, []).extend(samples)
+    return found
 
 
 def _copies(project: Project, found: Sequence[tuple[Dataset, Masks]]) -> list[tuple[Dataset, Masks]]:

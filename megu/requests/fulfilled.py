@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from megu.core.errors import MeguError
-from megu.data.arrays import Dataset
+from megu.data.arrays import Dataset, load
 from megu.data.splits import ForgetParams, emptied, ids_of_files, ids_still_here
 from megu.lineage.commitments import commit
 
@@ -47,6 +48,8 @@ class Known:
             if self.dataset.fine is None:
                 return "the data set has no finer classes", 0
             return self._classes(target["subclasses"], self.dataset.fine, self.fine)
+        if target.get("samples"):
+            return self._person(set(target["samples"]))
         try:
             ids = {*target["ids"], *ids_of_files(self.dataset, target["files"])}
         except MeguError:
@@ -57,6 +60,21 @@ class Known:
             tested = len(unknown & self.tested)
             where = f", {tested} of them are test images, which no model was trained on" if tested else ""
             return f"{len(unknown)} of {len(ids)} ids are not training images of {self._of_what}{where}", 0
+        return self._images(ids)
+
+    def _person(self, samples: set[str]) -> tuple[str, int]:
+        """As `fault`, for all that there is of a person, of which no model need be trained on any."""
+        if samples.isdisjoint(self.positions) and samples.isdisjoint(self._whole):
+            return f"none of the {len(samples)} samples is in the data set", 0
+        return self._images(samples & self.positions.keys())
+
+    @cached_property
+    def _whole(self) -> set[str]:
+        """The ids of the test images, and of the training images that ``data.per_class`` leaves out."""
+        whole = self.dataset if self.dataset.limit is None else load(self.dataset.path)
+        return self.tested | {identifier.decode() for identifier in whole.train.ids.tolist()}
+
+    def _images(self, ids: set[str]) -> tuple[str, int]:
         gone = [position for identifier in ids for position in self.positions[identifier]]
         left = self.labels - Counter(self.dataset.train.labels[gone].tolist())
         if len(left) < len(self.labels):
@@ -84,7 +102,8 @@ class Known:
         return {
             "classes": set(target["classes"]) & set(self.dataset.classes),
             "subclasses": set(target["subclasses"]) & set(self.dataset.fine or ()),
-            "ids": (set(target["ids"]) & set(self.positions)) | ids_still_here(self.dataset, target["files"]),
+            "ids": ({*target["ids"], *target.get("samples", ())} & self.positions.keys())
+            | ids_still_here(self.dataset, target["files"]),
         }
 
     def samples(self, target: Target) -> set[str]:
@@ -112,6 +131,7 @@ class Known:
             classes |= set(target["classes"])
             subclasses |= set(target["subclasses"])
             ids |= {*target["ids"], *ids_of_files(self.dataset, target["files"])}
+            ids |= self.positions.keys() & set(target.get("samples", ()))
         for target in before:
             found = self.still_here(target)
             classes |= found["classes"]

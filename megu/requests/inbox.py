@@ -21,8 +21,11 @@ from megu.core.project import Project
 from megu.lineage.keys import Keys
 from megu.requests import datasets
 from megu.requests.batches import Batch, Pending
-from megu.requests.request import Request, identity
+from megu.requests.request import TARGETS, Request, identity
 from megu.requests.states import DONE, DROPPED, FORGOTTEN, OPEN, PREFIX, STATES, State, failures, refusal, state_of
+
+#: Why a request of a person is fulfilled without a model.
+NEVER_SEEN = "no model of the data set is trained on any of the samples; the next purge erases them"
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ class Inbox:
             return None
         except (OSError, ValueError) as error:
             raise MeguError(f"{self.path(request)} cannot be read ({error})", "restore it from a backup") from None
-        return {name: list(value[name]) for name in ("classes", "subclasses", "ids", "files")}
+        return {name: list(value[name]) for name in TARGETS if name != "samples" or value.get(name)}
 
     def move(
         self, requests: Iterable[str], to: State, facts: Mapping[str, Any], *, out_of: Collection[State] = STATES
@@ -238,7 +241,8 @@ class Inbox:
     ) -> tuple[int, int]:
         """Accept or reject every request that came in, of one data set when given; returns how many of each.
 
-        fault: of a target, why it cannot be (empty when it can) and how many training images it is.
+        fault: of a target, why it cannot be (empty when it can) and how many training images it is. One that is none of them, since no model
+        that is made of the data set is trained on any of a person's samples, is fulfilled at once.
         """
         judged: list[tuple[str, State, dict[str, Any]]] = []
         for entry in self.entries("received"):
@@ -247,6 +251,8 @@ class Inbox:
             target = self.target(entry.id)
             why, count = fault(target) if target else ("what it names was deleted", 0)
             judged.append((entry.id, "rejected", {"why": why}) if why else (entry.id, "accepted", {"samples": count}))
+            if not why and not count:
+                judged.append((entry.id, "promoted", {"why": NEVER_SEEN}))
         with self.ledger.transaction() as writer:
             moved = [to for request, to, facts in judged if _move(writer, request, to, facts)]
         return moved.count("accepted"), moved.count("rejected")

@@ -38,6 +38,8 @@ BASES = (
 )
 REQUESTERS = ("data-subject", "representative", "guardian", "regulator", "court", "data-owner", "internal")
 KINDS = ("class", "subclass", "ids")
+#: What a request may name.
+TARGETS = ("classes", "subclasses", "ids", "files", "samples")
 
 #: A ticket's number in the team's own system, as DSR-2026-0142, ABC-123/4, #123, 4711 or a UUID; a name, an address or a telephone
 #: number is none.
@@ -72,11 +74,13 @@ class RequestParams:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request. It names classes, finer classes, or training images by id or file; one kind at a time.
+    """One request. It names classes, finer classes, training images by id or file, or all that there is of a person; one kind at a time.
 
     reason, basis, requester: one of `REASONS`, `BASES`, `REQUESTERS`. due: ISO date. reference: a ticket's number
     ("DSR-2026-0142"), which also tells two requests for the same thing apart; empty for none. data: the data set that it is about,
-    whatever is configured later; empty for the one that is configured when it comes in.
+    whatever is configured later; empty for the one that is configured when it comes in. samples: the ids of a person's samples in the whole
+    data set, train and test. Those that are training images in use are forgotten, all of them are erased. person: their pseudonym
+    (`megu.subjects.kept.pseudonym`), which ties the requests of one person together; empty for a request that is not about one.
     """
 
     __pydantic_config__ = STRICT
@@ -91,11 +95,13 @@ class Request:
     due: str
     reference: str = ""
     data: str = ""
+    samples: tuple[str, ...] = ()
+    person: str = ""
 
     def __post_init__(self) -> None:
         for name in ("classes", "subclasses", "files"):
             object.__setattr__(self, name, tuple(map(nfc, getattr(self, name))))
-        named = [bool(self.classes), bool(self.subclasses), bool(self.ids or self.files)]
+        named = [bool(self.classes), bool(self.subclasses), bool(self.ids or self.files), bool(self.samples)]
         check("classes", self.classes, sum(named) == 1, "given, or else subclasses, or else ids and files: one kind a request")
         for name, known in (("reason", REASONS), ("basis", BASES), ("requester", REQUESTERS)):
             check(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
@@ -103,7 +109,8 @@ class Request:
         fits = not self.reference or bool(_REFERENCE.fullmatch(self.reference))
         check("reference", self.reference, fits, "a ticket's number such as DSR-2026-0142; no text, which could name a person")
         check("data", self.data, not self.data or bool(_DATA.fullmatch(self.data)), "the name of a folder under data/")
-        wrong = [identifier for identifier in self.ids if not _ID.fullmatch(identifier)]
+        check("person", self.person, bool(self.person) == bool(self.samples), "given with samples, and only with them")
+        wrong = [identifier for identifier in (*self.ids, *self.samples) if not _ID.fullmatch(identifier)]
         check("ids", wrong[0] if wrong else "", not wrong, "32 hex characters each (data/<name>/train_ids.npy)")
         for name in ("classes", "subclasses", "files"):
             blank = [entry for entry in getattr(self, name) if not entry.strip() or len(entry) > 255 or not entry.isprintable()]
@@ -117,7 +124,7 @@ class Request:
     @property
     def target(self) -> dict[str, list[str]]:
         """What is to be forgotten, without doubles, in order."""
-        return {name: sorted(set(getattr(self, name))) for name in ("classes", "subclasses", "ids", "files")}
+        return {name: sorted(set(getattr(self, name))) for name in TARGETS if name != "samples" or self.samples}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -126,6 +133,7 @@ class Request:
             "kind": self.kind,
             **{name: len(entries) for name, entries in self.target.items() if entries},
             **{name: getattr(self, name) for name in ("reason", "basis", "requester", "due", "reference", "data")},
+            **({"person": self.person} if self.person else {}),
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -146,6 +154,7 @@ def identity(key: bytes, request: Request, *, named: bool = True, earlier: int =
     data set; ids of ledgers from before requests named one are without. earlier: how many of the same were withdrawn or rejected before.
     """
     about = ["request", request.target, request.reference, *([request.data] if named else []), *([earlier] if earlier else [])]
+    about += [request.person] if request.person else []
     return f"r{commit(key, canonical_json(about)).hex()[:16]}"
 
 

@@ -12,11 +12,12 @@ State = Literal[
 ]
 STATES: tuple[State, ...] = get_args(State)
 
-#: What fails goes back to "accepted", with the reason. Nothing leaves "closed", "rejected" and "withdrawn".
+#: What fails goes back to "accepted", with the reason; what no model was trained on is "promoted" from there. Nothing leaves "closed",
+#: "rejected" and "withdrawn".
 TRANSITIONS: Mapping[State | None, frozenset[State]] = {
     None: frozenset({"received"}),
     "received": frozenset({"accepted", "rejected", "withdrawn"}),
-    "accepted": frozenset({"accepted", "processing", "rejected", "withdrawn"}),
+    "accepted": frozenset({"accepted", "processing", "rejected", "withdrawn", "promoted"}),
     "processing": frozenset({"unlearned", "accepted", "rejected"}),
     "unlearned": frozenset({"verified", "accepted"}),
     "verified": frozenset({"approved", "accepted"}),

@@ -29,7 +29,8 @@ def answer(project: Project, data: str, target: Target) -> str:
     are kept nowhere, so nothing is said of them. Raises `MeguError` when the list or its key is not whole.
     """
     listed = Suppressions(project).opened()
-    found = Counter(int(number) for number in listed.find_ids([value.encode() for value in target["ids"]]) if number >= 0)
+    ids = [value.encode() for value in (*target["ids"], *target.get("samples", ()))]
+    found = Counter(int(number) for number in listed.find_ids(ids) if number >= 0)
     lines = [f"{count:,} of them erased {listed.headers[number]}" for number, count in found.items()]
     own = [header for header in listed.headers if header.data == data]
     for kind in ("classes", "subclasses"):

@@ -42,7 +42,7 @@ from megu.requests import datasets
 from megu.requests.batches import Away, Batch, Pending, Work
 from megu.requests.fulfilled import Known, Target
 from megu.requests.inbox import Entry, Inbox
-from megu.requests.request import scrubbed
+from megu.requests.request import TARGETS, scrubbed
 from megu.requests.states import FORGOTTEN, IN_FLIGHT
 from megu.suppression import answers
 from megu.tracking import lineage
@@ -392,7 +392,7 @@ def _without_salt(path: Any) -> dict[str, Any] | None:
 
 
 def _merged(targets: Sequence[Target]) -> dict[str, list[str]]:
-    return {name: [entry for target in targets for entry in target[name]] for name in ("classes", "subclasses", "ids", "files")}
+    return {name: [entry for target in targets for entry in target.get(name, ())] for name in TARGETS}
 
 
 def _tag(requests: Sequence[str]) -> str:

@@ -75,7 +75,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
     assert options == {"runs", "--apply", "--ignore-run", "--params", "--set", "--json"}
     assert sorted(command.commands["suppress"].commands) == ["check", "export", "import", "list", "remove"]
     assert sorted(command.commands["keys"].commands) == ["adopt", "create"]
-    assert sorted(command.commands["data"].commands) == ["add", "fetch", "status"]
+    assert sorted(command.commands["data"].commands) == ["add", "fetch", "status", "subjects"]
     options = {option for parameter in command.commands["run"].params for option in parameter.opts}
     assert options == {"--params", "--set", "--dry-run", "--json", "--quiet", "-q"}
     options = {option for parameter in command.commands["bench"].params for option in parameter.opts}

@@ -211,7 +211,7 @@ def test_what_may_be_a_person_is_no_reference(reference: str) -> None:
 def test_a_path_of_windows_names_the_same_file(file: str) -> None:
     asked = files.parse({"files": [file], **WHOLE}, "request", RequestParams(), TODAY)
     assert asked.files[0].endswith("train/Cat/001.png")
-    assert splits._names(asked.files[0]) == ("Cat/001", "Cat/001.png")
+    assert splits.file_names(asked.files[0]) == ("Cat/001", "Cat/001.png")
 
 
 def test_a_file_with_one_wrong_row_is_refused_whole(project: Project) -> None:

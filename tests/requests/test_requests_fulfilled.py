@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megu.core.errors import MeguError
-from megu.data.arrays import Dataset, coarse_view
+from megu.data.arrays import Dataset, coarse_view, limited, save
 from megu.data.splits import ForgetParams, make_split
 from megu.lineage.commitments import commit
 from megu.requests.fulfilled import Known, forget
@@ -65,6 +66,31 @@ def test_a_request_that_cannot_be_is_told_why_without_a_name(wanted: dict[str, l
 def test_a_test_image_is_said_to_be_one() -> None:
     data = dataset()
     assert "1 of them are test images" in Known(data).fault(target(ids=[data.test.ids[0].decode()]))[0]
+
+
+def test_of_a_person_what_is_in_use_is_forgotten_and_the_rest_is_no_obstacle(tmp_path: Path) -> None:
+    whole = toy()
+    whole = save(
+        tmp_path / "toy",
+        name="toy",
+        classes=whole.classes,
+        train=(whole.train.images, whole.train.labels),
+        test=(whole.test.images, whole.test.labels),
+    )
+    seen = limited(whole, 2)
+    known = Known(seen)
+    used, unused = seen.train.ids[0].decode(), next(one.decode() for one in whole.train.ids if one not in seen.train.ids)
+    tested = whole.test.ids[0].decode()
+    assert known.fault(target(samples=[used, unused, tested])) == ("", 1)
+    assert known.fault(target(samples=[unused, tested])) == ("", 0)
+    assert known.fault(target(samples=["f" * 32])) == ("none of the 1 samples is in the data set", 0)
+    assert (
+        "must ask for the class"
+        in known.fault(target(samples=[one.decode() for one in seen.train.ids[seen.train.labels == 0]]))[0]
+    )
+    both = known.combined([target(samples=[used, unused])], [target(samples=[seen.train.ids[1].decode(), tested])])
+    assert both == forget([], [], [used, seen.train.ids[1].decode()])
+    assert Known(whole).combined([], [target(samples=[used, unused, tested])]) == forget([], [], [used, unused])
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu.core.escaping import plain
-from megu.requests.request import BASES, REASONS, REQUESTERS, RequestParams
+from megu.requests.request import BASES, REASONS, REQUESTERS, TARGETS, RequestParams
 from megu.requests.states import STATES
 
 if TYPE_CHECKING:
     from megu.config.tree import Config
     from megu.core.project import Project
     from megu.requests.inbox import Added, Entry, Inbox
+    from megu.requests.request import Request
+    from megu.subjects.search import Search
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as `megu request list` has it.")]
@@ -54,13 +56,21 @@ def register(
 
 def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[Inbox], RequestParams]) -> None:
     @request.command()
-    def add(
+    def add(  # noqa: PLR0913, PLR0917 - an option each
         classes: Annotated[Names, typer.Option("--class", metavar="NAME", help="A whole class. Repeatable.")] = None,
         subclasses: Annotated[Names, typer.Option("--subclass", metavar="NAME", help="A finer class. Repeatable.")] = None,
         ids: Annotated[Names, typer.Option("--id", metavar="ID", help="A sample id (32 hex characters). Repeatable.")] = None,
         names: Annotated[Names, typer.Option("--file", metavar="NAME", help="A training image's name. Repeatable.")] = None,
         table: Annotated[
-            Path | None, typer.Option("--csv", metavar="FILE", help="A CSV file with a column of sample ids.")
+            Path | None, typer.Option("--csv", metavar="FILE", help="A CSV file with a column of sample ids, or of subjects.")
+        ] = None,
+        subjects: Annotated[
+            Names,
+            typer.Option(
+                "--subject",
+                metavar="ID",
+                help="A person, as the table of subjects calls them, in every data set; - reads it from standard input. Repeatable.",
+            ),
         ] = None,
         basis: Annotated[str, typer.Option(help=f"The legal basis: {', '.join(BASES)}.")] = "",
         requester: Annotated[str, typer.Option(help=f"Who asks: {', '.join(REQUESTERS)}.")] = "",
@@ -78,19 +88,24 @@ def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[
         from megu.requests.intake import files
 
         own = inbox()
-        given = {
+        given: dict[str, Any] = {
             "classes": classes or [],
             "subclasses": subclasses or [],
-            "ids": [*(ids or []), *(files.ids_in(table) if table else [])],
+            "ids": ids or [],
             "files": names or [],
             **{"basis": basis, "requester": requester, "reason": reason, "due": due, "reference": reference, "data": data},
         }
-        asked = files.parse(given, "megu request add", params(own), datetime.now(UTC).date())
-        added = own.add(asked)
+        where, today, search = "megu request add", datetime.now(UTC).date(), files.People(own.project)
+        given["subjects"] = [sys.stdin.readline() if subject == "-" else subject for subject in subjects or []]
+        for name, entries in (files.listed_in(table) if table else {}).items():
+            given[name] = [*given[name], *entries]
+        asked = files.asked(given, where, params(own), today, search)
+        added = own.add_all(asked, "command")
+        if given["subjects"]:
+            return _print_people(own, asked, added, search.search(data), as_json=as_json)
         if as_json:
-            return print(json.dumps({**_added(added), "due": own.entry(added.id).due}))
-        said = f"received, due {asked.due}" if added.new else f"there already, {added.state}; nothing has changed"
-        return print(f"{added.id}: {said}")
+            return print(json.dumps({**_added(added[0]), "due": own.entry(added[0].id).due}))
+        return print(_received(added[0], asked[0].due))
 
     @request.command()
     def take(as_json: JsonOption = False) -> None:
@@ -245,13 +260,38 @@ def _said(approval: Mapping[str, Any] | None) -> str:
     return f"{approval['version']} waits for approval: {where}`megu promote {approval['version'].rpartition('/')[2]}`"
 
 
+def _print_people(own: Inbox, asked: list[Request], added: list[Added], search: Search, *, as_json: bool) -> None:
+    """What was found of each person, and where: a request for each data set."""
+    from megu.data import arrays
+
+    tested = {name: set(arrays.load(own.project.data(name)).test.ids.tolist()) for name in {request.data for request in asked}}
+    rows = list[dict[str, Any]]()
+    for request, one in zip(asked, added, strict=True):
+        test = sum(sample.encode() in tested[request.data] for sample in request.samples)
+        counts = {"samples": len(request.samples), "train": len(request.samples) - test, "test": test}
+        rows.append({**_added(one), "due": own.entry(one.id).due, "person": request.person, "data": request.data, **counts})
+    if as_json:
+        print(json.dumps({"requests": rows, "not_looked_in": search.without}, indent=2))
+        return
+    for row, request, one in zip(rows, asked, added, strict=True):
+        where = f"{row['samples']:,} samples in {row['data']} ({row['train']:,} training and {row['test']:,} test images)"
+        print(f"{row['person']}: {where}; {_received(one, request.due)}")
+    if search.without:
+        print(f"not looked in, since they have no subjects: {', '.join(search.without)}", file=sys.stderr)
+
+
+def _received(added: Added, due: str) -> str:
+    return f"{added.id}: " + (f"received, due {due}" if added.new else f"there already, {added.state}; nothing has changed")
+
+
 def _added(added: Added) -> dict[str, Any]:
     return {"id": added.id, "new": added.new, "state": added.state}
 
 
 def _line(entry: Entry) -> str:
     facts = entry.facts
-    counts = ", ".join(f"{facts[name]} {name}" for name in ("classes", "subclasses", "ids", "files") if name in facts)
+    counts = ", ".join(f"{facts[name]} {name}" for name in TARGETS if name in facts)
+    counts += f" of {facts['person']}" if "person" in facts else ""
     return f"{entry.id}  {entry.state:<10}  due {entry.due}  {counts}{f'  ({entry.reason})' if entry.reason else ''}"
 
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from megu.core.errors import MeguError
 from megu.core.escaping import plain
+from megu.core.files import tables
 from megu.core.files.locks import file_lock
 from megu.core.files.store import writing
 from megu.core.settings import merging
@@ -22,24 +23,73 @@ from megu.requests.inbox import Added, Done, Inbox
 from megu.requests.intake import formats
 from megu.requests.request import Request, RequestParams
 
+if TYPE_CHECKING:
+    from megu.core.project import Project
+    from megu.subjects.search import Search
+
 SUFFIXES = (".yaml", ".yml", ".json", ".csv")
 #: A file of ids is some megabytes; what is larger is something else.
 _LARGEST = 64 << 20
 
 
-def read(path: Path, params: RequestParams, today: date) -> list[Request]:
-    """The requests in a file. Raises `MeguError` naming the file and what is wrong, and never the value: it may be a name."""
+def read(path: Path, params: RequestParams, today: date, project: Project | None = None) -> list[Request]:
+    """The requests in a file. project: where people are looked for; without one a file that names any is refused.
+
+    Raises `MeguError` naming the file and what is wrong, and never the value: it may be a name.
+    """
     kind = path.suffix.lower()
     text = _text(path)
     if kind == ".csv":
-        values = formats.from_table(text, path.name, [entry.name for entry in fields(Request)])
+        values = formats.from_table(text, path.name, [entry.name for entry in fields(Request) if entry.name not in _FOUND])
     else:
         values = (formats.from_json if kind == ".json" else formats.from_yaml)(text, path.name)
     if not values:
         raise MeguError(f"{path.name} holds no request", "write one")
+    found, people = list[Request](), People(project)
+    for number, value in enumerate(values, start=1):
+        where = f"{path.name}, {f'line {value.line}' if value.line else f'request {number}'}"
+        found += asked(value.values, where, params, today, people)
+    return found
+
+
+class People:
+    """Looks for people in a project's data sets (`megu.subjects.search`), which are read when the first is asked for."""
+
+    def __init__(self, project: Project | None) -> None:
+        self._project = project
+        self._opened: dict[str, Search] = {}
+
+    def search(self, data: str = "") -> Search:
+        """In one data set, or in all that have subjects. Raises `MeguError` where there are none."""
+        from megu.subjects.search import Search
+
+        if self._project is None:
+            raise MeguError("a request of a person is looked up in a project", "take it in there")
+        return self._opened.get(data) or self._opened.setdefault(data, Search(self._project, data))
+
+
+def asked(value: Mapping[str, Any], where: str, params: RequestParams, today: date, people: People) -> list[Request]:
+    """The requests that plain values are: one, or for each of the ``subjects`` one for every data set that has samples of theirs.
+
+    Raises `MeguError` as `parse` does, and for a subject of whom there is no sample.
+    """
+    rest = {name: entry for name, entry in value.items() if name != "subjects"}
+    if not (named := value.get("subjects")):
+        return [parse(rest, where, params, today)]
+    from megu.subjects.table import spelt
+
+    if extra := [name for name in _LISTS if rest.get(name)]:
+        raise MeguError(f"{where}: subjects and {extra[0]} are two requests", "ask for each by itself")
+    subjects = [named] if isinstance(named, str | int) else named
+    if not isinstance(subjects, list | tuple) or not all(isinstance(_as_text(subject), str) for subject in subjects):
+        raise MeguError(f"{where}: subjects is no list of names", "write [first, second]")
+    known = dict.fromkeys(spelt(_as_text(subject), where) for subject in subjects)
+    parse({**rest, "ids": "0" * 32}, where, params, today)  # what else is wrong is said before anybody is looked for
+    search = people.search(_as_text(rest.get("data") or ""))
     return [
-        parse(value.values, f"{path.name}, {f'line {value.line}' if value.line else f'request {number}'}", params, today)
-        for number, value in enumerate(values, start=1)
+        parse({**rest, "data": found.data}, where, params, today, samples=(*found.train, *found.test), person=found.person)
+        for subject in known
+        for found in search.find(subject, where)
     ]
 
 
@@ -47,27 +97,36 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
             raise MeguError(f"{path.name} is larger than {_LARGEST >> 20} MB", "split it")
-        text = formats.decoded(path.read_bytes(), path.name)
+        text = tables.decoded(path.read_bytes(), path.name)
     except OSError as error:
         raise MeguError(f"{path.name} cannot be read ({type(error).__name__})", "name a file that can be read") from None
     merging.refuse(path.name, text)
     return text
 
 
-def parse(value: Mapping[str, Any], where: str, params: RequestParams, today: date) -> Request:
-    """A request from plain values; a due date that is not given is counted from ``today``.
+#: What a request names in lists.
+_LISTS = ("classes", "subclasses", "ids", "files")
+#: What is found out about a person, and written by nobody.
+_FOUND = {"samples", "person"}
+
+
+def parse(
+    value: Mapping[str, Any], where: str, params: RequestParams, today: date, samples: tuple[str, ...] = (), person: str = ""
+) -> Request:
+    """A request from plain values; a due date that is not given is counted from ``today``. samples, person: as of `Request`.
 
     Raises `MeguError` that says which key is wrong and what it must be, without the value.
     """
-    known = {entry.name for entry in fields(Request)}
+    known = {entry.name for entry in fields(Request)} - _FOUND
     unknown = sorted(set(map(str, value)) - known)
     if unknown:
         # The key may be told, as a name is hardly written there; what stands under it may not.
         raise MeguError(
-            f"{where}: a request has no {unknown[0][:40]!r}, and no free text", f"it has {', '.join(sorted(known))}"
+            f"{where}: a request has no {unknown[0][:40]!r}, and no free text",
+            f"it has {', '.join(sorted({*known, 'subjects'}))}",
         )
     given = {name: _as_text(entry) for name, entry in value.items() if entry not in (None, "", [], ())}
-    for name in ("classes", "subclasses", "ids", "files"):
+    for name in _LISTS:
         if name in given:
             listed = [given[name]] if isinstance(given[name], str) else given[name]
             if not isinstance(listed, (list, tuple)) or not all(isinstance(_as_text(entry), str) for entry in listed):
@@ -86,7 +145,7 @@ def parse(value: Mapping[str, Any], where: str, params: RequestParams, today: da
     except ValueError as error:
         raise MeguError(f"{where}: due must be {error}", "correct it") from None
     try:
-        return Request(**given)
+        return Request(**given, samples=samples, person=person)
     except ValueError as error:
         name, _, rest = str(error).partition(" = ")
         raise MeguError(f"{where}: {name} must be {rest.rpartition('it must be ')[2]}", "correct it") from None
@@ -103,6 +162,14 @@ def ids_in(path: Path) -> list[str]:
     Raises `MeguError` when there is no such column, and for what is no id.
     """
     return formats.ids(_text(path), path.name)
+
+
+def listed_in(path: Path) -> dict[str, list[str]]:
+    """What a CSV file lists: ``subjects`` where it has a column "subject", else ``ids`` (`ids_in`)."""
+    from megu.subjects import table
+
+    columns, _ = tables.table(_text(path), path.name, ["id", table.SUBJECT])
+    return {"subjects": table.subjects(path)} if table.SUBJECT in columns else {"ids": ids_in(path)}
 
 
 @dataclass(frozen=True)
@@ -124,8 +191,8 @@ def take(inbox: Inbox, params: RequestParams, today: date, data: str = "") -> li
             if path.name.startswith(".") or not path.is_file() or path.suffix.lower() not in SUFFIXES:
                 continue
             try:
-                asked = [replace(request, data=request.data or data) for request in read(path, params, today)]
-                added = inbox.add_all(asked, "file")
+                requests = read(path, params, today, inbox.project)
+                added = inbox.add_all([replace(request, data=request.data or data) for request in requests], "file")
             except MeguError as error:
                 why = f"{path.name}: {error}" if isinstance(error, Done) else str(error)
                 _set_aside(path, folder.parent / "refused", why)

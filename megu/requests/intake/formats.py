@@ -5,23 +5,21 @@ No value is ever repeated in a message: it may be a name.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from megu.core.errors import MeguError
+from megu.core.files.tables import table
 
 if TYPE_CHECKING:
     from yaml import Node
 
 #: Columns that name one thing a row; rows of one reference are one request.
-ONE = {"class": "classes", "subclass": "subclasses", "id": "ids", "file": "files"}
-_DELIMITERS = (",", ";", "\t", "|")
+ONE = {"class": "classes", "subclass": "subclasses", "id": "ids", "file": "files", "subject": "subjects"}
 #: A request is a mapping with lists in it, in a list.
 _DEEPEST = 8
 
@@ -32,19 +30,6 @@ class Value:
 
     line: int
     values: Mapping[str, Any]
-
-
-def decoded(content: bytes, name: str) -> str:
-    """Text in UTF-8, with or without a mark, or in UTF-16 with one, as spreadsheets write them."""
-    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        text = content.decode("utf-16" if marked else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise MeguError(f"{name}, line {line}: the text is not UTF-8", "save it as UTF-8") from None
-    if "\0" in text:
-        raise MeguError(f"{name} has characters that no text has", "save it as UTF-8")
-    return text
 
 
 def as_json(text: str) -> Any:
@@ -131,55 +116,6 @@ def _plain(node: Node, where: str) -> Any:
 
 
 # --- tables ------------------------------------------------------------------------------------------------------------------
-
-
-def table(text: str, name: str, known: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The headings, in small letters, and the rows that are not empty, with their lines. known: the headings that tell the delimiter.
-
-    The delimiter is a comma, a semicolon, a tab or a bar: the one that a line ``sep=`` names, or that makes most known headings.
-    """
-    if "\n" not in text:
-        text = text.replace("\r", "\n")
-    lines, first = text, 1
-    if given := re.match(r"\"?sep=(.)\"?[ \t]*\r?\n", text, re.IGNORECASE):
-        lines, first = text[given.end() :], 2
-        if given[1] not in _DELIMITERS:
-            raise MeguError(f"{name}, line 1: columns are not told apart by that", "use a comma, a semicolon or a tab")
-    head_line = next((line for line in lines.splitlines() if line.strip(' \t,;|"')), "")
-
-    def hits(delimiter: str) -> int:
-        return sum(cell.strip().lower() in known for cell in next(csv.reader([head_line], delimiter=delimiter), []))
-
-    delimiter = given[1] if given else max(_DELIMITERS, key=hits)
-    rows = list(_rows(lines, delimiter, name, first))
-    if not rows:
-        return [], []
-    (at, cells), *body = rows
-    heads = [cell.strip().lower() for cell in cells]
-    while heads and not heads[-1]:
-        heads.pop()
-    if len(set(heads)) < len(heads):
-        raise MeguError(f"{name}, line {at}: two columns have one heading, or none", "give each column a heading of its own")
-    for line, row in body:
-        while len(row) > len(heads) and not row[-1].strip():
-            row.pop()
-        if len(row) != len(heads):
-            raise MeguError(f"{name}, line {line} has {len(row)} columns, the first line has {len(heads)}", "correct it")
-    return heads, body
-
-
-def _rows(text: str, delimiter: str, name: str, first: int) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    while True:
-        line = first + reader.line_num
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise MeguError(f"{name}, line {line} is not CSV ({error})", "correct it") from None
-        if any(cell.strip() for cell in row):
-            yield line, row
 
 
 def from_table(text: str, name: str, fields: Sequence[str]) -> list[Value]:

@@ -11,12 +11,13 @@ import hmac
 import logging
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megu.core.errors import MeguError
 from megu.core.outages import is_outage
-from megu.requests.inbox import Done, Inbox
-from megu.requests.intake.files import parse
+from megu.requests.inbox import Added, Done, Inbox
+from megu.requests.intake.files import People
+from megu.requests.intake.files import asked as asked_for
 from megu.requests.intake.formats import as_json
 from megu.requests.request import RequestParams
 
@@ -53,6 +54,10 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
         logging.getLogger("uvicorn.error").error(str(error))
         return JSONResponse({"error": "the inbox cannot be used now: try again later"}, 503)
 
+    def take(value: dict[str, Any]) -> list[Added]:
+        requests = asked_for(value, "request", params, datetime.now(UTC).date(), People(inbox.project))
+        return inbox.add_all(requests, "http")
+
     async def add(asked: Asked) -> Response:
         if no := refused(asked) or _unfit(asked):
             return no
@@ -72,8 +77,7 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
         try:
             if not isinstance(value, dict):
                 raise MeguError("the body is no request", 'send {"classes": ["…"], "basis": "…", "requester": "…"}')
-            request = parse(value, "request", params, datetime.now(UTC).date())
-            added = await run_in_threadpool(inbox.add, request, "http")
+            added = await run_in_threadpool(take, value)
         except Done as error:
             (_, entry), *_ = error.entries
             answer = {"error": str(error), "id": entry.id, "state": entry.state, "since": entry.events[-1].time}
@@ -82,7 +86,10 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
             if is_outage(error):
                 return away(error)
             return JSONResponse({"error": str(error)}, 422)
-        return JSONResponse({"id": added.id, "new": added.new, "state": added.state}, 201 if added.new else 200)
+        rows = [{"id": one.id, "new": one.new, "state": one.state} for one in added]
+        # Of people there is a request for each data set that has samples of theirs.
+        said: dict[str, Any] = {"requests": rows} if value.get("subjects") else rows[0]
+        return JSONResponse(said, 201 if any(one.new for one in added) else 200)
 
     async def show(asked: Asked) -> JSONResponse:
         if no := refused(asked):

@@ -1,0 +1,76 @@
+"""Tables as spreadsheets and programs write them. What can be read in two ways is refused, with the line, and no value is ever repeated in a
+message: it may be a name.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+
+from megu.core.errors import MeguError
+
+_DELIMITERS = (",", ";", "\t", "|")
+
+
+def decoded(content: bytes, name: str) -> str:
+    """Text in UTF-8, with or without a mark, or in UTF-16 with one, as spreadsheets write them."""
+    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise MeguError(f"{name}, line {line}: the text is not UTF-8", "save it as UTF-8") from None
+    if "\0" in text:
+        raise MeguError(f"{name} has characters that no text has", "save it as UTF-8")
+    return text
+
+
+def table(text: str, name: str, known: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The headings, in small letters, and the rows that are not empty, with their lines. known: the headings that tell the delimiter.
+
+    The delimiter is a comma, a semicolon, a tab or a bar: the one that a line ``sep=`` names, or that makes most known headings.
+    """
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
+    lines, first = text, 1
+    if given := re.match(r"\"?sep=(.)\"?[ \t]*\r?\n", text, re.IGNORECASE):
+        lines, first = text[given.end() :], 2
+        if given[1] not in _DELIMITERS:
+            raise MeguError(f"{name}, line 1: columns are not told apart by that", "use a comma, a semicolon or a tab")
+    head_line = next((line for line in lines.splitlines() if line.strip(' \t,;|"')), "")
+
+    def hits(delimiter: str) -> int:
+        return sum(cell.strip().lower() in known for cell in next(csv.reader([head_line], delimiter=delimiter), []))
+
+    delimiter = given[1] if given else max(_DELIMITERS, key=hits)
+    rows = list(_rows(lines, delimiter, name, first))
+    if not rows:
+        return [], []
+    (at, cells), *body = rows
+    heads = [cell.strip().lower() for cell in cells]
+    while heads and not heads[-1]:
+        heads.pop()
+    if len(set(heads)) < len(heads):
+        raise MeguError(f"{name}, line {at}: two columns have one heading, or none", "give each column a heading of its own")
+    for line, row in body:
+        while len(row) > len(heads) and not row[-1].strip():
+            row.pop()
+        if len(row) != len(heads):
+            raise MeguError(f"{name}, line {line} has {len(row)} columns, the first line has {len(heads)}", "correct it")
+    return heads, body
+
+
+def _rows(text: str, delimiter: str, name: str, first: int) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        line = first + reader.line_num
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise MeguError(f"{name}, line {line} is not CSV ({error})", "correct it") from None
+        if any(cell.strip() for cell in row):
+            yield line, row
