@@ -92,7 +92,7 @@ def timed(took: dict[str, tuple[float, float]], name: str) -> Iterator[None]:
 
 def listed(images: Any, entries: int, seed: int) -> Any:
     """A record of hashes of images that are like these, and of as many commitments, which are like chance whatever they are to."""
-    from megu.suppression import near
+    from megu.data.images import near
     from megu.suppression.record import made
 
     rng, hashes = np.random.default_rng(seed), list[Any]()
@@ -148,8 +148,9 @@ WAYS: dict[str, Way] = {
 def recall(sets: list[Any], count: int, seed: int) -> list[str]:
     """A table: the share of copies that are certain or suspected, and of other images that are suspected, by data set."""
     from megu.data.arrays import image_ids
+    from megu.data.images import near
     from megu.lineage.commitments import commit
-    from megu.suppression import SuppressionList, near
+    from megu.suppression import SuppressionList
     from megu.suppression.record import made
 
     columns = list[list[str]]()

@@ -112,8 +112,8 @@ def wiring(project: Project, cell: Cell) -> Wiring:
     """A cell's stages, for whatever carries them out."""
 
     def wired(step: Any) -> None:
-        data, split = select(step, project, cell.config)
-        pipeline(step, project, cell.config, data, split)
+        selected = select(step, project, cell.config)
+        pipeline(step, project, selected.config, selected.data, selected.split)
 
     return wired
 

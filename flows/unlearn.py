@@ -25,6 +25,7 @@ from megu.promotion import moves as promotion
 from megu.tracking import closing, warm_up
 from megu.tracking.environment import environment
 from megu.unlearning.labels.replacing import OVERLAP
+from tasks.dataset import DUPLICATES
 from tasks.entanglement import ENTANGLEMENT
 from tasks.evaluation.condensed import CONDENSED
 from tasks.evaluation.deep import DEEP
@@ -46,11 +47,29 @@ from tasks.transition import TRANSITION
 from tasks.unlearn import UNLEARN
 
 
-def select(run: Run, project: Project, config: Config) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Selected:
+    """What is forgotten of what. config: with the copies that the request includes. duplicates: the data set's, None where none is included."""
+
+    config: Config
+    data: Any
+    split: Any
+    duplicates: Any | None
+
+
+def select(run: Run, project: Project, config: Config) -> Selected:
     """The data set and the forget split."""
     data = steps.dataset(run, project, config)
-    through_dvc = inputs.through_dvc(project, config)
-    return data, run(SPLIT, data=data, forget=config.forget, seed=config.seed, through_dvc=through_dvc)
+    duplicates = run(DUPLICATES, data=data) if config.forget.near_duplicates == "include" else None
+    split = run(
+        SPLIT,
+        data=data,
+        forget=config.forget,
+        seed=config.seed,
+        through_dvc=inputs.through_dvc(project, config),
+        duplicates=duplicates,
+    )
+    return Selected(inputs.widened(project, config, data, duplicates), data, split, duplicates)
 
 
 @dataclass(frozen=True)
@@ -170,12 +189,14 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     return Outputs(before, entanglement, labeling, transition, perturbing, noise, unlearned, evaluation)
 
 
-def illustrate(run: Run, config: Config, data: Any, split: Any, outputs: Outputs) -> Any:
+def illustrate(run: Run, selected: Selected, outputs: Outputs) -> Any:
     """The figures of the report."""
+    config, data = selected.config, selected.data
     return run(
         FIGURES,
         data=data,
-        split=split,
+        split=selected.split,
+        duplicates=selected.duplicates or run(DUPLICATES, data=data),
         before=outputs.before,
         entanglement=outputs.entanglement,
         transition=outputs.transition,
@@ -214,13 +235,14 @@ def carry_out(project: Project, config: Config, tags: Mapping[str, str] | None =
     promotion.settle(project)
     steps.say_without_commit(project)
     run = Executor(project, origin=environment(project.root))
-    data, split = select(run, project, config)
+    selected = select(run, project, config)
+    config, data = selected.config, selected.data
     steps.refuse_kept_original(project, config)
     # Only now: a request for a class that the data set does not have leaves no MLflow run behind.
     with closing(record.begin(project, config, tags)) as tracked:
         run.origin["mlflow_run_id"] = tracked.id
-        outputs = pipeline(run, project, config, data, split)
-        illustrate(run, config, data, split, outputs)
+        outputs = pipeline(run, project, config, data, selected.split)
+        illustrate(run, selected, outputs)
         version = (
             record.register(project, config, tracked, data, outputs.labeling, outputs.unlearned, tags)
             if config.registry.enabled
@@ -237,8 +259,8 @@ def plan(project: Project, config: Config) -> list[Decision]:
     inputs.given(project, config)
     steps.refuse_kept_original(project, config)
     planner = Planner(project)
-    data, split = select(planner, project, config)
-    illustrate(planner, config, data, split, pipeline(planner, project, config, data, split))
+    selected = select(planner, project, config)
+    illustrate(planner, selected, pipeline(planner, project, selected.config, selected.data, selected.split))
     return planner.decisions
 
 

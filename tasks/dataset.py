@@ -1,4 +1,4 @@
-"""The data set under ``data/``, compared with its pin in ``data.dvc``."""
+"""The data set under ``data/``, compared with its pin in ``data.dvc``; and the images that it has more than once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from megu.core.project import Project
 from megu.core.stages import Outcome, Result, Stage
 from megu.data import arrays, pins
 from megu.data.arrays import Dataset
+from megu.data.images import duplicates
 from megu.data.params import DataParams, Suppressed
 from megu.data.sources import providers
 from megu.suppression import screening
+from tasks.run import kept
 
 
 def fetch(project: Project, name: str, per_class: int | None, pin: str | None, suppressed: Suppressed) -> Outcome:
@@ -58,4 +60,21 @@ def say_dataset(result: Result) -> str:
     return f"{result.values['name']}: {result.notes['train_images']:,}{limit} + {result.notes['test_images']:,} images, {pin}"
 
 
+def find_duplicates(project: Project, data: Result) -> Outcome:
+    """The groups of images that are the same or almost the same, whatever is asked for: they serve every later request."""
+    loaded = kept.dataset(project, data)
+    groups = duplicates.groups(loaded)
+    kinds = {kind: len(found) for kind, found in duplicates.in_kinds(loaded, groups).items()}
+    return Outcome(
+        files={"groups": project.store.put_arrays({"groups": groups})},
+        values={"images": int((groups >= 0).sum()), "kinds": kinds},
+    )
+
+
+def say_duplicates(result: Result) -> str:
+    kinds = "".join(f", {count:,} {kind}" for kind, count in result.values["kinds"].items() if count)
+    return f"{result.values['images']:,} images have a copy, equal or almost{kinds}"
+
+
+DUPLICATES = Stage("duplicates", "Find images that are almost the same", find_duplicates, say_duplicates)
 DATASET = Stage("dataset", "Fetch the data set and compare it with its pin", fetch, say_dataset, still_there)

@@ -9,14 +9,19 @@ from megu.data.splits import ForgetParams
 from tasks.run import kept
 
 
-def split(project: Project, data: Result, forget: ForgetParams, seed: int, through_dvc: bool) -> Outcome:
-    """``through_dvc``: the parameters are those of params.yaml, so ``dvc.yaml`` makes the files and ``dvc.lock`` pins them."""
+def split(
+    project: Project, data: Result, forget: ForgetParams, seed: int, through_dvc: bool, duplicates: Result | None = None
+) -> Outcome:
+    """``through_dvc``: the parameters are those of params.yaml, so ``dvc.yaml`` makes the files and ``dvc.lock`` pins them. duplicates: the
+    copies that the request is to include; None where it includes none."""
     if through_dvc:
         # DVC does not know our source files; that this runs means that something it depends on did change.
         dvc.repro(project.root, "split", force=True)
         made = splits.load_split(project.root / "splits")
     else:
-        made = splits.make_split(kept.dataset(project, data), forget, seed)
+        loaded, found = kept.dataset(project, data), kept.arrays_of(project, duplicates, "groups")
+        wide = splits.widened(loaded, forget, seed, found["groups"]) if found else forget
+        made = splits.make_split(loaded, wide, seed)
     positions = {name: getattr(made, name) for name in ("forget", "retain", "test_forget", "test_retain")}
     return Outcome(
         files={"positions": project.store.put_arrays(positions)},

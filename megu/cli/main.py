@@ -322,6 +322,7 @@ def add(
 ) -> None:
     """Bring your own images under data/ and pin them in data.dvc."""
     from megu.data import arrays
+    from megu.data.images.duplicates import duplicate_lines
     from megu.data.images.packing import parse_packing
     from megu.data.sources import providers
     from megu.subjects import table as tables
@@ -343,7 +344,7 @@ def add(
         print(f"left out: {line}", file=sys.stderr)
     if found.left_out:
         print(f"{name}: {len(found.left_out)} images could not be read; data/{name}/meta.json lists them", file=sys.stderr)
-    for line in added.notes:
+    for line in (*added.notes, *duplicate_lines(found)):
         print(f"{name}: {line}", file=sys.stderr)
     height, width = found.image_size
     kinds = f"{found.num_classes} classes" + (f" (superclasses of {len(found.fine)})" if found.fine else "")

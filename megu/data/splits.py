@@ -11,7 +11,7 @@ import difflib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from megu.core.errors import MeguError
 from megu.core.params import STRICT, check
 from megu.data.arrays import Dataset, limited, load
+from megu.data.images import duplicates
 from megu.data.images.layout import IMAGES, SPLIT_FOLDERS
 from megu.data.naming import nfc
 from megu.data.scope import RequestScope
@@ -29,6 +30,8 @@ from megu.data.writing import atomic_folder, write_array, write_json
 
 Positions = NDArray[np.int64]
 Scenario = Literal["class", "subclass", "random", "ids", "mixed"]
+#: What becomes of copies of forgotten images that are not equal to the pixel (`megu.data.images.duplicates`).
+NearDuplicates = Literal["show", "include"]
 
 #: What is forgotten where nobody says it; a value of its own, to be told from the same class that somebody named.
 _UNSAID = ("Sneaker",)
@@ -48,6 +51,8 @@ class ForgetParams:
     count: how many training images, for "random"; at least 1.
     ids: sample ids (32 hexadecimal digits; ``data/<name>/train_ids.npy`` has them), for "ids" and "mixed".
     files: names of training images of a set that came as files ("train/cat/001.png", or "cat/001"), for "ids" and "mixed" too.
+    near_duplicates: what becomes of training images that are almost the same as forgotten ones and would stay: shown in the report ("show"),
+        or forgotten too ("include").
     """
 
     __pydantic_config__ = STRICT
@@ -58,6 +63,7 @@ class ForgetParams:
     count: int = 100
     ids: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    near_duplicates: NearDuplicates = "show"
 
     def __post_init__(self) -> None:
         if self.scenario == "mixed" and self.classes is _UNSAID:
@@ -66,6 +72,8 @@ class ForgetParams:
             object.__setattr__(self, name, tuple(map(nfc, getattr(self, name))))
         check("scenario", self.scenario, self.scenario in get_args(Scenario), f"one of {', '.join(get_args(Scenario))}")
         check("count", self.count, self.count >= 1, "at least 1")
+        known = get_args(NearDuplicates)
+        check("near_duplicates", self.near_duplicates, self.near_duplicates in known, f"one of {', '.join(known)}")
         if self.scenario in ("class", "subclass"):
             check("classes", self.classes, len(self.classes) > 0, "at least one class name")
         if self.scenario == "ids":
@@ -132,6 +140,28 @@ def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit
         retain=np.flatnonzero(~forget),
         test_forget=np.flatnonzero(test_forget),
         test_retain=np.flatnonzero(~test_forget),
+    )
+
+
+def widened(dataset: Dataset, params: ForgetParams, seed: int, groups: duplicates.Groups | None = None) -> ForgetParams:
+    """The request with the copies of what it forgets, where it includes them: they are listed by their ids, beside what is named.
+
+    groups: those of the data set (`megu.data.images.duplicates.groups`), where they are known. Raises `MeguError` as `make_split` does.
+    """
+    if params.near_duplicates == "show":
+        return params
+    split = make_split(dataset, params, seed)
+    more = duplicates.copies(duplicates.groups(dataset) if groups is None else groups, split.forget, split.retain)
+    if not len(more):
+        return params
+    scope = RequestScope.of(vars(params))
+    listed = {value.decode() for value in dataset.train.ids[more].tolist()} | set(() if scope.drawn else params.ids)
+    if scope.drawn:  # what was drawn is listed too: with more to forget another draw would come out
+        listed |= {value.decode() for value in dataset.train.ids[split.forget].tolist()}
+    scenario: Scenario = "mixed" if scope.names else "ids"
+    files = () if scope.drawn else params.files
+    return replace(
+        params, scenario=scenario, classes=scope.classes, subclasses=scope.subclasses, ids=tuple(sorted(listed)), files=files
     )
 
 
@@ -345,7 +375,7 @@ def main(root: Path) -> None:
     """Make ``<root>/splits`` from ``<root>/data`` and ``<root>/params.yaml``."""
     name, params, seed = read_params(root)
     dataset = limited(load(root / "data" / name), read_limit(root))
-    save_split(root / "splits", make_split(dataset, params, seed))
+    save_split(root / "splits", make_split(dataset, widened(dataset, params, seed), seed))
 
 
 def as_stage(make: Callable[[Path], None]) -> None:

@@ -225,7 +225,7 @@ def samples(data: FigureData) -> Figure | None:
     for axes in grid[len(found.images) :]:
         axes.axis("off")
     for number, axes in enumerate(grid[: len(found.images)]):
-        _picture(axes, found.images[number] / 255.0)
+        picture(axes, found.images[number] / 255.0)
         axes.set_title(
             f"{short(data.classes[int(found.predicted[number])])} {100 * found.confidence[number]:.0f}%",
             fontsize=9,
@@ -253,14 +253,15 @@ def noise(data: FigureData) -> Figure | None:
         reach = float(np.quantile(np.abs(images), 0.995)) or 1.0
         for column in range(count):
             axes = grid[row, column]
-            _picture(axes, np.clip(images[column].transpose(1, 2, 0) / (2 * reach) + 0.5, 0, 1))
+            picture(axes, np.clip(images[column].transpose(1, 2, 0) / (2 * reach) + 0.5, 0, 1))
             if not row:
                 axes.set_title(short(found.labels[column]), fontsize=9)
         grid[row, 0].set_ylabel(kind, fontsize=10)
     return figure
 
 
-def _picture(axes: Axes, image: NDArray[Any]) -> None:
+def picture(axes: Axes, image: NDArray[Any]) -> None:
+    """An image (H, W, C) in [0, 1], each pixel as it is, so that a purge finds it."""
     axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])

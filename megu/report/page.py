@@ -19,6 +19,11 @@ CAPTIONS = {
         "What the forget samples were taught",
         "Forgotten training images, what the original said, and the perturbing labels that took its place.",
     ),
+    "near-duplicates": (
+        "Images that are almost the same",
+        "Copies that differ in size, quality or contrast at most; orange: forgotten. A copy that stays keeps teaching what is to be forgotten; "
+        "forget.near_duplicates: include forgets it too. One in train and in test makes a test easier, one in two classes makes a label false.",
+    ),
     "entanglement": (
         "Feature entanglement in the original",
         "Soft: cosine of centred class-mean features. Hard: share of active channels that two classes have in common; "

@@ -11,9 +11,9 @@ from megu.core.errors import MeguError
 from megu.core.files.ledger import Ledger
 from megu.core.project import Project
 from megu.data.arrays import Ids, Images, image_ids
+from megu.data.images import near
 from megu.lineage.commitments import commit
 from megu.lineage.index import Index
-from megu.suppression import near
 from megu.suppression.kept import Suppressions
 from megu.suppression.listed import is_grey
 from megu.suppression.record import made

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from megu.core.errors import MeguError
 from megu.data.arrays import Images, image_ids
+from megu.data.images import near
 from megu.data.images.decoding import brought_to, middle
 from megu.data.writing import chunks
 from megu.lineage.commitments import SIZE, commit
 from megu.lineage.keys import read_commitment_key
-from megu.suppression import near
 from megu.suppression.record import Header, Record, parse
 
 Numbers = NDArray[np.int64]
@@ -36,7 +36,7 @@ class SuppressionList:
 
     An image is *certain* when its pixels are those of an erased sample: as it is, as grey where all its channels are equal, or brought to the
     size of the erased ones as `megu data add --size` does it. It is *suspected* when its perceptual hash is near one
-    (`megu.suppression.near`): another size or quality of it, or an image much like it. Look at what is suspected.
+    (`megu.data.images.near`): another size or quality of it, or an image much like it. Look at what is suspected.
     """
 
     def __init__(self, records: Sequence[Record], key: bytes, today: date | None = None) -> None:

@@ -1,7 +1,7 @@
 """One record of a suppression list: samples that were erased together, and what is said of them.
 
 A record is one line of canonical JSON (`Header`) and after it as many bytes as that says. The bytes are a nonce (12), and under AES-256-GCM
-with the line as associated data: ``exact`` commitments of 32 bytes, then ``near`` hashes of 12 (`megu.suppression.near`), each sorted. The
+with the line as associated data: ``exact`` commitments of 32 bytes, then ``near`` hashes of 12 (`megu.data.images.near`), each sorted. The
 key is HMAC-SHA256(key of the commitments, ``CONTEXT``). A list is records one after the other, in any order. Without the key a record says what
 its line says, and nothing else; with it one can test images, and knows 96 signs of each.
 """
@@ -18,9 +18,9 @@ import numpy as np
 
 from megu.core.errors import MeguError
 from megu.core.files.store import canonical_json
+from megu.data.images import near
 from megu.lineage.commitments import SIZE, commit, fingerprint
 from megu.lineage.keys import decrypted, encrypted
-from megu.suppression import near
 
 #: Raised when what a record holds changes.
 FORMAT = 1

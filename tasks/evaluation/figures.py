@@ -23,6 +23,7 @@ def draw(
     perturbing: Result | None,
     noise: Result | None,
     evaluation: Result,
+    duplicates: Result,
     method: str,
     params: Any,
 ) -> Outcome:
@@ -31,7 +32,7 @@ def draw(
 
     from megu.evaluation import softmax
     from megu.evaluation.words import retrain_title
-    from megu.report import figures
+    from megu.report import copies, figures
 
     store = project.store
     loaded = kept.dataset(project, data)
@@ -88,7 +89,13 @@ def draw(
             retrain=retrain_title(given_retrain(evaluation.values)),
         )
     )
-    return Outcome(files={name: store.put_bytes("png", content) for name, content in drawn.items()})
+    alike, counts = copies.found(loaded, store.arrays(duplicates.files["groups"])["groups"], positions)
+    if alike:
+        drawn["near-duplicates"] = copies.draw(alike)
+    return Outcome(
+        files={name: store.put_bytes("png", content) for name, content in drawn.items()},
+        values={"retained copies": counts[copies.RETAINED]},
+    )
 
 
 FIGURES = Stage("figures", "Draw the figures", draw, lambda result: f"{len(result.files)} figures")

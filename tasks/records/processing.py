@@ -263,9 +263,9 @@ def forget_set(project: Project, config: Config, inbox: Inbox, has: Known, new: 
         )
     sets_of = [index.entries(name) for name in sets if name]
     more = has.committed(key, frozenset().union(*sets_of, *(asked.commitments for asked in promoted)))
-    forget = has.combined(new, before, more)
+    forget = replace(has.combined(new, before, more), near_duplicates=config.forget.near_duplicates)
     splits.make_split(has.dataset, forget, 0)
-    return forget
+    return splits.widened(has.dataset, forget, config.seed)
 
 
 def from_champion(config: Config, at: str | None) -> Config:

@@ -25,6 +25,7 @@ from megu.core.files.store import canonical_json, writing
 from megu.core.progress import stages
 from megu.core.project import Project
 from megu.core.stages import Device, Result
+from megu.data.images.duplicates import copies_left
 from megu.data.scope import RequestScope
 from megu.evaluation import TEST_IMAGES, flat
 from megu.evaluation.gate import given_retrain, judge
@@ -283,7 +284,10 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
         mlflow_url=run.url(live.mlflow),
         prefect_flow_run_id=flow_run.get_id() or "",
         prefect_url=prefect_url(project) if live.prefect_ui else None,
-        caveats=[f"{said[0].upper()}{said[1:]}." for said in caveats(config, values)],
+        caveats=[
+            f"{said[0].upper()}{said[1:]}."
+            for said in [*caveats(config, values), *shown(executor["figures"].result.values["retained copies"])]
+        ],
         given_reference=given_retrain(values),
     )
 
@@ -303,6 +307,11 @@ def left_out(images: Mapping[str, int]) -> list[str]:
     if not images.get("calibration"):
         return []
     return [f"every metric is of {images['measured']:,} test images: the other {images['calibration']:,} calibrate the method"]
+
+
+def shown(copies: int) -> list[str]:
+    """What to do about copies of forgotten images that stay; nothing where there are none."""
+    return [f"{copies_left(copies)}: the report shows them, forget.near_duplicates=include forgets them too"] if copies else []
 
 
 def way_out(method: str) -> str:

@@ -16,7 +16,7 @@ from megu.core.files.store import Ref, canonical_json, writing
 from megu.core.progress import stages
 from megu.core.project import Project
 from megu.core.settings import scalars, sections
-from megu.core.stages import Code
+from megu.core.stages import Code, Result
 from megu.data import arrays, pins, splits
 from megu.data.arrays import Dataset
 from megu.data.scope import RequestScope
@@ -29,6 +29,7 @@ from megu.training.weights import OTHER_KINDS, read_state
 from megu.training.weights import digest as digest_of
 from megu.unlearning.methods import METHODS, code, lookup
 from tasks.original import checked
+from tasks.run import kept
 
 #: The sections that may name a model from outside.
 MODELS = ("original", "reference")
@@ -129,6 +130,15 @@ def pin(project: Project, config: Config) -> str | None:
 def dataset(project: Project, config: Config) -> dict[str, Any]:
     """The arguments of the stage that fetches the data set."""
     return {**vars(config.data), "pin": pin(project, config)}
+
+
+def widened(project: Project, config: Config, data: Any, duplicates: Any | None) -> Config:
+    """The configuration with the copies that the request includes, as far as they are known. duplicates: of the stage that finds them."""
+    if not isinstance(duplicates, Result) or not duplicates.files:
+        return config
+    groups = project.store.arrays(duplicates.files["groups"])["groups"]
+    forget = splits.widened(kept.dataset(project, data), config.forget, config.seed, groups)
+    return config.model_copy(update={"forget": forget})
 
 
 def through_dvc(project: Project, config: Config) -> bool:

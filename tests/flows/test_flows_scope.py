@@ -250,7 +250,9 @@ def erased(cell: Cell, runs: list[str]) -> None:
 TABLE = {"forget.scenario", "data.per_class", "unlearn.method", "registry.enabled"}
 #: Every other setting, by why it is none of the table's.
 ELSEWHERE: dict[str, set[str]] = {
-    "which samples, within a scenario": {f"forget.{name}" for name in ("classes", "subclasses", "count", "ids", "files")},
+    "which samples, within a scenario": {
+        f"forget.{name}" for name in ("classes", "subclasses", "count", "ids", "files", "near_duplicates")
+    },
     "which data set, and which model of it": {"data.name", "data.suppressed", "original.weights", "original.model"},
     "how a training goes": {"seed", "device", "deterministic"}
     | {f"train.{name}" for name in ("arch", "augment", "batch_size", "compile", "drop", "epochs", "label_smoothing", "lr")}

@@ -37,7 +37,7 @@ unlearn: {steps: 10, lr: 0.01, batch_size: 64, retain_samples: 400}
 """
 STAGES = [
     "dataset", "split", "original", "predict original", "entanglement", "labeling", "transition", "perturbing", "noise",
-    "unlearn", "predict unlearned", "reference", "predict reference", "evaluation", "figures",
+    "unlearn", "predict unlearned", "reference", "predict reference", "evaluation", "duplicates", "figures",
 ]  # fmt: skip
 Go = Callable[..., Summary]
 

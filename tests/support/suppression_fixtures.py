@@ -12,8 +12,8 @@ from purge_fixtures import encoded
 
 from megu.core.project import Project
 from megu.data.arrays import image_ids
+from megu.data.images import near
 from megu.lineage.commitments import commit
-from megu.suppression import near
 from megu.suppression.kept import Suppressions
 from megu.suppression.record import Record, made
 

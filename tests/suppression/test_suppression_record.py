@@ -17,8 +17,9 @@ from suppression_fixtures import KEY, OTHER, record
 
 from megu.core.errors import MeguError
 from megu.data.arrays import image_ids
+from megu.data.images import near
 from megu.lineage.commitments import commit
-from megu.suppression import SuppressionList, near
+from megu.suppression import SuppressionList
 from megu.suppression.record import parse
 
 IMAGES = garments(20, 3, size=32)

@@ -23,7 +23,7 @@ from megu.core.errors import MeguError
 from megu.core.processes.interrupt import Stopped
 from megu.core.project import Project
 from megu.data import arrays
-from megu.data.splits import ForgetParams
+from megu.data.splits import ForgetParams, make_split
 from megu.evaluation.summary import Summary
 from megu.lineage.champions import MOVED
 from megu.lineage.commitments import commit_all, fingerprint
@@ -339,3 +339,16 @@ def test_a_request_for_what_was_erased_is_told_by_whom_and_when(project: Project
     why = inbox.entry(added).reason
     assert why == f"2 of 2 ids are not training images of the data set: 2 of them erased {header}"
     assert not any(value in why for value in ids)
+
+
+def test_copies_of_what_is_forgotten_are_in_the_batch_where_they_are_included(project: Project, inbox: Inbox) -> None:
+    images = garments(12, size=16)
+    images[8:10] = images[:2] - images[:2] // 100
+    parts = (images, np.arange(12) // 4), (garments(3, seed=1, size=16), np.arange(3))
+    data = arrays.Dataset.of(*parts, ("Shirt", "Hat", "Sandal"))
+    target = inbox.target(accepted(inbox, "Shirt"))
+    assert target is not None
+    for policy, forgotten in (("show", [0, 1, 2, 3]), ("include", [0, 1, 2, 3, 8, 9])):
+        config = parse({"data": {"name": "toy"}, "forget": {"near_duplicates": policy}})
+        asked = processing.forget_set(project, config, inbox, Known(data), [target])
+        assert make_split(data, asked, 0).forget.tolist() == forgotten

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from purge_fixtures import garments
 
-from megu.suppression.near import NEAR, NearIndex, Strengths, strengths
+from megu.data.images.near import NEAR, NearIndex, Strengths, strengths
 
 
 def pictured(images: Any) -> list[Image.Image]:

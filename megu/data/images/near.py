@@ -2,7 +2,8 @@
 
 An image becomes 16 x 16 grey means, and of their discrete cosine transform the signs of the 96 lowest frequencies but the mean are kept.
 A blur or a resize makes a frequency weaker and leaves its sign. Two images are compared with one side's strengths: a sign that differs
-where the frequency is strong counts more than one that was nearly zero. ``benchmarks/suppression.py`` measures how often that is right.
+where the frequency is strong counts more than one that was nearly zero. ``benchmarks/suppression.py`` measures how often that is right. Where
+both sides are here, as within a data set, their frequencies themselves are compared (`alike`); ``benchmarks/near_duplicates.py`` measures that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 BITS, SIZE = 96, 12
 #: Share of an image's strength that may have another sign in one that is suspected to be it.
 NEAR = 0.016
+#: Distance of two images' frequencies, each brought to length 1, up to which they are copies of each other in all but quality.
+ALIKE = 0.06
 #: Signs that may differ at most, whatever their strength: what is looked for in the index.
 _FAR = 14
 _SIDE = 16
@@ -30,8 +33,8 @@ _TRIED = 5
 _CHOICES = np.arange(1 << _TRIED) >> np.arange(_TRIED)[:, None] & 1
 #: Weights of red, green and blue in grey: what JPEG keeps best.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-#: Pairs and images in memory together.
-_PAIRS, _IMAGES = 1 << 21, 4096
+#: Pairs and images in memory together, and pairs whose frequencies are.
+_PAIRS, _IMAGES, _COMPARED = 1 << 21, 4096, 1 << 16
 #: Entries that may share a band with an image: more say nothing about any of them, and would take minutes.
 _CROWD = 4096
 
@@ -115,7 +118,7 @@ class NearIndex:
             at = usable[start : start + _IMAGES]
             part = Strengths(images.values[at])
             hashes, total = part.hashes, np.abs(part.values).sum(axis=1)
-            for images_at, hashes_at in self._candidates(part.values):
+            for images_at, hashes_at in self.candidates(part.values):
                 few = _differing(hashes[images_at], self.hashes[hashes_at]) <= _FAR
                 rows, entries = images_at[few], hashes_at[few]
                 other = np.unpackbits(hashes[rows] ^ self.hashes[entries], axis=1)
@@ -126,12 +129,30 @@ class NearIndex:
                         best[row], found[row] = apart[k], entries[k]
         return found
 
-    def _candidates(self, values: NDArray[np.float32]) -> Iterator[Pairs]:
+    def candidates(self, values: NDArray[np.float32]) -> Iterator[Pairs]:
         """The images and the hashes, by number, that have a band in common; a bounded number of pairs at a time."""
         for band, columns in zip(self._bands, _dealt(), strict=True):
             own, weakest = _number(values[:, columns] >= 0), np.argsort(np.abs(values[:, columns]), axis=1)[:, :_TRIED]
             flips = (np.int32(1) << (_BAND - 1 - weakest)) @ _CHOICES  # distinct bits, so their sum is their union
             yield from band.find(own[:, None] ^ flips.astype(np.int32))
+
+
+def alike(images: Strengths) -> NDArray[np.int64]:
+    """The pairs of images that are copies of each other in all but size and quality: their numbers, int64 (P, 2), each pair once."""
+    rows = np.flatnonzero(images.usable)
+    values = images.values[rows]
+    unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-6))
+    index, found = NearIndex(Strengths(values).hashes), [np.empty((0, 2), dtype=np.int64)]
+    for start in range(0, len(rows), _IMAGES):
+        for at, other in index.candidates(values[start : start + _IMAGES]):
+            own = at + start
+            few = (own != other) & (_differing(index.hashes[own], index.hashes[other]) <= _FAR)
+            pairs = np.stack([own[few], other[few]], axis=1)
+            for low in range(0, len(pairs), _COMPARED):
+                part = pairs[low : low + _COMPARED]
+                apart = np.linalg.norm(unit[part[:, 0]] - unit[part[:, 1]], axis=1)
+                found.append(np.sort(part[apart <= ALIKE], axis=1))
+    return np.unique(rows[np.concatenate(found)], axis=0)
 
 
 class _Band:
