@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 import uvicorn
 from ports import HOST, free_port
+from purge_fixtures import garments
 from starlette.testclient import TestClient
 
 from megu.core.errors import MeguError
 from megu.core.project import Project
+from megu.data import arrays
 from megu.requests.inbox import Inbox
 from megu.requests.intake import http
 from megu.requests.request import RequestParams
+from megu.subjects.kept import Subjects
 
 TOKEN = "a token of some length"
 BODY: dict[str, Any] = {"files": ["anna/1.png"], "basis": "gdpr-17-1-b", "requester": "data-subject", "reference": "DSR-7"}
@@ -48,6 +51,31 @@ def test_a_request_comes_in_once_and_can_be_asked_about(client: TestClient, inbo
     assert asked.json()["state"] == "received"
     assert "anna" not in first.text + asked.text
     assert inbox.entries()[0].facts["via"] == "http"
+
+
+def test_a_person_is_a_request_for_each_data_set_and_is_named_nowhere(client: TestClient, inbox: Inbox) -> None:
+    anna = {**{name: value for name, value in BODY.items() if name != "files"}, "subjects": ["anna@example.org"]}
+    refused = client.post("/requests", json=anna)
+    assert (refused.status_code, refused.json()["error"].split(":")[0]) == (422, "no data set here has subjects")
+    for number, name in enumerate(("photos", "badges")):
+        images, halves = garments(8, size=8, seed=number), [0, 1, 0, 1]
+        data = arrays.save(
+            inbox.project.data(name), name=name, classes=("a", "b"), train=(images[:4], halves), test=(images[4:], halves)
+        )  # type: ignore[arg-type]
+        Subjects(inbox.project).record(name, {(bytes(data.train.ids[0]), "anna@example.org"), (bytes(data.test.ids[1]), "bo")})
+    first, again = client.post("/requests", json=anna), client.post("/requests", json=anna)
+    assert (first.status_code, again.status_code) == (201, 200)
+    rows = first.json()["requests"]
+    assert (
+        [row["id"] for row in rows]
+        == [entry.id for entry in inbox.entries()]
+        == [row["id"] for row in again.json()["requests"]]
+    )
+    assert len({entry.facts["person"] for entry in inbox.entries()}) == 1
+    nobody = client.post("/requests", json={**anna, "subjects": "carl@example.org"})
+    assert (nobody.status_code, "there is no sample of this subject" in nobody.json()["error"]) == (422, True)
+    assert "example" not in first.text + again.text + nobody.text
+    assert not any(b"example" in path.read_bytes() for path in inbox.project.root.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "Bearer", f"{TOKEN}x"])
