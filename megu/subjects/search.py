@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
 
 from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.data import arrays
-from megu.data.arrays import SPLITS, Dataset
+from megu.data.arrays import SPLITS
 from megu.lineage.commitments import commit
 from megu.subjects.kept import Hashes, Subjects, commitment, pseudonym
 
@@ -28,75 +29,82 @@ class Found:
 
 
 class Search:
-    """Finds people in the data sets of a project that have subjects, or in one of them. Each data set is read once."""
+    """Finds people in the data sets of a project, or in one of them. Each data set is read once.
+
+    Who is on an image is known by the subjects of any data set. Where another data set has an image that is equal to the pixel, with subjects
+    of its own or without, that is theirs too.
+    """
 
     def __init__(self, project: Project, data: str = "") -> None:
         """Raises `MeguError` where there are no subjects, or some cannot be read."""
         subjects = Subjects(project)
-        names = [data] if data else subjects.names()
-        if not names:
+        self.names = [data] if data else subjects.names()
+        if not self.names:
             raise MeguError("no data set here has subjects", "give them with `megu data subjects NAME FILE`")
-        self.key, self.without = subjects.key if subjects.names() else b"", [] if data else _without(project, names)
-        self._sets = [_Set(project, name, subjects.opened(name), self.key) for name in names]
-
-    @property
-    def names(self) -> list[str]:
-        """The data sets that are looked in."""
-        return [each.name for each in self._sets]
+        here = {path.parent.name for path in project.root.glob("data/*/meta.json")}
+        #: The data sets without subjects: what is equal to the pixel is found there, and nothing else.
+        self.without = [] if data else sorted(here - set(self.names))
+        opened = {name: subjects.opened(name) for name in self.names}
+        self._key = subjects.key
+        self._sets = {name: _Set(project, name, opened.get(name), self._key) for name in (*self.names, *self.without)}
 
     def find(self, subject: str, where: str) -> list[Found]:
         """The samples of a subject in each data set that has any; where: what names it in an error, which never repeats it.
 
         Raises `MeguError` for a subject that no data set has, and for a data set that has them and is not here.
         """
-        person = commitment(self.key, subject)
-        found = [each.find(person) for each in self._sets]
-        some = [each for each in found if each is not None]
-        if not some and any(each.knows(person) for each in self._sets):
+        person = commitment(self._key, subject)
+        theirs = frozenset[str]().union(*(self._sets[name].of(person) for name in self.names))
+        if not theirs and any(self._sets[name].knows(person) for name in self.names):
             raise MeguError(
                 f"{where}: no sample of this subject is here any more", "they were erased, or left out of the data sets"
             )
-        if not some:
+        if not theirs:
             raise MeguError(
                 f"{where}: there is no sample of this subject in {', '.join(self.names)}",
                 "write the subject as the table of subjects has it",
             )
-        return some
+        found = {name: each.here(theirs) for name, each in self._sets.items()}
+        return [Found(pseudonym(person), name, **ids) for name, ids in found.items() if any(ids.values())]
 
 
 class _Set:
-    """A data set and its subjects."""
+    """A data set, and its subjects where it has any."""
 
-    def __init__(self, project: Project, name: str, hashes: Hashes, key: bytes) -> None:
-        self.name, self._hashes, self._key = name, hashes, key
+    def __init__(self, project: Project, name: str, hashes: Hashes | None, key: bytes) -> None:
+        self._name, self._hashes, self._key = name, hashes, key
         self._folder = project.data(name)
 
     def knows(self, person: bytes) -> bool:
-        return bool(self._hashes.samples(person))
+        return self._hashes is not None and bool(self._hashes.samples(person))
 
-    def find(self, person: bytes) -> Found | None:
-        """None where the person has no sample; those that were erased since are none."""
-        wanted = self._hashes.samples(person)
-        if not wanted:
-            return None
-        ids = {split: tuple(sorted(known[one] for one in wanted & known.keys())) for split, known in self._ids.items()}
-        return Found(pseudonym(person), self.name, **ids) if any(ids.values()) else None
+    def of(self, person: bytes) -> set[str]:
+        """The ids of a person's samples; those that were erased since are none. Raises `MeguError` for a data set that is not here."""
+        wanted = self._hashes.samples(person) if self._hashes is not None else frozenset()
+        if wanted and not self._is_here:
+            raise MeguError(
+                f"data set {self._name} has samples of this subject and is not here",
+                f"bring it back: `megu data fetch {self._name}`",
+            )
+        return {self._committed[one] for one in wanted & self._committed.keys()} if wanted else set()
+
+    def here(self, ids: Set[str]) -> dict[str, tuple[str, ...]]:
+        """Those of the ids that each split has."""
+        return {split: tuple(sorted(ids & known)) for split, known in self._ids.items()}
+
+    @property
+    def _is_here(self) -> bool:
+        return (self._folder / "meta.json").is_file()
 
     @cached_property
-    def _ids(self) -> dict[str, dict[bytes, str]]:
-        """The ids of each split by the commitments to them."""
-        if not (self._folder / "meta.json").is_file():
-            raise MeguError(
-                f"data set {self.name} has samples of this subject and is not here",
-                f"bring it back: `megu data fetch {self.name}`",
-            )
-        dataset: Dataset = arrays.load(self._folder)
+    def _ids(self) -> dict[str, frozenset[str]]:
+        dataset = arrays.load(self._folder) if self._is_here else None
         return {
-            split: {commit(self._key, bytes(value)): value.decode() for value in getattr(dataset, split).ids.tolist()}
+            split: frozenset(value.decode() for value in getattr(dataset, split).ids.tolist()) if dataset else frozenset()
             for split in SPLITS
         }
 
-
-def _without(project: Project, names: list[str]) -> list[str]:
-    """The data sets under data/ that have no subjects."""
-    return sorted({path.parent.name for path in project.root.glob("data/*/meta.json")} - set(names))
+    @cached_property
+    def _committed(self) -> dict[bytes, str]:
+        """Every id by the commitment to it."""
+        return {commit(self._key, one.encode()): one for known in self._ids.values() for one in known}

@@ -271,13 +271,13 @@ def _print_people(own: Inbox, asked: list[Request], added: list[Added], search: 
         counts = {"samples": len(request.samples), "train": len(request.samples) - test, "test": test}
         rows.append({**_added(one), "due": own.entry(one.id).due, "person": request.person, "data": request.data, **counts})
     if as_json:
-        print(json.dumps({"requests": rows, "not_looked_in": search.without}, indent=2))
+        print(json.dumps({"requests": rows, "without_subjects": search.without}, indent=2))
         return
     for row, request, one in zip(rows, asked, added, strict=True):
         where = f"{row['samples']:,} samples in {row['data']} ({row['train']:,} training and {row['test']:,} test images)"
         print(f"{row['person']}: {where}; {_received(one, request.due)}")
     if search.without:
-        print(f"not looked in, since they have no subjects: {', '.join(search.without)}", file=sys.stderr)
+        print(f"without subjects, so only equal images were looked for: {', '.join(search.without)}", file=sys.stderr)
 
 
 def _received(added: Added, due: str) -> str:
