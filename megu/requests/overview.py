@@ -160,11 +160,14 @@ def _needs_a_person(project: Project, attempts: int, entries: Sequence[Entry], l
         f"request {entry.id} failed {entry.failures} times ({_no_code(entry.reason)}): `megu request retry {entry.id}`"
         for entry in held
     ]
-    if done := [entry for entry in entries if entry.state == "promoted"]:
-        lines.append(
-            f"{len(done)} fulfilled: tell whoever asked (`megu certificate models:/{done[0].fact('version')}`), "
-            f"then `megu request close {done[0].id}`"
-        )
+    done = [entry for entry in entries if entry.state == "promoted"]
+    # What no model was trained on has no version whose certificate could be shown.
+    for fulfilled in filter(
+        None, ([one for one in done if one.fact("version")], [one for one in done if not one.fact("version")])
+    ):
+        first, version = fulfilled[0].id, fulfilled[0].fact("version")
+        proof = f"megu certificate models:/{version}" if version else f"megu request show {first}"
+        lines.append(f"{len(fulfilled)} fulfilled: tell whoever asked (`{proof}`), then `megu request close {first}`")
     if late:
         lines.append(f"{len(late)} overdue, the first since {min(entry.due for entry in late)}: `megu request list --overdue`")
     refused = project.root / "requests" / "refused"

@@ -14,7 +14,7 @@ import pytest
 
 from megu.core.project import Project
 from megu.lineage.champions import MOVED
-from megu.requests.inbox import Inbox
+from megu.requests.inbox import NEVER_SEEN, Inbox
 from megu.requests.overview import markdown, overview
 from megu.requests.request import Request, RequestParams
 
@@ -35,6 +35,17 @@ def test_an_empty_project_needs_nothing_and_nobody(project: Project) -> None:
     assert (now.requests, now.champion, now.runs, now.schedules, now.person) == ({}, None, [], None, [])
     assert "Needs a person\n\nnothing" in markdown(now)
     assert not project.ledger.path.exists()
+
+
+def test_who_asked_for_what_no_model_saw_is_told_without_a_version(project: Project) -> None:
+    inbox = Inbox(project)
+    said = {"basis": "contract", "requester": "internal", "due": "2026-12-24"}
+    asked = inbox.add(Request(samples=("f" * 32,), person="p0123456789abcdef", **said)).id  # type: ignore[arg-type]
+    inbox.judge(lambda target: ("", 0))
+    assert inbox.entry(asked).reason == NEVER_SEEN
+    lines = overview(project, "megu", RequestParams(), TODAY).person
+    assert lines == [f"1 fulfilled: tell whoever asked (`megu request show {asked}`), then `megu request close {asked}`"]
+    assert inbox.move([asked], "closed", {}) == [asked]
 
 
 def test_what_waits_what_is_late_and_what_needs_a_person(project: Project) -> None:
