@@ -22,6 +22,7 @@ from megu.requests.batches import batches, work_through
 from megu.requests.inbox import Inbox
 from megu.requests.intake import files
 from megu.requests.overview import markdown, overview
+from megu.serving import follow
 from tasks.prefect import flow_runs
 from tasks.records import processing
 from tasks.run.running import as_program, ours
@@ -60,8 +61,10 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         asked = [processing.hand_over(project, lane, inbox, params, settings) for lane in lanes.values()]
         asked = [approval for approval in asked if approval is not None]
         processing.take_back(inbox)
+        followed = follow.follow(project, config.registry.name, config.promotion)
     late = processing.overdue(inbox)
-    now = overview(project, config.registry.name, config.requests)
+    seen = followed.seen.to_json() if followed.seen else None
+    now = overview(project, config.registry.name, config.requests, served=seen)
     create_markdown_artifact(markdown(now), key="megu-status", description="Requests, runs and champion")
     return {
         "busy": False,
@@ -76,6 +79,9 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         "held": {lane.data: lane.held for lane in lanes.values() if lane.held},
         "approval": asked[0] if asked else None,
         "approvals": asked,
+        "served": seen,
+        "closed": followed.closed,
+        "troubles": followed.troubles,
         "overdue": [entry.id for entry in late],
     }
 

@@ -585,22 +585,70 @@ def down() -> None:
 
 
 @app.command()
-def status(as_json: JsonOption = False) -> None:
-    """Say how things stand: servers, requests, champion, last runs, next schedules, what needs a person."""
+def serve(
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; another than loopback needs a proxy with TLS and a login.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5001,
+    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks at the champion.")] = 5.0,
+) -> None:
+    """Serve the champion with `mlflow models serve`, started again whenever another version becomes the champion."""
     from megu.core.settings.sections import section
     from megu.promotion.params import RegistryParams
+    from megu.serving import supervisor
+
+    here = _project()
+    name = section(here.params, "registry", RegistryParams).name
+    supervisor.serve(here, name, host, port, every, lambda line: print(plain(line), flush=True))
+
+
+@app.command()
+def status(
+    served: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Ask this server which version it has (default: promotion.served); exit code 1 when not the champion.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how things stand: servers, requests, champion, what is served, last runs, next schedules, what needs a person."""
+    from megu.core.settings.sections import section
+    from megu.promotion.params import PromotionParams, RegistryParams
     from megu.requests.overview import markdown, overview
     from megu.requests.request import RequestParams
 
     here = _project()
     name = section(here.params, "registry", RegistryParams).name
-    now = overview(here, name, section(here.params, "requests", RequestParams))
+    seen = _served(here, name, section(here.params, "promotion", PromotionParams), served)
+    now = overview(here, name, section(here.params, "requests", RequestParams), served=seen.to_json() if seen else None)
     if as_json:
         print(json.dumps(now.to_json(), indent=2))
-        return
-    for name, url in now.services.items():
-        print(f"{name}: {url or 'not running'}")
-    print(f"\n{markdown(now, plain)}")
+    else:
+        for service, url in now.services.items():
+            print(f"{service}: {url or 'not running'}")
+        print(f"\n{markdown(now, plain)}")
+    if served and seen and seen.verdict != "champion":
+        raise typer.Exit(1)
+
+
+def _served(here: project.Project, name: str, params: Any, url: str | None) -> Any:
+    """What a server was seen to have; the configured one closes requests with it. None where there is none to ask."""
+    from megu.promotion.params import ADDRESS, is_address
+
+    if url is not None and not is_address(url):
+        raise MeguError(f"--served {url} is not {ADDRESS.partition(',')[0]}", "for example --served http://127.0.0.1:5001")
+    if url is None and not params.served:
+        return None
+    from megu.serving import check, follow
+
+    if url is not None:
+        return check.look(here, name, url)
+    seen, closed, troubles = follow.look(here, name, params)
+    for line in [*troubles, *([f"closed with it: {', '.join(closed)}"] if closed else [])]:
+        print(f"megu: {plain(line)}", file=sys.stderr)
+    return seen
 
 
 def _project() -> project.Project:

@@ -24,11 +24,11 @@ from megu.core.settings.sections import read
 from megu.data.params import DataParams
 from megu.data.splits import ForgetParams
 from megu.erasure.params import PurgeParams
-from megu.evaluation.gate import GateParams, PromotionParams
+from megu.evaluation.gate import GateParams
 from megu.evaluation.params import EvaluationParams
 from megu.labeling.kinds import KINDS
 from megu.lineage.keys import LineageParams
-from megu.promotion.params import RegistryParams
+from megu.promotion.params import PromotionParams, RegistryParams
 from megu.requests.request import RequestParams
 from megu.training.loop import TrainParams
 from megu.unlearning.labels.calibration_set import CalibrationParams

@@ -68,22 +68,6 @@ class GateParams:
         check("min_images", self.min_images, self.min_images >= 1, "at least 1")
 
 
-#: Who approves. "person": someone by name, always. "automatic": the policy itself where the gate says "pass", else a person.
-POLICIES = ("person", "automatic")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromotionParams:
-    """policy: who approves: a "person", or "automatic" (the policy itself, where the gate says pass)."""
-
-    __pydantic_config__ = STRICT
-
-    policy: str = "person"
-
-    def __post_init__(self) -> None:
-        check("policy", self.policy, self.policy in POLICIES, " or ".join(POLICIES))
-
-
 @dataclass(frozen=True, kw_only=True)
 class RuleResult:
     """One rule. holds: None where it does not apply, or is not judged for want of a retrain (`not_judged`). value: what was found, allowed

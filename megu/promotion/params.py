@@ -1,8 +1,10 @@
-"""What is registered in the MLflow registry, and under which name."""
+"""What is registered in the MLflow registry, under which name, who approves, and who is told."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from megu.core.errors import MeguError
 from megu.core.params import STRICT, check
@@ -36,3 +38,42 @@ class RegistryParams:
                 "registry.enabled is false, and a request is fulfilled by a registered version that becomes the champion",
                 "set registry.enabled: true; `megu run` unlearns without a registry, and megu then follows no request",
             )
+
+
+#: Who approves. "person": someone by name, always. "automatic": the policy itself where the gate says "pass", else a person.
+POLICIES = ("person", "automatic")
+#: An address that an environment variable holds, since it is a secret: ``$TEAM_HOOK``.
+NAMED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionParams:
+    """policy: one of `POLICIES`. served: the URL of the server that serves the champion (MLflow's scoring protocol). webhook: the URL that a
+    promotion is told to. Of both, ``$NAME`` is the environment variable NAME, and None is none.
+    """
+
+    __pydantic_config__ = STRICT
+
+    policy: str = "person"
+    served: str | None = None
+    webhook: str | None = None
+
+    def __post_init__(self) -> None:
+        check("policy", self.policy, self.policy in POLICIES, " or ".join(POLICIES))
+        for key in ("served", "webhook"):
+            value = getattr(self, key)
+            check(key, value, value is None or bool(NAMED.fullmatch(value)) or is_address(value), ADDRESS)
+
+
+ADDRESS = "an http or https URL without a login, or $NAME for an environment variable that has one"
+
+
+def is_address(url: str) -> bool:
+    """Whether a text is an http or https URL that holds no login."""
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        ) and url.isprintable()
+    except ValueError:
+        return False

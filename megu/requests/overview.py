@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -39,6 +39,7 @@ class Overview:
     requests: how many by state. waiting: the open ones that are due first.
 
     runs: the last recorded ones. champion: version, since when, by whom; None without one. lineage: the versions before it, newest first.
+    served: what the server of ``promotion.served`` was seen to have (`megu.serving.check`); None where there is none.
     schedules: the next runs that Prefect has planned; None when no server could be asked, for the reason ``unanswered``.
     person: what needs a person, a line each.
     """
@@ -50,6 +51,7 @@ class Overview:
     runs: list[dict[str, str]]
     champion: dict[str, Any] | None
     lineage: list[str]
+    served: dict[str, Any] | None
     schedules: list[dict[str, str]] | None
     unanswered: str
     person: list[str]
@@ -58,8 +60,10 @@ class Overview:
         return asdict(self)
 
 
-def overview(project: Project, name: str, requests: RequestParams, today: date | None = None) -> Overview:
-    """Everything, as it stands now. name: of the registered model."""
+def overview(
+    project: Project, name: str, requests: RequestParams, today: date | None = None, served: Mapping[str, Any] | None = None
+) -> Overview:
+    """Everything, as it stands now. name: of the registered model. served: what its server was seen to have, where it was asked."""
     today = today or datetime.now(UTC).date()
     entries = Inbox(project).entries()
     live = services.endpoints(project.home)
@@ -96,6 +100,7 @@ def overview(project: Project, name: str, requests: RequestParams, today: date |
         ],
         champion=champion,
         lineage=[f"{name}/{event.facts['version']} ({event.facts['why']}, {event.time[:10]})" for event in reversed(moved)],
+        served=dict(served) if served else None,
         schedules=schedules,
         unanswered=unanswered,
         person=_to_promote(project, name, entries, rows, events) + _needs_a_person(project, requests.attempts, entries, late),
@@ -216,6 +221,8 @@ def markdown(now: Overview, written: Callable[[str], str] = escaping.markdown) -
         lines.append(f"before: {written(', '.join(now.lineage[1:]) or 'none')}")
     else:
         lines.append("none yet")
+    if now.served:
+        lines.append(f"the server: {written(now.served['says'])}")
     lines += ["", "## Last runs", ""]
     lines += [
         f"- {row['created'][:16]} forget {written(row['request'])}: {written(row['model'] or 'not registered')}"

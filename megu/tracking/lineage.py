@@ -202,6 +202,21 @@ def compiled(folder: Path, files: Collection[str]) -> tuple[set[str], list[str]]
     return left, sorted(path for path in left if not _as_its_source(folder / path))
 
 
+#: Where MLflow notes which version it serves from a store on this machine: in the version's own folder.
+_NOTE = "registered_model_meta"
+
+
+def noted(folder: Path, name: str, version: str) -> set[str]:
+    """The note that ``mlflow models serve`` leaves among a version's files, where it says this version and nothing else."""
+    import yaml
+
+    try:
+        said = yaml.safe_load((folder / _NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return set()
+    return {_NOTE} if said == {"model_name": name, "model_version": version} else set()
+
+
 def _as_its_source(path: Path) -> bool:
     source = path.parent.parent / f"{path.name.split('.')[0]}.py"
     if path != Path(importlib.util.cache_from_source(str(source))):

@@ -17,6 +17,7 @@ from megu.core.project import Project
 from megu.evaluation.words import gate_rows
 from megu.promotion import moves as promotion
 from megu.promotion.moves import Candidate
+from megu.serving import follow
 
 
 class Decision(RunInput):
@@ -63,10 +64,13 @@ def decide(project: Project, config: Config, version: str | None) -> dict[str, A
 def _promoted(project: Project, config: Config, found: Candidate, approval: promotion.Approval) -> dict[str, Any]:
     moved = promotion.promote(project, config, approval, found.version)
     outcome = {"outcome": "promoted", **asdict(moved), "model": str(found), "automatic": approval.automatic}
+    after = follow.follow(project, config.registry.name, config.promotion)
+    outcome |= {"served": after.seen.to_json() if after.seen else None, "closed": after.closed, "troubles": after.troubles}
+    more = "".join(f"\n\n{markdown(line)}" for line in follow.said(after))
     followed = f" Requests promoted with it: {', '.join(moved.fulfilled)}." if moved.fulfilled else ""
     create_markdown_artifact(
         f"**{markdown(str(found))}** is the champion, approved by {'the policy' if approval.automatic else markdown(approval.approver)}"
-        f"{f'; before it version {moved.before}' if moved.before else ''}. Evidence `{found.seal}`.{followed}",
+        f"{f'; before it version {moved.before}' if moved.before else ''}. Evidence `{found.seal}`.{followed}{more}",
         key="promotion",
         description="What became of the challenger",
     )

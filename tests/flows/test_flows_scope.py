@@ -269,7 +269,8 @@ ELSEWHERE: dict[str, set[str]] = {
         for name in ("attack_margin", "attack_required", "class_drop", "deep_margin", "forget_margin", "mia_band")
     }
     | {f"gate.{name}" for name in ("min_images", "min_seeds", "retain_drop")},
-    "names, people and days": {"registry.alias", "registry.name", "promotion.policy", "lineage.key"}
+    "names, people and days": {"registry.alias", "registry.name", "lineage.key"}
+    | {f"promotion.{name}" for name in ("policy", "served", "webhook")}
     | {f"requests.{name}" for name in ("attempts", "batch", "due_days")}
     | {"purge.models_days", "purge.test_images", "purge.shared_stores", "purge.suppress_days"},
 }

@@ -62,10 +62,12 @@ def register(
                 print(json.dumps(event.to_json()) if as_json else f"rejected: version {event.facts['version']}")
                 return
             _print_moved(promotion.promote(here, settings, said, version), as_json)
+            _follow(here, settings)
             return
         found = promotion.look(here, settings, version)
         if promotion.automatic(settings, found):
             _print_moved(promotion.promote(here, settings, promotion.by_policy(found), found.version), as_json)
+            _follow(here, settings)
             return
         _print_candidate(found, as_json)
 
@@ -82,7 +84,18 @@ def register(
         here = project()
         for line in promotion.settle(here):
             print(f"megu: {line}", file=sys.stderr)
-        _print_moved(promotion.rollback(here, config(here, None, None), approver, rationale, version), as_json)
+        settings = config(here, None, None)
+        _print_moved(promotion.rollback(here, settings, approver, rationale, version), as_json)
+        _follow(here, settings)
+
+
+def _follow(here: Project, settings: Config) -> None:
+    """What follows a promotion, said on standard error: whatever becomes of it, the promotion stands."""
+    from megu.serving import follow
+
+    done = follow.follow(here, settings.registry.name, settings.promotion)
+    for line in follow.said(done):
+        print(f"megu: {plain(line)}", file=sys.stderr)
 
 
 def _print_moved(moved: Moved, as_json: bool) -> None:

@@ -198,11 +198,21 @@ def _changing(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
 
     @request.command()
     def close(request: RequestArgument, as_json: JsonOption = False) -> None:
-        """Close a request whose model was promoted: whoever asked was told."""
+        """Close a request whose model was promoted: whoever asked was told. With promotion.served it has to be served, too."""
         from megu.core.errors import MeguError
+        from megu.core.settings.sections import section
+        from megu.promotion.params import PromotionParams, RegistryParams
+        from megu.serving import follow
 
         own = inbox()
-        now = own.entry(request).state
+        entry, here = own.entry(request), own.project
+        follow.refuse_unseen(
+            here,
+            section(here.params, "registry", RegistryParams).name,
+            section(here.params, "promotion", PromotionParams),
+            entry,
+        )
+        now = entry.state
         if now != "closed" and not own.move([request], "closed", {}):
             raise MeguError(f"{request} is {now}, not promoted", "it can be closed when a model that forgot it is the champion")
         print(json.dumps({"id": request, "state": "closed"}) if as_json else f"{request}: closed")
@@ -245,6 +255,12 @@ def _processing(
             print(f"the requests for {data or 'no known data set'} wait: {why}")
         for approval in done["approvals"] or [None]:
             print(_said(approval))
+        if done["served"]:
+            print(f"the server: {done['served']['says']}")
+        if done["closed"]:
+            print(f"closed with it: {', '.join(done['closed'])}")
+        for line in done["troubles"]:
+            print(f"megu: {plain(line)}", file=sys.stderr)
         return None
 
 

@@ -18,6 +18,7 @@ from megu.core.errors import MeguError
 from megu.core.files.store import Missing, sha256_file
 from megu.core.project import Project
 from megu.lineage import dossier as folder_of
+from megu.lineage import probes
 from megu.lineage.dossier import FORGOTTEN, MAIN, NAMES, RECORDS, SEAL, sha256
 from megu.lineage.keys import Keys
 from megu.lineage.purged import erasures as purges
@@ -89,6 +90,7 @@ def verify(
         found_out.extend(_all(case, replay))
         if found.purges or erasures.covering or sealed:
             found_out.append(_purge(case, erasures))
+        found_out.extend(_probes(case, found.probes))
         return Report(target, case.dossier.run.mlflow_run_id, case.dossier.root, case.seal.seal, found_out)
 
 
@@ -119,6 +121,17 @@ def _purge(case: Case, erasures: purges.Erasures) -> Check:
     return Check(name, False, "; ".join(wrong)) if wrong else Check(name, True, said)
 
 
+def _probes(case: Case, files: Mapping[str, bytes]) -> Iterator[Check]:
+    """What the served model is compared with is as it was when the version was promoted; nothing where there is none."""
+    run_id, events = case.dossier.run.mlflow_run_id, case.project.ledger.events(kind=probes.MADE) if case.project else []
+    named = [str(event.facts["sha256"]) for event in events if event.facts["run_id"] == run_id]
+    if not files and not named:
+        return
+    wrong = probes.faults(list(files.items()), named)
+    said = f"{len(files)} {'document' if len(files) == 1 else 'documents'} of what was promoted, whole"
+    yield Check("probes", False, "; ".join(wrong)) if wrong else Check("probes", True, said)
+
+
 def own_key(project: Project | None) -> list[str]:
     """The project's own public key, in hex, where it has one."""
     from megu.lineage.keys import read_public
@@ -143,7 +156,8 @@ def _reach(project: Project | None) -> tuple[MlflowClient | None, str]:
 class Copies:
     """The copies of one run's dossier: their files by where they are; no files where one should be and is gone.
 
-    purges: the documents of purges beside them, by place and name: they came later and are no part of the dossier.
+    purges, probes: the documents of purges, and of promotions (`megu.lineage.probes`), beside them, by place and name: they came later and
+    are no part of the dossier.
     """
 
     run_id: str
@@ -151,6 +165,7 @@ class Copies:
     connected: MlflowClient | None
     unreachable: str
     purges: Mapping[str, bytes]
+    probes: Mapping[str, bytes]
 
     def purges_of(self, place: str) -> list[bytes]:
         """The documents beside one copy, oldest first."""
@@ -192,9 +207,15 @@ def copies(target: str, project: Project | None, stack: ExitStack) -> Copies:
         raise MeguError(
             f"there is no dossier of {target}", "name a finished run's MLflow id, a models:/name/version or a folder"
         )
-    beside = {f"{place}: {name}": files[name] for place, files in places.items() for name in files if is_purge(name)}
-    plain = {place: {name: files[name] for name in files if not is_purge(name)} for place, files in places.items()}
-    return Copies(run_id, plain, connected, unreachable, beside)
+    later = {
+        what: {f"{place}: {name}": files[name] for place, files in places.items() for name in files if kind(name)}
+        for what, kind in (("purges", is_purge), ("probes", probes.is_name))
+    }
+    plain = {
+        place: {name: content for name, content in files.items() if not is_purge(name) and not probes.is_name(name)}
+        for place, files in places.items()
+    }
+    return Copies(run_id, plain, connected, unreachable, **later)
 
 
 def _run_of(files: Mapping[str, bytes]) -> str | None:

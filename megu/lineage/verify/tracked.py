@@ -110,11 +110,13 @@ def model_version(case: Case) -> Check:
         if folder is None:
             return summed(name, wrong, ["its files are gone"], "")
         files = lineage.hashes(folder)
-        caches, odd = lineage.compiled(folder, set(files) - set(recorded["files"]))
+        added = set(files) - set(recorded["files"])
+        caches, odd = lineage.compiled(folder, added)
+        noted = added & lineage.noted(folder, recorded["name"], recorded["version"])
     if not files.get(WEIGHTS) == recorded["tags"].get(DIGEST_TAG) == case.dossier.models.unlearned:
         wrong.append("its weights are not the unlearned model's")
     wrong += [f"{path} is not what its source compiles to" for path in odd]
-    plain_files = {path: digest for path, digest in files.items() if path not in caches}
+    plain_files = {path: digest for path, digest in files.items() if path not in caches | noted}
     checked = _files(case, name, recorded["files"], plain_files, f"{len(recorded['files'])} files")
     said = f"models:/{recorded['name']}/{recorded['version']}: {checked.says}, weights {case.dossier.models.unlearned[:16]}…"
     said += f"; tags added since: {', '.join(later)}" if later else ""

@@ -1,0 +1,174 @@
+"""The probes of a promotion: the test images that tell the champion from the version before it, and what both answer.
+
+They are drawn from the test set alone, by the dossier's seal as the seed; what either version was to forget is left out, so that nobody is
+asked about erased data, and of the rest those count on which the two versions differ most.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megu.core.errors import MeguError
+from megu.core.files.exclusion import working
+from megu.core.files.ledger import Event
+from megu.core.files.store import writing
+from megu.core.project import Project
+from megu.data import arrays
+from megu.data.arrays import Dataset
+from megu.data.scope import RequestScope
+from megu.lineage import probes
+from megu.lineage.commitments import commit, fingerprint
+from megu.lineage.dossier import FORGOTTEN, Dossier, sha256
+from megu.lineage.index import Index
+from megu.lineage.keys import Keys
+from megu.lineage.probes import MADE, ORIGINAL, Probes
+from megu.lineage.reading import Found, dossier_of
+
+#: Test images that both versions are asked about, and of these the ones that are kept.
+DRAWN, KEPT = 256, 8
+_DIGITS = 6
+
+Answers = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What every version is asked: images uint8 (N, H, W, C) of a data set."""
+
+    dataset: Dataset
+    images: NDArray[np.uint8]
+
+
+def ensure(project: Project, move: Event) -> Probes:
+    """The probes of a move of the champion; made where they are not there yet, which needs torch and the weights of both versions.
+
+    Raises `MeguError` when they cannot be made: the data set, the key or the champion's weights are not here.
+    """
+    name, facts = move.subject, move.facts
+    if event := probes.made_for(project.ledger.events(name), move):
+        return probes.read(project, event)
+    with working(project):
+        found = dossier_of(f"models:/{name}/{facts['version']}", project)
+        run = found.dossier.run.mlflow_run_id
+        if not (project.dossiers / run).is_dir():
+            raise MeguError(f"the dossier of models:/{name}/{facts['version']} is not here", "bring back results/dossiers")
+        made = _make(project, found, move)
+        content = made.to_bytes()
+        with writing(project.dossiers / run / probes.file_name(content)) as temporary:
+            temporary.write_bytes(content)
+        told = {"event": move.number, "version": facts["version"], "run_id": run, "sha256": sha256(content)}
+        project.ledger.append(MADE, name, told)
+    return made
+
+
+def images_of(project: Project, made: Probes) -> tuple[list[int], NDArray[np.uint8]]:
+    """The probes that the data set has still: their numbers, and their pixels uint8 (N, H, W, C).
+
+    Raises `MeguError` when the data set or the key is not here, or none of them is there any more.
+    """
+    key, dataset = _key(project), _dataset(project, made.data)
+    if fingerprint(key) != made.key:
+        raise MeguError("the probes were made under another key", "put that key back into .megu/keys/commitments.key")
+    at = {commit(key, bytes(value)).hex(): number for number, value in enumerate(dataset.test.ids)}
+    numbers = [number for number, sample in enumerate(made.samples) if sample in at]
+    if not numbers:
+        raise MeguError(f"data/{made.data} has none of the probes any more", "the next promotion makes others")
+    return numbers, np.asarray(dataset.test.images[[at[made.samples[number]] for number in numbers]])
+
+
+def allowed(dataset: Dataset, key: bytes, dossiers: Sequence[Dossier], forgotten: frozenset[bytes]) -> NDArray[np.intp]:
+    """Positions of the test images that may be probes. dossiers: whose classes are left out. forgotten: commitments that are, too."""
+    labels, fine, names = dataset.test.labels, dataset.test.fine, dataset.fine or ()
+    out = np.array([commit(key, bytes(value)) in forgotten for value in dataset.test.ids], dtype=bool)
+    for scope in (RequestScope.of(dossier.request) for dossier in dossiers):
+        out |= np.isin(labels, [number for number, name in enumerate(dataset.classes) if name in scope.classes])
+        if fine is not None:
+            out |= np.isin(fine, [number for number, name in enumerate(names) if name in scope.subclasses])
+    return np.flatnonzero(~out)
+
+
+def telling(champion: Answers, other: Answers | None, count: int = KEPT) -> NDArray[np.intp]:
+    """The rows on which two versions' probabilities (N, K) differ most, at most ``count``; the first ones without another version."""
+    if other is None:
+        return np.arange(min(count, len(champion)))
+    apart = np.abs(champion - other).max(axis=1)
+    return np.argsort(-apart, kind="stable")[:count]
+
+
+def _make(project: Project, found: Found, move: Event) -> Probes:
+    name, version, before = move.subject, str(move.facts["version"]), move.facts.get("from")
+    key, dataset = _key(project), _dataset(project, found.dossier.data.name)
+    earlier = dossier_of(f"models:/{name}/{before}", project).dossier if before else None
+    alike = earlier is None or earlier.data.name == dataset.name
+    dossiers = [found.dossier, *([earlier] if earlier and alike else [])]
+    index = Index(project.index)
+    forgotten = frozenset().union(*(index.entries(dossier.files[FORGOTTEN]) for dossier in dossiers))
+    positions = allowed(dataset, key, dossiers, forgotten)
+    if not len(positions):
+        raise MeguError(f"data/{dataset.name} has no test image that is not of what was forgotten", "nothing is to be done")
+    at = np.sort(np.random.default_rng(int(found.seal.seal[:16], 16)).permutation(positions)[:DRAWN])
+    asked = _Asked(dataset, np.asarray(dataset.test.images[at]))
+    champion = _registered(project, f"models:/{name}/{version}", asked)
+    other = _of_before(project, found, f"models:/{name}/{before}" if before else None, asked) if alike else None
+    rows = telling(champion, other)
+    return Probes(
+        format=probes.FORMAT,
+        model=name,
+        version=version,
+        before="" if other is None else str(before or ORIGINAL),
+        data=dataset.name,
+        key=fingerprint(key),
+        samples=[commit(key, bytes(value)).hex() for value in dataset.test.ids[at[rows]]],
+        champion=_rounded(champion[rows]),
+        other=[] if other is None else _rounded(other[rows]),
+    )
+
+
+def _of_before(project: Project, found: Found, before: str | None, facts: _Asked) -> Answers | None:
+    """The answers of the version before, or of the original that the first champion was made of; None where its weights are gone."""
+    if before is None:
+        weights = project.store.find("safetensors", found.dossier.models.original)
+        return _answers(project.store.path(weights), facts) if weights else None
+    try:
+        return _registered(project, before, facts)
+    except MeguError:
+        return None
+
+
+def _registered(project: Project, version: str, facts: _Asked) -> Answers:
+    """What a registered version answers, by its weights: no code of it is run."""
+    from megu import tracking
+
+    with tempfile.TemporaryDirectory() as folder:
+        return _answers(tracking.fetch_model(version, Path(folder), home=project.home, asked="the probes"), facts)
+
+
+def _answers(weights: Path, facts: _Asked) -> Answers:
+    """As the served form does, float32 (N, K)."""
+    from megu.tracking import served
+    from megu.training.weights import load_model
+
+    return served.answer(load_model(weights)[0], {"mean": facts.dataset.mean, "std": facts.dataset.std}, facts.images)
+
+
+def _rounded(answers: Answers) -> list[list[float]]:
+    return [[round(float(value), _DIGITS) for value in row] for row in answers]
+
+
+def _key(project: Project) -> bytes:
+    key = Keys(project.keys).commitment_key()
+    if key is None:
+        raise MeguError("the key of the commitments is not here", "put it back into .megu/keys/commitments.key")
+    return key
+
+
+def _dataset(project: Project, name: str) -> Dataset:
+    if not (project.data(name) / "meta.json").is_file():
+        raise MeguError(f"data/{name} is not here", f"bring it back (`megu data fetch {name}`, or DVC)")
+    return arrays.load(project.data(name))
