@@ -171,7 +171,7 @@ def _needs_a_person(project: Project, attempts: int, entries: Sequence[Entry], l
         None, ([one for one in done if one.fact("version")], [one for one in done if not one.fact("version")])
     ):
         first, version = fulfilled[0].id, fulfilled[0].fact("version")
-        proof = f"megu certificate models:/{version}" if version else f"megu request show {first}"
+        proof = f"megu certificate --request {first}" if version else f"megu request show {first}"
         lines.append(f"{len(fulfilled)} fulfilled: tell whoever asked (`{proof}`), then `megu request close {first}`")
     if late:
         lines.append(f"{len(late)} overdue, the first since {min(entry.due for entry in late)}: `megu request list --overdue`")

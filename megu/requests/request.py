@@ -58,6 +58,8 @@ class RequestParams:
     due_days: days until a request is due that names no date (the GDPR's month).
     batch: requests that are processed together at most.
     attempts: failures after which a request waits for a person (``megu request retry``).
+    controller: who answers for the processing, one line, on the page of a request (``megu certificate --request``); else the folder's name.
+    backups_days: days for which your backups are kept, for the same page; None: it says that nobody has stated it.
     """
 
     __pydantic_config__ = STRICT
@@ -65,11 +67,18 @@ class RequestParams:
     due_days: int = 30
     batch: int = 500
     attempts: int = 3
+    controller: str | None = None
+    backups_days: int | None = None
 
     def __post_init__(self) -> None:
         check("due_days", self.due_days, 1 <= self.due_days <= 3650, "between 1 and 3650")
         check("batch", self.batch, self.batch >= 1, "at least 1")
         check("attempts", self.attempts, self.attempts >= 1, "at least 1")
+        said = self.controller
+        fits = said is None or (bool(said.strip()) and said.isprintable() and len(said) <= 200)
+        check("controller", said, fits, "one line of at most 200 characters")
+        days = self.backups_days
+        check("backups_days", days, days is None or 0 <= days <= 36500, "between 0 and 36500, or null")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from megu.serving import choosing, http
 #: (`megu.lineage.verify.replay`). Two versions that are nearer to each other on every probe cannot be told apart.
 TOLERANCE = 0.001
 #: Seconds for an answer, and bytes of one: a thousand probes of a thousand classes.
-PATIENCE_S, MOST = 20.0, 32_000_000
+PATIENCE_S, MOST = 10.0, 32_000_000
 #: The environment variable with the token that the server wants, where it wants one.
 TOKEN = "MEGU_SERVED_TOKEN"
 

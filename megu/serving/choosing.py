@@ -154,7 +154,12 @@ def _answers(weights: Path, facts: _Asked) -> Answers:
     from megu.tracking import served
     from megu.training.weights import load_model
 
-    return served.answer(load_model(weights)[0], {"mean": facts.dataset.mean, "std": facts.dataset.std}, facts.images)
+    facts_of_data = {"mean": facts.dataset.mean, "std": facts.dataset.std}
+    try:
+        return served.answer(load_model(weights)[0], facts_of_data, facts.images)
+    except RuntimeError as error:  # torch's: made for other images
+        why = " ".join(str(error).split())[:100]
+        raise MeguError(f"a version does not run on data/{facts.dataset.name} ({why})", "see `megu verify`") from None
 
 
 def _rounded(answers: Answers) -> list[list[float]]:

@@ -94,7 +94,7 @@ def test_what_is_fulfilled_is_to_be_told_and_closed(project: Project) -> None:
     inbox.judge(lambda target: ("", 1))
     for state in ("processing", "unlearned", "verified", "approved", "promoted"):
         inbox.move([one], state, {"version": "megu/2"})  # type: ignore[arg-type]
-    said = f"1 fulfilled: tell whoever asked (`megu certificate models:/megu/2`), then `megu request close {one}`"
+    said = f"1 fulfilled: tell whoever asked (`megu certificate --request {one}`), then `megu request close {one}`"
     assert overview(project, "megu", RequestParams(), TODAY).person == [said]
     inbox.move([one], "closed", {})
     assert overview(project, "megu", RequestParams(), TODAY).person == []

@@ -26,11 +26,27 @@ def register(app: typer.Typer, project: Callable[[], Project | None]) -> None:
 
     @app.command("certificate")
     def certificate_command(
-        target: TargetArgument,
+        target: Annotated[
+            str | None, typer.Argument(help="An MLflow run id, models:/name/version or @alias, or a dossier's folder.")
+        ] = None,
+        request: Annotated[
+            str | None, typer.Option(metavar="ID", help="Instead of a dossier: the page of one fulfilled request.")
+        ] = None,
+        language: Annotated[str, typer.Option(metavar="CODE", help="Of a request's page: en, de.")] = "en",
         out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page goes.")] = Path("certificate.html"),
         key: KeysOption = None,
     ) -> None:
-        """Make a page for a regulator or a data subject from a dossier: one HTML file, which a browser prints on A4."""
+        """Make a page for a regulator or a data subject: one HTML file, which a browser prints on A4.
+
+        From a dossier, what was done and measured; of a request, what became of it and of nobody else's.
+        """
+        if (target is None) == (request is None):
+            raise MeguError("a certificate is of a dossier or of a request", "name a run, or give --request ID")
+        if target is None:
+            page, badge, checked = _of_request(project(), str(request), language)
+            _written({out.name: page.encode()}, out.parent)
+            print(f"{out}: {badge}. {checked}")
+            return
         from megu.lineage.keys import read_public
         from megu.lineage.reading import dossier_of
         from megu.lineage.verify.run import verify
@@ -62,6 +78,32 @@ def register(app: typer.Typer, project: Callable[[], Project | None]) -> None:
         _written(files, out)
         for name in files:
             print(out / name)
+
+
+def _of_request(here: Project | None, request: str, language: str) -> tuple[str, str, str]:
+    """The page of a request, its badge and what checking the evidence gave."""
+    from megu.core.settings.sections import section
+    from megu.erasure.params import PurgeParams
+    from megu.promotion.params import PromotionParams, RegistryParams
+    from megu.report.certificate.language import read
+    from megu.report.certificate.request import facts
+    from megu.report.certificate.request_page import RequestPage, render_request
+    from megu.requests.request import RequestParams
+
+    if here is None:
+        raise MeguError("a request is known in its project only", "run this inside the project, or set MEGU_PROJECT")
+    spoken = read(language)
+    found = facts(
+        here,
+        request,
+        section(here.params, "requests", RequestParams),
+        section(here.params, "registry", RegistryParams),
+        section(here.params, "promotion", PromotionParams),
+        section(here.params, "purge", PurgeParams),
+        datetime.now(UTC),
+    )
+    page = RequestPage(found, spoken)
+    return render_request(found, spoken), page.badge, page.checked
 
 
 def _named_key(here: Project) -> Path | None:

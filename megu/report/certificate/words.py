@@ -209,12 +209,12 @@ def _done(dossier: Dossier) -> Iterator[str]:
 
 
 def _measures(dossier: Dossier) -> Iterator[Measure]:
-    yield Measure("What was to be forgotten: how much of it is recognised", _of_each(dossier, "Af"), _reading(dossier))
-    if single := _of_each(dossier, "Af_single"):
+    yield Measure("What was to be forgotten: how much of it is recognised", of_each(dossier, "Af"), _reading(dossier))
+    if single := of_each(dossier, "Af_single"):
         alone = "The single images themselves, apart from the classes. The second bar should be where the third is."
         yield Measure("The single images: how many of them are recognised", single, alone)
     kept = "Images of everything else that are new to every model. The second bar should not be shorter than the others."
-    yield Measure("Everything else: how much of it is recognised", _of_each(dossier, "Ar"), kept)
+    yield Measure("Everything else: how much of it is recognised", of_each(dossier, "Ar"), kept)
 
 
 def _reading(dossier: Dossier) -> str:
@@ -233,14 +233,15 @@ def _reading(dossier: Dossier) -> str:
     return f"{shown} The second bar should be where the third is{why}."
 
 
-def _of_each(dossier: Dossier, metric: str) -> list[float | None]:
+def of_each(dossier: Dossier, metric: str) -> list[float | None]:
+    """A metric of the original, the unlearned model and the retrain, where there is one; empty where none has it."""
     evaluation = dossier.evidence.evaluation
     models = [evaluation[name]["metrics"] for name in ("original", "unlearned", "reference") if evaluation.get(name)]
     return [metrics.get(metric) for metrics in models] if any(metric in metrics for metrics in models) else []
 
 
 def _attack(dossier: Dossier) -> str:
-    values = [number(value) for value in _of_each(dossier, "MIA")]
+    values = [number(value) for value in of_each(dossier, "MIA")]
     said = f"An attack that guesses from a model's answers whether an image was in its training takes {values[0]} of the forgotten images "
     if len(values) < 3:
         return f"{said}for training images before, and {values[1]} now. Without a model that never saw them nobody can say what is right."

@@ -1,0 +1,68 @@
+"""The sentences of a request's page: one file a language, ``languages/<code>.yaml``, so that others can add theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import yaml
+
+from megu.core.errors import MeguError
+
+
+@dataclass(frozen=True)
+class Language:
+    """code: as in the file's name ("en"). name: in the language itself. months: their names. dates, times: patterns of both.
+    thousands, decimal: what numbers are written with. sentences: by name, with placeholders as of ``str.format``."""
+
+    code: str
+    name: str
+    months: Sequence[str]
+    dates: str
+    times: str
+    thousands: str
+    decimal: str
+    sentences: Mapping[str, str]
+
+    def say(self, sentence: str, **values: str) -> str:
+        """A sentence with its placeholders filled in."""
+        return self.sentences[sentence].format(**values)
+
+    def has(self, sentence: str) -> bool:
+        return sentence in self.sentences
+
+    def day(self, when: date) -> str:
+        return self.dates.format(day=when.day, month=self.months[when.month - 1], year=when.year)
+
+    def moment(self, when: datetime) -> str:
+        """A time in UTC, to the minute."""
+        there = when.astimezone(UTC)
+        return self.times.format(date=self.day(there.date()), clock=f"{there:%H:%M}")
+
+    def count(self, value: int) -> str:
+        return f"{value:,}".replace(",", self.thousands)
+
+    def number(self, value: float | None, unit: str = "") -> str:
+        """One digit after the point; a dash where there is no value."""
+        return "—" if value is None else f"{value:.1f}".replace(".", self.decimal) + unit
+
+
+def codes() -> list[str]:
+    """The languages that there are."""
+    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+
+
+@cache
+def read(code: str) -> Language:
+    """The language of a code. Raises `MeguError` when there is none."""
+    if code not in codes():
+        raise MeguError(f"there is no language {code!r}", f"--language is one of {', '.join(codes())}")
+    return Language(code=code, **yaml.safe_load((_folder() / f"{code}.yaml").read_text(encoding="utf-8")))
+
+
+def _folder() -> Traversable:
+    return files("megu.report.certificate") / "languages"
