@@ -64,7 +64,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         followed = follow.follow(project, config.registry.name, config.promotion)
     late = processing.overdue(inbox)
     seen = followed.seen.to_json() if followed.seen else None
-    now = overview(project, config.registry.name, config.requests, served=seen)
+    now = overview(project, config.registry.name, config.requests, served=seen, awaited=bool(config.promotion.served))
     create_markdown_artifact(markdown(now), key="megu-status", description="Requests, runs and champion")
     return {
         "busy": False,

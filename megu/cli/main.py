@@ -621,8 +621,15 @@ def status(
 
     here = _project()
     name = section(here.params, "registry", RegistryParams).name
-    seen = _served(here, name, section(here.params, "promotion", PromotionParams), served)
-    now = overview(here, name, section(here.params, "requests", RequestParams), served=seen.to_json() if seen else None)
+    wanted = section(here.params, "promotion", PromotionParams)
+    seen = _served(here, name, wanted, served)
+    now = overview(
+        here,
+        name,
+        section(here.params, "requests", RequestParams),
+        served=seen.to_json() if seen else None,
+        awaited=bool(wanted.served),
+    )
     if as_json:
         print(json.dumps(now.to_json(), indent=2))
     else:

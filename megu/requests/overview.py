@@ -61,9 +61,16 @@ class Overview:
 
 
 def overview(
-    project: Project, name: str, requests: RequestParams, today: date | None = None, served: Mapping[str, Any] | None = None
+    project: Project,
+    name: str,
+    requests: RequestParams,
+    today: date | None = None,
+    *,
+    served: Mapping[str, Any] | None = None,
+    awaited: bool = False,
 ) -> Overview:
-    """Everything, as it stands now. name: of the registered model. served: what its server was seen to have, where it was asked."""
+    """Everything, as it stands now. name: of the registered model. served: what its server was seen to have, where it was asked. awaited:
+    whether requests close only when that is the champion (``promotion.served``)."""
     today = today or datetime.now(UTC).date()
     entries = Inbox(project).entries()
     live = services.endpoints(project.home)
@@ -103,7 +110,8 @@ def overview(
         served=dict(served) if served else None,
         schedules=schedules,
         unanswered=unanswered,
-        person=_to_promote(project, name, entries, rows, events) + _needs_a_person(project, requests.attempts, entries, late),
+        person=_to_promote(project, name, entries, rows, events)
+        + _needs_a_person(project, requests.attempts, entries, late, name if awaited else ""),
     )
 
 
@@ -158,14 +166,20 @@ def _number(model: str) -> int:
     return int(model.rpartition("/")[2])
 
 
-def _needs_a_person(project: Project, attempts: int, entries: Sequence[Entry], late: Sequence[Entry]) -> list[str]:
+def _needs_a_person(
+    project: Project, attempts: int, entries: Sequence[Entry], late: Sequence[Entry], awaited: str
+) -> list[str]:
+    """awaited: the registered model whose requests close when its server was seen to serve the champion; empty for none."""
     lines = []
     held = [entry for entry in entries if entry.state == "accepted" and entry.failures >= attempts]
     lines += [
         f"request {entry.id} failed {entry.failures} times ({_no_code(entry.reason)}): `megu request retry {entry.id}`"
         for entry in held
     ]
-    done = [entry for entry in entries if entry.state == "promoted"]
+    promoted = [entry for entry in entries if entry.state == "promoted"]
+    if unseen := [entry for entry in promoted if awaited and entry.fact("version").rpartition("/")[0] == awaited]:
+        lines.append(f"{len(unseen)} fulfilled, and close when the server serves the champion: reload it, then `megu status`")
+    done = [entry for entry in promoted if entry not in unseen]
     # What no model was trained on has no version whose certificate could be shown.
     for fulfilled in filter(
         None, ([one for one in done if one.fact("version")], [one for one in done if not one.fact("version")])

@@ -62,6 +62,7 @@ def ensure(project: Project, move: Event) -> Probes:
         content = made.to_bytes()
         with writing(project.dossiers / run / probes.file_name(content)) as temporary:
             temporary.write_bytes(content)
+            temporary.chmod(0o644)  # as the dossier's own files
         told = {"event": move.number, "version": facts["version"], "run_id": run, "sha256": sha256(content)}
         project.ledger.append(MADE, name, told)
     return made
@@ -130,36 +131,36 @@ def _make(project: Project, found: Found, move: Event) -> Probes:
     )
 
 
-def _of_before(project: Project, found: Found, before: str | None, facts: _Asked) -> Answers | None:
+def _of_before(project: Project, found: Found, before: str | None, asked: _Asked) -> Answers | None:
     """The answers of the version before, or of the original that the first champion was made of; None where its weights are gone."""
     if before is None:
         weights = project.store.find("safetensors", found.dossier.models.original)
-        return _answers(project.store.path(weights), facts) if weights else None
+        return _answers(project.store.path(weights), asked) if weights else None
     try:
-        return _registered(project, before, facts)
+        return _registered(project, before, asked)
     except MeguError:
         return None
 
 
-def _registered(project: Project, version: str, facts: _Asked) -> Answers:
+def _registered(project: Project, version: str, asked: _Asked) -> Answers:
     """What a registered version answers, by its weights: no code of it is run."""
     from megu import tracking
 
     with tempfile.TemporaryDirectory() as folder:
-        return _answers(tracking.fetch_model(version, Path(folder), home=project.home, asked="the probes"), facts)
+        return _answers(tracking.fetch_model(version, Path(folder), home=project.home, asked="the probes"), asked)
 
 
-def _answers(weights: Path, facts: _Asked) -> Answers:
+def _answers(weights: Path, asked: _Asked) -> Answers:
     """As the served form does, float32 (N, K)."""
     from megu.tracking import served
     from megu.training.weights import load_model
 
-    facts_of_data = {"mean": facts.dataset.mean, "std": facts.dataset.std}
+    scale = {"mean": asked.dataset.mean, "std": asked.dataset.std}
     try:
-        return served.answer(load_model(weights)[0], facts_of_data, facts.images)
+        return served.answer(load_model(weights)[0], scale, asked.images)
     except RuntimeError as error:  # torch's: made for other images
         why = " ".join(str(error).split())[:100]
-        raise MeguError(f"a version does not run on data/{facts.dataset.name} ({why})", "see `megu verify`") from None
+        raise MeguError(f"a version does not run on data/{asked.dataset.name} ({why})", "see `megu verify`") from None
 
 
 def _rounded(answers: Answers) -> list[list[float]]:

@@ -318,6 +318,8 @@ def test_the_command_line_shows_approves_and_goes_back(
     assert errors.startswith("megu: '' names no evidence: ")
     assert len(errors.splitlines()) == 1
     assert call(*command)[:2] == (0, "champion: models:/megu/2\n")
+    (said,) = [check for check in verify("models:/megu/2", here).checks if check.name == "probes"]
+    assert said.holds, said.says
     assert call("promote")[1].splitlines()[-1] == "it is the champion"
     code, out, _ = call("rollback", "1", "--approver", "A", "--rationale", "deadline", "--json")
     assert json.loads(out) == {"name": "megu", "champion": "1", "before": "2", "already": False, "fulfilled": []}

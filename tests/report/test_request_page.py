@@ -326,7 +326,7 @@ def test_what_is_served_is_said_as_it_was_seen(project: Project, batch: Callable
     text = said(project, name, served=url)
     assert looked(project, name, served=url).state == "good"
     assert "its answers were those of version megu/2" in text
-    assert "It was seen on" in text
+    assert "a server was seen to answer with the version in production" in text
     assert "UTC closed" in text
     assert url not in text
 

@@ -96,6 +96,9 @@ def test_what_is_fulfilled_is_to_be_told_and_closed(project: Project) -> None:
         inbox.move([one], state, {"version": "megu/2"})  # type: ignore[arg-type]
     said = f"1 fulfilled: tell whoever asked (`megu certificate --request {one}`), then `megu request close {one}`"
     assert overview(project, "megu", RequestParams(), TODAY).person == [said]
+    awaited = "1 fulfilled, and close when the server serves the champion: reload it, then `megu status`"
+    assert overview(project, "megu", RequestParams(), TODAY, awaited=True).person == [awaited]
+    assert overview(project, "other", RequestParams(), TODAY, awaited=True).person == [said]
     inbox.move([one], "closed", {})
     assert overview(project, "megu", RequestParams(), TODAY).person == []
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ports import HOST, free_port
@@ -151,6 +159,31 @@ def test_a_server_that_is_away_or_speaks_otherwise_is_one_line(project: Project)
         assert "SSL" in says
     says = check.look(project, "megu", "http://no-such-host.invalid", 5.0).says
     assert says.startswith("cannot tell: http://no-such-host.invalid does not answer: ")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_one_line(project: Project, tmp_path: Path) -> None:
+    promoted(project, CHAMPION, OTHER)
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+    form = serialization.Encoding.PEM
+    secret = key.private_bytes(form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "server.pem").write_bytes(secret + made.sign(key, hashes.SHA256()).public_bytes(form))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    listener = socket.create_server((HOST, 0))
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            context.wrap_socket(listener.accept()[0], server_side=True)
+
+    threading.Thread(target=accept, daemon=True).start()
+    url = f"https://{HOST}:{listener.getsockname()[1]}"
+    says = check.look(project, "megu", url, 5.0).says
+    listener.close()
+    assert says.startswith(f"cannot tell: {url} does not answer: ")
+    assert "CERTIFICATE_VERIFY_FAILED" in says
 
 
 def test_the_token_of_the_environment_is_sent_and_not_said(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

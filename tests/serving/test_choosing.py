@@ -94,6 +94,29 @@ def test_nothing_that_was_forgotten_is_a_probe_and_all_is_kept_once(photographed
     assert (images == dataset.test.images[chosen]).all()
 
 
+def test_killed_before_the_ledger_has_them_they_are_made_again_and_are_the_same(
+    photographed: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = moved(photographed, "2", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(choosing, "sha256", lambda content: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            choosing.ensure(photographed, event)
+    (left,) = (photographed.dossiers / fixtures.RUN).glob("probes-*.json")
+    assert photographed.ledger.events("megu", MADE) == []
+    made = choosing.ensure(photographed, event)
+    assert made.to_bytes() == left.read_bytes()
+    assert list((photographed.dossiers / fixtures.RUN).iterdir()) == [left]
+
+
+def test_a_version_that_does_not_run_on_the_data_set_is_one_line(
+    photographed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_weights(tmp_path / "2.safetensors", build(next(iter(MODELS)), 4, 3, seed=0), ModelInfo(next(iter(MODELS)), 4, 3))
+    with pytest.raises(MeguError, match=r"a version does not run on data/photos \(.*\): see `megu verify`"):
+        choosing.ensure(photographed, moved(photographed, "2", "1"))
+
+
 def test_the_first_champion_is_compared_with_the_original(photographed: Project) -> None:
     assert choosing.ensure(photographed, moved(photographed, "1", None)).before == ORIGINAL
 

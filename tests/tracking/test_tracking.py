@@ -15,7 +15,7 @@ import pytest
 from megu import tracking
 from megu.core.errors import MeguError
 from megu.servers import addresses
-from megu.tracking import Run, closing
+from megu.tracking import Run, closing, lineage
 
 ROOT = Path(tracking.__file__).resolve().parents[2]
 
@@ -219,3 +219,22 @@ def test_nested_values_get_dotted_names() -> None:
         "unlearn.alpha": 0.7,
         "unlearn.deep.er": [1],
     }
+
+
+@pytest.mark.parametrize(
+    ("note", "known"),
+    [
+        ("model_name: megu\nmodel_version: '2'\n", True),
+        ("model_name: megu\nmodel_version: '3'\n", False),
+        ("model_name: other\nmodel_version: '2'\n", False),
+        ("model_name: megu\nmodel_version: '2'\nmore: 1\n", False),
+        ("a: [", False),
+        (None, False),
+    ],
+)
+def test_the_note_that_mlflow_leaves_where_it_serves_is_known_by_what_it_says(
+    tmp_path: Path, note: str | None, known: bool
+) -> None:
+    if note is not None:
+        (tmp_path / "registered_model_meta").write_text(note)
+    assert lineage.noted(tmp_path, "megu", "2") == ({"registered_model_meta"} if known else set())
