@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from megu.core import plugins, sources
-from megu.unlearning.methods.context import NEEDS, Context, Method
+from megu.unlearning.methods.context import NEEDS, Context, Method, Span
 
 GROUP = "megu.methods"
 
@@ -76,6 +76,9 @@ def fault(found: Any) -> str:
         return "its params is no dataclass"
     if any(f.default is f.default_factory is dataclasses.MISSING for f in dataclasses.fields(found.params) if f.init):
         return "a parameter of it has no default"
+    base = found.params()
+    if lost := [name for name in found.main if type(getattr(base, name, None)) not in (int, float)]:
+        return f"{lost[0]} is searched (main), but no number among its parameters"
     unknown = sorted(set(found.needs) - set(NEEDS))
     return f"it needs {', '.join(unknown)}, but a method can need only {', '.join(NEEDS)}" if unknown else ""
 
@@ -87,9 +90,10 @@ def described(name: str, method: Method) -> dict[str, Any]:
         "title": method.title,
         "paper": method.paper,
         "params": dataclasses.asdict(method.params()),
+        "main": list(method.main),
         "needs": list(method.needs),
         "cost": method.cost,
     }
 
 
-__all__ = ["METHODS", "NEEDS", "Context", "Method", "code", "described", "lookup", "methods", "names"]
+__all__ = ["METHODS", "NEEDS", "Context", "Method", "Span", "code", "described", "lookup", "methods", "names"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,6 +60,24 @@ def given(value: T | None, name: str) -> T:
     return value
 
 
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """How far from its base value a parameter is searched: from ``low`` to ``high`` times that, alike in logarithm.
+
+    most: what it may be at most. costs: whether the method takes as many times longer.
+    """
+
+    low: float
+    high: float
+    most: float = math.inf
+    costs: bool = False
+
+    def at(self, base: float, share: float) -> float:
+        """The value at a share (0 to 1) of the way from ``low`` to ``high``; whole, and at least 1, where ``base`` is."""
+        value = min(base * math.pow(self.low, 1 - share) * math.pow(self.high, share), self.most)
+        return max(round(value), 1) if isinstance(base, int) else value
+
+
 def _spares_nothing(params: Any) -> frozenset[str]:
     return frozenset()
 
@@ -69,7 +88,8 @@ class Method:
 
     params: the frozen dataclass of its parameters. run: ``(model, forget, retain, context) -> model``; the given model stays as it is.
     title, paper, cost: a line each, for a person. harder: which parameters to change, and which way, where the result still knows what it
-    was to forget; empty where none helps. needs: some of `NEEDS`. spares: what of that certain parameters make superfluous.
+    was to forget; empty where none helps. main: the numbers among the parameters that a search varies (`megu.promotion.ladder`), none where
+    there is nothing to search. needs: some of `NEEDS`. spares: what of that certain parameters make superfluous.
     """
 
     params: type[Any]
@@ -78,6 +98,7 @@ class Method:
     paper: str
     cost: str
     harder: str = ""
+    main: Mapping[str, Span] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     spares: Callable[[Any], frozenset[str]] = _spares_nothing
 

@@ -26,7 +26,7 @@ from megu.core.seeds import derive, generator
 from megu.data.tensors import ImageSet
 from megu.training.loop import Batches, Objective, forward
 from megu.unlearning.methods.common import adam, answers, check_training, descend, sgd
-from megu.unlearning.methods.context import Context, Method, given
+from megu.unlearning.methods.context import Context, Method, Span, given
 from megu.unlearning.methods.feature_noise import Noise
 from megu.unlearning.methods.rate import Tried, search
 from megu.unlearning.methods.steering import Steering
@@ -212,6 +212,7 @@ METHOD = Method(
     paper="MeGU: Machine-Guided Unlearning with Target Feature Disentanglement, arXiv 2602.17088; this form is ours",
     cost="the labeler once a data set; a little noise; a fixed number of steps, fewer at each learning rate that is tried",
     harder="raise unlearn.steps or unlearn.forget_epochs",
+    main={"steps": Span(low=1, high=4, costs=True), "forget_epochs": Span(low=0.5, high=4)},
     needs=("perturbing", "noise", "retain"),
     spares=spares,
 )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from megu.core.params import STRICT, check
 from megu.data.tensors import ImageSet
 from megu.unlearning.methods.common import adam, check_training, drawn, shuffled, teach
-from megu.unlearning.methods.context import Context, Method, given
+from megu.unlearning.methods.context import Context, Method, Span, given
 from megu.unlearning.methods.feature_noise import Noise
 
 
@@ -81,5 +81,6 @@ METHOD = Method(
     paper="MeGU: Machine-Guided Unlearning with Target Feature Disentanglement, arXiv 2602.17088",
     cost="the labeler once a data set; noise; three epochs over the forget set and 10,000 retain samples",
     harder="raise unlearn.epochs or unlearn.lr",
+    main={"epochs": Span(low=1, high=4, costs=True), "lr": Span(low=0.3, high=10, most=1)},
     needs=("perturbing", "noise", "retain"),
 )

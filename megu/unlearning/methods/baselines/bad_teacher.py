@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from megu.core.params import STRICT, check
 from megu.data.tensors import ImageSet
 from megu.unlearning.methods.common import adam, answers, check_training, drawn, fresh_model, kl, teach
-from megu.unlearning.methods.context import Context, Method
+from megu.unlearning.methods.context import Context, Method, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,5 +62,6 @@ METHOD = Method(
     paper="Chundawat et al., Can bad teaching induce forgetting?, AAAI 2023",
     cost="an epoch over the forget set and 30% of the retain set, and asking the teachers once",
     harder="raise unlearn.epochs or unlearn.lr",
+    main={"lr": Span(low=0.3, high=10, most=1), "epochs": Span(low=1, high=4, costs=True)},
     needs=("retain",),
 )

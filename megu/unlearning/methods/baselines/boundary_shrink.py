@@ -12,7 +12,7 @@ from megu.core.params import STRICT, check
 from megu.data.tensors import ImageSet
 from megu.training.loop import ASKED
 from megu.unlearning.methods.common import allowed, check_training, evaluating, sgd, teach
-from megu.unlearning.methods.context import Context, Method
+from megu.unlearning.methods.context import Context, Method, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,4 +77,5 @@ METHOD = Method(
     paper="Chen et al., Boundary unlearning, CVPR 2023 (Boundary Shrink)",
     cost="ten epochs over the forget set alone",
     harder="raise unlearn.lr or unlearn.epochs",
+    main={"lr": Span(low=0.3, high=10, most=1), "epochs": Span(low=0.5, high=2, costs=True)},
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from megu.core.params import STRICT
 from megu.data.tensors import ImageSet
 from megu.unlearning.methods.common import allowed, answers, check_training, kl, sgd, teach
-from megu.unlearning.methods.context import Context, Method
+from megu.unlearning.methods.context import Context, Method, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,4 +56,5 @@ METHOD = Method(
     paper="Zhou et al., Decoupled distillation to erase, CVPR 2025, arXiv 2503.23751 (DELETE)",
     cost="twenty epochs over the forget set alone",
     harder="raise unlearn.epochs or unlearn.lr",
+    main={"lr": Span(low=0.3, high=10, most=1), "epochs": Span(low=0.5, high=2, costs=True)},
 )

@@ -11,7 +11,7 @@ from torch import nn
 from megu.core.params import STRICT, check
 from megu.data.tensors import ImageSet
 from megu.unlearning.methods.common import check_training, sgd, teach
-from megu.unlearning.methods.context import Context, Method
+from megu.unlearning.methods.context import Context, Method, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,5 +56,6 @@ METHOD = Method(
     paper="Golatkar et al., Eternal sunshine of the spotless net, CVPR 2020 (baseline)",
     cost="five epochs over the retain set",
     harder="raise unlearn.lr or unlearn.epochs",
+    main={"lr": Span(low=0.3, high=5, most=1), "epochs": Span(low=1, high=4, costs=True)},
     needs=("retain",),
 )

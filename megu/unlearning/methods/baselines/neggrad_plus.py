@@ -13,7 +13,7 @@ from megu.core.seeds import derive
 from megu.data.tensors import ImageSet
 from megu.training.loop import Batches, Objective, forward
 from megu.unlearning.methods.common import check_training, descend, sgd
-from megu.unlearning.methods.context import Context, Method
+from megu.unlearning.methods.context import Context, Method, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,5 +79,6 @@ METHOD = Method(
     paper="Kurmanji et al., Towards unbounded machine unlearning, NeurIPS 2023 (NegGrad+)",
     cost="ten epochs over the retain set, each step with a forget batch beside it",
     harder="lower unlearn.alpha, or raise unlearn.epochs or unlearn.lr",
+    main={"alpha": Span(low=0.85, high=1.05, most=1), "lr": Span(low=0.3, high=3, most=1)},
     needs=("retain",),
 )

@@ -12,7 +12,7 @@ from megu.core.params import STRICT
 from megu.core.seeds import generator
 from megu.data.tensors import ImageSet
 from megu.unlearning.methods.common import adam, allowed, check_training, teach, wrong_labels
-from megu.unlearning.methods.context import Context, Method
+from megu.unlearning.methods.context import Context, Method, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,5 +51,6 @@ METHOD = Method(
     paper="Graves et al., Amnesiac machine learning, AAAI 2021",
     cost="three epochs over all of the data",
     harder="raise unlearn.lr or unlearn.epochs",
+    main={"lr": Span(low=0.3, high=10, most=1), "epochs": Span(low=1, high=3, costs=True)},
     needs=("retain",),
 )

@@ -18,7 +18,7 @@ from megu.core.params import STRICT, check
 from megu.core.seeds import generator
 from megu.data.tensors import ImageSet
 from megu.unlearning.methods.common import MakeOptimiser, allowed, check_training, each_gradient, sgd, teach, wrong_labels
-from megu.unlearning.methods.context import Context, Method
+from megu.unlearning.methods.context import Context, Method, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,5 +120,6 @@ METHOD = Method(
     paper="Fan et al., SalUn: Empowering machine unlearning via gradient-based weight saliency, ICLR 2024",
     cost="ten epochs over all of the data",
     harder="raise unlearn.epochs, unlearn.lr or unlearn.share",
+    main={"lr": Span(low=0.3, high=3, most=1), "share": Span(low=0.5, high=2, most=1)},
     needs=("retain",),
 )

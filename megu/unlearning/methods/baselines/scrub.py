@@ -14,7 +14,7 @@ from megu.core.seeds import derive
 from megu.data.tensors import ImageSet
 from megu.training.loop import Batches, Objective, forward
 from megu.unlearning.methods.common import answers, check_training, descend, kl, sgd
-from megu.unlearning.methods.context import Context, Method
+from megu.unlearning.methods.context import Context, Method, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,5 +117,6 @@ METHOD = Method(
     paper="Kurmanji et al., Towards unbounded machine unlearning, NeurIPS 2023 (SCRUB)",
     cost="three epochs over the retain set and two over the forget set",
     harder="raise unlearn.msteps (at most unlearn.epochs) or unlearn.lr",
+    main={"lr": Span(low=0.3, high=3, most=1), "epochs": Span(low=1, high=3, costs=True)},
     needs=("retain",),
 )

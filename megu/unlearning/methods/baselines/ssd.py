@@ -17,7 +17,7 @@ from megu.core.errors import MeguError
 from megu.core.params import STRICT, check
 from megu.data.tensors import ImageSet
 from megu.unlearning.methods.common import each_gradient
-from megu.unlearning.methods.context import Context, Method
+from megu.unlearning.methods.context import Context, Method, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,5 +85,6 @@ METHOD = Method(
     paper="Foster et al., Fast machine unlearning without retraining through selective synaptic dampening, AAAI 2024 (SSD)",
     cost="a forward and backward pass over all of the data",
     harder="lower unlearn.alpha or unlearn.lam",
+    main={"alpha": Span(low=0.1, high=3), "lam": Span(low=0.3, high=3)},
     needs=("retain",),
 )

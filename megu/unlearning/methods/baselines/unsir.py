@@ -16,7 +16,7 @@ from megu.core.params import STRICT, check
 from megu.core.seeds import generator
 from megu.data.tensors import ImageSet
 from megu.unlearning.methods.common import Disturb, adam, teach
-from megu.unlearning.methods.context import Context, Method
+from megu.unlearning.methods.context import Context, Method, Span
 from megu.unlearning.noise import NoiseParams, optimise_noise
 
 
@@ -115,5 +115,6 @@ METHOD = Method(
     paper="Tarun et al., Fast yet effective machine unlearning, TNNLS 2023 (UNSIR)",
     cost="noise images; two epochs over a thousand retain samples a class",
     harder="raise unlearn.impair_lr or unlearn.impair_epochs",
+    main={"impair_lr": Span(low=0.3, high=3, most=1), "repair_lr": Span(low=0.3, high=3, most=1)},
     needs=("retain",),
 )
