@@ -24,7 +24,7 @@ from megu.requests.intake import files
 from megu.requests.overview import markdown, overview
 from megu.serving import follow
 from tasks.prefect import flow_runs
-from tasks.records import processing
+from tasks.records import ladder, processing
 from tasks.run.running import as_program, ours
 
 
@@ -42,6 +42,8 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
     params, settings = flow_runs.private(project, params, settings)
     config = configuration.load(project.root / params, settings)
     config.for_requests()
+    if config.promotion.ladder.when != "never":
+        ladder.refuse_small_budget(project, config)
     inbox = Inbox(project)
     with processing.alone(project) as free:
         if not free:
@@ -53,6 +55,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         taken = files.take(inbox, config.requests, datetime.now(UTC).date(), config.data.name)
         lanes = processing.lanes(project, config, inbox)
         accepted, rejected = processing.judge(inbox, lanes)
+        begun = len(inbox.ledger.events())
         work = work_through(
             batches(processing.pending(inbox, lanes, config.requests.attempts), config.requests.batch),
             lambda batch: processing.fulfil(project, lanes[batch.data], inbox, batch, carry_out),
@@ -63,6 +66,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         processing.take_back(inbox)
         followed = follow.follow(project, config.registry.name, config.promotion)
     late = processing.overdue(inbox)
+    refused = {entry.id: entry.reason for entry in inbox.entries("accepted") if entry.refused}
     seen = followed.seen.to_json() if followed.seen else None
     now = overview(project, config.registry.name, config.requests, served=seen, awaited=bool(config.promotion.served))
     create_markdown_artifact(markdown(now), key="megu-status", description="Requests, runs and champion")
@@ -74,6 +78,8 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         "accepted": accepted,
         "rejected": rejected,
         "batches": [{"batch": t.batch.id, "requests": len(t.batch.ids), "failed": t.reason} for t in work.tried],
+        "rungs": ladder.said(inbox.ledger.events()[begun:]),
+        "refused": refused,
         "stopped": work.stopped,
         "outage": work.outage,
         "held": {lane.data: lane.held for lane in lanes.values() if lane.held},

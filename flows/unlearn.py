@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,9 @@ from megu.config.tree import Config
 from megu.core.files.exclusion import while_no_purge
 from megu.core.project import Project, find
 from megu.core.stages import Device
-from megu.evaluation.summary import Summary
+from megu.evaluation.summary import Rung, Summary
 from megu.promotion import moves as promotion
+from megu.promotion.params import RETRAIN
 from megu.tracking import closing, warm_up
 from megu.tracking.environment import environment
 from megu.unlearning.labels.replacing import OVERLAP
@@ -37,14 +38,14 @@ from tasks.noise import NOISE
 from tasks.perturbing import PERTURBING
 from tasks.prefect import flow_runs, run_names
 from tasks.prefect.slots import gpu
-from tasks.records import record
+from tasks.records import ladder, record
 from tasks.reference import REFERENCE
 from tasks.run import inputs
 from tasks.run.engine import Decision, Executor, Planner, Run
 from tasks.run.running import as_program, ours
 from tasks.split import SPLIT
 from tasks.transition import TRANSITION
-from tasks.unlearn import UNLEARN
+from tasks.unlearn import EXACT, UNLEARN
 
 
 @dataclass(frozen=True)
@@ -121,20 +122,30 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
             seed=seed,
             device=device,
         )
-    unlearned = run(
-        UNLEARN,
-        data=data,
-        split=split,
-        original=original,
-        perturbing=perturbing,
-        noise=noise,
-        recipe=config.train if "train_recipe" in needs else None,
-        method=config.unlearn.method,
-        params=config.unlearn.params,
-        code=inputs.method_code(config),
-        seed=seed,
-        device=device,
-    )
+
+    def retrain(number: int) -> Any:
+        label = f"reference{_which(config, number)}"
+        return run(REFERENCE, label=label, data=data, split=split, params=config.train, seed=seed + number, device=device)
+
+    if config.unlearn.method == RETRAIN and config.reference.enabled and given is None:
+        exact = retrain(0)
+        unlearned = run(EXACT, retrained=exact, method=config.unlearn.method, params=config.unlearn.params)
+    else:
+        exact = None
+        unlearned = run(
+            UNLEARN,
+            data=data,
+            split=split,
+            original=original,
+            perturbing=perturbing,
+            noise=noise,
+            recipe=config.train if "train_recipe" in needs else None,
+            method=config.unlearn.method,
+            params=config.unlearn.params,
+            code=inputs.method_code(config),
+            seed=seed,
+            device=device,
+        )
     after = run(CONDENSED, label="predict unlearned", data=data, split=split, model=unlearned, device=device)
 
     checked = config.evaluation
@@ -153,10 +164,8 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
     train_further(unlearned, "unlearned")
     retrained = []
     for number in range(config.reference.repeats if config.reference.enabled else 0):
-        which = f" {number + 1}" if config.reference.repeats > 1 else ""
-        again = given or run(
-            REFERENCE, label=f"reference{which}", data=data, split=split, params=config.train, seed=seed + number, device=device
-        )
+        which = _which(config, number)
+        again = given or (exact if number == 0 and exact is not None else retrain(number))
         retrained.append(run(CONDENSED, label=f"predict reference{which}", data=data, split=split, model=again, device=device))
         train_further(again, f"reference{which}")
     shadows = [
@@ -187,6 +196,11 @@ def pipeline(run: Run, project: Project, config: Config, data: Any, split: Any) 
         code=inputs.metrics_code(),
     )
     return Outputs(before, entanglement, labeling, transition, perturbing, noise, unlearned, evaluation)
+
+
+def _which(config: Config, number: int) -> str:
+    """What the labels of a retrain end with."""
+    return f" {number + 1}" if config.reference.repeats > 1 else ""
 
 
 def illustrate(run: Run, selected: Selected, outputs: Outputs) -> Any:
@@ -224,12 +238,23 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
     steps.refuse_unusable_tracking(project)
     params, settings = flow_runs.private(project, params, settings)
     config = configuration.load(project.root / params, settings)
+    if config.promotion.ladder.when == "always":
+        return ladder.climb(project, config, {}, carry_out).summary
+    return carry_out(project, config)
+
+
+def carry_out(
+    project: Project, config: Config, tags: Mapping[str, str] | None = None, before: Sequence[Rung] | None = None
+) -> Summary:
+    """Run the pipeline for a configuration, inside a flow run, once there is a place on the device.
+
+    tags: more of them for the MLflow run and the model version. before: the rungs before it, where it is one of a ladder.
+    """
     with gpu(config.device):
-        return carry_out(project, config)
+        return _carry_out(project, config, tags, before)
 
 
-def carry_out(project: Project, config: Config, tags: Mapping[str, str] | None = None) -> Summary:
-    """Run the pipeline for a configuration, inside a flow run. tags: more of them for the MLflow run and the model version."""
+def _carry_out(project: Project, config: Config, tags: Mapping[str, str] | None, before: Sequence[Rung] | None) -> Summary:
     started = time.perf_counter()
     inputs.preflight(project, config)
     promotion.settle(project)
@@ -250,6 +275,8 @@ def carry_out(project: Project, config: Config, tags: Mapping[str, str] | None =
         )
         summary = replace(record.summarise(config, run, tracked, project), model_version=version)
         summary = replace(summary, flow_seconds=time.perf_counter() - started)
+        if before is not None:
+            summary = replace(summary, ladder=[*before, ladder.rung(config, run, summary, len(before) + 1)])
         summary = record.publish(project, config, tracked, run, summary)
     return replace(summary, flow_seconds=time.perf_counter() - started)
 

@@ -735,19 +735,19 @@ def _print_with_cost(here: project.Project, config: Any, decisions: Any, as_json
     print_plan(decisions, cost(here, config, labeling.hit) if labeling else None, as_json=as_json)
 
 
+def _watching(show: bool = True) -> Any:
+    from megu.cli.terminal import Watcher
+
+    return Watcher(_console(), show=show)
+
+
 init.register(app)
 promotion.register(app, _writable, _config)
-requests.register(app, _project, _writable, _config, _ready_to_process)
+requests.register(app, _project, _writable, _config, _ready_to_process, _watching)
 automations.register(app, _project)
 cache.register(app, _project, _writable)
 suppress.register(app, _project, _writable)
 subjects.register(data_app, _project, _writable)
-
-
-def _watching() -> Any:
-    from megu.cli.terminal import Watcher
-
-    return Watcher(_console())
 
 
 documents.register(app, _project_if_any)

@@ -28,7 +28,7 @@ from megu.bench.table import ACROSS, columns_of
 from megu.bench.table import text as bench_text
 from megu.core import escaping
 from megu.core.files.store import without_nan
-from megu.core.progress import Advance, listening, watching
+from megu.core.progress import Advance, duration, listening, watching
 from megu.evaluation.summary import Summary
 from megu.evaluation.words import conclusions, summary_rows
 
@@ -61,13 +61,6 @@ def _rate(bar: Bar) -> str:
 
 def _left(bar: Bar) -> str:
     return f"{duration(bar.time_remaining)} left" if bar.total and bar.time_remaining else ""
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class Watcher:

@@ -212,7 +212,7 @@ def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
     for override in overrides:
         name, equals, text = override.partition("=")
         keys = name.strip().split(".")
-        if not equals or not all(keys) or len(keys) > 2:
+        if not equals or not all(keys) or len(keys) > (3 if dataclasses.is_dataclass(kind_of(".".join(keys[:2]))) else 2):
             raise MeguError(f"--set {override!r} is not section.key=value", "for example --set unlearn.alpha=0.6")
         try:
             value = scalars.parse(text)
@@ -221,14 +221,22 @@ def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
                 f"--set {override!r}: the value is not YAML",
                 "for the shell as in --set 'forget.classes=[Bag]', with special characters as in --set 'forget.classes=[\"@home\"]'",
             ) from None
-        if len(keys) == 1:
-            result[keys[0]] = value
-            continue
-        section = {} if result.get(keys[0]) is None else result[keys[0]]
-        if not isinstance(section, dict):
-            raise MeguError(f"--set {override!r}: {keys[0]} is a single value, not a section", f"--set {keys[0]}={text}")
-        result[keys[0]] = {**section, keys[1]: value}
+        _put(result, keys, value, override)
     return result
+
+
+def _put(section: dict[str, Any], keys: Sequence[str], value: Any, override: str, above: str = "") -> None:
+    """Set the value of ``keys`` in a section of a copy, sections inside it copied. above: the names of the sections around it."""
+    name = f"{above}{keys[0]}"
+    if len(keys) == 1:
+        section[keys[0]] = value
+        return
+    inner = {} if section.get(keys[0]) is None else section[keys[0]]
+    if not isinstance(inner, Mapping):
+        text = override.partition("=")[2]
+        raise MeguError(f"--set {override!r}: {name} is a single value, not a section", f"--set {name}={text}")
+    section[keys[0]] = dict(inner)
+    _put(section[keys[0]], keys[1:], value, override, f"{name}.")
 
 
 def parse(values: Mapping[str, Any], where: str = "configuration", overrides: Sequence[str] = ()) -> Config:
@@ -322,9 +330,7 @@ def _in_words(error: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, 
         return f"unknown key {key}", f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(known)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{key}.{message}" if len(
-            place
-        ) == 1 and " = " in message else f"{key}: {message}", "change it there or with --set"
+        return f"{key}.{message}" if " = " in message else f"{key}: {message}", "change it there or with --set"
     value = error.get("input")
     if error["type"] == "string_type":
         return (
@@ -341,7 +347,9 @@ def _known_keys(section: Sequence[str], given: Mapping[str, Any]) -> list[str]:
         choice = CHOICES[section[0]]
         own = given.get(section[0])
         return [choice.key, *choice.keys(own.get(choice.key, choice.default) if isinstance(own, Mapping) else choice.default)]
-    kind = Config.model_fields[section[0]].annotation
+    kind: Any = Config.model_fields[section[0]].annotation
+    for name in section[1:]:
+        kind = get_type_hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
     return [entry.name for entry in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
 
 

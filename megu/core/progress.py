@@ -83,3 +83,10 @@ def watching(listener: StageListener) -> Iterator[None]:
         yield
     finally:
         _stage_listener.reset(token)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

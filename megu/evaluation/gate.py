@@ -91,6 +91,12 @@ class RuleResult:
         return self.holds is None and self.reason.startswith(NOT_JUDGED)
 
     @property
+    def of_any_model(self) -> bool:
+        """Whether it fails whatever the model is: another run with the same settings cannot mend it."""
+        unmeasured = self.reason.startswith("not measured") and self.reason.endswith("retrain")
+        return self.holds is False and (self.rule == "seeds" or unmeasured)
+
+    @property
     def about_forgetting(self) -> bool:
         """Whether it says whether what was to be forgotten is."""
         return self.rule.startswith("forgotten") or self.rule in ("MIA", "shadow attack", *DEEP)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from megu.core.params import STRICT
 from megu.evaluation.gate import Verdict
 
 #: The stages whose time and passes are a method's own, beside the retrain's.
@@ -38,6 +39,36 @@ class StageSummary:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One run of a ladder (`megu.promotion.ladder`), or why there was none.
+
+    number: from 1. params: the method's own. outcome: the gate's decision, "skipped" or "error". says: the gate's reasons, or why.
+    metrics: of the unlearned model, as in `Summary`. seconds: of the whole run, as far as it was when its dossier was sealed;
+    compute_seconds, passes: of noise and unlearning alone, when they were computed. mlflow_run_id, seal: of its dossier; in that
+    dossier itself the seal is empty. version: registered (``models:/name/3``), empty without one.
+    """
+
+    __pydantic_config__ = STRICT
+
+    number: int
+    method: str
+    params: dict[str, Any]
+    outcome: str
+    says: list[str]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    compute_seconds: float = 0.0
+    passes: int = 0
+    mlflow_run_id: str = ""
+    seal: str = ""
+    version: str = ""
+
+    @property
+    def ran(self) -> bool:
+        return bool(self.mlflow_run_id)
+
+
 @dataclass(frozen=True)
 class Summary:
     """A finished run. metrics, original and reference are in percent, entropies in nats; reference is the mean over the
@@ -45,8 +76,7 @@ class Summary:
     retrain (`megu.evaluation.compared`); af_on is "train" where Af is, for want of test images, of the forgotten training images; champion
     is the version that the gate took the model to follow; time_share, pass_share: see `tasks.records.record.share`; given_reference has
     the SHA-256 of the weights of a retrain that was not trained here; advice is what to try where it has not forgotten; caveats are
-    sentences on what was
-    declared and cannot be checked."""
+    sentences on what was declared and cannot be checked; ladder has the rungs up to this run, empty where it is on none."""
 
     headline: str
     stages: Sequence[StageSummary]
@@ -72,6 +102,7 @@ class Summary:
     dossier: str = ""
     caveats: Sequence[str] = ()
     given_reference: str | None = None
+    ladder: Sequence[Rung] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -96,4 +127,5 @@ class Summary:
             "model_version": self.model_version,
             "report": self.report,
             "dossier": self.dossier,
+            "ladder": [asdict(rung) for rung in self.ladder],
         }

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from megu.core.escaping import markdown
+from megu.core.progress import duration
 from megu.evaluation.gate import RuleResult, given_retrain, on_training, without_retrain
 from megu.evaluation.guide import Metric, title
 from megu.evaluation.own import explained
-from megu.evaluation.summary import Summary
+from megu.evaluation.summary import Rung, Summary
 
 #: Reasons that a headline has room for.
 _REASONS = 2
@@ -47,6 +48,22 @@ def gate_rows(rules: Sequence[RuleResult]) -> list[dict[str, str]]:
             "why": rule.reason,
         }
         for rule in rules
+    ]
+
+
+def ladder_rows(ladder: Sequence[Rung]) -> list[dict[str, str]]:
+    """The rungs of a ladder for a person, a row each."""
+    return [
+        {
+            "rung": str(rung.number),
+            "method": ", ".join([rung.method, *(f"{name} {value}" for name, value in rung.params.items())]),
+            "outcome": rung.outcome,
+            **{name: number(rung.metrics.get(name)) for name in ("Ar", "Af", "MIA")},
+            "took": duration(rung.seconds) if rung.ran else "—",
+            "images": f"{rung.passes:,}" if rung.ran else "—",
+            "why": "; ".join(rung.says),
+        }
+        for rung in ladder
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,14 +19,16 @@ from megu.core.errors import MeguError
 from megu.core.files.store import canonical_json
 from megu.core.params import STRICT
 from megu.evaluation.gate import Decision, RuleResult
+from megu.evaluation.summary import Rung
 from megu.lineage.record import newer_is_refused
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from pydantic import TypeAdapter
 
-#: Raised when what a dossier holds changes. 1: a verdict in words by two thresholds; 2: the gate's; 3: the gate's without a retrain, too.
-FORMAT = 3
+#: Raised when what a dossier holds changes. 1: a verdict in words by two thresholds; 2: the gate's; 3: the gate's without a retrain, too;
+#: 4: the rungs of a ladder.
+FORMAT = 4
 
 MAIN, RECORDS, FORGOTTEN, SEAL = "dossier.json", "records.jsonl", "forgotten.hmac", "seal.json"
 NAMES = (MAIN, RECORDS, FORGOTTEN, SEAL)
@@ -172,7 +174,10 @@ class Tracked:
 
 @dataclass(frozen=True, kw_only=True)
 class Dossier:
-    """Everything a run claims. files: SHA-256 of the files beside it. results: SHA-256 of each kept result's record, by label."""
+    """Everything a run claims. files: SHA-256 of the files beside it. results: SHA-256 of each kept result's record, by label.
+
+    ladder: every rung up to this run, itself the last; empty where it was on none, and before format 4.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -195,6 +200,7 @@ class Dossier:
     results: dict[str, str]
     previous: Previous | None
     tracked: Tracked
+    ladder: list[Rung] = field(default_factory=list)
 
     @property
     def per_class(self) -> int | None:

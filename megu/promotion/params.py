@@ -1,9 +1,11 @@
-"""What is registered in the MLflow registry, under which name, who approves, and who is told."""
+"""What is registered in the MLflow registry and under which name, what is tried until the gate lets one pass, who approves, and who is told."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import urlsplit
 
 from megu.core.errors import MeguError
@@ -40,6 +42,40 @@ class RegistryParams:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LadderParams:
+    """What is tried, one rung after the other, until the gate lets a model pass (`megu.promotion.ladder`).
+
+    when: when the next rung is tried where the gate says no: for "requests" (``megu process``), "always" (``megu run`` too) or "never".
+    methods: tried in this order after the configured one; the exact retrain always comes last.
+    trials: runs of each method, the first with its parameters as they are, the others with its main ones drawn.
+    hours: for all rungs, time for the retrain kept back.
+    """
+
+    __pydantic_config__ = STRICT
+
+    when: Literal["requests", "always", "never"] = "requests"
+    methods: tuple[str, ...] = ("delete", "scrub")
+    trials: int = 3
+    hours: float = 24.0
+
+    def __post_init__(self) -> None:
+        from megu.unlearning.methods import names
+
+        known = names()
+        for name in self.methods:
+            near = difflib.get_close_matches(name, known, n=1)
+            check(
+                "methods", name, name in known, f"a method; did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+            )
+            check("methods", name, name != RETRAIN, "left out: the retrain always comes last")
+        check("methods", list(self.methods), len(set(self.methods)) == len(self.methods), "a list that names each method once")
+        check("trials", self.trials, 1 <= self.trials <= 100, "between 1 and 100")
+        check("hours", self.hours, 0 < self.hours <= 10_000, "above 0 and at most 10000")
+
+
+#: The method of the last rung.
+RETRAIN = "retrain"
 #: Who approves. "person": someone by name, always. "automatic": the policy itself where the gate says "pass", else a person.
 POLICIES = ("person", "automatic")
 #: An address that an environment variable holds, since it is a secret: ``$TEAM_HOOK``.
@@ -48,13 +84,15 @@ NAMED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, kw_only=True)
 class PromotionParams:
-    """policy: one of `POLICIES`. served: the URL of the server that serves the champion (MLflow's scoring protocol). webhook: the URL that a
-    promotion is told to. Of both, ``$NAME`` is the environment variable NAME, and None is none.
+    """policy: who approves: a "person", or "automatic" (the policy itself, where the gate says pass).
+    served: the URL of the server that serves the champion (MLflow's scoring protocol); requests then close when it was seen to.
+    webhook: a URL that a promotion is told to, as JSON. Of both, ``$NAME`` is the environment variable NAME, and None is none.
     """
 
     __pydantic_config__ = STRICT
 
     policy: str = "person"
+    ladder: LadderParams = field(default_factory=LadderParams)  # torch is imported to check its methods
     served: str | None = None
     webhook: str | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from megu.evaluation.words import conclusions, gate_rows, guided_rows, number, summary_rows
+from megu.evaluation.words import conclusions, gate_rows, guided_rows, ladder_rows, number, summary_rows
 from megu.report.data import ReportData
 from megu.report.templates import template
 
@@ -62,6 +62,7 @@ def render(data: ReportData, figures: Mapping[str, bytes]) -> str:
         rows=summary_rows(data.summary),
         guided=guided_rows(data.summary),
         gate=gate_rows(data.summary.gate.rules) if data.summary.gate else [],
+        ladder=ladder_rows(data.summary.ladder),
         conclusions=conclusions(data.summary),
         figures=shown,
         number=number,

@@ -22,7 +22,7 @@ from megu.lineage.keys import Keys
 from megu.requests import datasets
 from megu.requests.batches import Batch, Pending
 from megu.requests.request import TARGETS, Request, identity
-from megu.requests.states import DONE, DROPPED, FORGOTTEN, OPEN, PREFIX, STATES, State, failures, refusal, state_of
+from megu.requests.states import DONE, DROPPED, FORGOTTEN, OPEN, PREFIX, STATES, State, failures, refusal, refused, state_of
 
 #: Why a request of a person is fulfilled without a model.
 NEVER_SEEN = "no model of the data set is trained on any of the samples; the next purge erases them"
@@ -57,6 +57,11 @@ class Entry:
         return failures(self.events)
 
     @property
+    def refused(self) -> bool:
+        """Whether it waits for a person, since not even the exact retrain passes the gate."""
+        return self.state == "accepted" and refused(self.events)
+
+    @property
     def reason(self) -> str:
         """Why it is where it is, as far as anyone said."""
         return str(self.events[-1].facts.get("why", ""))
@@ -77,6 +82,7 @@ class Entry:
             "received": self.events[0].time,
             "changed": self.events[-1].time,
             "failures": self.failures,
+            "refused": self.refused,
             "why": self.reason or None,
         }
 
@@ -258,16 +264,16 @@ class Inbox:
         return moved.count("accepted"), moved.count("rejected")
 
     def pending(self, attempts: int) -> list[Pending]:
-        """What can be processed: accepted, and not failed too often."""
+        """What can be processed: accepted, not refused by the gate, and not failed too often."""
         return [
             Pending(entry.id, str(entry.facts["kind"]), entry.due, entry.events[0].number, entry.failures, entry.data)
             for entry in self.entries("accepted")
-            if entry.failures < attempts
+            if entry.failures < attempts and not entry.refused
         ]
 
     def held(self, attempts: int) -> list[Entry]:
-        """What failed so often that a person must look at it."""
-        return [entry for entry in self.entries("accepted") if entry.failures >= attempts]
+        """What a person must look at: it failed too often, or not even the exact retrain passes the gate."""
+        return [entry for entry in self.entries("accepted") if entry.failures >= attempts or entry.refused]
 
     def claim(self, batch: Batch, facts: Mapping[str, Any]) -> Batch:
         """Begin to process a batch; returns it without what was withdrawn or taken by another run meanwhile."""

@@ -17,6 +17,7 @@ from typing import Any
 from megu.core import escaping
 from megu.core.errors import MeguError
 from megu.core.files.ledger import Event
+from megu.core.progress import duration
 from megu.core.project import Project
 from megu.lineage import dossier
 from megu.lineage.champions import rejection, standing
@@ -40,6 +41,7 @@ class Overview:
 
     runs: the last recorded ones. champion: version, since when, by whom; None without one. lineage: the versions before it, newest first.
     served: what the server of ``promotion.served`` was seen to have (`megu.serving.check`); None where there is none.
+    ladder: the rungs of the last one (`megu.promotion.ladder`), as the ledger has them, and what it came to; None before there was one.
     schedules: the next runs that Prefect has planned; None when no server could be asked, for the reason ``unanswered``.
     person: what needs a person, a line each.
     """
@@ -52,6 +54,7 @@ class Overview:
     champion: dict[str, Any] | None
     lineage: list[str]
     served: dict[str, Any] | None
+    ladder: dict[str, Any] | None
     schedules: list[dict[str, str]] | None
     unanswered: str
     person: list[str]
@@ -108,6 +111,7 @@ def overview(
         champion=champion,
         lineage=[f"{name}/{event.facts['version']} ({event.facts['why']}, {event.time[:10]})" for event in reversed(moved)],
         served=dict(served) if served else None,
+        ladder=_ladder(project.ledger.events(kind="ladder.")),
         schedules=schedules,
         unanswered=unanswered,
         person=_to_promote(project, name, entries, rows, events)
@@ -125,6 +129,17 @@ def _waits(entry: Entry, today: date) -> dict[str, Any]:
         "age_days": (today - received).days,
         "why": entry.reason or None,
     }
+
+
+def _ladder(events: Sequence[Event]) -> dict[str, Any] | None:
+    if not events:
+        return None
+    own = [event for event in events if event.subject == events[-1].subject]
+    closed = [at for at, event in enumerate(own) if event.kind == "ladder.ended"]
+    ended = own[-1].facts["outcome"] if own[-1].kind == "ladder.ended" else "under way"
+    begun = next((at + 1 for at in reversed(closed) if at + 1 < len(own)), 0)
+    rungs = {event.facts["number"]: dict(event.facts) for event in own[begun:] if event.kind != "ladder.ended"}
+    return {"ladder": events[-1].subject, "outcome": ended, "rungs": [rungs[number] for number in sorted(rungs)]}
 
 
 def _to_promote(
@@ -171,7 +186,12 @@ def _needs_a_person(
 ) -> list[str]:
     """awaited: the registered model whose requests close when its server was seen to serve the champion; empty for none."""
     lines = []
-    held = [entry for entry in entries if entry.state == "accepted" and entry.failures >= attempts]
+    lines += [
+        f"request {entry.id} was refused: {_no_code(entry.reason)}; look at the thresholds of `gate`, then `megu request retry {entry.id}`"
+        for entry in entries
+        if entry.refused
+    ]
+    held = [entry for entry in entries if entry.state == "accepted" and entry.failures >= attempts and not entry.refused]
     lines += [
         f"request {entry.id} failed {entry.failures} times ({_no_code(entry.reason)}): `megu request retry {entry.id}`"
         for entry in held
@@ -242,6 +262,9 @@ def markdown(now: Overview, written: Callable[[str], str] = escaping.markdown) -
         f"- {row['created'][:16]} forget {written(row['request'])}: {written(row['model'] or 'not registered')}"
         for row in now.runs
     ] or ["none"]
+    if now.ladder:
+        lines += ["", f"## Ladder: {now.ladder['outcome']}", ""]
+        lines += [f"- {written(rung_in_words(facts))}" for facts in now.ladder["rungs"]]
     lines += ["", "## Next", ""]
     if now.schedules is None:
         lines.append(_outside_code(now.unanswered, written))
@@ -250,6 +273,17 @@ def markdown(now: Overview, written: Callable[[str], str] = escaping.markdown) -
     lines += ["", "## Needs a person", ""]
     lines += [f"- {_outside_code(line, written)}" for line in now.person] or ["nothing"]
     return "\n".join(lines)
+
+
+def rung_in_words(facts: Mapping[str, Any]) -> str:
+    """A rung of a ladder in words. facts: of its event in the ledger."""
+    why = facts.get("why") or ", ".join(facts.get("broken", []))
+    version = str(facts.get("version", "")).removeprefix("models:/")
+    took = f" in {duration(facts['seconds'])}" if "seconds" in facts else ""
+    said = (
+        f"{facts['number']} of {facts['of']}: {facts['method']}{f' ({version})' if version else ''}, {facts['outcome']}{took}"
+    )
+    return f"{said}{f': {why}' if why else ''}"
 
 
 def _no_code(text: str) -> str:

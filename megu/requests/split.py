@@ -1,4 +1,4 @@
-"""The stage of ``requests/dvc.yaml``: the forget split of the requests processed last, from a private file (`tasks.records.processing.pin`).
+"""The stage of ``requests/dvc.yaml``: the forget split of the requests processed last, from a private file (`tasks.records.pinning.pin`).
 
 Run as ``python -m megu.requests.split`` in a project.
 """

@@ -64,3 +64,11 @@ def failures(events: Sequence[Event]) -> int:
     for event in events:
         count = 0 if event.facts.get("again") else count + bool(event.facts.get("failed"))
     return count
+
+
+def refused(events: Sequence[Event]) -> bool:
+    """Whether the gate turned down even the exact retrain, and no person has asked for another try since."""
+    found = False
+    for event in events:
+        found = not event.facts.get("again") and (found or bool(event.facts.get("refused")))
+    return found

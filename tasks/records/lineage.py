@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from megu.data import dvc, pins
 from megu.data.arrays import Ids
 from megu.data.writing import atomic_folder
 from megu.evaluation.gate import given_retrain, without_retrain
+from megu.evaluation.summary import Rung
 from megu.evaluation.words import headline
 from megu.lineage import dossier as folder_of
 from megu.lineage import indexing
@@ -84,8 +85,9 @@ def seal(
     version: str | None,
     artifacts: Mapping[str, str],
     gate: folder_of.Gate,
+    ladder: Sequence[Rung],
 ) -> Path:
-    """version: what was registered (``models:/name/3``). artifacts: SHA-256 of each artifact of the MLflow run."""
+    """version: what was registered (``models:/name/3``). artifacts: SHA-256 of each artifact of the MLflow run. ladder: the rungs up to it."""
     signing, key = inputs.signing_key(project, config), secret(project)
     results = {ran.decision.label: ran.result for ran in executor.ran}
     ids, positions = kept.dataset(project, results["dataset"]).train.ids, kept.forget_split(project, results["split"])
@@ -126,6 +128,7 @@ def seal(
                 version=registered(run, name, number) if version else None,
                 alias=config.registry.alias if version else None,
             ),
+            ladder=list(ladder),
         )
         files = folder_of.sealed(dossier, lines, forgotten, signing)
         run.artifacts(files, tracked.FOLDER)

@@ -7,15 +7,13 @@ whoever has the lock knows that a request still "in flight" belongs to a run tha
 from __future__ import annotations
 
 import json
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import numpy as np
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
@@ -23,10 +21,9 @@ from megu import tracking
 from megu.config.tree import Config, OriginalParams
 from megu.core.errors import MeguError
 from megu.core.files.locks import at_once
-from megu.core.files.store import writing
 from megu.core.outages import is_outage
 from megu.core.project import Project
-from megu.data import dvc, splits
+from megu.data import splits
 from megu.data.splits import ForgetParams
 from megu.evaluation.summary import Summary
 from megu.lineage import dossier as folder_of
@@ -49,26 +46,12 @@ from megu.tracking import lineage
 from tasks import dataset
 from tasks.prefect import signals
 from tasks.prefect.flow_runs import gone, withdraw
-from tasks.prefect.slots import gpu
-
-#: Carries out the unlearning pipeline: configuration and tags in, summary out (`flows.unlearn.carry_out`).
-CarryOut = Callable[[Project, Config, Mapping[str, str]], Summary]
+from tasks.records import ladder
+from tasks.records.ladder import CarryOut, Climb
+from tasks.records.pinning import pin
 
 #: A tag's longest value in a model registry is 5000 characters.
 _TAG = 4000
-
-_DVC = """\
-# Written by megu: the forget set of the requests processed last, pinned by DVC. What it is made of is private and not in git.
-stages:
-  forget:
-    wdir: ..
-    cmd: python -m megu.requests.split
-    deps:
-      - data/{name}
-      - requests/forget.json
-    outs:
-      - requests/split
-"""
 
 
 def alone(project: Project) -> AbstractContextManager[bool]:
@@ -77,9 +60,14 @@ def alone(project: Project) -> AbstractContextManager[bool]:
 
 
 def recover(inbox: Inbox) -> list[str]:
-    """Put back what a run that ended before it was done had in hand; needs the lock (`alone`). Counts as a failure: it may be the cause."""
-    left = [entry.id for entry in inbox.entries(*IN_FLIGHT)]
-    return inbox.move(left, "accepted", {"failed": True, "why": "the run that had it ended before it was done"})
+    """Put back what a run that ended before it was done had in hand; needs the lock (`alone`). Counts as a failure, since it may be the cause,
+    but not where the run had finished a rung of the ladder: the next one goes on from there."""
+    moved = []
+    for entry in inbox.entries(*IN_FLIGHT):
+        begun = max(event.number for event in entry.events if event.kind == "request.processing")
+        failed = not ladder.progressed(inbox.project, entry.fact("batch"), begun)
+        moved += inbox.move([entry.id], "accepted", {"failed": failed, "why": "the run that had it ended before it was done"})
+    return moved
 
 
 @dataclass(frozen=True)
@@ -184,8 +172,9 @@ def pending(inbox: Inbox, lanes: Mapping[str, Lane], attempts: int) -> list[Pend
 def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: CarryOut) -> str | None:
     """Have a batch forgotten, with everything forgotten before, and judge the model; returns why it failed, None when it did not.
 
-    Raises `Away` when an outage ended it: then its requests are accepted as before, and none of them failed. A batch that the gate turns
-    down did not fail, its requests did: they are put back, and no smaller batch is tried at once.
+    What the gate turns down goes on to the next rung of the ladder. Raises `Away` when an outage ended it: then its requests are accepted as
+    before, and none of them failed. A batch that the gate turns down for good did not fail, its requests did: they are put back, and wait for a
+    person where not even the retrain passed; no smaller batch is tried at once.
     """
     config, has = lane.config, lane.has
     assert has is not None, "what is held is not processed"
@@ -203,8 +192,12 @@ def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: 
         at = lineage.aliases(tracking.client(project.home), config.registry.name).get(CHAMPION)
         asked = from_champion(config.model_copy(update={"forget": forget}), at)
         tags = {"batch": batch.id, "requests": _tag(batch.ids), "dvc.split": pin(project, config, has, forget)}
-        with gpu(config.device):
-            summary = carry_out(project, asked, tags)
+        climb = (
+            Climb("", carry_out(project, asked, tags, None))
+            if config.promotion.ladder.when == "never"
+            else ladder.climb(project, asked, tags, carry_out, batch=batch.id)
+        )
+        summary = climb.summary
         made, verdict = sealed(project, summary)
     except Exception as error:
         why = scrubbed(f"{error}" if isinstance(error, MeguError) else f"{type(error).__name__}: {error}", _merged(targets))
@@ -227,15 +220,16 @@ def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: 
     inbox.move(batch.ids, "unlearned", facts)
     broken = [rule.rule for rule in verdict.rules if rule.holds is False]
     if verdict.decision == "fail":
-        why = f"the gate turned {facts['version'] or 'the model'} down: {', '.join(broken)}"
-        inbox.move(batch.ids, "accepted", {"failed": True, "why": why})
+        why = climb.refused or f"the gate turned {facts['version'] or 'the model'} down: {', '.join(broken)}"
+        inbox.move(batch.ids, "accepted", {"failed": True, "refused": bool(climb.refused), "why": why})
         signals.gate_failed(facts["version"], broken)
-        return None
-    inbox.move(
-        batch.ids,
-        "verified",
-        {"version": facts["version"], "decision": verdict.decision, "champion": at or "", "data": lane.data},
-    )
+    else:
+        inbox.move(
+            batch.ids,
+            "verified",
+            {"version": facts["version"], "decision": verdict.decision, "champion": at or "", "data": lane.data},
+        )
+    ladder.end(project, climb)
     return None
 
 
@@ -273,34 +267,6 @@ def from_champion(config: Config, at: str | None) -> Config:
     if at is None:
         return config
     return config.model_copy(update={"original": OriginalParams(model=f"models:/{config.registry.name}/{at}")})
-
-
-def pin(project: Project, config: Config, has: Known, forget: ForgetParams) -> str:
-    """Have DVC make and pin the forget split under ``requests/``; returns its hash there, empty where the project has no DVC stages.
-
-    What goes in is a private file with a random number in it: the hash in ``dvc.lock`` tells nobody which samples are meant. Raises
-    `MeguError` when DVC's split is not the one that is used.
-    """
-    if not (project.root / "dvc.yaml").is_file():
-        return ""
-    folder = project.root / "requests"
-    folder.mkdir(exist_ok=True)
-    private = folder / "forget.json"
-    wanted = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(forget).items()}
-    asked = {"data": config.data.name, "per_class": config.data.per_class, "seed": config.seed, "forget": wanted}
-    if _without_salt(private) != asked:
-        with writing(private) as temporary:
-            temporary.write_text(json.dumps({**asked, "salt": secrets.token_hex(16)}), encoding="utf-8")
-    stage = _DVC.format(name=config.data.name)
-    for file, text in (("dvc.yaml", stage), (".gitignore", "/inbox/\n/refused/\n/forget.json\n/split\n")):
-        if not (folder / file).is_file() or (folder / file).read_text(encoding="utf-8") != text:
-            (folder / file).write_text(text, encoding="utf-8")
-    dvc.init(project.root)
-    dvc.run(project.root, "repro", "--single-item", "requests/dvc.yaml:forget")
-    pinned, used = splits.load_split(folder / "split"), splits.make_split(has.dataset, forget, config.seed)
-    if not np.array_equal(pinned.forget, used.forget) or not np.array_equal(pinned.retain, used.retain):
-        raise MeguError("requests/split is not the forget set of the requests", "delete requests/split and run again")
-    return dvc.out_of(folder / "dvc.lock", "forget", "requests/split")
 
 
 def sealed(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
@@ -381,14 +347,6 @@ def overdue(inbox: Inbox) -> list[Entry]:
     for entry in late:
         signals.overdue(entry.id, entry.due)
     return late
-
-
-def _without_salt(path: Any) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return {name: entry for name, entry in value.items() if name != "salt"} if isinstance(value, dict) else None
 
 
 def _merged(targets: Sequence[Target]) -> dict[str, list[str]]:

@@ -345,8 +345,12 @@ def share(executor: Finished, note: str) -> float | None:
     references = [ran for ran in executor.ran if ran.decision.stage.name == "reference"]
     if not references:
         return None
-    spent = sum(ran.result.notes[note] for ran in executor.ran if ran.decision.stage.name in SPENT)
-    return float(100 * spent / references[0].result.notes[note])
+    return float(100 * spent(executor, note) / references[0].result.notes[note])
+
+
+def spent(executor: Finished, note: str) -> float:
+    """The sum of a note over the stages that are the method's own."""
+    return float(sum(ran.result.notes[note] for ran in executor.ran if ran.decision.stage.name in SPENT))
 
 
 def publish(project: Project, config: Config, run: Run, executor: Executor, summary: Summary) -> Summary:
@@ -371,8 +375,9 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
     words, said = request_in_words(config), summary.gate
     assert said is not None
     gate = Gate(champion=summary.champion, decision=said.decision, rules=said.rules)
+    version, climbed = summary.model_version, summary.ladder
     sealed = lineage.seal(
-        project, as_is(config), run, as_is(executor), as_is(records), words, summary.model_version, logged, gate, wait_for=done
+        project, as_is(config), run, as_is(executor), as_is(records), words, version, logged, gate, climbed, wait_for=done
     )
     return replace(summary, dossier=project.relative(sealed))
 

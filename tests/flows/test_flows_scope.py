@@ -270,7 +270,7 @@ ELSEWHERE: dict[str, set[str]] = {
     }
     | {f"gate.{name}" for name in ("min_images", "min_seeds", "retain_drop")},
     "names, people and days": {"registry.alias", "registry.name", "lineage.key"}
-    | {f"promotion.{name}" for name in ("policy", "served", "webhook")}
+    | {f"promotion.{name}" for name in ("policy", "ladder", "served", "webhook")}
     | {f"requests.{name}" for name in ("attempts", "backups_days", "batch", "controller", "due_days")}
     | {"purge.models_days", "purge.test_images", "purge.shared_stores", "purge.suppress_days"},
 }

@@ -33,7 +33,7 @@ from megu.requests.batches import Attempt, Batch, Work, batches, work_through
 from megu.requests.fulfilled import Known
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
-from tasks.records import processing
+from tasks.records import pinning, processing
 
 LANE = processing.Lane("toy", parse({"data": {"name": "toy"}}), has=Known(toy()))
 
@@ -220,7 +220,7 @@ def test_a_request_under_one_data_set_is_processed_on_it_whatever_is_configured_
     config = configured(project, "data: {name: b, per_class: 1}")
     second = inbox.add(request("cat")).id
 
-    def carry_out(project: Project, config: Any, tags: Any) -> Summary:
+    def carry_out(project: Project, config: Any, *more: Any) -> Summary:
         seen.append((config.data.name, config.data.per_class, config.forget.classes))
         raise RuntimeError("seen")
 
@@ -317,9 +317,9 @@ def test_a_data_set_that_is_away_holds_up_its_own_requests_only(project: Project
 def test_the_private_file_of_the_split_keeps_its_salt_while_the_requests_stay(project: Project) -> None:
     path = project.root / "forget.json"
     path.write_text(json.dumps({"data": "toy", "salt": "s"}))
-    assert processing._without_salt(path) == {"data": "toy"}
+    assert pinning._without_salt(path) == {"data": "toy"}
     path.write_text("{")
-    assert processing._without_salt(path) is None
+    assert pinning._without_salt(path) is None
 
 
 def test_a_tag_that_is_too_long_says_where_the_rest_is() -> None:

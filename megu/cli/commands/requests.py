@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from megu.core.escaping import plain
+from megu.core.progress import duration
+from megu.requests.overview import rung_in_words
 from megu.requests.request import BASES, REASONS, REQUESTERS, TARGETS, RequestParams
 from megu.requests.states import STATES
 
@@ -33,8 +36,12 @@ def register(
     writable: Callable[[], Project],
     config: Callable[[Project, Path | None, list[str] | None], Config],
     ready: Callable[[], Project],
+    watching: Callable[[bool], AbstractContextManager[Any]],
 ) -> None:
-    """Add the commands. project, config: how the command line finds them; writable: of a command that writes; ready: that runs a flow."""
+    """Add the commands. project, config: how the command line finds them; writable: of a command that writes; ready: that runs a flow.
+
+    watching: shows, or not, what a flow is at.
+    """
     request = typer.Typer(help="Requests to forget: add, list, show, withdraw, take in from files.", no_args_is_help=True)
     app.add_typer(request, name="request")
 
@@ -51,7 +58,7 @@ def register(
     _adding(request, inbox, params)
     _looking(request, lambda: inbox(project))
     _changing(request, inbox)
-    _processing(app, ready, config)
+    _processing(app, project, ready, config, watching)
 
 
 def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[Inbox], RequestParams]) -> None:
@@ -219,18 +226,37 @@ def _changing(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
 
 
 def _processing(
-    app: typer.Typer, project: Callable[[], Project], config: Callable[[Project, Path | None, list[str] | None], Config]
+    app: typer.Typer,
+    found: Callable[[], Project],
+    project: Callable[[], Project],
+    config: Callable[[Project, Path | None, list[str] | None], Config],
+    watching: Callable[[bool], AbstractContextManager[Any]],
 ) -> None:
     @app.command()
     def process(
         settings: Annotated[
             list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value for this run. Repeatable.")
         ] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Print the rungs of the ladder with what they may cost, and do nothing.")
+        ] = False,
         as_json: JsonOption = False,
     ) -> None:
-        """Process the pending requests now, as the schedule does: forget, judge, register, ask for approval."""
-        here = project()
-        config(here, None, settings).for_requests()
+        """Process the pending requests now, as the schedule does: forget, judge, try the next rung where the gate says no, register, ask for
+        approval. Exit code 1 where not even the exact retrain passes the gate."""
+        here = found() if dry_run else project()
+        asked = config(here, None, settings)
+        asked.for_requests()
+        from tasks.records import ladder
+
+        if asked.promotion.ladder.when != "never":
+            ladder.refuse_small_budget(here, asked)
+        if dry_run:
+            from megu.requests.inbox import Inbox
+
+            waiting = len(Inbox(here).pending(asked.requests.attempts)) + len(Inbox(here).entries("received"))
+            rows = [] if asked.promotion.ladder.when == "never" else ladder.plan(here, asked)
+            return _print_plan(rows, waiting, asked.promotion.ladder.hours, as_json)
         from megu.servers import databases as creation
 
         creation.ensure_own_prefect(here.home / "prefect")
@@ -238,30 +264,67 @@ def _processing(
         from megu.tracking import warm_up
         from tasks.run.running import from_terminal
 
-        with from_terminal(warm_up):
+        with from_terminal(warm_up), watching(not as_json):
             done = flow(settings=settings or [])
         if as_json:
-            return print(json.dumps(done, indent=2))
-        if done["busy"]:
-            return print("another run is processing; the requests wait for the next")
-        print(f"{done['accepted']} accepted, {done['rejected']} rejected, {len(done['recovered'])} recovered")
-        for batch in done["batches"]:
-            print(f"batch {batch['batch']} of {batch['requests']}: {batch['failed'] or 'done'}")
-        if done["outage"]:
-            print(f"stopped by an outage, and what was not done waits as it was: {done['outage']}")
-        elif done["stopped"]:
-            print("stopped: a dozen batches failed in a row, so no request is blamed")
-        for data, why in done["held"].items():
-            print(f"the requests for {data or 'no known data set'} wait: {why}")
-        for approval in done["approvals"] or [None]:
-            print(_said(approval))
-        if done["served"]:
-            print(f"the server: {done['served']['says']}")
-        if done["closed"]:
-            print(f"closed with it: {', '.join(done['closed'])}")
-        for line in done["troubles"]:
-            print(f"megu: {plain(line)}", file=sys.stderr)
+            print(json.dumps(done, indent=2))
+        else:
+            _print_done(done)
+        if done.get("refused"):
+            raise typer.Exit(1)
         return None
+
+
+def _print_done(done: Mapping[str, Any]) -> None:
+    if done["busy"]:
+        return print("another run is processing; the requests wait for the next")
+    print(f"{done['accepted']} accepted, {done['rejected']} rejected, {len(done['recovered'])} recovered")
+    for batch in done["batches"]:
+        print(f"batch {batch['batch']} of {batch['requests']}: {batch['failed'] or 'done'}")
+        for rung in (rung for rung in done["rungs"] if rung["batch"] == batch["batch"]):
+            print(f"  {rung_in_words(rung)}")
+    if done["outage"]:
+        print(f"stopped by an outage, and what was not done waits as it was: {done['outage']}")
+    elif done["stopped"]:
+        print("stopped: a dozen batches failed in a row, so no request is blamed")
+    for data, why in done["held"].items():
+        print(f"the requests for {data or 'no known data set'} wait: {why}")
+    for approval in done["approvals"] or [None]:
+        print(_said(approval))
+    if done["served"]:
+        print(f"the server: {done['served']['says']}")
+    if done["closed"]:
+        print(f"closed with it: {', '.join(done['closed'])}")
+    for line in done["troubles"]:
+        print(f"megu: {plain(line)}", file=sys.stderr)
+    for request, why in done["refused"].items():
+        print(
+            f"REFUSED {request}: {why}; look at the thresholds of `gate`, then `megu request retry {request}`", file=sys.stderr
+        )
+    return None
+
+
+def _print_plan(rows: Sequence[Mapping[str, Any]], waiting: int, hours: float, as_json: bool) -> None:
+    """The rungs of the ladder, none where it is off. waiting: requests; hours: the budget."""
+    total = sum(row["seconds"] or 0.0 for row in rows if not row["skipped"])
+    if as_json:
+        return print(json.dumps({"waiting": waiting, "hours": hours, "seconds": total, "rungs": list(rows)}, indent=2))
+    print(f"{waiting} requests wait; for each batch of them:")
+    for row in rows:
+        drawn = ", ".join(f"{name} {value:.3g}" for name, value in row["drawn"].items())
+        takes = f"skipped: {row['skipped']}" if row["skipped"] else about(row["seconds"])
+        print(f"{row['rung']:>3}. {row['method']}{f' with {drawn}' if drawn else ''}: {takes}")
+    if not rows:
+        return print("one run, as promotion.ladder.when is never")
+    unknown = any(row["seconds"] is None for row in rows)
+    return print(
+        f"Each only where the gate turned down all before it; {'what is known of them' if unknown else 'all of them'} "
+        f"comes to {about(total)} of {hours:g} h (promotion.ladder.hours)."
+    )
+
+
+def about(seconds: float | None) -> str:
+    return "not measured yet" if seconds is None else f"about {duration(seconds)}"
 
 
 def _said(approval: Mapping[str, Any] | None) -> str:

@@ -13,10 +13,11 @@ from megu.evaluation.gate import GateParams, given_retrain, judge
 from megu.evaluation.words import headline
 from megu.lineage import format1
 from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint
-from megu.lineage.dossier import FORGOTTEN, MAIN, sha256
+from megu.lineage.dossier import FORGOTTEN, MAIN, RECORDS, parse, read, sha256
 from megu.lineage.dossier import given_retrain as said_of_given
 from megu.lineage.keys import Keys, signed_by
-from megu.lineage.record import Record, faults, root
+from megu.lineage.record import Record, faults, from_lines, root
+from megu.lineage.rungs import rung_of
 from megu.lineage.verify.case import JSON, Case, Check, differences, summed
 
 if TYPE_CHECKING:
@@ -123,6 +124,28 @@ def verdict(case: Case) -> Check:
         wrong.append("what failed is not what the thresholds say")
     decided = f"; gate: {evidence.gate.decision}" if evidence.gate else ""
     return summed("verdict", wrong, [], f"{evidence.verdict}{decided}")
+
+
+def ladder(case: Case) -> Check:
+    """Each rung is what the dossier of its run says, and none before the last passed."""
+    *before, own = case.dossier.ladder
+    wrong, missing = [], []
+    if own != rung_of(case.dossier, case.records):
+        wrong.append("the last rung is not what the evidence and the records say")
+    if [rung.number for rung in case.dossier.ladder] != list(range(1, len(before) + 2)):
+        wrong.append("the rungs are not numbered one by one")
+    if passed := [rung.number for rung in before if rung.outcome not in ("fail", "skipped", "error")]:
+        wrong.append(f"rung {passed[0]} did not fail, and others follow it")
+    for rung in (rung for rung in before if rung.ran):
+        folder = case.project.dossiers / rung.mlflow_run_id if case.project else None
+        if folder is None or not folder.is_dir():
+            missing.append(f"the dossier of rung {rung.number} is not here")
+            continue
+        files = read(folder)
+        made, records = parse(files[MAIN], MAIN), from_lines(files[RECORDS], RECORDS)
+        if sha256(files[RECORDS]) != made.files[RECORDS] or rung != rung_of(made, records, sha256(files[MAIN])):
+            wrong.append(f"rung {rung.number} is not what the dossier of its run says")
+    return summed("ladder", wrong, missing, f"{len(before) + 1} rungs are what the dossiers of their runs say")
 
 
 def commitments(case: Case) -> Check:

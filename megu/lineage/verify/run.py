@@ -255,6 +255,8 @@ def _all(case: Case, replay: bool) -> Iterator[Check]:
         waiting: list[Future[Check]] = [pool.submit(guarded, check, case) for check in apart]
         for check in (checks.signature, checks.chain, checks.facts, checks.verdict, checks.commitments):
             yield guarded(check, case)
+        if case.dossier.ladder:
+            yield guarded(checks.ladder, case)
         asked = [guarded(check, case) for check in tracked.ALL]
         yield from (future.result() for future in waiting)
         yield guarded(checks.dvc, case)
