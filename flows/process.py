@@ -14,8 +14,10 @@ from prefect.artifacts import create_markdown_artifact
 from flows import steps
 from flows.unlearn import carry_out
 from megu.config import tree as configuration
+from megu.config.tree import Config
 from megu.core.files.exclusion import while_no_purge
-from megu.core.project import find
+from megu.core.project import Project, find
+from megu.lineage.champions import standing
 from megu.promotion import moves as promotion
 from megu.requests import settling
 from megu.requests.batches import batches, work_through
@@ -42,8 +44,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
     params, settings = flow_runs.private(project, params, settings)
     config = configuration.load(project.root / params, settings)
     config.for_requests()
-    if config.promotion.ladder.when != "never":
-        ladder.refuse_small_budget(project, config)
+    ladder.refuse_small_budget(project, config)
     inbox = Inbox(project)
     with processing.alone(project) as free:
         if not free:
@@ -90,6 +91,16 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
         "troubles": followed.troubles,
         "overdue": [entry.id for entry in late],
     }
+
+
+def plan(project: Project, config: Config) -> tuple[int, list[dict[str, Any]]]:
+    """How many requests wait, and the rungs of the ladder of each batch, none where it is off. Computes nothing."""
+    ladder.refuse_small_budget(project, config)
+    inbox, at = Inbox(project), standing(project.ledger.events(config.registry.name)).version
+    waiting = len(inbox.entries("received")) + len(inbox.pending(config.requests.attempts))
+    if config.promotion.ladder.when == "never":
+        return waiting, []
+    return waiting, ladder.plan(project, processing.from_champion(config, at))
 
 
 if __name__ == "__main__":

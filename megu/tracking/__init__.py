@@ -184,7 +184,7 @@ class Run:
         from mlflow.entities import Metric, Param, RunTag
 
         now = int(time.time() * 1000)
-        all_params = [Param(key, str(value)[:_VALUE]) for key, value in (params or {}).items()]
+        all_params = [Param(key, as_param(value)) for key, value in (params or {}).items()]
         all_metrics = [Metric(key, float(value), now, 0) for key, value in (metrics or {}).items()]
         all_tags = [RunTag(key, str(value)[:_TAG]) for key, value in (tags or {}).items()]
         while all_metrics or all_params or all_tags:
@@ -243,6 +243,11 @@ def closing(run: Run) -> Iterator[Run]:
             run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     run.finish()
+
+
+def as_param(value: Any) -> str:
+    """A parameter as MLflow keeps it."""
+    return str(value)[:_VALUE]
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,15 +10,15 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megu.core.errors import MeguError
 from megu.core.files.store import sha256_file
 from megu.models import brought_by
-from megu.tracking import Run, answered, client, use
+from megu.tracking import Run, answered, as_param, client, use
 from megu.tracking.environment import package_version
 from megu.tracking.versions import DIGEST_TAG, WEIGHTS, find_version
 from megu.training.weights import load_weights
@@ -26,6 +26,7 @@ from megu.training.weights import load_weights
 if TYPE_CHECKING:
     import numpy as np
     from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
     from mlflow.entities.model_registry import ModelVersion
     from numpy.typing import NDArray
 
@@ -61,17 +62,25 @@ class Version:
 
 @answered
 def register(
-    run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8], *, name: str, alias: str, tags: dict[str, str]
+    run: Run,
+    weights: Path,
+    serving: Serving,
+    example: NDArray[np.uint8],
+    *,
+    name: str,
+    alias: str,
+    tags: dict[str, str],
+    params: Mapping[str, Any] | None = None,
 ) -> Version:
     """Make ``weights`` a version of the registered model ``name`` and give it ``alias``.
 
     The served form takes uint8 images (N, H, W, C) and returns float32 probabilities (N, K). The same weights are never
-    registered twice: the version that has them is found by its digest and only the alias moves (unless its files are gone, or its run
-    did not finish: a run that was killed after it registered left no dossier, without which a version can never be promoted).
-    example: a few images, stored as the input example and used for the signature.
+    registered twice: the version that has them is found by its digest and only the alias moves. Unless it can never be promoted: its files
+    are gone, its run did not finish and left no dossier, or that dossier's verdict is one of other settings (`_is_judged_alike`).
+    example: a few images, stored as the input example and used for the signature. params: of this run, as they are logged.
     """
     digest = sha256_file(weights)
-    known = _find(run, name, digest)
+    known = _find(run, name, digest, {key: as_param(value) for key, value in (params or {}).items()})
     if known is None:
         known = _create(run, weights, serving, example, name, {DIGEST_TAG: digest, **tags})
         created = Version(name, known, True)
@@ -81,23 +90,33 @@ def register(
     return created
 
 
-def _find(run: Run, name: str, digest: str) -> str | None:
+def _find(run: Run, name: str, digest: str, params: Mapping[str, str]) -> str | None:
     # The name is compared here: a filter that holds a name with a quote does not parse.
     found = run.client.search_model_versions(f"tag.{DIGEST_TAG} = '{digest}'")
     newest_first = sorted((entry for entry in found if entry.name == name), key=lambda entry: int(entry.version), reverse=True)
-    return next((str(entry.version) for entry in newest_first if _is_whole(run, entry) and _has_files(run, entry)), None)
+    return next(
+        (str(entry.version) for entry in newest_first if _is_whole(run, entry, params) and _has_files(run, entry)), None
+    )
 
 
-def _is_whole(run: Run, entry: ModelVersion) -> bool:
-    """Whether the run that made the version is this one, or came to its end."""
+def _is_whole(run: Run, entry: ModelVersion, params: Mapping[str, str]) -> bool:
+    """Whether the run that made the version is this one, or came to its end and was judged as this one will be."""
     from mlflow.exceptions import MlflowException
 
     if entry.run_id == run.id:
         return True
     try:
-        return bool(run.client.get_run(entry.run_id or "").info.status == "FINISHED")
+        made = run.client.get_run(entry.run_id or "")
     except MlflowException:
         return False
+    return made.info.status == "FINISHED" and _is_judged_alike(made, params)
+
+
+def _is_judged_alike(made: MlflowRun, params: Mapping[str, str]) -> bool:
+    """Whether the verdict that a version goes by counts for a run with these parameters: it followed the same champion, and where the gate
+    failed it, no setting has changed since. A retrain has the same weights whatever the gate and the champion are."""
+    changed = {key for key, value in params.items() if made.data.params.get(key) != value}
+    return "original.model" not in changed and not (changed and made.data.tags.get("gate") == "fail")
 
 
 def _has_files(run: Run, entry: ModelVersion) -> bool:

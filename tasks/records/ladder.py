@@ -106,8 +106,11 @@ def _recipe(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_small_budget(project: Project, config: Config) -> None:
-    """Raise `MeguError` where not even the retrain fits into the budget; computes nothing, and says nothing before a training was measured."""
+    """Raise `MeguError` where there is a ladder and not even the retrain fits into its budget; computes nothing, and cannot tell before a
+    training was measured."""
     hours = config.promotion.ladder.hours
+    if config.promotion.ladder.when == "never":
+        return
     takes = costs(project, config).training
     if takes is not None and takes > 3600 * hours:
         raise MeguError(
@@ -139,8 +142,10 @@ def _planned(step: Step, seconds: float, compute_seconds: float) -> Rung:
 def climb(project: Project, config: Config, tags: Mapping[str, str], carry_out: CarryOut, *, batch: str = "") -> Climb:
     """Try rung after rung until the gate lets one pass. batch: the one of requests that it is for, empty without.
 
-    Raises what the first rung and the last raise, and any outage; another rung that fails in itself is left out, with the reason.
+    Raises `MeguError` as `refuse_small_budget` does, what the first rung and the last raise, and any outage; another rung that fails in
+    itself is left out, with the reason.
     """
+    refuse_small_budget(project, config)
     planned, known, budget = steps(config), costs(project, config), config.promotion.ladder.hours
     name = f"c{commit(secret(project), canonical_json(parameters(config, secret(project)))).hex()[:16]}"
     done, common = _open(project, name), {"of": len(planned), "batch": batch}

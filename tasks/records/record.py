@@ -247,6 +247,7 @@ def register(
             **labeler_tags(config, labeling),
             **(tags or {}),
         },
+        params=tracking.flat(lineage.parameters(config, lineage.secret(project))),
     )
     stages().note(f"{'registered' if version.new else 'already registered:'} {version} as {config.registry.alias}")
     return str(version)

@@ -155,7 +155,7 @@ def test_a_second_request_starts_from_the_champion_and_keeps_the_first_forgotten
 
 def test_what_the_gate_turns_down_is_put_back_with_the_rules_that_broke(project: Project, inbox: Inbox, go: Go) -> None:
     coat = inbox.add(request(classes=("Coat",))).id
-    done = go(*LENIENT, "gate.min_seeds=5")
+    done = go(*LENIENT, "gate.min_seeds=5", "promotion.ladder.when=never")
     assert done["batches"][0]["failed"] is None
     entry = inbox.entry(coat)
     assert (entry.state, entry.failures) == ("accepted", 1)
@@ -193,3 +193,61 @@ def test_a_batch_that_cannot_be_run_stays_pending_with_the_reason(project: Proje
     assert (entry.state, entry.failures) == ("accepted", 1)
     assert "no file" in entry.reason
     assert Path(project.root / "requests" / "split").is_dir()
+
+
+def test_what_no_method_passes_ends_with_the_retrain_promoted_or_refused(
+    project: Project, inbox: Inbox, go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from megu.lineage.reading import dossier_of
+    from megu.lineage.verify.run import verify
+    from tasks.records import ladder
+
+    for entry in inbox.entries("accepted"):
+        inbox.withdraw(entry.id)
+    pullover = inbox.add(request(classes=("Pullover",))).id
+    strict = [
+        *LENIENT[:1],
+        "gate.retain_drop=0",
+        "gate.class_drop=0",
+        "gate.mia_band=0",
+    ]  # the retrain alone is like the retrain
+    settings = [*strict, "promotion.policy=automatic", "promotion.ladder={methods: [], trials: 1}"]
+    refused = go(*settings, "gate.min_seeds=5")
+    assert list(refused["refused"]) == [pullover]
+    assert "even the exact retrain" in refused["refused"][pullover]
+    assert "seeds" in refused["refused"][pullover]
+    assert go(*settings)["batches"] == [], "it waits for a person"
+    inbox.retry(pullover)
+
+    append = type(inbox.ledger).append
+
+    def stopped(ledger: Any, kind: str, subject: str, facts: Any, **more: Any) -> Any:
+        event = append(ledger, kind, subject, facts, **more)
+        if kind == ladder.RUNG:
+            raise KeyboardInterrupt
+        return event
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(inbox.ledger), "append", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            go(*settings)
+    done = go(*settings)
+    assert [(rung["number"], rung["method"], rung["outcome"]) for rung in done["rungs"]] == [(2, "retrain", "pass")]
+    assert done["approval"]["asked"] == "policy", done["approval"]
+    entry = inbox.entry(pullover)
+    assert (entry.state, entry.refused, done["refused"]) == ("promoted", False, {})
+    assert (project.root / "results" / "report.html").read_text().count("<h2>Ladder: 2 rungs</h2>") == 1
+
+    found, report = dossier_of(entry.fact("mlflow_run"), project).dossier, verify(entry.fact("mlflow_run"), project)
+    assert [(rung.method, rung.outcome) for rung in found.ladder] == [("megu", "fail"), ("retrain", "pass")]
+    assert found.claim.level == "exact"
+    assert all(rung.passes > 0 and rung.seconds > 0 and rung.metrics["Ar"] is not None for rung in found.ladder)
+    assert report.exit_code == 0, [check for check in report.checks if check.holds is not True]
+    (said,) = [check for check in report.checks if check.name == "ladder"]
+    assert said.says == "2 rungs are what the dossiers of their runs say"
+    records = {record.label: record for record in dossier_of(entry.fact("mlflow_run"), project).records}
+    assert records["unlearn"].refs == records["reference"].refs, "the retrain is the reference, not trained twice"
+    first = project.dossiers / found.ladder[0].mlflow_run_id / "dossier.json"
+    first.write_bytes(first.read_bytes().replace(b'"decision":"fail"', b'"decision":"pass"'))
+    (said,) = [check for check in verify(entry.fact("mlflow_run"), project).checks if check.name == "ladder"]
+    assert (said.holds, said.says) == (False, "rung 1 is not what the dossier of its run says")

@@ -21,6 +21,7 @@ from megu.core.project import Project
 from megu.requests.batches import Away, Batch, Pending, batches, work_through
 from megu.requests.inbox import Inbox
 from megu.requests.intake import files
+from megu.requests.overview import overview
 from megu.requests.request import Request, RequestParams, identity, scrubbed
 from megu.requests.states import FORGOTTEN, STATES, TRANSITIONS, failures, refusal, state_of
 
@@ -189,6 +190,21 @@ def test_what_failed_too_often_waits_for_a_person(inbox: Inbox) -> None:
     assert [pending.id for pending in inbox.pending(2)] == [added]
     with pytest.raises(MeguError, match="does not wait"):
         inbox.retry(added)
+
+
+def test_what_the_gate_refuses_is_not_tried_again_until_a_person_asks(inbox: Inbox) -> None:
+    added = inbox.add(request()).id
+    inbox.judge(lambda target: ("", 1))
+    inbox.move([added], "accepted", {"failed": True, "refused": True, "why": "the gate turned down even the exact retrain"})
+    assert inbox.pending(100) == []
+    assert [entry.id for entry in inbox.held(100)] == [added]
+    assert inbox.entry(added).to_json()["refused"]
+    needed = overview(inbox.project, "megu", RequestParams()).person
+    assert f"request {added} was refused: the gate turned down even the exact retrain; look at the thresholds" in needed[0]
+    assert len(needed) == 1
+    inbox.retry(added)
+    assert [pending.id for pending in inbox.pending(1)] == [added]
+    assert not inbox.entry(added).refused
 
 
 ADD = """

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from dossier_fixtures import dossier, evaluation, records
+from climbing import Runs, costed
 
 from megu.config.tree import Config, parse
 from megu.core.errors import MeguError
 from megu.core.project import Project
-from megu.evaluation.gate import GateParams, RuleResult, judge
-from megu.evaluation.summary import Rung, Summary
+from megu.evaluation.gate import RuleResult
 from megu.lineage import dossier as folder_of
-from megu.lineage.record import to_lines
 from megu.lineage.rungs import rung_of
 from megu.promotion.ladder import Costs
 from megu.requests.overview import overview
@@ -29,73 +26,6 @@ NAMES = ["megu", "megu", "delete", "delete", "retrain"]
 
 class Killed(BaseException):
     pass
-
-
-class Runs:
-    """Stands for the pipeline: makes the dossier that a run would leave, and passes the gate where it is told to.
-
-    passes: numbers of the rungs that pass. during: called with the number of a rung before it is done. seeds: retrains that the gate wants;
-    there is one.
-    """
-
-    def __init__(self, passes: Sequence[int] = (), during: Callable[[int], None] = lambda number: None, seeds: int = 1) -> None:
-        self.passes, self.during, self.seeds, self.made = passes, during, seeds, list[tuple[int, str]]()
-
-    def __call__(self, project: Project, config: Config, tags: Mapping[str, str], before: Sequence[Rung] | None) -> Summary:
-        assert before is not None
-        number = len(before) + 1
-        self.during(number)
-        self.made.append((number, config.unlearn.method))
-        judged = evaluation()
-        if number not in self.passes:
-            judged["unlearned"] = {**judged["unlearned"], "metrics": {**judged["unlearned"]["metrics"], "Af": 60.0 + number}}
-        params = GateParams(min_seeds=self.seeds, forget_margin=50, retain_drop=50, class_drop=50, mia_band=50)
-        verdict = judge(judged, params, champion="1")
-        rules = [rule for rule in verdict.rules if rule.rule not in ("each class, test", "forgotten, train")]
-        decision = "fail" if any(rule.holds is False for rule in rules) else "pass"
-        run = f"{len(self.made):032x}"
-        rung = Rung(
-            number=number,
-            method=config.unlearn.method,
-            params={name: value for name, value in config.to_json()["unlearn"].items() if name != "method"},
-            outcome=decision,
-            says=[rule.reason for rule in rules if rule.holds is False],
-            metrics=judged["unlearned"]["metrics"],
-            seconds=10.0,
-            compute_seconds=float(sum(record.circumstances["notes"].get("compute_seconds", 0) for record in costed())),
-            passes=200,
-            mlflow_run_id=run,
-            version="models:/megu/2",
-        )
-        made = replace(
-            dossier(),
-            run=replace(dossier().run, mlflow_run_id=run),
-            method={**dossier().method, "name": config.unlearn.method},
-            parameters=config.to_json(),
-            ladder=[*before, rung],
-        )
-        gate = folder_of.Gate(champion="1", decision=decision, rules=rules)
-        made = replace(made, evidence=replace(made.evidence, evaluation=judged, failures=rung.says, gate=gate))
-        folder = project.dossiers / run
-        folder.mkdir(parents=True)
-        lines = to_lines(costed())
-        made = replace(made, files={**made.files, folder_of.RECORDS: folder_of.sha256(lines)})
-        for name, content in folder_of.sealed(made, lines, b"", None).items():
-            (folder / name).write_bytes(content)
-        return Summary(
-            "said", [], rung.metrics, {}, None, gate=replace(verdict, decision=decision, rules=rules), mlflow_run_id=run,
-            model_version=rung.version, ladder=[*before, rung],
-        )  # fmt: skip
-
-
-def costed() -> list[Any]:
-    """Records whose unlearning says what it cost."""
-    return [
-        replace(record, circumstances={"notes": {"compute_seconds": 4.0, "passes": 200}})
-        if record.stage == "unlearn"
-        else record
-        for record in records()
-    ]
 
 
 @pytest.fixture
@@ -211,12 +141,13 @@ def test_an_outage_ends_it_at_any_rung_and_the_next_goes_on(project: Project, co
 def test_what_does_not_fit_is_left_out_and_said_and_the_retrain_is_not(
     project: Project, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ladder, "costs", lambda project, config: Costs(training=3000.0, first=0, last=0, methods={"megu": 4.0}))
-    climb = ladder.climb(project, config, {}, runs := Runs(passes=[5]))
+    known = Costs(training=3000.0, first=0, last=0, methods={"megu": 4.0})
+    monkeypatch.setattr(ladder, "costs", lambda project, config: known)
+    ladder.climb(project, config, {}, runs := Runs(passes=[5]))
     assert [number for number, _ in runs.made] == [1, 2, 3, 4, 5]
-    small = config.model_copy(update={"promotion": parse({"promotion": {"ladder": {**LADDER, "hours": 0.01}}}).promotion})
     project = Project(project.root / "another")
-    climb = ladder.climb(project, small, {}, runs := Runs(passes=[5]))
+    monkeypatch.setattr(ladder, "costs", lambda project, config: replace(known, last=1))  # two trainings do not fit
+    climb = ladder.climb(project, config, {}, runs := Runs(passes=[5]))
     assert [number for number, _ in runs.made] == [1, 2, 5]
     assert [rung.outcome for rung in climb.summary.ladder] == ["fail", "fail", "skipped", "skipped", "pass"]
     (said,) = climb.summary.ladder[2].says

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from climbing import Runs
 from data_fixtures import toy
 from prefect.exceptions import Abort, Pause, TerminationSignal
 from purge_fixtures import garments
@@ -29,11 +30,12 @@ from megu.lineage.champions import MOVED
 from megu.lineage.commitments import commit_all, fingerprint
 from megu.lineage.index import Index, Row
 from megu.lineage.keys import Keys
+from megu.promotion.ladder import Costs
 from megu.requests.batches import Attempt, Batch, Work, batches, work_through
 from megu.requests.fulfilled import Known
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
-from tasks.records import pinning, processing
+from tasks.records import ladder, pinning, processing
 
 LANE = processing.Lane("toy", parse({"data": {"name": "toy"}}), has=Known(toy()))
 
@@ -95,6 +97,41 @@ def test_what_a_killed_run_had_in_hand_is_accepted_again_once(inbox: Inbox, stat
     assert processing.recover(inbox) == []
     assert [inbox.entry(request).state for request in (lost, done, waits)] == ["accepted", "verified", "accepted"]
     assert [inbox.entry(request).failures for request in (lost, done, waits)] == [1, 0, 0]
+
+
+def test_a_kill_is_no_failure_of_a_request_that_got_on_with_its_ladder(inbox: Inbox) -> None:
+    for finished, failures in ((True, 0), (False, 1)):  # the second time no rung was finished since the run began
+        one = accepted(inbox, "A")
+        inbox.move([one], "processing", {"batch": "b1"})
+        if finished:
+            inbox.ledger.append(ladder.RUNG, "c1", {"number": 1, "batch": "b1", "outcome": "fail"})
+        inbox.ledger.append(ladder.RUNG, "c2", {"number": 1, "batch": "b2", "outcome": "fail"})
+        assert processing.recover(inbox) == [one]
+        assert inbox.entry(one).failures == failures
+
+
+@pytest.mark.parametrize(
+    ("passes", "state", "says"), [([2], "verified", ""), ([], "accepted", "even the exact retrain (megu/2): forgotten")]
+)
+def test_a_batch_climbs_to_the_rung_that_passes_or_is_refused(
+    project: Project, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, passes: list[int], state: str, says: str
+) -> None:
+    monkeypatch.setattr(processing.tracking, "client", lambda home: None)
+    monkeypatch.setattr(processing.lineage, "aliases", lambda client, name: {})
+    monkeypatch.setattr(ladder, "costs", lambda project, config: Costs(training=1.0, first=0, last=0, methods={}))
+    failed = list[str]()
+    monkeypatch.setattr(processing.signals, "gate_failed", lambda version, broken: failed.append(version))
+    lane = processing.Lane(
+        "toy", parse({"data": {"name": "toy"}, "promotion": {"ladder": {"methods": [], "trials": 2}}}), has=Known(toy())
+    )
+    one, batch = accepted(inbox, "Shirt"), Batch("class", (accepted(inbox, "Shirt"),))
+    assert processing.fulfil(project, lane, inbox, batch, Runs(passes)) is None
+    entry = inbox.entry(one)
+    assert (entry.state, entry.refused, bool(failed)) == (state, bool(says), bool(says))
+    assert says in entry.reason
+    assert inbox.pending(9) == []
+    assert [event.facts["outcome"] for event in project.ledger.events(kind="ladder.")][-1] == ("refused" if says else "passed")
+    assert project.ledger.check() == []
 
 
 def test_a_batch_that_cannot_be_split_goes_back_with_a_reason_that_names_nobody(project: Project, inbox: Inbox) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,8 +47,8 @@ def weights(folder: Path, seed: int) -> Path:
     return path
 
 
-def put(run: Run, path: Path, name: str, alias: str = "challenger") -> Version:
-    return register(run, path, SERVING, IMAGES[:2], name=name, alias=alias, tags={"method": "megu"})
+def put(run: Run, path: Path, name: str, alias: str = "challenger", params: dict[str, Any] | None = None) -> Version:
+    return register(run, path, SERVING, IMAGES[:2], name=name, alias=alias, tags={"method": "megu"}, params=params)
 
 
 def files(run: Run, version: Version) -> Path:
@@ -123,6 +124,28 @@ def test_the_same_weights_are_registered_once(run: Run, tmp_path: Path, name: st
     assert again == Version(name, "1", new=False)
     assert str(run.client.get_model_version_by_alias(name, "challenger").version) == "1"  # the alias moved back
     assert len([entry for entry in run.client.search_model_versions() if entry.name == name]) == 2
+
+
+@pytest.mark.parametrize(
+    ("gate", "changes", "new"),
+    [
+        ("fail", {}, False),
+        ("fail", {"gate.min_seeds": 1}, True),
+        ("pass", {"gate.min_seeds": 1}, False),
+        ("pass", {"original.model": "models:/judged/1"}, True),
+    ],
+)
+def test_the_same_weights_under_another_verdict_are_a_version_of_their_own(
+    home: Path, tmp_path: Path, gate: str, changes: dict[str, Any], new: bool
+) -> None:
+    """A retrain has the same weights whatever the gate and the champion are, and a version goes by the verdict of the run that made it."""
+    params = {"original.model": None, "gate.min_seeds": 3}
+    path, name = weights(tmp_path, 9), f"judged {gate} {new}"
+    first, second = (Run.start(home, "megu", f"forget {which}", {}) for which in "ef")
+    put(first, path, name, params=params)
+    first.log(params=params, tags={"gate": gate})
+    first.finish("FINISHED")
+    assert put(second, path, name, params={**params, **changes}).new == new
 
 
 def test_weights_are_known_by_model(run: Run, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import typer
 
 from megu.core.escaping import plain
 from megu.core.progress import duration
-from megu.requests.overview import rung_in_words
 from megu.requests.request import BASES, REASONS, REQUESTERS, TARGETS, RequestParams
 from megu.requests.states import STATES
 
@@ -247,16 +246,13 @@ def _processing(
         here = found() if dry_run else project()
         asked = config(here, None, settings)
         asked.for_requests()
+        if dry_run:
+            from flows.process import plan
+
+            return _print_plan(*plan(here, asked), asked.promotion.ladder.hours, as_json)
         from tasks.records import ladder
 
-        if asked.promotion.ladder.when != "never":
-            ladder.refuse_small_budget(here, asked)
-        if dry_run:
-            from megu.requests.inbox import Inbox
-
-            waiting = len(Inbox(here).pending(asked.requests.attempts)) + len(Inbox(here).entries("received"))
-            rows = [] if asked.promotion.ladder.when == "never" else ladder.plan(here, asked)
-            return _print_plan(rows, waiting, asked.promotion.ladder.hours, as_json)
+        ladder.refuse_small_budget(here, asked)
         from megu.servers import databases as creation
 
         creation.ensure_own_prefect(here.home / "prefect")
@@ -276,6 +272,8 @@ def _processing(
 
 
 def _print_done(done: Mapping[str, Any]) -> None:
+    from megu.requests.overview import rung_in_words
+
     if done["busy"]:
         return print("another run is processing; the requests wait for the next")
     print(f"{done['accepted']} accepted, {done['rejected']} rejected, {len(done['recovered'])} recovered")
@@ -304,26 +302,26 @@ def _print_done(done: Mapping[str, Any]) -> None:
     return None
 
 
-def _print_plan(rows: Sequence[Mapping[str, Any]], waiting: int, hours: float, as_json: bool) -> None:
-    """The rungs of the ladder, none where it is off. waiting: requests; hours: the budget."""
+def _print_plan(waiting: int, rows: Sequence[Mapping[str, Any]], hours: float, as_json: bool) -> None:
+    """waiting: how many requests do. rows: the rungs of the ladder, none where it is off. hours: its budget."""
     total = sum(row["seconds"] or 0.0 for row in rows if not row["skipped"])
     if as_json:
         return print(json.dumps({"waiting": waiting, "hours": hours, "seconds": total, "rungs": list(rows)}, indent=2))
-    print(f"{waiting} requests wait; for each batch of them:")
+    print(f"{waiting} {'request waits' if waiting == 1 else 'requests wait'}; for each batch:")
     for row in rows:
         drawn = ", ".join(f"{name} {value:.3g}" for name, value in row["drawn"].items())
-        takes = f"skipped: {row['skipped']}" if row["skipped"] else about(row["seconds"])
+        takes = f"skipped: {row['skipped']}" if row["skipped"] else _about(row["seconds"])
         print(f"{row['rung']:>3}. {row['method']}{f' with {drawn}' if drawn else ''}: {takes}")
     if not rows:
         return print("one run, as promotion.ladder.when is never")
     unknown = any(row["seconds"] is None for row in rows)
     return print(
         f"Each only where the gate turned down all before it; {'what is known of them' if unknown else 'all of them'} "
-        f"comes to {about(total)} of {hours:g} h (promotion.ladder.hours)."
+        f"comes to {_about(total)} of {hours:g} h (promotion.ladder.hours)."
     )
 
 
-def about(seconds: float | None) -> str:
+def _about(seconds: float | None) -> str:
     return "not measured yet" if seconds is None else f"about {duration(seconds)}"
 
 
