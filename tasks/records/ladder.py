@@ -6,6 +6,7 @@ in the cache. `end` closes it, so that the same configuration is tried from the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -115,7 +116,7 @@ def refuse_small_budget(project: Project, config: Config) -> None:
     if takes is not None and takes > 3600 * hours:
         raise MeguError(
             f"promotion.ladder.hours = {hours:g} is less than the retrain at its end takes, about {duration(takes)}",
-            f"set it to {takes / 3600:.2g} at least, or promotion.ladder.when=never",
+            f"set it to {math.ceil(takes / 36) / 100:g} at least, or promotion.ladder.when=never",
         )
 
 

@@ -14,6 +14,7 @@ import typer
 
 from megu.core.escaping import plain
 from megu.core.progress import duration
+from megu.promotion.params import RETRAIN
 from megu.requests.request import BASES, REASONS, REQUESTERS, TARGETS, RequestParams
 from megu.requests.states import STATES
 
@@ -311,6 +312,8 @@ def _print_plan(waiting: int, rows: Sequence[Mapping[str, Any]], hours: float, a
     for row in rows:
         drawn = ", ".join(f"{name} {value:.3g}" for name, value in row["drawn"].items())
         takes = f"skipped: {row['skipped']}" if row["skipped"] else _about(row["seconds"])
+        if row["method"] == RETRAIN and row["seconds"] == 0:
+            takes = "its evaluation alone, since it is the reference of the first"
         print(f"{row['rung']:>3}. {row['method']}{f' with {drawn}' if drawn else ''}: {takes}")
     if not rows:
         return print("one run, as promotion.ladder.when is never")
