@@ -22,7 +22,7 @@ from typing import Any
 import megu
 from megu.core.errors import MeguError
 from megu.core.files.locks import file_lock
-from megu.core.files.store import write_text
+from megu.core.files.text import write_text
 from megu.core.settings import merging, scalars
 from megu.data import pins
 from megu.data.images.clutter import hide_from_dvc

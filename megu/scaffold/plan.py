@@ -16,7 +16,7 @@ import yaml
 from megu.config import tree
 from megu.core.errors import MeguError
 from megu.core.files import leftovers
-from megu.core.files.store import write_text
+from megu.core.files.text import write_text
 from megu.core.files.writable import refuse_unwritable
 from megu.core.project import PARAMS, Project
 from megu.core.settings.sections import read

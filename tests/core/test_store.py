@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from megu.core.errors import MeguError
-from megu.core.files.store import Missing, Ref, Store, canonical_json, write_text, writing
+from megu.core.files.store import Missing, Ref, Store, canonical_json, writing
+from megu.core.files.text import write_text
 
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -85,15 +85,6 @@ def writing(target: Path) -> Iterator[Path]:
         raise refused from error
 
 
-def write_text(target: Path, text: str) -> None:
-    """Write a text file whole or not at all, its lines as they are. It keeps its mode; a new one is for everybody to read, as others are.
-    Where ``target`` is a link, what it points at is written. Raises `MeguError` as `writing` does."""
-    target = target.resolve()
-    with writing(target) as path:
-        path.write_bytes(text.encode())
-        path.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
-
-
 def _explained(error: OSError, target: Path) -> MeguError | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MeguError(
