@@ -83,9 +83,16 @@ def kind_of_section(name: str, chosen: str = "") -> type[Any] | None:
 
 
 def _keys(prefix: str, kind: type[Any]) -> list[Key]:
+    """Those of a section inside a section too: ``promotion.ladder.when``."""
     said, values = meanings(kind), kind()
-    defaults = json.loads(json.dumps({name: getattr(values, name) for name in _fields(kind)}, default=dict))
-    return [Key(f"{prefix}{name}", default, said.get(name, "")) for name, default in defaults.items()]
+    found: list[Key] = []
+    for name in _fields(kind):
+        value = getattr(values, name)
+        if is_dataclass(value):
+            found += _keys(f"{prefix}{name}.", type(value))
+        else:
+            found.append(Key(f"{prefix}{name}", json.loads(json.dumps(value, default=dict)), said.get(name, "")))
+    return found
 
 
 def _fields(kind: type[Any]) -> list[str]:

@@ -86,7 +86,7 @@ NAMED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
 class PromotionParams:
     """policy: who approves: a "person", or "automatic" (the policy itself, where the gate says pass).
     served: the URL of the server that serves the champion (MLflow's scoring protocol); requests then close when it was seen to.
-    webhook: a URL that a promotion is told to, as JSON. Of both, ``$NAME`` is the environment variable NAME, and None is none.
+    webhook: a URL that a promotion is told to, as JSON. Of both, ``$NAME`` is the environment variable NAME, and null is none.
     """
 
     __pydantic_config__ = STRICT

@@ -59,7 +59,7 @@ class RequestParams:
     batch: requests that are processed together at most.
     attempts: failures after which a request waits for a person (``megu request retry``).
     controller: who answers for the processing, one line, on the page of a request (``megu certificate --request``); else the folder's name.
-    backups_days: days for which your backups are kept, for the same page; None: it says that nobody has stated it.
+    backups_days: days for which your backups are kept, for the same page; null: it says that nobody has stated it.
     """
 
     __pydantic_config__ = STRICT

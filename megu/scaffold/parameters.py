@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -29,15 +29,31 @@ def _part(name: str, given: Any) -> str:
         (key,) = explained.section(name)
         return _entry("", name, key, given)
     head = _comment("", explained.about(kind)) + f"{name}:\n"
-    inner = given or {}
-    keys = [(key, key.name.partition(".")[2]) for key in explained.section(name)]
-    return head + "".join(_entry("  ", short, key, inner.get(short)) for key, short in keys)
+    return head + "".join(_lines("  ", name, explained.section(name), given or {}))
 
 
-def _entry(indent: str, name: str, key: explained.Key, given: Any) -> str:
+def _lines(
+    indent: str, section: str, keys: Sequence[explained.Key], given: Mapping[str, Any], mark: str = "#"
+) -> Iterator[str]:
+    """The keys of a section, a section inside it indented. mark: what stands before a key that has its default."""
+    inner: dict[str, list[explained.Key]] = {}
+    for key in keys:
+        name, _, below = key.name.removeprefix(f"{section}.").partition(".")
+        if below:
+            inner.setdefault(name, []).append(key)
+        else:
+            yield _entry(indent, name, key, given.get(name), mark)
+    for name, below_it in inner.items():
+        # Behind one # as a whole where nothing of it is given: a section that is there and empty would be no section.
+        own, hidden = given.get(name), mark if name not in given else ""
+        yield f"{indent}{hidden}{name}:\n"
+        yield from _lines(f"{indent}{hidden}  ", f"{section}.{name}", below_it, own or {}, "" if hidden else mark)
+
+
+def _entry(indent: str, name: str, key: explained.Key, given: Any, mark: str = "#") -> str:
     value = key.default if given is None else given
     written = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("...\n").strip()
-    return _comment(indent, key.meaning) + f"{indent}{'#' if given is None else ''}{name}: {written}\n"
+    return _comment(indent, key.meaning) + f"{indent}{mark if given is None else ''}{name}: {written}\n"
 
 
 def _comment(indent: str, said: str) -> str:

@@ -66,3 +66,9 @@ def test_how_a_meaning_is_told_from_the_rest() -> None:
         "decay": "nor is this, which is: text",
     }
     assert (explained.about(Base), explained.about(Own)) == ("What both have.", "")
+
+
+def test_a_section_inside_a_section_has_keys_of_its_own() -> None:
+    keys = {key.name: key.default for key in explained.section("promotion")}
+    assert keys["promotion.ladder.hours"] == 24.0
+    assert "promotion.ladder" not in keys

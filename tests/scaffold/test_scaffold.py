@@ -298,3 +298,15 @@ def test_data_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "data.dvc").write_text("outs: 3\n")
     with pytest.raises(MeguError, match="is not a DVC file with pinned folders"):
         plan.changes(tmp_path, None, None, "flows")
+
+
+@pytest.mark.parametrize("given", [{}, {"promotion": {"ladder": {"trials": 2}}}], ids=["nothing", "a key of a section inside"])
+def test_a_section_inside_a_section_can_be_given_or_uncommented_as_a_whole(given: dict[str, dict[str, object]]) -> None:
+    text = parameters.text(given)
+    assert tree.parse({key: value for key, value in yaml.safe_load(text).items() if value}).promotion.ladder.trials == (
+        2 if given else 3
+    )
+    hidden = text[text.index("  #ladder:") : text.index("\n\nlineage:")] if not given else "  ladder: {}"
+    shown = yaml.safe_load("promotion:\n" + re.sub(r"^(\s*)#", r"\1", hidden, flags=re.MULTILINE))
+    tree.parse(shown)
+    assert given or shown["promotion"]["ladder"]["methods"] == ["delete", "scrub"]
