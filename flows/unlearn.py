@@ -239,7 +239,9 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
     params, settings = flow_runs.private(project, params, settings)
     config = configuration.load(project.root / params, settings)
     if config.promotion.ladder.when == "always":
-        return ladder.climb(project, config, {}, carry_out).summary
+        climb = ladder.climb(project, config, {}, carry_out)
+        ladder.end(project, climb)
+        return climb.summary
     return carry_out(project, config)
 
 

@@ -17,6 +17,7 @@ from lineage_fixtures import SECRETS, make_project
 from prefect.settings import PREFECT_API_URL
 
 from megu.config.tree import load
+from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.data import arrays
 from megu.data.arrays import Dataset
@@ -196,12 +197,18 @@ def test_a_batch_that_cannot_be_run_stays_pending_with_the_reason(project: Proje
 
 
 def test_what_no_method_passes_ends_with_the_retrain_promoted_or_refused(
-    project: Project, inbox: Inbox, go: Go, monkeypatch: pytest.MonkeyPatch
+    first: dict[str, Any], project: Project, inbox: Inbox, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from megu.lineage.reading import dossier_of
     from megu.lineage.verify.run import verify
+    from megu.promotion import moves as promotion
     from tasks.records import ladder
 
+    if inbox.entry(first["bag"]).state == "verified":  # alone, without the tests before it: the first champion is a person's
+        seen = promotion.look(project, load(project.params, LENIENT))
+        promotion.promote(project, load(project.params, LENIENT), promotion.Approval(
+            approver="Kim", rationale="first-model", evidence=seen.seal
+        ))  # fmt: skip
     for entry in inbox.entries("accepted"):
         inbox.withdraw(entry.id)
     pullover = inbox.add(request(classes=("Pullover",))).id
@@ -217,6 +224,12 @@ def test_what_no_method_passes_ends_with_the_retrain_promoted_or_refused(
     assert "even the exact retrain" in refused["refused"][pullover]
     assert "seeds" in refused["refused"][pullover]
     assert go(*settings)["batches"] == [], "it waits for a person"
+    known = ladder.costs(project, load(project.params, settings))
+    assert known.training is not None
+    assert known.training > 0
+    assert known.methods["megu"] > 0
+    with pytest.raises(MeguError, match=r"promotion\.ladder\.hours = 1e-06 is less than the retrain at its end takes"):
+        go(*settings, "promotion.ladder.hours=0.000001")
     inbox.retry(pullover)
 
     append = type(inbox.ledger).append

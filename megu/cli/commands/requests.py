@@ -243,7 +243,7 @@ def _processing(
         as_json: JsonOption = False,
     ) -> None:
         """Process the pending requests now, as the schedule does: forget, judge, try the next rung where the gate says no, register, ask for
-        approval. Exit code 1 where not even the exact retrain passes the gate."""
+        approval. Exit code 1 while a request waits that not even the exact retrain fulfils by the gate."""
         here = found() if dry_run else project()
         asked = config(here, None, settings)
         asked.for_requests()
@@ -279,8 +279,10 @@ def _print_done(done: Mapping[str, Any]) -> None:
         return print("another run is processing; the requests wait for the next")
     print(f"{done['accepted']} accepted, {done['rejected']} rejected, {len(done['recovered'])} recovered")
     for batch in done["batches"]:
-        print(f"batch {batch['batch']} of {batch['requests']}: {batch['failed'] or 'done'}")
-        for rung in (rung for rung in done["rungs"] if rung["batch"] == batch["batch"]):
+        rungs = [rung for rung in done["rungs"] if rung["batch"] == batch["batch"]]
+        done_or_not = "turned down by the gate" if rungs and rungs[-1]["outcome"] == "fail" else "done"
+        print(f"batch {batch['batch']} of {batch['requests']}: {batch['failed'] or done_or_not}")
+        for rung in rungs:
             print(f"  {rung_in_words(rung)}")
     if done["outage"]:
         print(f"stopped by an outage, and what was not done waits as it was: {done['outage']}")
