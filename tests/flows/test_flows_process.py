@@ -225,9 +225,7 @@ def test_what_no_method_passes_ends_with_the_retrain_promoted_or_refused(
     assert "seeds" in refused["refused"][pullover]
     assert go(*settings)["batches"] == [], "it waits for a person"
     known = ladder.costs(project, load(project.params, settings))
-    assert known.training is not None
-    assert known.training > 0
-    assert known.methods["megu"] > 0
+    assert min(known.training or 0, known.methods["megu"]) > 0
     with pytest.raises(MeguError, match=r"promotion\.ladder\.hours = 1e-06 is less than the retrain at its end takes"):
         go(*settings, "promotion.ladder.hours=0.000001")
     inbox.retry(pullover)
