@@ -41,8 +41,9 @@ def test_each_kind_is_counted_and_shown(channels: int) -> None:
         [("train: ant", "train: bee")],
     ]
     assert [kind.forgotten.tolist() for kind in kinds] == [[[True, False]], [[True, False]], [[True, False]]]
-    drawn = Image.open(io.BytesIO(copies.draw(kinds)))
-    assert drawn.size[0] > 2 * drawn.size[1]
+    if channels == 1:  # in colour it is drawn below
+        drawn = Image.open(io.BytesIO(copies.draw(kinds)))
+        assert drawn.size[0] > 2 * drawn.size[1]
     none = make_split(data, ForgetParams(scenario="ids", classes=(), ids=(data.train.ids[1].decode(),)), 0)
     assert copies.found(data, groups(data), none)[1]["retained"] == 0
 

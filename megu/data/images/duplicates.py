@@ -72,7 +72,7 @@ def copies_left(count: int) -> str:
 
 
 def counted(count: int, what: str = "image", one: str = "", many: str = "") -> str:
-    """ "1 image is", "2 images are"; one, many: what stands before the verb."""
+    """The words "1 image is" or "2 images are"; one, many: what stands before the verb."""
     return f"1 {what}{one} is" if count == 1 else f"{count:,} {what}s{many} are"
 
 
