@@ -23,10 +23,6 @@ class Found:
     train: tuple[str, ...]
     test: tuple[str, ...]
 
-    def __str__(self) -> str:
-        """How many, and where: "photos: 9 training and 3 test images"."""
-        return f"{self.data}: {len(self.train):,} training and {len(self.test):,} test images"
-
 
 class Search:
     """Finds people in the data sets of a project, or in one of them. Each data set is read once.

@@ -69,7 +69,7 @@ def test_who_was_erased_is_told_and_one_data_set_can_be_asked_alone(project: Pro
     Subjects(project).record("a", {(bytes(data.train.ids[0]), "Anna"), (bytes(data.train.ids[1]), "Bo")})
     assert [each.data for each in Search(project).find("Anna", "here")] == ["a", "b"]
     assert Search(project).without == ["b"]
-    assert [str(each) for each in Search(project, "a").find("Anna", "here")] == ["a: 1 training and 0 test images"]
+    assert [(each.data, len(each.train), len(each.test)) for each in Search(project, "a").find("Anna", "here")] == [("a", 1, 0)]
     stored(project, "a", [1, 2], [3])
     with pytest.raises(MeguError, match="no sample of this subject is here any more"):
         Search(project).find("Anna", "here")
