@@ -40,8 +40,8 @@ from ports import free_ports  # noqa: E402
 
 from benchmarks.document import write  # noqa: E402
 from megu.data import arrays  # noqa: E402
-from megu.lineage.champions import CHAMPION, MOVED, PREVIOUS, standing  # noqa: E402
 from megu.lineage.keys import PASSPHRASE  # noqa: E402
+from megu.lineage.promoted.champions import CHAMPION, MOVED, PREVIOUS, standing  # noqa: E402
 from megu.requests.inbox import Inbox  # noqa: E402
 from megu.requests.request import Request  # noqa: E402
 from megu.servers import services  # noqa: E402

@@ -17,7 +17,7 @@ from megu.config import tree as configuration
 from megu.config.tree import Config
 from megu.core.files.exclusion import while_no_purge
 from megu.core.project import Project, find
-from megu.lineage.champions import standing
+from megu.lineage.promoted.champions import standing
 from megu.promotion import moves as promotion
 from megu.requests import settling
 from megu.requests.batches import batches, work_through

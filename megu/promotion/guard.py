@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.data import arrays
-from megu.lineage import champions
 from megu.lineage.commitments import commit, fingerprint
 from megu.lineage.index import Index, Row
 from megu.lineage.keys import Keys
+from megu.lineage.promoted import champions
 from megu.requests.fulfilled import Known
 from megu.requests.inbox import Inbox
 from megu.requests.states import FORGOTTEN

@@ -19,7 +19,7 @@ from megu.core.files.exclusion import working
 from megu.core.files.ledger import Event, Refused
 from megu.core.project import Project
 from megu.evaluation.gate import Verdict, judge
-from megu.lineage.champions import CHAMPION, INTENDED, MOVED, PREVIOUS, REJECTED, UNDONE, Standing, rejection, standing
+from megu.lineage.promoted.champions import CHAMPION, INTENDED, MOVED, PREVIOUS, REJECTED, UNDONE, Standing, rejection, standing
 from megu.lineage.reading import dossier_of
 from megu.lineage.verify.run import Report, verify
 from megu.promotion import guard

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from megu.core.errors import MeguError
 from megu.core.params import STRICT, check
-from megu.lineage.champions import CHAMPION, PREVIOUS
+from megu.lineage.promoted.champions import CHAMPION, PREVIOUS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from megu.core.project import Project
 from megu.core.settings.sections import section
 from megu.data import pins
 from megu.data.params import DataParams
-from megu.lineage.champions import MOVED
+from megu.lineage.promoted.champions import MOVED
 
 
 def configured(project: Project) -> str:

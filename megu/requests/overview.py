@@ -20,8 +20,8 @@ from megu.core.files.ledger import Event
 from megu.core.progress import duration
 from megu.core.project import Project
 from megu.lineage import dossier
-from megu.lineage.champions import rejection, standing
 from megu.lineage.index import Index, Row
+from megu.lineage.promoted.champions import rejection, standing
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.request import RequestParams
 from megu.requests.states import OPEN, STATES

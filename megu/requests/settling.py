@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from megu.core.files.ledger import Event
-from megu.lineage.champions import MOVED, REJECTED, standing
+from megu.lineage.promoted.champions import MOVED, REJECTED, standing
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.states import PREFIX
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from megu.core.errors import MeguError
 from megu.core.project import Project
-from megu.lineage.champions import MOVED, standing
-from megu.lineage.probes import ORIGINAL, Probes
+from megu.lineage.promoted.champions import MOVED, standing
+from megu.lineage.promoted.probes import ORIGINAL, Probes
 from megu.serving import choosing, http
 
 #: How far a served probability may lie from the one that was recorded: ten times what the arithmetic of two machines may differ

@@ -22,12 +22,12 @@ from megu.core.project import Project
 from megu.data import arrays
 from megu.data.arrays import Dataset
 from megu.data.scope import RequestScope
-from megu.lineage import probes
 from megu.lineage.commitments import commit, fingerprint
 from megu.lineage.dossier import FORGOTTEN, Dossier, sha256
 from megu.lineage.index import Index
 from megu.lineage.keys import Keys
-from megu.lineage.probes import MADE, ORIGINAL, Probes
+from megu.lineage.promoted import probes
+from megu.lineage.promoted.probes import MADE, ORIGINAL, Probes
 from megu.lineage.reading import Found, dossier_of
 
 #: Test images that both versions are asked about, and of these the ones that are kept.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from megu.core.errors import MeguError
 from megu.core.files.ledger import Event
 from megu.core.project import Project
-from megu.lineage.champions import MOVED
+from megu.lineage.promoted.champions import MOVED
 from megu.promotion.params import PromotionParams
 from megu.requests.inbox import Entry, Inbox
 from megu.serving import check, choosing, http, webhook

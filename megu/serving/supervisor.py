@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from megu.core.errors import MeguError
 from megu.core.processes import tethered
 from megu.core.project import Project
-from megu.lineage.champions import CHAMPION
+from megu.lineage.promoted.champions import CHAMPION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,8 +22,8 @@ from megu.evaluation.summary import Rung, Summary
 from megu.lineage import dossier as folder_of
 from megu.lineage.commitments import commit
 from megu.lineage.dossier import MAIN, RECORDS, sha256
+from megu.lineage.promoted.rungs import rung_of
 from megu.lineage.record import from_lines
-from megu.lineage.rungs import rung_of
 from megu.promotion import ladder
 from megu.promotion.ladder import Costs, Step
 from megu.requests.request import scrubbed

@@ -27,12 +27,12 @@ from megu.data import splits
 from megu.data.splits import ForgetParams
 from megu.evaluation.summary import Summary
 from megu.lineage import dossier as folder_of
-from megu.lineage.champions import CHAMPION, MOVED
 from megu.lineage.commitments import fingerprint
 from megu.lineage.dossier import FORGOTTEN as FORGOTTEN_SET
 from megu.lineage.dossier import MAIN, Dossier, Gate
 from megu.lineage.index import Index
 from megu.lineage.keys import Keys
+from megu.lineage.promoted.champions import CHAMPION, MOVED
 from megu.promotion import guard
 from megu.promotion import moves as promotion
 from megu.requests import datasets

@@ -31,10 +31,10 @@ from megu.evaluation import TEST_IMAGES, flat
 from megu.evaluation.gate import given_retrain, judge
 from megu.evaluation.summary import SPENT, StageSummary, Summary
 from megu.lineage import graph
-from megu.lineage.champions import CHAMPION
 from megu.lineage.commitments import hidden_parts
 from megu.lineage.dossier import PRETRAINED, Gate, sha256
 from megu.lineage.dossier import given_retrain as said_of_given
+from megu.lineage.promoted.champions import CHAMPION
 from megu.report.data import ReportData
 from megu.servers import services
 from megu.tracking import Run, versions

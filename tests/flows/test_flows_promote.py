@@ -21,7 +21,7 @@ from promoting import aliases, copied, verified
 from flows.promote import promote
 from megu.config import tree as config
 from megu.data import arrays
-from megu.lineage.champions import CHAMPION
+from megu.lineage.promoted.champions import CHAMPION
 from megu.promotion import moves as promotion
 from megu.requests.inbox import Inbox
 from megu.tracking import lineage, registry

@@ -21,8 +21,8 @@ from megu.core.errors import MeguError
 from megu.core.files.ledger import GENESIS, Event
 from megu.core.project import Project
 from megu.data import arrays
-from megu.lineage.champions import CHAMPION, PREVIOUS, Standing, promotions, standing
 from megu.lineage.dossier import MAIN
+from megu.lineage.promoted.champions import CHAMPION, PREVIOUS, Standing, promotions, standing
 from megu.lineage.verify.run import verify
 from megu.promotion import guard
 from megu.promotion import moves as promotion

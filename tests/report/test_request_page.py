@@ -23,10 +23,10 @@ from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.erasure.params import PurgeParams
 from megu.evaluation.gate import ALONE, DEEP, RULES, Decision
-from megu.lineage.champions import MOVED
 from megu.lineage.commitments import commit
 from megu.lineage.dossier import claim
 from megu.lineage.keys import Keys
+from megu.lineage.promoted.champions import MOVED
 from megu.lineage.purged.document import Entry as Kept
 from megu.lineage.purged.document import parse, sealed
 from megu.lineage.purged.surfaces import SURFACES, VERSIONS

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from megu.core.project import Project
-from megu.lineage.champions import MOVED
+from megu.lineage.promoted.champions import MOVED
 from megu.requests.inbox import NEVER_SEEN, Inbox
 from megu.requests.overview import markdown, overview
 from megu.requests.request import Request, RequestParams

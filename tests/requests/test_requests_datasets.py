@@ -14,8 +14,8 @@ from data_fixtures import toy
 from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.erasure.plan import _named_files
-from megu.lineage.champions import MOVED
 from megu.lineage.keys import Keys
+from megu.lineage.promoted.champions import MOVED
 from megu.requests.inbox import Done, Inbox
 from megu.requests.request import Request, identity
 from megu.requests.settling import settle, settle_all

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from megu.core.project import Project
-from megu.lineage.champions import INTENDED, MOVED, REJECTED
+from megu.lineage.promoted.champions import INTENDED, MOVED, REJECTED
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
 from megu.requests.settling import settle, settle_all

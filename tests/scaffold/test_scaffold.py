@@ -257,7 +257,7 @@ def test_the_configuration_is_the_default_one_with_what_was_chosen(name: str, tm
     path.write_text(parameters.text({"seed": 0, "device": "auto", "data": {"name": name}, "forget": forget}))
     config = tree.load(path)
     assert config == tree.parse({"data": {"name": name}, "forget": forget})
-    path.write_text(re.sub(r"^( *)#(\w+: )", r"\1\2", path.read_text(), flags=re.MULTILINE))
+    path.write_text(re.sub(r"^( *)#((?:  )?\w+:)", r"\1\2", path.read_text(), flags=re.MULTILINE))
     values = yaml.safe_load(path.read_text())
     assert tree.load(path) == config, "what is commented out are the defaults"
     assert {f"{section}.{key}" for section, keys in values.items() if isinstance(keys, dict) for key in keys} == {

@@ -27,8 +27,8 @@ from scoring_server import RUN, for_ever, moved, predicting, promoted, rows, sai
 
 from megu.core.project import Project
 from megu.data import arrays
-from megu.lineage.champions import INTENDED
-from megu.lineage.probes import Probes
+from megu.lineage.promoted.champions import INTENDED
+from megu.lineage.promoted.probes import Probes
 from megu.serving import check, http
 
 CHAMPION, OTHER = rows(1), rows(2)

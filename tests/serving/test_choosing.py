@@ -20,7 +20,7 @@ from megu.data import arrays
 from megu.lineage.commitments import commit, commit_all
 from megu.lineage.index import Index
 from megu.lineage.keys import Keys
-from megu.lineage.probes import MADE, ORIGINAL, faults
+from megu.lineage.promoted.probes import MADE, ORIGINAL, faults
 from megu.lineage.reading import Found
 from megu.lineage.verify.run import copies, opened
 from megu.models import MODELS, build

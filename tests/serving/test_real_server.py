@@ -13,7 +13,7 @@ from ports import HOST, free_port
 from scoring_server import CLASSES, RUN, moved, photos, promoted
 
 from megu.core.project import Project
-from megu.lineage.champions import CHAMPION
+from megu.lineage.promoted.champions import CHAMPION
 from megu.models import MODELS, build
 from megu.serving import check, supervisor
 from megu.tracking import Run, lineage, served

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from megu.core.files.ledger import Event
 from megu.core.project import Project
 from megu.data import arrays
-from megu.lineage import probes
-from megu.lineage.champions import MOVED
 from megu.lineage.commitments import commit, fingerprint
 from megu.lineage.dossier import sha256
 from megu.lineage.keys import Keys
-from megu.lineage.probes import MADE, Probes
+from megu.lineage.promoted import probes
+from megu.lineage.promoted.champions import MOVED
+from megu.lineage.promoted.probes import MADE, Probes
 
 CLASSES, RUN = ("a", "b", "c", "d"), "0123456789abcdef0123456789abcdef"
 

@@ -14,7 +14,7 @@ from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.evaluation.gate import RuleResult
 from megu.lineage import dossier as folder_of
-from megu.lineage.rungs import rung_of
+from megu.lineage.promoted.rungs import rung_of
 from megu.promotion.ladder import Costs
 from megu.requests.overview import overview
 from megu.requests.request import RequestParams

@@ -26,10 +26,10 @@ from megu.core.project import Project
 from megu.data import arrays
 from megu.data.splits import ForgetParams, make_split
 from megu.evaluation.summary import Summary
-from megu.lineage.champions import MOVED
 from megu.lineage.commitments import commit_all, fingerprint
 from megu.lineage.index import Index, Row
 from megu.lineage.keys import Keys
+from megu.lineage.promoted.champions import MOVED
 from megu.promotion.ladder import Costs
 from megu.requests.batches import Attempt, Batch, Work, batches, work_through
 from megu.requests.fulfilled import Known

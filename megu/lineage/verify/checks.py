@@ -16,8 +16,8 @@ from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint
 from megu.lineage.dossier import FORGOTTEN, MAIN, RECORDS, parse, read, sha256
 from megu.lineage.dossier import given_retrain as said_of_given
 from megu.lineage.keys import Keys, signed_by
+from megu.lineage.promoted.rungs import rung_of
 from megu.lineage.record import Record, faults, from_lines, root
-from megu.lineage.rungs import rung_of
 from megu.lineage.verify.case import JSON, Case, Check, differences, summed
 
 if TYPE_CHECKING:

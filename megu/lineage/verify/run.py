@@ -18,9 +18,9 @@ from megu.core.errors import MeguError
 from megu.core.files.store import Missing, sha256_file
 from megu.core.project import Project
 from megu.lineage import dossier as folder_of
-from megu.lineage import probes
 from megu.lineage.dossier import FORGOTTEN, MAIN, NAMES, RECORDS, SEAL, sha256
 from megu.lineage.keys import Keys
+from megu.lineage.promoted import probes
 from megu.lineage.purged import erasures as purges
 from megu.lineage.purged.document import is_name as is_purge
 from megu.lineage.purged.surfaces import remotes
@@ -156,8 +156,8 @@ def _reach(project: Project | None) -> tuple[MlflowClient | None, str]:
 class Copies:
     """The copies of one run's dossier: their files by where they are; no files where one should be and is gone.
 
-    purges, probes: the documents of purges, and of promotions (`megu.lineage.probes`), beside them, by place and name: they came later and
-    are no part of the dossier.
+    purges, probes: the documents of purges, and of promotions (`megu.lineage.promoted.probes`), beside them, by place and name: they came
+    later and are no part of the dossier.
     """
 
     run_id: str

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from megu.lineage import dossier as folder_of
-from megu.lineage.champions import CHAMPION, PREVIOUS, Standing, standing
 from megu.lineage.dossier import MAIN, Dossier, sha256
 from megu.lineage.keys import Keys
+from megu.lineage.promoted.champions import CHAMPION, PREVIOUS, Standing, standing
 from megu.lineage.record import hide_params
 from megu.lineage.verify.case import JSON, Case, Check, differences, summed
 

@@ -17,8 +17,8 @@ from megu.core.project import Project
 from megu.erasure.params import PurgeParams
 from megu.erasure.policy import until
 from megu.evaluation.gate import RuleResult
-from megu.lineage.champions import MOVED, standing
 from megu.lineage.dossier import Dossier, sha256
+from megu.lineage.promoted.champions import MOVED, standing
 from megu.lineage.purged import document
 from megu.lineage.purged.document import RESIDUAL, Purge
 from megu.lineage.purged.surfaces import VERSIONS
