@@ -23,6 +23,7 @@ from megu.core.settings.sections import read
 from megu.data import dvc, pins
 from megu.scaffold import choices, parameters
 
+#: Not named as DVC names its own: a copy of the package lies beside each registered model, where DVC may look for stages.
 TEMPLATES = Path(__file__).parent / "templates"
 #: Folders that a project has or will have.
 FOLDERS = (".megu", ".dvc", "data", "splits", "results", "requests")
@@ -137,7 +138,7 @@ def _lines(root: Path, name: str, wanted: Sequence[str]) -> Change | None:
 
 def _dvc_yaml(root: Path) -> Change | None:
     """The stage that makes the forget split, put among those that are there."""
-    name, before, template = "dvc.yaml", _text(root / "dvc.yaml"), (TEMPLATES / "dvc.yaml").read_text(encoding="utf-8")
+    name, before, template = "dvc.yaml", _text(root / "dvc.yaml"), (TEMPLATES / "stages.yaml").read_text(encoding="utf-8")
     if not before.strip():
         return Change(name, template, "written")
     known, ours = _yaml(root / name, before), yaml.safe_load(template)["stages"]
@@ -153,7 +154,7 @@ def _dvc_yaml(root: Path) -> Change | None:
     if _loads(made) != {**known, "stages": {**ours, **stages}}:
         raise MeguError(
             f"{root / name}: the stage split could not be put into it as it is written",
-            f"add it by hand, as in {TEMPLATES / name}",
+            f"add it by hand, as in {TEMPLATES / 'stages.yaml'}",
         )
     return Change(name, made, "stage split added")
 

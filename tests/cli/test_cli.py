@@ -55,6 +55,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
         "request",
         "rollback",
         "run",
+        "serve",
         "status",
         "suppress",
         "up",
@@ -70,7 +71,7 @@ def test_the_surface_is_what_the_readme_says() -> None:
     options = {option for parameter in command.commands["verify"].params for option in parameter.opts}
     assert options == {"target", "--replay", "--sealed", "--key", "--json"}
     options = {option for name in ("certificate", "export") for entry in command.commands[name].params for option in entry.opts}
-    assert options == {"target", "--out", "--key", "--format"}
+    assert options == {"target", "--out", "--key", "--format", "--request", "--language"}
     options = {option for parameter in command.commands["purge"].params for option in parameter.opts}
     assert options == {"runs", "--apply", "--ignore-run", "--params", "--set", "--json"}
     assert sorted(command.commands["suppress"].commands) == ["check", "export", "import", "list", "remove"]

@@ -193,6 +193,11 @@ def overview_of(name: str) -> str:
         runs=[{"run": "r", "created": "2026-11-24", "request": name, "model": name, "method": name}],
         champion={"version": name, "since": "2026-11-24", "approver": name, "forgot": name, "seal": "s"},
         person=[f"megu/1 ({_no_code(name)}) is not promoted: see `megu promote 1`"],
+        served={"says": name},
+        ladder={
+            "outcome": "passed",
+            "rungs": [{"number": 1, "of": 1, "method": name, "version": name, "outcome": "refused", "why": name}],
+        },
     )  # fmt: skip
     return overview_markdown(now)
 

@@ -35,6 +35,7 @@ from megu.lineage.keys import Keys
 from megu.lineage.purged.document import RESIDUAL
 from megu.lineage.reading import dossier_of
 from megu.lineage.verify.run import verify
+from megu.promotion.params import LadderParams
 from megu.report.certificate import certificate
 from megu.requests.inbox import Inbox
 from megu.requests.request import KINDS, Request
@@ -270,7 +271,8 @@ ELSEWHERE: dict[str, set[str]] = {
     }
     | {f"gate.{name}" for name in ("min_images", "min_seeds", "retain_drop")},
     "names, people and days": {"registry.alias", "registry.name", "lineage.key"}
-    | {f"promotion.{name}" for name in ("policy", "ladder", "served", "webhook")}
+    | {f"promotion.{name}" for name in ("policy", "served", "webhook")}
+    | {f"promotion.ladder.{name}" for name in ("hours", "methods", "trials", "when")}
     | {f"requests.{name}" for name in ("attempts", "backups_days", "batch", "controller", "due_days")}
     | {"purge.models_days", "purge.test_images", "purge.shared_stores", "purge.suppress_days"},
 }
@@ -284,11 +286,20 @@ def documented() -> set[str]:
     return {own.sub(lambda key: f"{key[1] or key[2]}params", name) for name in found}
 
 
+def keys_of(section: str, kind: Any) -> list[str]:
+    """The keys of a section, those of the one section that is inside another too."""
+    if section == "promotion.ladder":
+        kind = LadderParams
+    elif not dataclasses.is_dataclass(kind):
+        return [section]
+    return [key for entry in dataclasses.fields(kind) for key in keys_of(f"{section}.{entry.name}", None)]
+
+
 def test_a_new_setting_belongs_into_the_table_or_is_said_not_to() -> None:
     keys = set()
     for name, field in configuration.Config.model_fields.items():
         kind: Any = configuration.UnlearnParams if name == "unlearn" else field.annotation
-        keys |= {f"{name}.{entry.name}" for entry in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {name}
+        keys |= set(keys_of(name, kind))
     said = [*TABLE, *(key for group in ELSEWHERE.values() for key in group)]
     assert keys == set(said), "say of a new setting whether what is signed depends on it"
     assert len(said) == len(set(said))

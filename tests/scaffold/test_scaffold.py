@@ -280,7 +280,7 @@ def test_this_repository_is_a_project_as_init_makes_them(tmp_path: Path) -> None
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(ROOT / name, tmp_path / name)
     assert plan.changes(tmp_path, None, None, "flows") == []
-    assert (ROOT / "dvc.yaml").read_text() == (plan.TEMPLATES / "dvc.yaml").read_text()
+    assert (ROOT / "dvc.yaml").read_text() == (plan.TEMPLATES / "stages.yaml").read_text()
     own = re.sub(r"flows/(\w+)\.py:(\w+)", r"flows.\1.\2", (ROOT / "prefect.yaml").read_text())
     assert own.splitlines()[1:] == (plan.TEMPLATES / "prefect.yaml").read_text().splitlines()[1:]
 
