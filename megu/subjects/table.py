@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 
 from megu.core.errors import MeguError
 from megu.core.files import tables
-from megu.core.settings import merging
 from megu.data.arrays import SPLITS, Dataset
 from megu.data.images.layout import SPLIT_FOLDERS
 from megu.data.naming import nfc
@@ -35,7 +34,7 @@ def read(path: Path, dataset: Dataset) -> Table:
     Any number of rows may have the same sample or the same subject. Raises `MeguError` with the line for what is no table, an empty subject and
     a sample that the data set does not have, unless only a part of the images was packed (``--only``, ``--per-class``).
     """
-    columns, rows = tables.table(_text(path), path.name, [SUBJECT, *SAMPLE])
+    columns, rows = tables.table(tables.text_of(path, _LARGEST), path.name, [SUBJECT, *SAMPLE])
     samples = [name for name in SAMPLE if name in columns]
     if SUBJECT not in columns or len(samples) != 1:
         raise MeguError(
@@ -56,7 +55,7 @@ def read(path: Path, dataset: Dataset) -> Table:
 
 def subjects(path: Path) -> list[str]:
     """The subjects in a table with a column ``subject``, without doubles, in order. Raises `MeguError` with the line."""
-    columns, rows = tables.table(_text(path), path.name, [SUBJECT])
+    columns, rows = tables.table(tables.text_of(path, _LARGEST), path.name, [SUBJECT])
     if SUBJECT not in columns:
         raise MeguError(f"{path.name} has no column {SUBJECT!r}", "give the column of subjects that heading")
     at = columns.index(SUBJECT)
@@ -74,17 +73,6 @@ def spelt(text: str, where: str) -> str:
     if len(subject) > _LONGEST or not subject.isprintable():
         raise MeguError(f"{where}: the subject is no text of at most {_LONGEST} characters", "correct it")
     return subject
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise MeguError(f"{path.name} is larger than {_LARGEST >> 20} MB", "split it")
-        text = tables.decoded(path.read_bytes(), path.name)
-    except OSError as error:
-        raise MeguError(f"{path} cannot be read ({error.strerror})", "name a CSV file") from None
-    merging.refuse(path.name, text)
-    return text
 
 
 class _Known:

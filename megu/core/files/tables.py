@@ -8,8 +8,10 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from megu.core.errors import MeguError
+from megu.core.settings import merging
 
 _DELIMITERS = (",", ";", "\t", "|")
 
@@ -24,6 +26,18 @@ def decoded(content: bytes, name: str) -> str:
         raise MeguError(f"{name}, line {line}: the text is not UTF-8", "save it as UTF-8") from None
     if "\0" in text:
         raise MeguError(f"{name} has characters that no text has", "save it as UTF-8")
+    return text
+
+
+def text_of(path: Path, largest: int) -> str:
+    """The text of a file. Raises `MeguError` for one of more than ``largest`` bytes, one that cannot be read or that git left in pieces."""
+    try:
+        if path.stat().st_size > largest:
+            raise MeguError(f"{path.name} is larger than {largest >> 20} MB", "split it")
+        text = decoded(path.read_bytes(), path.name)
+    except OSError as error:
+        raise MeguError(f"{path.name} cannot be read ({type(error).__name__})", "name a file that can be read") from None
+    merging.refuse(path.name, text)
     return text
 
 

@@ -18,7 +18,6 @@ from megu.core.escaping import plain
 from megu.core.files import tables
 from megu.core.files.locks import file_lock
 from megu.core.files.store import writing
-from megu.core.settings import merging
 from megu.requests.inbox import Added, Done, Inbox
 from megu.requests.intake import formats
 from megu.requests.request import Request, RequestParams
@@ -38,7 +37,7 @@ def read(path: Path, params: RequestParams, today: date, project: Project | None
     Raises `MeguError` naming the file and what is wrong, and never the value: it may be a name.
     """
     kind = path.suffix.lower()
-    text = _text(path)
+    text = tables.text_of(path, _LARGEST)
     if kind == ".csv":
         values = formats.from_table(text, path.name, [entry.name for entry in fields(Request) if entry.name not in _FOUND])
     else:
@@ -91,17 +90,6 @@ def asked(value: Mapping[str, Any], where: str, params: RequestParams, today: da
         for subject in known
         for found in search.find(subject, where)
     ]
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise MeguError(f"{path.name} is larger than {_LARGEST >> 20} MB", "split it")
-        text = tables.decoded(path.read_bytes(), path.name)
-    except OSError as error:
-        raise MeguError(f"{path.name} cannot be read ({type(error).__name__})", "name a file that can be read") from None
-    merging.refuse(path.name, text)
-    return text
 
 
 #: What a request names in lists.
@@ -161,14 +149,14 @@ def ids_in(path: Path) -> list[str]:
 
     Raises `MeguError` when there is no such column, and for what is no id.
     """
-    return formats.ids(_text(path), path.name)
+    return formats.ids(tables.text_of(path, _LARGEST), path.name)
 
 
 def listed_in(path: Path) -> dict[str, list[str]]:
     """What a CSV file lists: ``subjects`` where it has a column "subject", else ``ids`` (`ids_in`)."""
     from megu.subjects import table
 
-    columns, _ = tables.table(_text(path), path.name, ["id", table.SUBJECT])
+    columns, _ = tables.table(tables.text_of(path, _LARGEST), path.name, ["id", table.SUBJECT])
     return {"subjects": table.subjects(path)} if table.SUBJECT in columns else {"ids": ids_in(path)}
 
 
