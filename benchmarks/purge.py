@@ -52,8 +52,8 @@ def main() -> int:
 
 def make(root: Path, data: Path | None) -> tuple[str, str]:
     """A project with two finished runs on servers of its own, which are stopped again; returns their MLflow run ids."""
-    from crash import free_port
     from lineage_fixtures import SECRETS, make_project
+    from ports import free_port
 
     from megu.data import arrays, dvc
     from megu.data.sources import providers
