@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: A version's tag with the SHA-256 of its weights file.
 DIGEST_TAG = "weights_sha256"
+#: Characters of a description that MLflow's tables have room for; SQLite alone takes more.
+DESCRIBED = 5000
 #: Where the weights lie in a version.
 WEIGHTS = "artifacts/weights.safetensors"
 

@@ -157,7 +157,8 @@ def version_card(project: Project, run: Run, summary: Summary) -> str:
     page = run.url(services.endpoints(project.home).mlflow) or run.url(MLFLOW_UI)
     links = f"[Report]({page}/artifacts/report.html), [dossier]({page}/artifacts/{FOLDER}), [run]({page})"
     verdict = f"Gate: {summary.gate.decision}. " if summary.gate else ""
-    return f"{report.summary_markdown(summary)}\n\n{verdict}`megu verify {run.id}` checks the evidence. {links}"
+    evidence = f"\n\n{verdict}`megu verify {run.id}` checks the evidence. {links}"
+    return report.summary_markdown(summary)[: versions.DESCRIBED - len(evidence)] + evidence
 
 
 def labeler_tags(config: Config, labeling: Result | None) -> dict[str, str]:
