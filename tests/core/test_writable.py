@@ -116,8 +116,10 @@ def test_a_folder_that_is_not_there_is_as_good_as_the_one_it_would_be_in(tmp_pat
     refuse_unwritable(tmp_path / "new" / "deep", tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(MeguError, match="is a file where a folder is needed"):
+    with pytest.raises(MeguError, match="is a file where a folder is needed: mv "):
         refuse_unwritable(tmp_path / "file" / "deep")
+    with pytest.raises(MeguError, match="is a file where a folder is needed: name another place"):
+        refuse_unwritable(Path(os.devnull) / "deep")
 
 
 def test_what_is_no_matter_of_writing_is_nobody_s_here(tmp_path: Path) -> None:

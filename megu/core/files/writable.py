@@ -39,7 +39,9 @@ def explained(error: BaseException, path: Path) -> MeguError | None:
             "have it mounted for writing, or work in a copy elsewhere",
         )
     if number == errno.ENOTDIR or (number is not None and not path.is_dir() and number == errno.EEXIST):
-        return MeguError(f"{path} is a file where a folder is needed", f"mv {quote(str(path))} {quote(f'{path}.old')}")
+        # Nobody is told to move a device away.
+        fix = f"mv {quote(str(path))} {quote(f'{path}.old')}" if path.is_file() else "name another place"
+        return MeguError(f"{path} is a file where a folder is needed", fix)
     if number in _REFUSED:
         return MeguError(
             f"{path} cannot be written ({os.strerror(number)})",
