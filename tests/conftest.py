@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +27,15 @@ for _quiet in ("PREFECT_SERVER_ANALYTICS_ENABLED", "PREFECT_LOGGING_TO_API_ENABL
     os.environ[_quiet] = "false"
 os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
+# A server enters the kinds of blocks that its pages offer into its database at each start, for more than a second; nothing here has blocks.
+os.environ["PREFECT_API_BLOCKS_REGISTER_ON_START"] = "false"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
 from data_fixtures import fashion_mnist, fashion_mnist_project  # noqa: E402 - the environment comes first
 from hypothesis import HealthCheck, settings  # noqa: E402
 from lineage_fixtures import finished  # noqa: E402
-
-from megu.servers.databases import MLFLOW, PREFECT, ensure  # noqa: E402
+from new_databases import MLFLOW, NAMES, PREFECT, made  # noqa: E402
 
 # Examples may take their time on a busy machine; pytest-timeout stops what hangs.
 settings.register_profile("megu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -54,15 +56,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A real Prefect server with a database of its own; at most one for each of the groups that need one, or the groups do not hold."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.testing import utilities
 
     if "PYTEST_XDIST_WORKER" in os.environ:
         servers = _shared(tmp_path_factory, "prefect-servers")
         (servers / os.environ["PYTEST_XDIST_WORKER"]).touch()
         assert len(list(servers.iterdir())) <= len(SERVED), "a test that needs the server is in none of its groups"
-    # The thread that sends a flow's heartbeats looks once a second whether the flow has ended, and each flow waits for it.
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
+    new = made(_shared(tmp_path_factory, "databases"), PREFECT)
+
+    def with_a_database() -> str:
+        """The server takes what it finds there, and five seconds to make its own."""
+        folder = tempfile.mkdtemp()
+        shutil.copyfile(new, Path(folder) / "prefect-test.db")
+        return folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", with_a_database)
+        # The thread that sends a flow's heartbeats looks once a second whether the flow has ended, and each flow waits for it.
+        patched = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+        with utilities.prefect_test_harness(server_startup_timeout=120), patched:
+            yield
 
 
 @pytest.fixture
@@ -84,8 +97,8 @@ def no_project_of_the_shell() -> None:
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with new databases, mlflow.db and prefect.db, for the projects of other processes; made once for all workers."""
     folder = _shared(tmp_path_factory, "databases")
-    for database, name in ((MLFLOW, "mlflow.db"), (PREFECT, "prefect.db")):
-        ensure(database, folder / name)
+    for name in NAMES:
+        made(folder, name)
     return folder
 
 
@@ -94,16 +107,15 @@ def one_database_of_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """MLflow takes more than a second to make a database: those of new projects are copies of the first one."""
     from megu.servers import databases as creation
 
-    first = _shared(tmp_path_factory, "databases") / "mlflow.db"
+    folder = _shared(tmp_path_factory, "databases")
 
     def copied(path: Path) -> None:
-        ensure(MLFLOW, first)
-        shutil.copyfile(first, path)
+        shutil.copyfile(made(folder, MLFLOW), path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(creation, "MLFLOW", replace(MLFLOW, make=copied))
+        patch.setattr(creation, "MLFLOW", replace(creation.MLFLOW, make=copied))
         # That of a temporary Prefect server is left to the server: most tests have one server for all of them.
-        patch.setattr(creation, "PREFECT", replace(PREFECT, make=Path.touch))
+        patch.setattr(creation, "PREFECT", replace(creation.PREFECT, make=Path.touch))
         yield
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -11,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from new_databases import NAMES, PROGRAM, said_by_both
 from small_disks import UNSHARED, on_a_small_disk
 
 from megu.core.errors import MeguError
@@ -123,36 +123,19 @@ def test_a_named_server_needs_no_database_here(tmp_path: Path, monkeypatch: pyte
     assert made == [tmp_path / "prefect" / ".prefect.db.making"]
 
 
-#: Makes both; says what came of it, one line each.
-PROGRAM = """
-import sys
-from pathlib import Path
-from megu.core.errors import MeguError
-from megu.servers import databases as creation
-for database, name in ((creation.MLFLOW, "mlflow.db"), (creation.PREFECT, "prefect.db")):
-    try:
-        creation.ensure(database, Path(sys.argv[1]) / name)
-    except MeguError as error:
-        print(error)
-    else:
-        print("made")
-"""
-
-
 @pytest.mark.slow
-def test_two_at_once_make_one_and_neither_fails(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate(timeout=280) for process in both] == [("made\nmade\n", "")] * 2
-    assert state(MLFLOW, tmp_path / "mlflow.db") == state(PREFECT, tmp_path / "prefect.db") == "whole"
-    left = {entry.name for entry in tmp_path.iterdir()}
+def test_two_at_once_make_one_and_neither_fails(databases: Path) -> None:
+    for name in NAMES:
+        assert said_by_both(databases, name) == [["made\n", ""]] * 2
+    assert state(MLFLOW, databases / "mlflow.db") == state(PREFECT, databases / "prefect.db") == "whole"
+    left = {entry.name for entry in databases.iterdir()}
     assert left == {"mlflow.db", "prefect.db", ".mlflow.db.lock", ".prefect.db.lock"}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not UNSHARED, reason="needs a small file system of its own, which this machine does not allow")
 def test_a_full_disk_is_said_to_be_that_and_leaves_nothing_half_made(tmp_path: Path) -> None:
-    done = on_a_small_disk(tmp_path, "300k", [sys.executable, "-c", PROGRAM, str(tmp_path)], after=f"ls -A {tmp_path}")
+    done = on_a_small_disk(tmp_path, "300k", [sys.executable, "-c", PROGRAM, str(tmp_path), *NAMES], after=f"ls -A {tmp_path}")
     said = done.stdout.splitlines()
     assert [line.startswith("the disk is full: ") for line in said[:2]] == [True, True], done
     assert sorted(said[2:]) == [".mlflow.db.lock", ".prefect.db.lock"]
