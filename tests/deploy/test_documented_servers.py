@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from new_databases import NAMES
 from ports import free_port
 
 from megu.core.errors import MeguError
@@ -37,9 +39,11 @@ def settings(line: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
+def servers(tmp_path_factory: pytest.TempPathFactory, databases: Path) -> Iterator[dict[str, int]]:
     """Both, by the documented lines with SQLite in the place of PostgreSQL, a port that is free and a folder of the test's own."""
     folder, ports = tmp_path_factory.mktemp("servers"), {"prefect": free_port(), "mlflow": free_port()}
+    for name in NAMES:
+        shutil.copyfile(databases / name, folder / name)
     lines = {name: next(line for line in DOCUMENTED if line.startswith(f"{name} server")) for name in ports}
     exported = {key: value for line in DOCUMENTED if line.startswith("export ") for key, value in settings(line).items()}
     own = {
