@@ -18,11 +18,14 @@ from test_house import METHOD, REFUSED
 
 from megu.data.arrays import Dataset
 
+# One group: the wheel is built and installed once. One test needs the group's server.
+pytestmark = pytest.mark.xdist_group("flow")
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "CITATION.cff")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, since building leaves folders beside the sources."""
     copied, out = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
@@ -57,7 +60,7 @@ def test_all_that_its_modules_import_of_it_is_in_it(wheel: Path) -> None:
                 assert name.split(".")[0] != "megu" or name in modules, f"{file} imports {name}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an empty environment with the wheel, which sees the packages of this one but not its link to the clone."""
     place = tmp_path_factory.mktemp("environment")
@@ -111,7 +114,6 @@ SMALL = ["train.epochs=1", "unlearn.method=ssd", "reference.enabled=false", "dev
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("flow")
 def test_init_run_and_verify_work_there(python: Path, tmp_path: Path, fashion_mnist: Dataset, prefect_server: None) -> None:
     from prefect.settings import get_current_settings
 
