@@ -67,8 +67,7 @@ def run_all(project: Project, seeds: list[int], classes: list[str], variants: li
                 settings = [f"seed={seed}", f"forget.classes=[{name}]", *VARIANTS[variant]]
                 config = configuration.load(project.params, settings)
                 run = Executor(project, refresh=TIMED if again else frozenset())
-                data, split = select(run, project, config)
-                values = pipeline(run, project, config, data, split).evaluation.values
+                values = pipeline(run, project, select(run, project, config))["evaluation"].values
                 rows.append(
                     {
                         "seed": seed,

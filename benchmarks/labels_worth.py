@@ -116,7 +116,7 @@ def moved(project: Project, cells: Iterable[Cell]) -> dict[tuple[str, str, int],
     targets = {}
     for cell in cells:
         planner = Planner(project)
-        perturbing = pipeline(planner, project, cell.config, *select(planner, project, cell.config)).perturbing
+        perturbing = pipeline(planner, project, select(planner, project, cell.config))["perturbing"]
         if isinstance(perturbing, Result):
             key = (cell.variant.label, cell.target, cell.seed)
             targets[key] = project.store.arrays(perturbing.files["perturbing"])["targets"]

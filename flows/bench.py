@@ -112,8 +112,7 @@ def wiring(project: Project, cell: Cell) -> Wiring:
     """A cell's stages, for whatever carries them out."""
 
     def wired(step: Any) -> None:
-        selected = select(step, project, cell.config)
-        pipeline(step, project, selected.config, selected.data, selected.split)
+        pipeline(step, project, select(step, project, cell.config))
 
     return wired
 

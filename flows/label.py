@@ -11,7 +11,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows import steps
+from flows.pipeline import DATA, JUDGEMENT, ORIGINAL
 from megu.config import tree as configuration
 from megu.config.tree import Config, LabelingParams
 from megu.core.files.exclusion import while_no_purge
@@ -22,7 +22,10 @@ from tasks.prefect.slots import gpu
 from tasks.records import show
 from tasks.run import inputs
 from tasks.run.engine import Decision, Executor, Planner
+from tasks.run.pipeline import walk
 from tasks.run.running import as_program, ours
+
+STEPS = (DATA, *JUDGEMENT)
 
 
 @flow(
@@ -45,7 +48,7 @@ def label(params: str = "params.yaml", settings: list[str] | None = None, protot
     inputs.labeler_ready(project, config)
     run = Executor(project)
     with gpu(config.device):
-        steps.judge(run, project, config, steps.dataset(run, project, config))
+        walk(run, project, config, STEPS)
     made = run["labeling"]
     return {
         "data": config.data.name,
@@ -61,24 +64,22 @@ def label(params: str = "params.yaml", settings: list[str] | None = None, protot
 def plan(project: Project, config: Config) -> list[Decision]:
     """What `label` would do. Computes and asks nothing."""
     planner = Planner(project)
-    steps.judge(planner, project, config, steps.dataset(planner, project, config))
+    walk(planner, project, config, STEPS)
     return planner.decisions
 
 
 def look(project: Project, config: Config, params: str, settings: list[str]) -> show.Shown:
     """The kept judgement beside what it should agree with. The prototype labeler judges now if it never has; nothing is asked."""
     planner = Planner(project)
-    data = steps.dataset(planner, project, config)
-    judged = show.kept_or_refused(steps.judge(planner, project, config, data), config)
-    _, before = steps.original(planner, project, config, data)
-    compared = None
+    made = walk(planner, project, config, (*STEPS, *ORIGINAL))
+    judged, compared = show.kept_or_refused(made["labeling"], config), None
     if config.labeling.kind != "prototype":
         other = by_prototype(config)
-        compared = steps.judge(planner, project, other, data)
+        compared = walk(planner, project, other, STEPS)["labeling"]
         if not planner.decisions[-1].hit:
             label(params=params, settings=settings, prototype=True)
-            compared = steps.judge(planner, project, other, data)
-    return show.shown(project, data, judged, before, compared)
+            compared = walk(planner, project, other, STEPS)["labeling"]
+    return show.shown(project, made["data"], judged, made["before"], compared)
 
 
 def by_prototype(config: Config) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from megu.core.errors import MeguError
 from megu.core.files.store import Ref
 from megu.core.project import Project
 from megu.core.stages import Device, Outcome, Result, Stage
@@ -26,9 +27,23 @@ def retrain(project: Project, data: Result, split: Result, params: TrainParams, 
 REFERENCE = Stage("reference", "Retrain from nothing without the forget set", retrain, kept.say_trained)
 
 
-def take(project: Project, data: Result, split: Result, weights: Ref, params: TrainParams) -> Outcome:
-    """A given retrain, checked as a given original is. split: whose forget set it never saw, by its giver's word; nothing here can tell."""
-    return taken(project, data, weights, params, "reference")
+def take(project: Project, data: Result, split: Result, original: Result, weights: Ref, params: TrainParams) -> Outcome:
+    """A given retrain, checked as a given original is. split: whose forget set it never saw, by its giver's word; nothing here can tell.
+
+    Raises `MeguError` where it is the original.
+    """
+    found = taken(project, data, weights, params, "reference")
+    refuse_original(original.values["weights_digest"], found.values["weights_digest"], "the given retrain")
+    return found
+
+
+def refuse_original(original: str | None, reference: str | None, said: str) -> None:
+    """Raise `MeguError` for a given retrain that is the original. original, reference: digests of their weights; None: not known yet."""
+    if original and original == reference:
+        raise MeguError(
+            f"{said} is the original itself: it has the same weights, so every gap to it would be 0",
+            "give a model that was trained without the forget set, or leave it out to have one trained here",
+        )
 
 
 GIVEN_REFERENCE = Stage(

@@ -25,10 +25,12 @@ from megu.evaluation import own
 from megu.labeling import choose, present
 from megu.lineage.keys import Keys, signer
 from megu.suppression import screening
+from megu.training.loop import TrainParams
 from megu.training.weights import OTHER_KINDS, read_state
 from megu.training.weights import digest as digest_of
 from megu.unlearning.methods import METHODS, code, lookup
 from tasks.original import checked
+from tasks.reference import refuse_original
 from tasks.run import kept
 
 #: The sections that may name a model from outside.
@@ -75,17 +77,22 @@ def _loaded(project: Project, config: Config) -> arrays.Dataset | None:
     return arrays.limited(arrays.load(folder), config.data.per_class) if (folder / "meta.json").is_file() else None
 
 
+def recipe(project: Project, config: Config) -> TrainParams | None:
+    """How the original was trained, for a method that trains as it was."""
+    return config.train if "train_recipe" in needs(config) else None
+
+
 def needs(config: Config) -> frozenset[str]:
     """What the method needs made before it can run, with the parameters that it has."""
     return lookup(config.unlearn.method).needed(config.unlearn.params)
 
 
-def method_code(config: Config) -> Code:
+def method_code(project: Project, config: Config) -> Code:
     """The code of the method, which the unlearning looks up by its name."""
     return Code(code(config.unlearn.method))
 
 
-def metrics_code() -> Code:
+def metrics_code(project: Project, config: Config) -> Code:
     """The code of the metrics that other packages bring, which the evaluation looks up by their names."""
     return Code(own.code())
 
@@ -105,6 +112,11 @@ def subclasses(config: Config) -> tuple[str, ...]:
     asked = config.perturbing
     calibrated = asked.label == "soft" and asked.sharpness == "auto" and config.calibration.share > 0
     return RequestScope.of(vars(config.forget)).subclasses if calibrated else ()
+
+
+def apart(project: Project, config: Config) -> tuple[str, ...]:
+    """`subclasses`, for the stage that has them judged."""
+    return subclasses(config)
 
 
 def to_judge(loaded: Dataset, config: Config) -> list[Dataset]:
@@ -160,6 +172,14 @@ def given_weights(project: Project, config: Config, section: str) -> Ref | None:
     if given.weights:
         return _kept(project, _weights_file(project, given.weights, section))
     return _fetched(project, given.model, f"{section}.model") if given.model else None
+
+
+def original(project: Project, config: Config) -> Ref | None:
+    return given_weights(project, config, "original")
+
+
+def reference(project: Project, config: Config) -> Ref | None:
+    return given_weights(project, config, "reference")
 
 
 def _weights_file(project: Project, named: str, section: str) -> Path:
@@ -225,11 +245,8 @@ def usable(project: Project, config: Config, section: str) -> str | None:
 
 def not_the_original(config: Config, original: str | None, reference: str | None) -> None:
     """Raise `MeguError` for a given retrain that is the original. original, reference: digests of their weights; None: not known yet."""
-    if config.reference.given and original and original == reference:
-        raise MeguError(
-            f"{config.reference.said('reference')} is the original itself: it has the same weights, so every gap to it would be 0",
-            "give a model that was trained without the forget set, or leave it out to have one trained here",
-        )
+    if config.reference.given:
+        refuse_original(original, reference, config.reference.said("reference"))
 
 
 def draws_nothing(project: Project, config: Config) -> None:

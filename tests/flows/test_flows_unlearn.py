@@ -467,7 +467,7 @@ def test_shadows_and_relearning_are_measured_and_the_shadows_shared(project: Pro
     more = ("evaluation.shadows=2", "evaluation.relearn=true", "evaluation.relearn_steps=3")
     more = (*more, "evaluation.deep=true", "evaluation.deep_steps=2")
     plain, summary = go(), go(*more)
-    added = ["relearn unlearned", "deep unlearned", "relearn reference", "deep reference", "shadow 1", "shadow 2"]
+    added = ["relearn unlearned", "relearn reference", "deep unlearned", "deep reference", "shadow 1", "shadow 2"]
     assert [name for name, hit in cache(summary).items() if not hit] == [*added, "evaluation", "figures"]
     assert summary.time_share == plain.time_share, "what is measured afterwards is not the method's time"
     assert summary.reference is not None

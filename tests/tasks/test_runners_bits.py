@@ -104,7 +104,7 @@ def wiring(project: Project, seed: int) -> Any:
             recipe=None,
             method="megu",
             params=values.unlearn.params,
-            code=inputs.method_code(values),
+            code=inputs.method_code(project, values),
             **common,
         )
 

@@ -1,0 +1,89 @@
+"""What a configuration wants of the pipeline: the conditions of its rows, and how often some run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from megu.config.tree import Config
+from megu.promotion.params import RETRAIN
+from tasks.run import inputs
+
+
+def copies(config: Config) -> bool:
+    """The copies of what is to be forgotten are forgotten with it."""
+    return config.forget.near_duplicates == "include"
+
+
+def no_copies(config: Config) -> bool:
+    return not copies(config)
+
+
+def original_given(config: Config) -> bool:
+    return config.original.given
+
+
+def original_trained(config: Config) -> bool:
+    return not config.original.given
+
+
+def reference_given(config: Config) -> bool:
+    return config.reference.given
+
+
+def labels(config: Config) -> bool:
+    """The method goes by perturbing labels."""
+    return "perturbing" in inputs.needs(config)
+
+
+def noise(config: Config) -> bool:
+    return "noise" in inputs.needs(config)
+
+
+def ollama(config: Config) -> bool:
+    return bool(config.labeling.kind == "ollama")
+
+
+def prototype(config: Config) -> bool:
+    return bool(config.labeling.kind == "prototype")
+
+
+def ollama_apart(config: Config) -> bool:
+    """The vision model also says what finer classes look like that are to be forgotten of classes that stay."""
+    return ollama(config) and bool(inputs.subclasses(config))
+
+
+def prototype_apart(config: Config) -> bool:
+    return prototype(config) and bool(inputs.subclasses(config))
+
+
+def exact(config: Config) -> bool:
+    """The method is the very retrain that is compared with, so that one training serves both."""
+    return config.unlearn.method == RETRAIN and config.reference.enabled and not config.reference.given
+
+
+def approximate(config: Config) -> bool:
+    return not exact(config)
+
+
+def relearning(config: Config) -> bool:
+    return config.evaluation.relearn
+
+
+def deep_checks(config: Config) -> bool:
+    return config.evaluation.deep
+
+
+def retrain(config: Config, number: int = 0) -> str:
+    """What the retrain of this number, from 0, is called."""
+    return f"reference {number + 1}" if config.reference.repeats > 1 else "reference"
+
+
+def retrains(config: Config) -> list[dict[str, Any]]:
+    """Those that are still to be trained behind the unlearning."""
+    there = int(exact(config) or config.reference.given)
+    numbers = range(there, config.reference.repeats) if config.reference.enabled else ()
+    return [{"label": retrain(config, number), "seed": config.seed + number} for number in numbers]
+
+
+def shadows(config: Config) -> list[dict[str, Any]]:
+    return [{"label": f"shadow {number + 1}", "number": number} for number in range(config.evaluation.shadows)]
