@@ -48,13 +48,14 @@ ORIGINAL = (
 #: How similar the concepts look, to the labeler that is asked for and never to another.
 JUDGEMENT = (
     row("labeling",   OLLAMA,          "data", arguments=labeler.asked, label="labeling", when=wanted.ollama),
-    row("labeling",   LABELING,        "data device", params="labeling.params", when=wanted.prototype),
+    row("labeling",   LABELING,        "data device", kind="labeling.kind", params="labeling.params", code=inputs.labeler_code,
+        when=wanted.judged_here),
 )
 #: What the same labeler says of finer classes that are to be forgotten of classes that stay.
 JUDGEMENT_APART = (
     row("apart",      OLLAMA_APART,    "data", arguments=labeler.asked_apart, label="labeling apart", when=wanted.ollama_apart),
-    row("apart",      APART,           "data device", params="labeling.params", apart=inputs.apart, label="labeling apart",
-        when=wanted.prototype_apart),
+    row("apart",      APART,           "data device", kind="labeling.kind", params="labeling.params", code=inputs.labeler_code,
+        apart=inputs.apart, label="labeling apart", when=wanted.judged_here_apart),
 )
 #: All that follows from a request.
 PIPELINE = (

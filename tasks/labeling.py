@@ -1,37 +1,43 @@
-"""The prototype labeler's judgement of how similar the concepts look. The one of a vision model is in `tasks.ollama`."""
+"""The judgement of how similar the concepts look, by a labeler that computes here. The one of a vision model is in `tasks.ollama`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from megu.core.project import Project
-from megu.core.stages import Device, Outcome, Result, Stage
-from megu.labeling.prototype import PrototypeParams
+from megu.core.stages import Code, Device, Outcome, Result, Stage
 from tasks.run import kept
 
-
-def judge(project: Project, data: Result, params: PrototypeParams, device: Device) -> Outcome:
-    """Knows nothing of the forget set: computed once for a data set and a labeler, reused by every later request."""
-    from megu.core.device import resolve
-    from megu.labeling import label
-    from megu.labeling.prototype import PrototypeLabeler
-
-    labeler = PrototypeLabeler(params.temperature, params.image_size, resolve(device))
-    return kept.labeling_outcome(
-        project, label(kept.dataset(project, data), labeler, params.exemplars, params.references, params.seed)
-    )
+if TYPE_CHECKING:
+    from megu.data.arrays import Dataset
 
 
-def judge_apart(project: Project, data: Result, params: PrototypeParams, apart: Sequence[str], device: Device) -> Outcome:
+def judge(project: Project, data: Result, kind: str, params: Any, code: Code, device: Device) -> Outcome:
+    """Knows nothing of the forget set: computed once for a data set and a labeler, reused by every later request.
+
+    kind: of `megu.labeling.kinds`. code: that labeler's own, for the cache key.
+    """
+    return _judged(project, kept.dataset(project, data), kind, params, device)
+
+
+def judge_apart(
+    project: Project, data: Result, kind: str, params: Any, code: Code, apart: Sequence[str], device: Device
+) -> Outcome:
     """The same beside the finer classes ``apart``, each as a concept of its own: what those look like to whoever knows the others alone."""
-    from megu.core.device import resolve
     from megu.data.arrays import set_out
-    from megu.labeling import label
-    from megu.labeling.prototype import PrototypeLabeler
 
-    labeler = PrototypeLabeler(params.temperature, params.image_size, resolve(device))
-    beside = set_out(kept.dataset(project, data), apart)
-    found = label(beside, labeler, params.exemplars, params.references, params.seed)
+    return _judged(project, set_out(kept.dataset(project, data), apart), kind, params, device, apart)
+
+
+def _judged(project: Project, dataset: Dataset, kind: str, params: Any, device: Device, apart: Sequence[str] = ()) -> Outcome:
+    from megu.core.device import resolve
+    from megu.labeling import label
+    from megu.labeling.kinds import lookup
+
+    make = lookup(kind).make
+    assert make is not None
+    found = label(dataset, make(params, resolve(device)), params.exemplars, params.references, params.seed)
     return kept.labeling_outcome(project, found, apart)
 
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from megu.api.request import Subset, calibrating
-from megu.core.device import resolve
+from megu.core.device import CPU, resolve
 from megu.core.errors import MeguError
 from megu.data.arrays import Dataset, set_out
 from megu.data.splits import emptied
 from megu.data.tensors import ImageSet
-from megu.labeling import choose, label, present
+from megu.labeling import choose, kinds, label, present
 from megu.labeling.protocol import Labeler
-from megu.labeling.prototype import PrototypeLabeler, PrototypeParams
+from megu.labeling.prototype import PrototypeParams, make
 from megu.models.foreign import Adopted, adopt, check_output
 from megu.training.loop import TrainParams, counting, predict
 from megu.unlearning.entanglement import analyse
@@ -80,8 +80,8 @@ def unlearn(
     model: takes normalised images, float32 (B, C, H, W), and returns logits (B, K). It stays as it is.
     method: one of `megu.methods`; ``params`` are its own parameters.
     labeler: who says how similar the classes look, for the methods that teach perturbing labels: "prototype" (the embedded network, two
-        packages beside torch) or its parameters (`megu.labelers`), an object with the labelers' protocol, a similarity matrix (K, K), or
-        None, for what the original answers alone.
+        packages beside torch), its parameters (`megu.labelers`), the name of a plugin, an object with the labelers' protocol, a similarity
+        matrix (K, K), or None, for what the original answers alone.
     perturbing, noise: how the labels and the feature noise are made; the defaults of the pipeline.
     calibration: the share of the test images of each class by which the labels are calibrated, in [0, 0.9]; no metric should be of them, and
         `megu.evaluate` leaves them out.
@@ -180,16 +180,17 @@ def _similarity(labeler: Judge, data: Dataset) -> NDArray[Any] | Callable[[Datas
         if labeler.shape != (data.num_classes,) * 2:
             raise MeguError(f"the similarity matrix is {labeler.shape}", f"give {data.num_classes} x {data.num_classes}")
         return labeler
-    if isinstance(labeler, str) and labeler != "prototype":
-        fix = 'give "prototype", your own object, a similarity matrix or None'
-        raise MeguError(f"there is no labeler {labeler!r} here", fix)
-    params = labeler if isinstance(labeler, PrototypeParams) else PrototypeParams()
-    if isinstance(labeler, str | PrototypeParams):
-        prototype = PrototypeLabeler(params.temperature, params.image_size)
-        prototype.ready()
-        judge: Labeler = prototype
+    params: Any = labeler if isinstance(labeler, PrototypeParams) else PrototypeParams()
+    judge: Labeler
+    if isinstance(labeler, str):
+        found = kinds.lookup(labeler) if labeler in kinds.names() else None
+        if found is None or found.make is None:
+            fix = 'give "prototype", the name of a plugin, your own object, a similarity matrix or None'
+            raise MeguError(f"there is no labeler {labeler!r} here", fix)
+        params = found.params()
+        judge = found.make(params, CPU)
     else:
-        judge = labeler
+        judge = make(labeler, CPU) if isinstance(labeler, PrototypeParams) else labeler
     asked = (params.exemplars, params.references, params.seed)
     choose(data.train, data.classes, *asked, present(data).tolist())  # too few images of a class are refused now
     return lambda judged: label(judged, judge, *asked).S

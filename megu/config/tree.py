@@ -26,7 +26,7 @@ from megu.data.splits import ForgetParams
 from megu.erasure.params import PurgeParams
 from megu.evaluation.gate import GateParams
 from megu.evaluation.params import EvaluationParams
-from megu.labeling.kinds import KINDS
+from megu.labeling import kinds
 from megu.lineage.keys import LineageParams
 from megu.promotion.params import PromotionParams, RegistryParams
 from megu.requests.request import RequestParams
@@ -99,7 +99,7 @@ class UnlearnParams:
 
 @dataclass(frozen=True)
 class LabelingParams:
-    """kind: who judges: "prototype", or "ollama"; the section's other keys are that labeler's own.
+    """kind: who judges: "prototype", "ollama", or a plugin's; the section's other keys are that labeler's own.
     params: that labeler's own parameters; in the file both share the section.
     """
 
@@ -140,7 +140,7 @@ class Choice:
 
 CHOICES = {
     "unlearn": Choice("method", "megu", names, lambda name: lookup(name).params, UnlearnParams),
-    "labeling": Choice("kind", "prototype", lambda: list(KINDS), KINDS.__getitem__, LabelingParams),
+    "labeling": Choice("kind", "prototype", kinds.names, lambda name: kinds.lookup(name).params, LabelingParams),
 }
 
 

@@ -126,3 +126,10 @@ class PrototypeLabeler:
             network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
         return network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def make(params: PrototypeParams, device: torch.device) -> PrototypeLabeler:
+    """Raises `MeguError` where network or weights are not installed."""
+    labeler = PrototypeLabeler(params.temperature, params.image_size, device)
+    labeler.ready()
+    return labeler

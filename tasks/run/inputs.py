@@ -22,7 +22,7 @@ from megu.data.arrays import Dataset
 from megu.data.scope import RequestScope
 from megu.data.sources import providers
 from megu.evaluation import own
-from megu.labeling import choose, present
+from megu.labeling import choose, kinds, present
 from megu.lineage.keys import Keys, signer
 from megu.suppression import screening
 from megu.training.loop import TrainParams
@@ -90,6 +90,11 @@ def needs(config: Config) -> frozenset[str]:
 def method_code(project: Project, config: Config) -> Code:
     """The code of the method, which the unlearning looks up by its name."""
     return Code(code(config.unlearn.method))
+
+
+def labeler_code(project: Project, config: Config) -> Code:
+    """The code of the labeler, which its stage looks up by its name."""
+    return Code(kinds.code(config.labeling.kind))
 
 
 def metrics_code(project: Project, config: Config) -> Code:

@@ -43,8 +43,9 @@ def ollama(config: Config) -> bool:
     return bool(config.labeling.kind == "ollama")
 
 
-def prototype(config: Config) -> bool:
-    return bool(config.labeling.kind == "prototype")
+def judged_here(config: Config) -> bool:
+    """The labeler computes here; nobody is asked."""
+    return not ollama(config)
 
 
 def ollama_apart(config: Config) -> bool:
@@ -52,8 +53,8 @@ def ollama_apart(config: Config) -> bool:
     return ollama(config) and bool(inputs.subclasses(config))
 
 
-def prototype_apart(config: Config) -> bool:
-    return prototype(config) and bool(inputs.subclasses(config))
+def judged_here_apart(config: Config) -> bool:
+    return judged_here(config) and bool(inputs.subclasses(config))
 
 
 def exact(config: Config) -> bool:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from megu.core.project import Project
-from megu.core.stages import Device, Outcome, Result
+from megu.core.stages import Code, Device, Outcome, Result
 from megu.data.arrays import coarse_view, save, save_view
 from megu.data.splits import ForgetParams, make_split
+from megu.labeling.kinds import code
 from megu.labeling.prototype import PrototypeParams
 from megu.unlearning.labels.calibration_set import CalibrationParams
 from megu.unlearning.labels.perturbing import PerturbParams
@@ -96,7 +97,7 @@ def test_the_labeler_judges_the_sub_class_beside_the_classes_without_it(project:
     """Real: four concepts, the images of u among those of none but its own."""
     asked = Asked(project, scenario="subclass", classes=("u",))
     params = PrototypeParams(exemplars=2, references=3, image_size=32)
-    made = judge_apart(project, asked.data, params, ("u",), Device("cpu"))
+    made = judge_apart(project, asked.data, "prototype", params, Code(code("prototype")), ("u",), Device("cpu"))
     assert made.values["apart"] == ["u"]
     S = project.store.arrays(made.files["labeling"])["S"]
     assert S.shape == (4, 4)
