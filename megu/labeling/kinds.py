@@ -1,42 +1,28 @@
-"""Which labelers there are. Adding one is: write its file, add its entry here.
+"""Which labelers there are. Adding one is: write its file, add its name here.
 
 Or nothing here at all: a package of your own brings one by the entry point group ``megu.labelers`` (`megu.core.plugins`). Its object is a
-`Kind`, as that of the prototype labeler.
+`Kind`, as the ``KIND`` of `megu.labeling.prototype`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 from megu.core import plugins, sources
-from megu.labeling import prototype
-from megu.labeling.ollama.params import OllamaParams
-from megu.labeling.protocol import Labeler
-
-if TYPE_CHECKING:
-    import torch
+from megu.labeling.protocol import Kind
 
 GROUP = "megu.labelers"
 #: The parameters that every labeler has: how many exemplars and references a class it is shown, and which ones.
 SHARED = ("exemplars", "references", "seed")
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A sort of labeler. params: a frozen dataclass, each of its fields with a default, `SHARED` among them. make: builds the labeler from them
-    and the device to compute on; None where it is a server that is asked, by stages of its own (`tasks.ollama`)."""
-
-    params: type[Any]
-    make: Callable[[Any, torch.device], Labeler] | None
-
-
+#: Those of the package itself: each the ``KIND`` of its file. Looked up by name, so that what one judged does not depend on another's code.
 KINDS: dict[str, Kind] = {
-    "prototype": Kind(prototype.PrototypeParams, prototype.make),
-    "ollama": Kind(OllamaParams, None),
+    name: import_module(f"megu.labeling.{module}").KIND
+    for name, module in {"prototype": "prototype", "ollama": "ollama.params"}.items()
 }
 
 
@@ -74,7 +60,7 @@ def code(name: str) -> dict[str, str]:
 def fault(found: Any) -> str:
     """What keeps an object from being a labeler; "" when nothing does."""
     if not isinstance(found, Kind):
-        return f"it is a {type(found).__name__}, not a megu.labeling.kinds.Kind"
+        return f"it is a {type(found).__name__}, not a megu.labeling.protocol.Kind"
     if not callable(found.make):
         return "its make cannot be called"
     if not (isinstance(found.params, type) and dataclasses.is_dataclass(found.params)):

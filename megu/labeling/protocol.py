@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 Images = NDArray[np.uint8]
 
@@ -62,6 +65,18 @@ class Labeler(Protocol):
     def identity(self) -> Identity: ...
 
     def judge(self, question: Question) -> Judgement: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A sort of labeler, as `megu.labeling.kinds` knows it by name.
+
+    params: a frozen dataclass, each of its fields with a default; ``exemplars``, ``references`` and ``seed`` are among them. make: builds
+    the labeler from them and the device to compute on; None where it is a server that is asked, by stages of its own (`tasks.ollama`).
+    """
+
+    params: type[Any]
+    make: Callable[[Any, torch.device], Labeler] | None
 
 
 @dataclass(frozen=True)

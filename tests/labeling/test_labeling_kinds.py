@@ -20,8 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megu.labeling.kinds import Kind
-from megu.labeling.protocol import Identity, Judgement
+from megu.labeling.protocol import Identity, Judgement, Kind
 from judging.helper import LEAST
 
 
@@ -102,7 +101,7 @@ def test_the_api_takes_it_by_name(install: Install) -> None:
 
 
 BROKEN = {
-    "it is no labeler": (LABELER + "\nKIND = print\n", "not a megu.labeling.kinds.Kind"),
+    "it is no labeler": (LABELER + "\nKIND = print\n", "not a megu.labeling.protocol.Kind"),
     "it makes nothing": (LABELER + "\nKIND = Kind(Params, None)\n", "its make cannot be called"),
     "its parameters are no dataclass": (LABELER + "\nKIND = Kind(dict, print)\n", "its params is no dataclass"),
     "it does not say which images": (LABELER.replace("    seed: int = 0\n", ""), "its params lacks seed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +156,11 @@ def test_a_given_retrain_that_is_the_original_is_refused_by_name(project: Projec
 def test_a_given_retrain_is_taken_as_a_given_original_is(project: Project, data: Result) -> None:
     weights = project.store.put_file(project.root / trained(project, "a.safetensors"), "safetensors")
     params = TrainParams(arch="resnet-compact")
-    assert reference.take(project, data, data, weights, params) == take(project, data, weights, params)
+    original = Result("original", {}, {}, {"weights_digest": "0" * 64}, {}, 0.0, {})
+    taken = reference.take(project, data, data, original, weights, params)
+    assert taken == take(project, data, weights, params)
+    with pytest.raises(MeguError, match="the given retrain is the original itself"):
+        reference.take(project, data, data, replace(original, values=taken.values), weights, params)
 
 
 def test_a_function_that_loads_the_given_original_is_refused_before_anything_runs(

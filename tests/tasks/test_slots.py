@@ -30,7 +30,7 @@ def test_the_slot_of_the_device_is_taken(name: str, tmp_path: Path, monkeypatch:
     def nothing(*_: Any) -> None: ...
 
     monkeypatch.setattr(flow, "gpu", taken)
-    monkeypatch.setattr(flow.steps, "say_without_commit", nothing)
+    monkeypatch.setattr("flows.steps.say_without_commit", nothing)
     monkeypatch.setenv("MEGU_PROJECT", str(tmp_path))
     (tmp_path / "params.yaml").write_text("device: cpu\n")
     (tmp_path / "bench.yaml").write_text(BENCH.replace("DEVICE", "cpu"))

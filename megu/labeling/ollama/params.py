@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from megu.core.params import STRICT, Means, check
+from megu.labeling.protocol import Kind
 
 #: How the server reads a duration: seconds, or numbers with their units.
 _SECONDS = re.compile("-?[0-9]+")
@@ -140,3 +141,6 @@ class OllamaParams(Judging, Connection):
     @property
     def connection(self) -> Connection:
         return Connection(**{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(Connection)})
+
+
+KIND = Kind(OllamaParams, None)
