@@ -39,7 +39,7 @@ def test_what_it_shows_is_what_the_pages_show() -> None:
     run = README[README.index("```text") : README.index("registered   models:/megu/1")]
     assert run in pages["tutorial.md"]
     rows = [line for line in README.splitlines() if line.startswith("| ")]
-    assert len(rows) == 5
+    assert len(rows) == 6
     assert "\n".join(rows).replace("\n", "") in pages["how-to/compare-methods.md"].replace("\n", "").replace(
         "|---|---|---|---|---|", ""
     )
