@@ -26,8 +26,8 @@ ALLOWED = {
     "dvc": (),  # DVC is used by its command line
     "ollama": ("megu/labeling/",),
     "pydantic": ("megu/config/tree.py", "megu/lineage/dossier.py"),
-    "typer": ("megu/cli/main.py", "megu/cli/commands/"),
-    "rich": ("megu/cli/terminal.py", "megu/cli/main.py"),
+    "typer": ("megu/cli/main.py", "megu/cli/common.py", "megu/cli/commands/"),
+    "rich": ("megu/cli/terminal.py", "megu/cli/common.py"),
     "cryptography": ("megu/lineage/keys.py", "megu/lineage/dossier.py", "megu/lineage/purged/document.py"),
     "pickle": (),
     "joblib": (),

@@ -1,3 +1,3 @@
-"""Commands that have a module of their own.
-The command line registers each with one line.
+"""The commands, a module for each subject.
+Each has a ``register``, with which the command line composes them.
 """
