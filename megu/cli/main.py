@@ -26,7 +26,6 @@ from megu.cli.commands import (
     servers,
     suppress,
 )
-from megu.cli.common import find_project, project_if_any, read_config, ready_project, watching, writable_project
 from megu.core.errors import MeguError
 from megu.core.escaping import plain
 from megu.core.files.writable import disk_is_full, explained
@@ -63,12 +62,12 @@ data.register(app)
 lineage.register(app)
 servers.register(app)
 init.register(app)
-promotion.register(app, writable_project, read_config)
-requests.register(app, find_project, writable_project, read_config, ready_project, watching)
-automations.register(app, find_project)
-cache.register(app, find_project, writable_project)
-suppress.register(app, find_project, writable_project)
-documents.register(app, project_if_any)
+promotion.register(app)
+requests.register(app)
+automations.register(app)
+cache.register(app)
+suppress.register(app)
+documents.register(app)
 
 
 def main() -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from megu.core.project import Project
+from megu.cli.common import find_project
 
 
-def register(app: typer.Typer, project: Callable[[], Project]) -> None:
-    """Add the command. project: how the command line finds it."""
+def register(app: typer.Typer) -> None:
+    """Add the command."""
     automations = typer.Typer(help="Prefect automations for what needs a person and for runs that died.", no_args_is_help=True)
     app.add_typer(automations, name="automations")
 
@@ -31,7 +29,7 @@ def register(app: typer.Typer, project: Callable[[], Project]) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     ) -> None:
         """Create the automations on the Prefect server at hand, or bring them up to date; never doubles one."""
-        project()
+        find_project()
         from tasks.prefect import automations
 
         made = automations.create(file or automations.FILE, notify)

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from megu.cli.common import JsonOption, find_project, writable_project
 from megu.core.errors import MeguError
 
-if TYPE_CHECKING:
-    from megu.core.project import Project
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
-
-
-def register(app: typer.Typer, project: Callable[[], Project], writable: Callable[[], Project]) -> None:
-    """Add the commands. project, writable: how the command line finds a project to read and one to write."""
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
     group = typer.Typer(help="Results that the stages have left: list them, their size, remove old ones.", no_args_is_help=True)
     app.add_typer(group, name="cache")
 
     @group.command("list")
-    def list_results(as_json: Json = False) -> None:
+    def list_results(as_json: JsonOption = False) -> None:
         """List every cached result, oldest first: its key, when it was computed, by which run, its size, whether a dossier needs it."""
         from megu.erasure import cache
 
-        here = project()
+        here = find_project()
         found, needed = cache.entries(here), cache.by_dossiers(here)
         rows = [(entry, needed.results.get(entry.key, "")) for entry in found]
         if as_json:
@@ -38,11 +33,11 @@ def register(app: typer.Typer, project: Callable[[], Project], writable: Callabl
             print(f"{entry.key}  {entry.created:%Y-%m-%d %H:%M}  {_mb(entry.size):>9}  {made}{f'  ({by})' if by else ''}")
 
     @group.command()
-    def size(as_json: Json = False) -> None:
+    def size(as_json: JsonOption = False) -> None:
         """Say how much room the cache takes, by stage; a file that several results name counts once, for the first of them."""
         from megu.erasure import cache
 
-        here = project()
+        here = find_project()
         found, counted = cache.entries(here), set[str]()
         bytes_of, results = Counter[str](), Counter(entry.stage for entry in found)
         for entry in found:
@@ -70,7 +65,7 @@ def register(app: typer.Typer, project: Callable[[], Project], writable: Callabl
             str | None, typer.Option("--run", metavar="RUN", help="What this MLflow run or Prefect flow run computed.")
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
-        as_json: Json = False,
+        as_json: JsonOption = False,
     ) -> None:
         """Remove results by age, by run or both, with their files; never what a dossier or a registered version needs, nor while a run is
         under way."""
@@ -78,7 +73,7 @@ def register(app: typer.Typer, project: Callable[[], Project], writable: Callabl
             raise MeguError("megu cache prune needs to know what may go", "name --older-than DAYS, --run RUN or both")
         from megu.erasure import cache
 
-        found = cache.plan(project(), older_than, run) if dry_run else cache.prune(writable(), older_than, run)
+        found = cache.plan(find_project(), older_than, run) if dry_run else cache.prune(writable_project(), older_than, run)
         if as_json:
             print(json.dumps({"dry_run": dry_run, **found.to_json()}, indent=2))
             return

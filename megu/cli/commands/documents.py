@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from megu.cli.common import project_if_any
 from megu.core.errors import MeguError
 from megu.core.project import Project
 
@@ -21,8 +21,8 @@ KeysOption = Annotated[
 ]
 
 
-def register(app: typer.Typer, project: Callable[[], Project | None]) -> None:
-    """Add the commands. project: the one at hand, None outside of any."""
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
 
     @app.command("certificate")
     def certificate_command(
@@ -43,7 +43,7 @@ def register(app: typer.Typer, project: Callable[[], Project | None]) -> None:
         if (target is None) == (request is None):
             raise MeguError("a certificate is of a dossier or of a request", "name a run, or give --request ID")
         if target is None:
-            page, badge, checked = _of_request(project(), str(request), language)
+            page, badge, checked = _of_request(project_if_any(), str(request), language)
             _written({out.name: page.encode()}, out.parent)
             print(f"{out}: {badge}. {checked}")
             return
@@ -52,7 +52,7 @@ def register(app: typer.Typer, project: Callable[[], Project | None]) -> None:
         from megu.lineage.verify.run import verify
         from megu.report.certificate import certificate, render
 
-        here = project()
+        here = project_if_any()
         found = dossier_of(target, here)
         report = verify(target, here, trusted=[read_public(path) for path in key or ()])
         said = certificate(found, report, datetime.now(UTC))
@@ -72,7 +72,7 @@ def register(app: typer.Typer, project: Callable[[], Project | None]) -> None:
         from megu.lineage.keys import Keys, signer
         from megu.lineage.reading import dossier_of
 
-        here = project()
+        here = project_if_any()
         found = dossier_of(target, here)
         files = exported(found, form, signer(Keys(here.keys), _named_key(here)) if here else None)
         _written(files, out)

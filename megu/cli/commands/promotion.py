@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from megu.cli.common import read_config, writable_project
 from megu.core.escaping import plain
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from megu.config.tree import Config
     from megu.core.project import Project
     from megu.promotion.moves import Candidate, Moved
@@ -29,10 +27,8 @@ Rationale = Annotated[
 ]
 
 
-def register(
-    app: typer.Typer, project: Callable[[], Project], config: Callable[[Project, Path | None, list[str] | None], Config]
-) -> None:
-    """Add both commands. project, config: how the command line finds them."""
+def register(app: typer.Typer) -> None:
+    """Add both commands."""
 
     @app.command()
     def promote(
@@ -49,8 +45,8 @@ def register(
         """Show what may be promoted and what the gate says of it; with --approve make it the champion, by policy without."""
         from megu.promotion import moves as promotion
 
-        here = project()
-        settings = config(here, None, None)
+        here = writable_project()
+        settings = read_config(here, None, None)
         for line in promotion.settle(here):
             print(f"megu: {line}", file=sys.stderr)
         if approve and reject:
@@ -81,10 +77,10 @@ def register(
         """Make an earlier version the champion again, unless it knows data that a request wants forgotten."""
         from megu.promotion import moves as promotion
 
-        here = project()
+        here = writable_project()
         for line in promotion.settle(here):
             print(f"megu: {line}", file=sys.stderr)
-        settings = config(here, None, None)
+        settings = read_config(here, None, None)
         _print_moved(promotion.rollback(here, settings, approver, rationale, version), as_json)
         _follow(here, settings)
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from megu.core import project
+from megu.cli.common import JsonOption, ParamsOption, find_project, writable_project
 from megu.core.escaping import plain
-from megu.core.files.writable import refuse_unwritable
-from megu.servers.environment import prepare_environment
 
 if TYPE_CHECKING:
     from megu.erasure.run import Outcome
@@ -26,9 +23,7 @@ def purge(
         ),
     ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Erase. Without it nothing is changed.")] = False,
-    params: Annotated[
-        Path | None, typer.Option("--params", metavar="FILE", help="Configuration file (default: the project's params.yaml).")
-    ] = None,
+    params: ParamsOption = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one value, e.g. purge.models_days=0. Repeatable."),
@@ -41,18 +36,13 @@ def purge(
             help="An MLflow run that is called running and is no more, as you know; the signed document names it. Repeatable.",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Erase what was forgotten from every store: say what goes, what stays and until when; with --apply do it and sign the verdict.
 
     Exit code 0, or 1 when something is left that the purge could not take away (RESIDUAL).
     """
-    here = project.find()
-    prepare_environment(here)
-    if apply:
-        refuse_unwritable(here.root, here.home)
+    here = writable_project() if apply else find_project()
     from megu.config import tree as config
     from megu.erasure import run
     from megu.lineage.purged.document import RESIDUAL

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from megu.cli.common import JsonOption, find_project, read_config, ready_project, watching, writable_project
 from megu.core.escaping import plain
 from megu.core.progress import duration
 from megu.promotion.params import RETRAIN
@@ -19,33 +19,21 @@ from megu.requests.request import BASES, REASONS, REQUESTERS, TARGETS, RequestPa
 from megu.requests.states import STATES
 
 if TYPE_CHECKING:
-    from megu.config.tree import Config
     from megu.core.project import Project
     from megu.requests.inbox import Added, Entry, Inbox
     from megu.requests.request import Request
     from megu.subjects.search import Search
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as `megu request list` has it.")]
 Names = list[str] | None
 
 
-def register(
-    app: typer.Typer,
-    project: Callable[[], Project],
-    writable: Callable[[], Project],
-    config: Callable[[Project, Path | None, list[str] | None], Config],
-    ready: Callable[[], Project],
-    watching: Callable[[bool], AbstractContextManager[Any]],
-) -> None:
-    """Add the commands. project, config: how the command line finds them; writable: of a command that writes; ready: that runs a flow.
-
-    watching: shows, or not, what a flow is at.
-    """
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
     request = typer.Typer(help="Requests to forget: add, list, show, withdraw, take in from files.", no_args_is_help=True)
     app.add_typer(request, name="request")
 
-    def inbox(find: Callable[[], Project] = writable) -> Inbox:
+    def inbox(find: Callable[[], Project] = writable_project) -> Inbox:
         from megu.requests.inbox import Inbox
 
         return Inbox(find())
@@ -56,9 +44,9 @@ def register(
         return section(own.project.params, "requests", RequestParams)
 
     _adding(request, inbox, params)
-    _looking(request, lambda: inbox(project))
+    _looking(request, lambda: inbox(find_project))
     _changing(request, inbox)
-    _processing(app, project, ready, config, watching)
+    _processing(app)
 
 
 def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[Inbox], RequestParams]) -> None:
@@ -225,13 +213,7 @@ def _changing(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
         print(json.dumps({"id": request, "state": "closed"}) if as_json else f"{request}: closed")
 
 
-def _processing(
-    app: typer.Typer,
-    found: Callable[[], Project],
-    project: Callable[[], Project],
-    config: Callable[[Project, Path | None, list[str] | None], Config],
-    watching: Callable[[bool], AbstractContextManager[Any]],
-) -> None:
+def _processing(app: typer.Typer) -> None:
     @app.command()
     def process(
         settings: Annotated[
@@ -244,8 +226,8 @@ def _processing(
     ) -> None:
         """Process the pending requests now, as the schedule does: forget, judge, try the next rung where the gate says no, register, ask for
         approval. Exit code 1 while a request waits that not even the exact retrain fulfils by the gate."""
-        here = found() if dry_run else project()
-        asked = config(here, None, settings)
+        here = find_project() if dry_run else ready_project()
+        asked = read_config(here, None, settings)
         asked.for_requests()
         if dry_run:
             from flows.process import plan

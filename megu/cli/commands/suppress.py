@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from megu.cli.common import JsonOption, find_project, writable_project
 from megu.core.escaping import plain
 
 if TYPE_CHECKING:
     from megu.core.project import Project
     from megu.suppression.kept import Suppressions
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 
-
-def register(app: typer.Typer, project: Callable[[], Project], writable: Callable[[], Project]) -> None:
-    """Add the commands. project, writable: how the command line finds a project to read and one to write."""
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
     group = typer.Typer(
         help="What was erased, and must not come back: list it, check images, export and import.", no_args_is_help=True
     )
@@ -31,13 +30,13 @@ def register(app: typer.Typer, project: Callable[[], Project], writable: Callabl
 
         return Suppressions(find())
 
-    _looking(group, lambda: kept(project))
-    _changing(group, lambda: kept(project), lambda: kept(writable))
+    _looking(group, lambda: kept(find_project))
+    _changing(group, lambda: kept(find_project), lambda: kept(writable_project))
 
 
 def _looking(group: typer.Typer, kept: Callable[[], Suppressions]) -> None:
     @group.command("list")
-    def list_records(as_json: Json = False) -> None:
+    def list_records(as_json: JsonOption = False) -> None:
         """List the records: how many samples, by which request, when, until when they count."""
         from datetime import UTC, datetime
 
@@ -63,7 +62,7 @@ def _looking(group: typer.Typer, kept: Callable[[], Suppressions]) -> None:
             Path | None,
             typer.Option("--key", metavar="FILE", help="The commitments.key of an exported list (default: the project's)."),
         ] = None,
-        as_json: Json = False,
+        as_json: JsonOption = False,
     ) -> None:
         """Say which images were erased, and which are much like one that was; exit code 1 when one was erased."""
         from megu.suppression.files import check_files
