@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.document import write
-from megu.core.device import compute_deterministically, fast_dtype, forget_peak, peak_memory, resolve
+from megu.core.device import fast_dtype, forget_peak, peak_memory, resolve, set_deterministic
 from megu.data.tensors import ImageSet
 from megu.models import build
 from megu.training.loop import TrainParams, fit
@@ -193,7 +193,7 @@ def measure(setting: Setting, seconds: float, rounds: int) -> dict[str, object]:
     labels = draw.integers(0, CLASSES, IMAGES)
     ours, ordinary = Ours(setting, pixels, labels), Ordinary(setting, pixels, labels)
     if setting.device.type == "cuda":
-        compute_deterministically(False)
+        set_deterministic(False)
     blocks: dict[str, list[float]] = {"ours": [], "ordinary": []}
     counts, memory = {}, {}
     warm, probe = (1, 1) if setting.device.type == "cpu" else (4, 50)

@@ -42,7 +42,7 @@ import megu
 from benchmarks import engine
 from benchmarks.document import write
 from megu import models
-from megu.core.device import CPU, compute_deterministically, resolve
+from megu.core.device import CPU, resolve, set_deterministic
 from megu.data.tensors import ImageSet
 from megu.evaluation import HEADLINE
 from megu.training.capture import eagerly
@@ -133,7 +133,7 @@ def agree(device: torch.device, out: Callable[[Any], None], quick: bool) -> None
 
 
 def bits(device: torch.device, out: Callable[[Any], None], quick: bool) -> None:
-    compute_deterministically(True)
+    set_deterministic(True)
     images = on(small(400 if quick else 2000), device)
     recipes = {
         "train, resnet-compact, AdamW": SMALL,
@@ -168,7 +168,7 @@ def speeds(device: torch.device, out: Callable[[Any], None], quick: bool) -> Non
     count = 2000 if quick else engine.IMAGES
     pixels = draw.integers(0, 256, (count, engine.SIZE, engine.SIZE, 3), dtype=np.uint8)
     labels = draw.integers(0, engine.CLASSES, count)
-    compute_deterministically(False)
+    set_deterministic(False)
     model = "resnet-compact" if quick else "resnet18"
     peak = engine.product_peak(device, engine.fast_dtype(device))
     for batch in (26,) if quick else (26, 128, 512):

@@ -142,7 +142,7 @@ def purge(root: Path, run_id: str, die_at: int = 0) -> dict[str, Any]:
     }
 
 
-def state(root: Path, older: str, newer: str, needles: Any) -> dict[str, Any]:
+def state(root: Path, older: str, newer: str, patterns: Any) -> dict[str, Any]:
     """What is there after a purge: the verdict as it was signed, what a search finds, what verify says of both runs."""
     from megu.core.files.leftovers import left
     from megu.core.project import Project
@@ -152,7 +152,7 @@ def state(root: Path, older: str, newer: str, needles: Any) -> dict[str, Any]:
     from megu.lineage.verify.run import verify
 
     project = Project(root)
-    hits, _ = look(project, [Scanner(needles)], Tracked())
+    hits, _ = look(project, [Scanner(patterns)], Tracked())
     written = sorted((project.dossiers / newer).glob("purge*.json"))
     signed = json.loads(written[0].read_bytes())["purge"]
     sealed, other = verify(newer, project, sealed=True), verify(older, project)
@@ -174,19 +174,19 @@ def crash(folder: Path, older: str, newer: str, times: int, chance: random.Rando
     from purge_fixtures import moved
 
     from megu.core.project import Project
-    from megu.erasure.sought import sought, targets
+    from megu.erasure.forgotten import forgotten_samples, targets
     from megu.tracking import warm_up
 
     warm_up()
     project, answer = Project(folder / "project"), folder / "answer.json"
-    (needles,) = sought(project, targets(project, [newer]), True).needles()
+    (patterns,) = forgotten_samples(project, targets(project, [newer]), True).patterns()
 
     def copied(name: str) -> Path:
         return moved(project, folder / name).root
 
     straight = copied("straight")
     whole = in_child(lambda: purge(straight, newer), answer)
-    expected = in_child(lambda: state(straight, older, newer, needles), answer)
+    expected = in_child(lambda: state(straight, older, newer, patterns), answer)
     empty = ("found", "journal", "left", "sealed", "other")
     if bad := {name: expected[name] for name in empty if expected[name]}:
         raise SystemExit(f"the purge without a kill: {bad}")
@@ -207,7 +207,7 @@ def crash(folder: Path, older: str, newer: str, times: int, chance: random.Rando
         next_one = in_child(lambda root=root: purge(root, newer), answer)
         resumed += next_one["resumed"]
         again += next_one["signed"] and not next_one["resumed"]
-        found = in_child(lambda root=root: state(root, older, newer, needles), answer)
+        found = in_child(lambda root=root: state(root, older, newer, patterns), answer)
         problems += [f"{name}: {found[name]}, not {expected[name]}" for name in expected if found[name] != expected[name]]
         said = "went on" if next_one["resumed"] else "from the start" if next_one["signed"] else "it was done"
         print(f"{number:3} killed {where} ({said}): {'; '.join(problems)[:600] or 'the same'}", flush=True)

@@ -1,6 +1,6 @@
 """Measure how often an image is found in another size, and how often another one is taken for it.
 
-    python benchmarks/resized.py DATA [--needles N] [--seed S] [--sizes 14 20 28 56]
+    python benchmarks/resized.py DATA [--patterns N] [--seed S] [--sizes 14 20 28 56]
 
 DATA: a data set's folder (data/fashion-mnist). N of its training images, chosen by the seed, are looked for at each size among all of them at
 each other size, as `megu data add --size` would have packed them from the same files. The data set's own size is that of the files. Prints a
@@ -27,16 +27,16 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--needles", type=int, default=200)
+    parser.add_argument("--patterns", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sizes", type=int, nargs="+", default=[14, 20, 28, 56])
     asked = parser.parse_args()
     images = arrays.load(asked.data).train.images
-    chosen = np.sort(np.random.default_rng(asked.seed).choice(len(images), asked.needles, replace=False))
+    chosen = np.sort(np.random.default_rng(asked.seed).choice(len(images), asked.patterns, replace=False))
     sets = {size: np.concatenate([packed(rows, (size, size)) for rows in arrays.chunks(images)]) for size in asked.sizes}
     _, first, same = np.unique(arrays.image_ids(images), return_index=True, return_inverse=True)
     is_one = np.isin(first[same], first[same[chosen]])
-    print(f"{asked.needles} of {len(images):,} images, seed {asked.seed}; size {images.shape[1]} is that of the files")
+    print(f"{asked.patterns} of {len(images):,} images, seed {asked.seed}; size {images.shape[1]} is that of the files")
     print("looked for at | among  | certain | suspected | missed | others: certain | others: suspected | s")
     for here in asked.sizes:
         for there in asked.sizes:

@@ -1,6 +1,6 @@
 """The processing flow: pending requests in, a model that has forgotten them and asks for approval out. Made for a schedule.
 
-Killed at any point, the next run goes on: what it had in hand is accepted again, and what it had computed is in the cache.
+Killed at any point, the next run goes on: its requests are accepted again, and what it had computed is in the cache.
 """
 
 from __future__ import annotations

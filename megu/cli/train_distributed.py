@@ -20,7 +20,7 @@ from pathlib import Path
 from megu.config import tree as configuration
 from megu.config.tree import Config
 from megu.core import sources
-from megu.core.device import compute_deterministically, device_class, measured
+from megu.core.device import device_class, measured, set_deterministic
 from megu.core.errors import MeguError
 from megu.core.files.store import canonical_json
 from megu.core.progress import Advance, listening
@@ -65,7 +65,7 @@ def train_original(project: Project, config: Config, out: Path) -> None:
     """Train in this process and those that the launcher started beside it; rank 0 writes the weights to ``out``."""
     with joined(config.device) as device:
         if device.type == "cuda":
-            compute_deterministically(config.deterministic)
+            set_deterministic(config.deterministic)
         data = arrays.limited(arrays.load(project.data(config.data.name)), config.data.per_class)
         images = ImageSet.from_partition(data.train, data.mean, data.std, device)
         info = ModelInfo.of(config.train.arch, data.num_classes, images.shape, config.train.pretrained)

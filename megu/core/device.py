@@ -33,7 +33,7 @@ DETERMINISTIC = " deterministic"
 def resolve(setting: str) -> torch.device:
     """The device for "auto" (CUDA when there, else CPU), "cpu", "cuda" or "cuda:N", each also followed by " deterministic".
 
-    A CUDA device puts this process into the mode that the setting asks for (`compute_deterministically`); a CPU is in no other.
+    A CUDA device puts this process into the mode that the setting asks for (`set_deterministic`); a CPU is in no other.
     Raises `MeguError` when CUDA is asked for and not there.
     """
     name = setting.removesuffix(DETERMINISTIC)
@@ -43,7 +43,7 @@ def resolve(setting: str) -> torch.device:
             raise MeguError(
                 f"device = {name}: this machine has {torch.cuda.device_count()} CUDA devices", "set device: auto or cpu"
             )
-        compute_deterministically(setting.endswith(DETERMINISTIC))
+        set_deterministic(setting.endswith(DETERMINISTIC))
     return device
 
 
@@ -55,16 +55,16 @@ def device_class(setting: str) -> str:
     return name + (DETERMINISTIC if name == "cuda" and setting.endswith(DETERMINISTIC) else "")
 
 
-def compute_deterministically(yes: bool) -> None:
-    """Whether CUDA has to give the same bits every time, for this process.
+def set_deterministic(enabled: bool) -> None:
+    """Make CUDA give the same bits every time, in this process, or let it choose.
 
     It costs the choice of kernels, and a fixed workspace of cuBLAS. An operation that has no deterministic kernel raises
     torch's ``RuntimeError``, which names it.
     """
-    if yes:  # cuBLAS reads it when it is first used
+    if enabled:  # cuBLAS reads it when it is first used
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(yes)
-    torch.backends.cudnn.deterministic = yes
+    torch.use_deterministic_algorithms(enabled)
+    torch.backends.cudnn.deterministic = enabled
     torch.backends.cudnn.benchmark = False
 
 

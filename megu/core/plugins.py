@@ -5,7 +5,7 @@ A package names what it brings in its own ``pyproject.toml``::
     [project.entry-points."megu.methods"]
     mine = "my_package.my_method:METHOD"
 
-The groups are `GROUPS`. A plugin that cannot be used is said to be so, with the package that brought it; it never keeps
+The groups are `GROUPS`. A plugin that cannot be used is reported, with the package that brought it; it never keeps
 anything else from working, and it cannot take the name of something built in.
 """
 

@@ -18,8 +18,8 @@ from megu.core.project import Project
 from megu.data import arrays, erasing, pins
 from megu.data.arrays import FILES, SPLITS, Dataset
 from megu.erasure.decisions import Action, Plan
+from megu.erasure.forgotten import ForgottenSamples, Masks
 from megu.erasure.search.scan import Scanner
-from megu.erasure.sought import Masks, Sought
 from megu.lineage.commitments import commit
 from megu.lineage.purged.document import DataErased
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from megu.tracking.lineage import MlflowClient
 
 
-def prepare_data(plan: Plan, found: Sought, folder: Path) -> Plan:
+def prepare_data(plan: Plan, found: ForgottenSamples, folder: Path) -> Plan:
     """Write the new versions of the data sets below ``folder``; returns the plan with their hashes."""
     for number, (dataset, masks) in enumerate(found.data):
         new = folder / dataset.path.name
@@ -168,7 +168,7 @@ def _clean_column(opened: sqlite3.Connection, table: str, column: str, scanners:
             if found.images:
                 content = b"erased"
             for number in found.ids:
-                identifier = bytes(scanner.needles.ids[number])
+                identifier = bytes(scanner.patterns.ids[number])
                 content = content.replace(identifier, commit(key, identifier).hex()[: len(identifier)].encode())
         if content != (value.encode() if isinstance(value, str) else value):
             new = content.decode() if isinstance(value, str) else content

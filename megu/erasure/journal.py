@@ -20,7 +20,7 @@ from megu.core.files.store import canonical_json, writing
 from megu.core.project import Project
 from megu.data.writing import atomic_folder
 from megu.erasure.decisions import Plan
-from megu.erasure.search.needles import Needles
+from megu.erasure.search.patterns import SearchPatterns
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Journal:
         """Whether a purge has begun and is not finished."""
         return (self.root / PLAN).is_file()
 
-    def begin(self, needles: Sequence[Needles], prepare: Callable[[Path], Plan]) -> Plan:
+    def begin(self, patterns: Sequence[SearchPatterns], prepare: Callable[[Path], Plan]) -> Plan:
         """Write the journal. prepare: puts the new versions of the data sets below a folder, and returns the plan with their hashes."""
         with atomic_folder(self.root) as folder:
             plan = prepare(folder / "data")
-            for number, entry in enumerate(needles):
+            for number, entry in enumerate(patterns):
                 np.save(folder / f"images-{number}.npy", entry.images, allow_pickle=False)
                 np.save(folder / f"ids-{number}.npy", entry.ids, allow_pickle=False)
             (folder / PLAN).write_bytes(canonical_json(plan.to_json()))
@@ -56,12 +56,12 @@ class Journal:
         with writing(self.root / PLAN) as temporary:
             temporary.write_bytes(canonical_json(plan.to_json()))
 
-    def needles(self) -> list[Needles]:
+    def patterns(self) -> list[SearchPatterns]:
         def read(name: str) -> Any:
             return np.load(self.root / name, allow_pickle=False)
 
         count = len(list(self.root.glob("images-*.npy")))
-        return [Needles(read(f"images-{number}.npy"), read(f"ids-{number}.npy")) for number in range(count)]
+        return [SearchPatterns(read(f"images-{number}.npy"), read(f"ids-{number}.npy")) for number in range(count)]
 
     @property
     def verdict(self) -> Path:

@@ -16,10 +16,10 @@ from megu.data.arrays import Dataset
 from megu.data.splits import ids_still_here
 from megu.erasure import earlier, policy, versions
 from megu.erasure.decisions import Action, Plan, entry
+from megu.erasure.forgotten import ForgottenSamples
 from megu.erasure.params import PurgeParams
 from megu.erasure.search.scan import Found, Scanner, inspect
 from megu.erasure.search.stores import Stores
-from megu.erasure.sought import Sought
 from megu.lineage import dossier as folder_of
 from megu.lineage.commitments import fingerprint
 from megu.lineage.dossier import FORGOTTEN
@@ -65,7 +65,7 @@ def dossiers(project: Project) -> list[Opened]:
 
 
 def make(
-    project: Project, runs: Sequence[Opened], found: Sought, asked: PurgeParams, mlflow: Tracked, previous: str | None
+    project: Project, runs: Sequence[Opened], found: ForgottenSamples, asked: PurgeParams, mlflow: Tracked, previous: str | None
 ) -> tuple[Plan, list[Scanner]]:
     """The plan for some runs, and the scanners that looked (their counts are in the plan)."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -91,7 +91,7 @@ def make(
         ],
     )
     before = earlier.documents(project, runs)
-    scanners = [Scanner(needles) for needles in found.needles()]
+    scanners = [Scanner(patterns) for patterns in found.patterns()]
     every_hit, digests = look(project, scanners, mlflow)
     hits = {path: found_there for path, found_there in every_hit.items() if found_there[1]}
     known, objects = versions.decide(project, plan, found, alone=asked.shared_stores)
@@ -118,7 +118,7 @@ def counted(scanners: Sequence[Scanner]) -> dict[str, int]:
     """How much was looked for, and at."""
     return {
         "samples": sum(len(scanner.images) for scanner in scanners),
-        "of one shade": sum(scanner.needles.flat for scanner in scanners),
+        "of one shade": sum(scanner.patterns.flat for scanner in scanners),
         "files": max((scanner.files for scanner in scanners), default=0),
         "bytes": max((scanner.size for scanner in scanners), default=0),
     }
@@ -153,7 +153,7 @@ def look(
 def _derived(
     project: Project,
     plan: Plan,
-    found: Sought,
+    found: ForgottenSamples,
     every: Sequence[Opened],
     runs: Sequence[Opened],
     before: Sequence[Sealed],
@@ -291,7 +291,9 @@ def _waiting(project: Project) -> set[Path]:
     return {inbox.path(each.id).resolve() for each in open_ones}
 
 
-def _requests(project: Project, plan: Plan, found: Sought, hits: Mapping[Path, tuple[str, Found]], waiting: Set[Path]) -> None:
+def _requests(
+    project: Project, plan: Plan, found: ForgottenSamples, hits: Mapping[Path, tuple[str, Found]], waiting: Set[Path]
+) -> None:
     """The private files of requests: those that name forgotten samples by their files go too; what an open request names stays for it."""
     gone = {bytes(value) for dataset, masks in found.data for value in dataset.train.ids[masks["train"]]}
     for path in sorted([*project.requests.glob("*.json"), *(project.home / "private").glob("*.yaml")]):

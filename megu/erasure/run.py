@@ -16,10 +16,10 @@ from megu.core.project import Project
 from megu.data.writing import atomic_folder
 from megu.erasure import act, plan
 from megu.erasure.decisions import Plan
+from megu.erasure.forgotten import forgotten_samples, targets
 from megu.erasure.journal import Journal
 from megu.erasure.params import PurgeParams
 from megu.erasure.search.scan import Scanner
-from megu.erasure.sought import sought, targets
 from megu.lineage.keys import Keys, public_of, read_public, signer
 from megu.lineage.purged import surfaces as places
 from megu.lineage.purged.document import (
@@ -75,7 +75,7 @@ def dry_run(project: Project, names: Sequence[str], params: PurgeParams) -> Outc
         return Outcome(decided := journal.plan(), _expected(decided), None, resumed=True)
     connected, why = _reach(project)
     runs = targets(project, names)
-    found = sought(project, runs, params.test_images)
+    found = forgotten_samples(project, runs, params.test_images)
     made, _ = plan.make(project, runs, found, params, plan.tracked(project, connected, why), newest(project))
     return Outcome(made, _expected(made), None)
 
@@ -85,7 +85,7 @@ def apply(
 ) -> Outcome:
     """Purge, or finish a purge that was stopped, whatever is named now. With nothing to erase, nothing is signed.
 
-    ignored: MLflow runs that are called running and are no more, as somebody knows; the document says which. An unfinished purge
+    ignored: dead MLflow runs that MLflow still calls running; the document says which. An unfinished purge
     goes on ignoring those that it ignored before.
 
     Raises `MeguError` when there is no key to sign with, a run is under way, or something cannot be erased now.
@@ -111,24 +111,24 @@ def apply(
             journal.keep(decided)
         else:
             runs = targets(project, names)
-            found = sought(project, runs, params.test_images)
+            found = forgotten_samples(project, runs, params.test_images)
             made, scanners = plan.make(project, runs, found, params, plan.tracked(project, connected, why), newest(project))
             if not made.actions:
                 return Outcome(made, _expected(made), None)
             made.policy |= _ignoring(passed)
             decided = journal.begin(
-                [scanner.needles for scanner in scanners], lambda folder: act.prepare_data(made, found, folder)
+                [scanner.patterns for scanner in scanners], lambda folder: act.prepare_data(made, found, folder)
             )
-        looked_for = journal.needles()
+        looked_for = journal.patterns()
         suppress(  # first: from here on the samples may not come back
             project,
             commitments,
             decided.created,
             [(run.mlflow_run_id, run.forgotten) for run in decided.covers],
-            [(each.name, needles.images, needles.ids) for each, needles in zip(decided.data, looked_for, strict=True)],
+            [(each.name, patterns.images, patterns.ids) for each, patterns in zip(decided.data, looked_for, strict=True)],
             decided.policy.get("suppress_days", params.suppress_days),
         )
-        scanners = [Scanner(needles) for needles in looked_for]
+        scanners = [Scanner(patterns) for patterns in looked_for]
         act.carry_out(project, decided, journal.root / "data", scanners, commitments, connected)
         judged = _verdict(project, decided, scanners, plan.tracked(project, connected, why))
         document = _signed(journal, judged, public_of(signing), lambda: sealed(judged, signing))
@@ -163,7 +163,7 @@ def _refuse_live_runs(connected: MlflowClient | None, home: Path, ignored: Seque
         since = datetime.fromtimestamp(found.info.start_time / 1000, UTC).isoformat(timespec="minutes")
         raise MeguError(
             f"the run {left[0]} on {where} is under way since {since}, and may write what is looked for",
-            f"wait for it, or stop it; where it is no more, add --ignore-run {left[0]}: the signed document will say so",
+            f"wait for it, or stop it; if its process is dead, add --ignore-run {left[0]}: the signed document will say so",
         )
     return sorted(set(ignored) & set(running))
 

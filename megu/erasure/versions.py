@@ -12,16 +12,16 @@ from megu.core.project import Project
 from megu.data import advice, pins
 from megu.data.arrays import SPLITS, Dataset
 from megu.erasure.decisions import Action, Plan, entry
+from megu.erasure.forgotten import ForgottenSamples, Masks
 from megu.erasure.search import stores
 from megu.erasure.search.stores import Stores
-from megu.erasure.sought import Masks, Sought
 from megu.lineage.commitments import commit, commit_all
 from megu.lineage.dossier import sha256
 from megu.lineage.purged import surfaces as places
 from megu.lineage.purged.document import OF_VERSION, DataErased, Rows, holds_samples
 
 
-def decide(project: Project, plan: Plan, found: Sought, *, alone: bool) -> tuple[Stores, set[str]]:
+def decide(project: Project, plan: Plan, found: ForgottenSamples, *, alone: bool) -> tuple[Stores, set[str]]:
     """Decide on the data sets and on what the stores have of their present versions. alone: see `Stores`.
 
     Returns the stores, and the MD5s of the files that hold samples.

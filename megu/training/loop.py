@@ -224,7 +224,7 @@ def optimise(
     The checkpoint is removed at the end. per_epoch: steps an epoch, so that an error can name it. training: whether the model is in
     training mode; in evaluation mode batch norm keeps its statistics, and what is taught is what the model will answer.
 
-    Raises `NotFinite` when a loss or a weight is no finite number: it names step, epoch and learning rate. Only finite states are
+    Raises `NotFinite` when a loss or a weight is not finite: it names step, epoch and learning rate. Only finite states are
     ever saved, so the checkpoint that is left is the last good one.
     """
     rank = world().rank
@@ -318,7 +318,7 @@ def _not_finite(losses: list[Tensor], model: nn.Module | None) -> _Fault | None:
         return _Fault(f"the loss is {float(losses[bad[0]])}", bad[0])
     state = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()] if model else []
     if state and not bool(torch.stack([torch.isfinite(tensor).all() for tensor in state]).all()):
-        return _Fault("a weight is no finite number", len(losses) - 1)
+        return _Fault("a weight is not finite", len(losses) - 1)
     return None
 
 

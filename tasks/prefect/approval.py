@@ -58,7 +58,7 @@ def decide(project: Project, config: Config, version: str | None) -> dict[str, A
         except MeguError as error:
             # The evidence changed, or the form was filled in wrongly: asked again, with the reason on the page.
             complaint = str(error)
-    raise AssertionError("count ends never")
+    raise AssertionError("the counter never ends")
 
 
 def _promoted(project: Project, config: Config, found: Candidate, approval: promotion.Approval) -> dict[str, Any]:

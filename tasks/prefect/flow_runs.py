@@ -1,4 +1,4 @@
-"""What Prefect believes of flow runs whose process is no more, or whose question is settled."""
+"""Flow runs that Prefect takes for running or waiting, though their process is dead or their question already answered."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the processing flow does with requests: takes them in, has each batch forgotten, judged and handed over. Never cached.
 
 One process of a project processes at a time, held by a lock of the operating system that ends with the process however that ends. So
-whoever has the lock knows that a request still "in flight" belongs to a run that is no more, whatever Prefect's database says of it.
+whoever has the lock knows that a request still "in flight" belongs to a dead run, whatever Prefect's database says of it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def alone(project: Project) -> AbstractContextManager[bool]:
 
 
 def recover(inbox: Inbox) -> list[str]:
-    """Put back what a run that ended before it was done had in hand; needs the lock (`alone`). Counts as a failure, since it may be the cause,
+    """Put back the requests of a run that ended before it was done; needs the lock (`alone`). Counts as a failure, since it may be the cause,
     but not where the run had finished a rung of the ladder: the next one goes on from there."""
     moved = []
     for entry in inbox.entries(*IN_FLIGHT):

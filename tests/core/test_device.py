@@ -9,7 +9,7 @@ import torch
 from tiny import images
 
 from megu.core import device
-from megu.core.device import CPU, compute_deterministically, device_class, fused, measured, resolve, sent
+from megu.core.device import CPU, device_class, fused, measured, resolve, sent, set_deterministic
 from megu.core.errors import MeguError
 from megu.core.stages import Device, Stage
 from megu.training.loop import TrainParams, train
@@ -76,7 +76,7 @@ def test_training_needs_no_operation_without_a_deterministic_form_and_gives_the_
     torch.set_num_threads(1)
     params = TrainParams(epochs=1, batch_size=16, augment="flip-crop")
     expected = digest(train(images(), params, 4, seed=0))
-    compute_deterministically(True)
+    set_deterministic(True)
     assert digest(train(images(), params, 4, seed=0)) == expected
 
 

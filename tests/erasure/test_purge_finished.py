@@ -30,7 +30,7 @@ from megu.erasure.journal import Journal
 from megu.erasure.params import PurgeParams
 from megu.erasure.plan import Tracked, dossiers, look
 from megu.erasure.plan import _trained as trained_on_them
-from megu.erasure.search.needles import Needles
+from megu.erasure.search.patterns import SearchPatterns
 from megu.erasure.search.scan import Scanner
 from megu.lineage import indexing
 from megu.lineage.index import Index
@@ -52,28 +52,28 @@ def project(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     forget_places()
 
 
-def forgotten(project: Project) -> Needles:
+def forgotten(project: Project) -> SearchPatterns:
     """The training and test images of the class, before they are gone."""
     dataset = arrays.load(project.data("slice"))
     at = dataset.classes.index("Sneaker")
     parts = [dataset.train, dataset.test]
     images = np.concatenate([np.asarray(part.images[part.labels == at]) for part in parts])
     ids = np.concatenate([np.asarray(part.ids[part.labels == at]) for part in parts])
-    return Needles(images, ids)
+    return SearchPatterns(images, ids)
 
 
-def hits(project: Project, needles: Needles) -> dict[str, str]:
+def hits(project: Project, patterns: SearchPatterns) -> dict[str, str]:
     """Path -> surface of every file that has something of them."""
-    found, _ = look(project, [Scanner(needles)], Tracked())
+    found, _ = look(project, [Scanner(patterns)], Tracked())
     return {project.relative(path): surface for path, (surface, _) in found.items()}
 
 
-def plant(project: Project, needles: Needles) -> dict[str, str]:
+def plant(project: Project, patterns: SearchPatterns) -> dict[str, str]:
     """A copy of every kind in every place; path -> surface."""
-    image, identifier = needles.images[3], needles.ids[4].decode()
+    image, identifier = patterns.images[3], patterns.ids[4].decode()
     page = '<img src="data:image/webp;base64,' + base64.b64encode(encoded(image, "WEBP")).decode() + '">'
     files = {
-        "backup/files/md5/ab/cdef": (needles.images.tobytes(), places.REMOTES),
+        "backup/files/md5/ab/cdef": (patterns.images.tobytes(), places.REMOTES),
         ".megu/store/aa/orphan.safetensors": (b"head" + image.tobytes(), places.STORE),
         ".megu/results/split-old": (json.dumps({"forget.ids": [identifier]}).encode(), places.RESULTS),
         ".megu/checkpoints/shadow-1.safetensors": (image.tobytes(), places.CHECKPOINTS),
@@ -144,20 +144,20 @@ def is_indexed_again(project: Project) -> None:
 def test_planted_copies_are_found_erased_and_not_found_again_and_every_run_still_verifies(
     project: Project, finished: Finished
 ) -> None:
-    needles = forgotten(project)
-    planted = plant(project, needles)
-    before = hits(project, needles)
+    patterns = forgotten(project)
+    planted = plant(project, patterns)
+    before = hits(project, patterns)
     assert planted.items() <= before.items()
     assert {places.DATA, places.CACHE, places.STORE, places.ARTIFACTS, places.REPORTS} <= set(before.values())
     pinned = pins.read(project.root)["slice"]
     old = (project.data("slice") / "train_images.npy").read_bytes()
 
     plan = run.dry_run(project, [finished.newer.mlflow_run_id], AT_ONCE)
-    assert hits(project, needles) == before, "a dry run changes nothing"
+    assert hits(project, patterns) == before, "a dry run changes nothing"
     assert verdicts(plan)[places.OTHERS] == RESIDUAL
 
     outcome = run.apply(project, [finished.newer.mlflow_run_id], AT_ONCE)
-    assert list(hits(project, needles)) == ["photos/mine.png"]
+    assert list(hits(project, patterns)) == ["photos/mine.png"]
     found = verdicts(outcome)
     assert found.pop(places.OTHERS) == RESIDUAL
     assert found.pop(places.REMOTES) == RESIDUAL  # the one far away
@@ -208,7 +208,7 @@ def test_a_purge_that_is_killed_anywhere_ends_as_one_that_is_not(
     run_id = finished.newer.mlflow_run_id
     straight = moved(project, tmp_path / "straight")
     expected = run.apply(straight, [run_id], AT_ONCE)
-    needles = forgotten(project)
+    patterns = forgotten(project)
 
     def dying(real: Any, at: int) -> Any:
         steps = 0
@@ -244,7 +244,7 @@ def test_a_purge_that_is_killed_anywhere_ends_as_one_that_is_not(
     assert not Journal.of(project).root.exists()
     assert [path.name for path in sorted((project.dossiers / run_id).glob("purge*"))] == [NAME], "one verdict, signed once"
     assert len(project.ledger.events(run_id, "purge.done")) == 1
-    assert hits(project, needles) == {}
+    assert hits(project, patterns) == {}
     assert outcome.sealed is not None
     assert expected.sealed is not None
     assert outcome.sealed.purge.policy["ignored_runs"] == [away]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from purge_fixtures import garments, needles
+from purge_fixtures import garments, patterns
 
 from megu.config.tree import load
 from megu.core.errors import MeguError
@@ -19,7 +19,7 @@ PLAN = Plan(created="2026-11-24T00:00:00+00:00", previous=None, key="k", policy=
 
 
 def test_a_journal_says_what_it_was_told(project: Project) -> None:
-    journal, looked_for = Journal.of(project), needles(garments(3))
+    journal, looked_for = Journal.of(project), patterns(garments(3))
     assert not journal.open
     assert journal.begin([looked_for], lambda _: PLAN) == PLAN
     assert journal.open
@@ -29,7 +29,7 @@ def test_a_journal_says_what_it_was_told(project: Project) -> None:
     for begin in (lambda: providers.fetch(project.root, "slice"), lambda: preflight(project, load(project.params))):
         with pytest.raises(MeguError, match="a purge was stopped half-way"):
             begin()
-    assert (journal.needles()[0].images == looked_for.images).all()
+    assert (journal.patterns()[0].images == looked_for.images).all()
     journal.end()
     assert not journal.root.exists()
 
@@ -39,7 +39,7 @@ def test_what_was_not_whole_yet_or_not_any_more_goes_and_one_that_is_open_stays(
     begun = project.home / ".purge-killed" / "new"
     begun.mkdir(parents=True)
     (begun / "images-0.npy").write_bytes(b"x")
-    journal.begin([needles(garments(3))], lambda _: PLAN)
+    journal.begin([patterns(garments(3))], lambda _: PLAN)
     journal.clear()
     assert not begun.parent.exists()
     assert journal.open

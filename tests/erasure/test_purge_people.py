@@ -10,7 +10,7 @@ from purge_fixtures import garments
 
 from megu.core.project import Project
 from megu.data import arrays
-from megu.erasure.sought import sought
+from megu.erasure.forgotten import forgotten_samples
 from megu.lineage.commitments import commit, fingerprint
 from megu.lineage.keys import Keys
 from megu.requests.inbox import Inbox
@@ -51,7 +51,7 @@ def test_all_that_there_is_of_a_person_goes(
         dossier=SimpleNamespace(scope=SimpleNamespace(key=fingerprint(key)), data=SimpleNamespace(name="other")),
         forgotten=b"".join(commit(key, bytes(photos.train.ids[at])) for at in forgotten),
     )
-    found = sought(project, [run], test_images=False)  # type: ignore[list-item]
+    found = forgotten_samples(project, [run], test_images=False)  # type: ignore[list-item]
     rows = {split: mask.nonzero()[0].tolist() for _, masks in found.data for split, mask in masks.items()}
     assert rows == ({"train": [0, 3], "test": [1]} if gone else {})
     assert found.forgotten == ({commit(key, bytes(photos.train.ids[at])) for at in (0, 3)} if gone else set())

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from purge_fixtures import garments, needles
+from purge_fixtures import garments, patterns
 
 from megu.core.project import Project
 from megu.data import arrays
 from megu.data.arrays import Dataset, Facts
 from megu.data.images.folders import pack
 from megu.data.images.packing import Packing
+from megu.erasure.forgotten import _copies
 from megu.erasure.search.resized import Resized, packed
 from megu.erasure.search.scan import Found, Scanner
-from megu.erasure.sought import _copies
 
 NATIVE = garments(40, size=28)
 
@@ -64,7 +64,7 @@ def saved(rows: Any, compressed: bool = False) -> bytes:
 
 
 def test_an_array_of_another_size_is_looked_into_wherever_it_is() -> None:
-    scanner, photographs = Scanner(needles(NATIVE[:4])), garments(12, size=96)
+    scanner, photographs = Scanner(patterns(NATIVE[:4])), garments(12, size=96)
     small = packed(NATIVE, (14, 14))
     for rows in (small, small[..., 0], np.repeat(small, 3, axis=3).transpose(0, 3, 1, 2)):
         assert scanner.content(saved(rows)) == Found(copies=frozenset(range(4)))
@@ -72,7 +72,7 @@ def test_an_array_of_another_size_is_looked_into_wherever_it_is() -> None:
     assert not scanner.content(saved(small[4:])).doubtful
     for broken in (saved(small)[:-5], saved(small)[:40], saved(small.astype(np.float32)), saved(np.zeros(5, dtype=np.uint8))):
         assert not scanner.content(broken)
-    suspecting = Scanner(needles(packed(photographs, (28, 28))[:2]))
+    suspecting = Scanner(patterns(packed(photographs, (28, 28))[:2]))
     found = suspecting.content(saved(packed(photographs, (64, 64)), compressed=True))
     assert not found
     assert found.suspected == {"images.npy: 2 rows look like images of them in another size, from 0: 0, 1"}
@@ -87,7 +87,7 @@ def picture(image: Any, form: str = "PNG", **options: Any) -> bytes:
 
 def test_the_file_that_an_image_was_cut_out_of_is_found_and_smaller_pictures_of_it() -> None:
     photographs = garments(6, 3, size=96)[:, :72]  # wider than high: data sets have the middle
-    scanner = Scanner(needles(packed(photographs, (32, 32))[:3]))
+    scanner = Scanner(patterns(packed(photographs, (32, 32))[:3]))
     for number, form in enumerate(({"form": "PNG"}, {"form": "JPEG", "quality": 95}, {"form": "WEBP", "quality": 90})):
         assert scanner.content(picture(photographs[number], **form)).copies == {number}, form
         assert not scanner.content(picture(photographs[number + 3], **form)).doubtful

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from purge_fixtures import encoded, garments, needles
+from purge_fixtures import encoded, garments, patterns
 
 from megu.core.files.store import Store
 from megu.data.writing import write_array
@@ -29,7 +29,7 @@ KEPT = garments(12, seed=1)
 
 @pytest.fixture(scope="module")
 def scanner() -> Scanner:
-    return Scanner(needles(IMAGES))
+    return Scanner(patterns(IMAGES))
 
 
 def figure(images: Any, count: int = 12) -> bytes:
@@ -115,14 +115,14 @@ def test_every_thumbnail_in_the_reports_figure_is_found(scanner: Scanner) -> Non
 
 def test_colour_thumbnails_too() -> None:
     images = garments(6, channels=3, size=32)
-    assert Scanner(needles(images)).content(figure(images, 6)).copies == set(range(6))
+    assert Scanner(patterns(images)).content(figure(images, 6)).copies == set(range(6))
 
 
 def test_arrays_of_a_data_set_and_of_the_store_are_looked_into(scanner: Scanner, tmp_path: Path) -> None:
     write_array(tmp_path / "train_images.npy", np.concatenate([KEPT, IMAGES[2:4]]))
     assert scanner.file(tmp_path / "train_images.npy").pixels == {2, 3}
     store = Store(tmp_path / "store")
-    ref = store.put_arrays({"exemplar_ids": scanner.needles.ids[1:2].view(np.uint8).reshape(1, 32), "q": np.zeros((3, 3))})
+    ref = store.put_arrays({"exemplar_ids": scanner.patterns.ids[1:2].view(np.uint8).reshape(1, 32), "q": np.zeros((3, 3))})
     assert scanner.file(store.path(ref)) == Found(ids=frozenset({1}))
 
 
@@ -132,7 +132,7 @@ def test_a_database_is_read_by_its_cells(scanner: Scanner, tmp_path: Path) -> No
     with sqlite3.connect(path) as opened:
         opened.execute("CREATE TABLE artifact (data TEXT)")
         opened.execute("INSERT INTO artifact VALUES (?)", (uri(figure(IMAGES), "png").decode(),))
-        opened.execute("INSERT INTO artifact VALUES (?)", (json.dumps({"ids": [scanner.needles.ids[7].decode()]}),))
+        opened.execute("INSERT INTO artifact VALUES (?)", (json.dumps({"ids": [scanner.patterns.ids[7].decode()]}),))
     assert scanner.file(path) == Found(copies=frozenset(range(12)), ids=frozenset({7}))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from purge_fixtures import encoded, garments, needles
+from purge_fixtures import encoded, garments, patterns
 
 from megu.core.project import Project
 from megu.erasure.search import unpack
@@ -29,7 +29,7 @@ PNG = encoded(IMAGES[1])
 
 @pytest.fixture(scope="module")
 def scanner() -> Scanner:
-    return Scanner(needles(IMAGES))
+    return Scanner(patterns(IMAGES))
 
 
 def zipped(**members: bytes) -> bytes:

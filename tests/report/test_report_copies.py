@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from purge_fixtures import garments, needles
+from purge_fixtures import garments, patterns
 
 from megu.data.arrays import Dataset
 from megu.data.images.duplicates import groups
@@ -58,5 +58,5 @@ def test_a_few_of_many_are_shown() -> None:
 def test_a_purge_finds_the_images_in_the_picture() -> None:
     data = dataset()
     kinds, _ = copies.found(data, groups(data), make_split(data, ForgetParams(classes=("ant",)), 0))
-    found = Scanner(needles(data.train.images[:1])).content(copies.draw(kinds))
+    found = Scanner(patterns(data.train.images[:1])).content(copies.draw(kinds))
     assert found.images

@@ -14,7 +14,7 @@ from PIL import Image
 
 from megu.core.project import Project
 from megu.data.arrays import image_ids
-from megu.erasure.search.needles import Needles
+from megu.erasure.search.patterns import SearchPatterns
 
 
 def garments(count: int = 12, channels: int = 1, seed: int = 0, size: int = 28) -> Any:
@@ -27,8 +27,8 @@ def garments(count: int = 12, channels: int = 1, seed: int = 0, size: int = 28) 
     return np.stack(found)
 
 
-def needles(images: Any) -> Needles:
-    return Needles(images, image_ids(images))
+def patterns(images: Any) -> SearchPatterns:
+    return SearchPatterns(images, image_ids(images))
 
 
 def encoded(image: Any, form: str = "PNG", side: int | None = None, **options: Any) -> bytes:

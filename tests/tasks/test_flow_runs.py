@@ -1,4 +1,4 @@
-"""Flow runs whose process is no more, on a real Prefect server."""
+"""Flow runs whose process is dead, on a real Prefect server."""
 
 from __future__ import annotations
 

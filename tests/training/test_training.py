@@ -306,7 +306,7 @@ def test_a_loss_that_is_nan_stops_the_training_and_says_where(every: int, monkey
 
 
 def test_a_weight_that_is_infinite_at_the_end_is_no_result() -> None:
-    with pytest.raises(MeguError, match="a weight is no finite number at step 20 of 20"):
+    with pytest.raises(MeguError, match="a weight is not finite at step 20 of 20"):
         Failing(runs_away=19).run()
 
 

@@ -84,5 +84,5 @@ def test_a_network_against_the_formula(original: nn.Module) -> None:
 
 def test_a_broken_original_is_said() -> None:
     model = Linear([[float("nan"), 0.0], [0.0, 0.0]])
-    with pytest.raises(MeguError, match="importance of a weight is no finite number"):
+    with pytest.raises(MeguError, match="importance of a weight is not finite"):
         unlearn(model, FORGET, RETAIN, context(SsdParams(batch_size=1), 2))

@@ -33,7 +33,7 @@ def purge(
         typer.Option(
             "--ignore-run",
             metavar="RUN",
-            help="An MLflow run that is called running and is no more, as you know; the signed document names it. Repeatable.",
+            help="A dead MLflow run that MLflow still calls running; the signed document names it. Repeatable.",
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -50,7 +50,7 @@ def file(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def abandoned(path: Path) -> bool:
-    """Whether the owner of a temporary file or folder is no more. A folder that never had one is somebody else's, unless it is empty."""
+    """Whether the owner of a temporary file or folder is dead. A folder that never had one is somebody else's, unless it is empty."""
     try:
         if path.is_dir() and not (path / OWNER).exists():
             return not any(path.iterdir()) and time.time() - path.stat().st_mtime >= YOUNG_S

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from megu.data.arrays import Images
 from megu.data.images.decoding import as_added, brought_to
 from megu.data.images.layout import IMAGES
-from megu.erasure.search.needles import Strings
+from megu.erasure.search.patterns import Strings
 from megu.erasure.search.unpack import Reader, in_words
 
 #: Mean difference in grey levels up to which two pictures are one: JPEG and resizing stay below; of 12 million pairs of different

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from megu.data.arrays import Images
-from megu.erasure.search.needles import Needles
+from megu.erasure.search.patterns import SearchPatterns
 from megu.erasure.search.pictures import SUFFIXES, Pictures, pictures_in
 from megu.erasure.search.resized import Resized
 from megu.erasure.search.unpack import Budget, Reader, in_words, is_archive, members
@@ -88,9 +88,9 @@ def _some(parts: frozenset[str], most: int = 3) -> str:
 
 @dataclass
 class Scanner:
-    """Looks for `Needles`. Files of the same content are looked into once. files, size: how many files and bytes were looked at."""
+    """Looks for `SearchPatterns`. Files of the same content are looked into once. files, size: how many files and bytes were looked at."""
 
-    needles: Needles
+    patterns: SearchPatterns
     files: int = 0
     size: int = 0
     _pictures: Pictures = field(init=False, repr=False)
@@ -98,11 +98,11 @@ class Scanner:
     _known: dict[tuple[str, str], Found] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self._pictures, self._resized = Pictures(self.needles.images), Resized(self.needles.images)
+        self._pictures, self._resized = Pictures(self.patterns.images), Resized(self.patterns.images)
 
     @property
     def images(self) -> Images:
-        return self.needles.images
+        return self.patterns.images
 
     def file(self, path: Path) -> Found:
         """What is in a file. Raises ``FileNotFoundError`` for one that vanishes; one that cannot be read is `Found.unreadable`."""
@@ -135,9 +135,9 @@ class Scanner:
             elif whole:
                 unreadable.add(f": {picture.why}")
         found |= Found(
-            frozenset(self.needles.pixels_in(content)),
+            frozenset(self.patterns.pixels_in(content)),
             frozenset(copies),
-            frozenset(self.needles.ids_in(content)),
+            frozenset(self.patterns.ids_in(content)),
             unreadable=frozenset(unreadable),
         )
         if (rows := _images_in(content)) is not None:

@@ -1,4 +1,4 @@
-"""What the checks have in hand, and how one says what it found."""
+"""Context shared by all checks, and their results."""
 
 from __future__ import annotations
 

@@ -54,13 +54,13 @@ def dampened(weight: Tensor, every: Tensor, forget: Tensor, alpha: float, lam: f
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
     """Dampen a copy's parameters; buffers (batch-norm statistics) stay. Gradients are taken in evaluation mode.
 
-    Raises `MeguError` when an importance is no finite number.
+    Raises `MeguError` when an importance is not finite.
     """
     params: SsdParams = context.params
     lost = importance(model, forget, params.batch_size, context.seed, "importance to the forget set")
     every = importance(model, forget.joined(retain), params.batch_size, context.seed, "importance to all")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in (*lost, *every)):
-        raise MeguError("ssd: the importance of a weight is no finite number", "the original's loss is: look at its training")
+        raise MeguError("ssd: the importance of a weight is not finite", "the original's loss is: look at its training")
     unlearned = copy.deepcopy(model)
     replace_parameters(
         unlearned,

@@ -72,7 +72,7 @@ def _slots(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 @dataclass(frozen=True)
-class Needles:
+class SearchPatterns:
     """What may be nowhere any more. images: uint8 (N, H, W, C), distinct. ids: "S32" (N,), theirs, and of others without an image at hand.
 
     Raises ``ValueError`` for images too small to be told from chance.

@@ -14,7 +14,7 @@ from megu.core.project import Project
 from megu.data import arrays
 from megu.data.arrays import SPLITS, Dataset, Ids, Images, Partition
 from megu.data.scope import RequestScope
-from megu.erasure.search.needles import Needles
+from megu.erasure.search.patterns import SearchPatterns
 from megu.erasure.search.resized import Resized
 from megu.lineage.commitments import SIZE, commit, fingerprint
 from megu.lineage.keys import Keys
@@ -50,7 +50,7 @@ def targets(project: Project, names: Sequence[str]) -> list[Opened]:
 
 
 @dataclass(frozen=True)
-class Sought:
+class ForgottenSamples:
     """forgotten: the commitments of all forgotten samples. data: each data set here that has some, with the rows that are to go, by split."""
 
     key: bytes
@@ -62,17 +62,17 @@ class Sought:
         """Rows that are to go."""
         return sum(int(mask.sum()) for _, masks in self.data for mask in masks.values())
 
-    def needles(self) -> list[Needles]:
+    def patterns(self) -> list[SearchPatterns]:
         """What to look for, one for each form that the images have; distinct images."""
         found = []
         for dataset, masks in self.data:
             images, ids = _images(dataset, masks), _ids(dataset, masks)
             _, first = np.unique(ids, return_index=True)
-            found.append(Needles(images[np.sort(first)], ids[np.sort(first)]))
+            found.append(SearchPatterns(images[np.sort(first)], ids[np.sort(first)]))
         return found
 
 
-def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sought:
+def forgotten_samples(project: Project, runs: Sequence[Opened], test_images: bool) -> ForgottenSamples:
     """The samples of the runs' commitments in every data set under ``data/``: a sample is found by what it is, not by where it was, also in
     another size (`megu.erasure.search.resized`).
 
@@ -109,7 +109,7 @@ def sought(project: Project, runs: Sequence[Opened], test_images: bool) -> Sough
             found.append((dataset, wanted))
     every = _copies(project, found)
     resized = {commit(key, bytes(value)) for dataset, masks in every for value in dataset.train.ids[masks["train"]]}
-    return Sought(key, forgotten | named | resized, tuple(every))
+    return ForgottenSamples(key, forgotten | named | resized, tuple(every))
 
 
 def _people(project: Project, key: bytes, forgotten: frozenset[bytes]) -> dict[str, list[bytes]]:

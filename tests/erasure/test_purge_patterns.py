@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from purge_fixtures import garments, needles
+from purge_fixtures import garments, patterns
 
-from megu.erasure.search.needles import SHORTEST, Strings
+from megu.erasure.search.patterns import SHORTEST, Strings
 
 
 @given(offset=st.integers(0, 200), length=st.sampled_from([15, 16, 32, 784]), tail=st.integers(0, 20), seed=st.integers(0, 99))
@@ -47,7 +47,7 @@ def test_strings_that_are_too_short_are_refused() -> None:
 def test_an_image_of_one_shade_is_counted_and_not_looked_for() -> None:
     images = garments(3)
     images[1] = 255
-    found = needles(images)
+    found = patterns(images)
     assert found.flat == 1
     assert found.pixels_in(b"\xff" * 10_000) == set()
     assert found.pixels_in(images.tobytes()) == {0, 2}
@@ -55,11 +55,11 @@ def test_an_image_of_one_shade_is_counted_and_not_looked_for() -> None:
 
 def test_colours_are_found_channels_last_and_first() -> None:
     images = garments(4, channels=3)
-    assert needles(images).pixels_in(images[2].tobytes()) == {2}
-    assert needles(images).pixels_in(np.ascontiguousarray(images[2].transpose(2, 0, 1)).tobytes()) == {2}
+    assert patterns(images).pixels_in(images[2].tobytes()) == {2}
+    assert patterns(images).pixels_in(np.ascontiguousarray(images[2].transpose(2, 0, 1)).tobytes()) == {2}
 
 
 def test_ids_are_found_in_text() -> None:
-    found = needles(garments(4))
+    found = patterns(garments(4))
     text = f'{{"forget.ids": ["{found.ids[1].decode()}", "{"0" * 32}"]}}'
     assert found.ids_in(text.encode()) == {1}
