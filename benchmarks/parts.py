@@ -23,10 +23,17 @@ from megu.bench import page, plots
 from megu.bench.expansion import expand
 from megu.bench.marks import Mark
 from megu.core.project import find
+from megu.tracking import charts
 from megu.tracking.environment import environment
 from tasks.records.bench import as_file, tables
 
-SECTIONS = {"original/": "original", "reference/": "reference", "comparison/": "comparison", "seconds_computed/": "seconds"}
+#: Group of metrics in MLflow -> field of a mark.
+SECTIONS = {
+    charts.ORIGINAL: "original",
+    charts.REFERENCE: "reference",
+    charts.COMPARISON: "comparison",
+    charts.COMPUTED: "seconds",
+}
 
 
 def cells(part: Path, bench: str) -> Iterator[Mark]:
@@ -48,12 +55,13 @@ def cells(part: Path, bench: str) -> Iterator[Mark]:
             )
             if "comparison/gap" not in metrics:
                 continue
-            found: dict[str, dict[str, float]] = {section: {} for section in (*SECTIONS.values(), "unlearned")}
-            for key, value in metrics.items():
-                prefix = next((prefix for prefix in SECTIONS if key.startswith(prefix)), "")
-                found[SECTIONS.get(prefix, "unlearned")][key.removeprefix(prefix)] = value
+            found = {
+                section: {key.removeprefix(f"{group}/"): value for key, value in metrics.items() if key.startswith(f"{group}/")}
+                for group, section in SECTIONS.items()
+            }
+            found["unlearned"] = charts.of_unlearned(metrics)
             target, method = tags["request"], name.removeprefix(f"{tags['request']}, ").rpartition(", seed ")[0]
-            shares = {key: found["unlearned"].pop(key, None) for key in ("time_share", "pass_share", "peak_mib")}
+            shares = {key: metrics.get(f"{charts.COST}/{key}", metrics.get(key)) for key in charts.SHARES}
             yield Mark(
                 method=method,
                 algorithm=tags["method"],

@@ -123,8 +123,16 @@ def metrics() -> Iterator[str]:
         "Every metric that a run can have, in the order of its report. [Evaluation](../evaluation.md) says which are measured "
         "when; a metric of your own is an entry point (`megu.metrics`).\n"
     )
-    rows = [(f"`{name}`", metric.title, metric.unit or "share", metric.right, metric.why) for name, metric in METRICS.items()]
-    yield table(("metric", "title", "unit", "right value", "why"), rows)
+    rows = [
+        (f"`{name}`", metric.title, metric.unit or "share", metric.right, metric.why, f"`{metric.group}/{name}`")
+        for name, metric in METRICS.items()
+    ]
+    yield table(("metric", "title", "unit", "right value", "why", "in MLflow"), rows)
+    yield (
+        "MLflow groups its charts by what stands before the slash. The original's and the retrain's are `original/Af` and `reference/Af`; what "
+        "a run took is in `cost/`, `seconds/`, `seconds_computed/` and `peak_memory_bytes/`. Runs that are older than the groups have none for "
+        "the unlearned model's metrics (`Af`).\n"
+    )
 
 
 def commands() -> Iterator[str]:

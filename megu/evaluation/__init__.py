@@ -166,22 +166,3 @@ def spread(scores: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, 
     """
     names = [name for name in scores[0] if all(name in entry for entry in scores)]
     return {name: interval([math.nan if (value := entry[name]) is None else value for entry in scores]) for name in names}
-
-
-def flat(values: Mapping[str, Any]) -> dict[str, float]:
-    """Every metric of one run by one name each, as MLflow and the benchmark have them; what is not defined is left out.
-
-    values: of the evaluation stage. The unlearned model's have their own names (Ar, MIA, RMIA_AUC, …), the others a prefix: "original/",
-    "reference/" (means over the retrains), with several retrains "reference_low/" and "reference_high/" (95% interval), and
-    "comparison/" (gap, ToW, JS_forget, JS_test; "…_original" of the original, "…_reference" of the other retrains, to the first).
-    """
-    spread = values.get("spread", {})
-    groups = {
-        "": values["unlearned"]["metrics"],
-        "original/": values["original"]["metrics"],
-        "reference/": values.get("reference", {}).get("metrics", {}),
-        **{f"reference_{side}/": {name: entry[side] for name, entry in spread.items()} for side in ("low", "high")},
-        "comparison/": values.get("comparison", {}),
-    }
-    every = {f"{prefix}{name}": value for prefix, group in groups.items() for name, value in group.items()}
-    return {name: float(value) for name, value in every.items() if value is not None and not math.isnan(value)}

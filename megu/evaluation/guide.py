@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+#: Group of the metrics that say none: those of other packages.
+OWN = "own"
+
 
 @dataclass(frozen=True)
 class Metric:
     """title, right (the value that is right), why: for a person, a line each. unit: of the number, "" for a share in [0, 1].
 
-    brief: in the short table of the terminal too.
+    brief: in the short table of the terminal too. group: of its chart in MLflow (`megu.tracking.charts`), a word.
     """
 
     title: str
@@ -21,6 +24,7 @@ class Metric:
     right: str
     why: str
     brief: bool = False
+    group: str = OWN
 
 
 #: Every metric that an evaluation can have, in the order of the report.
@@ -31,6 +35,7 @@ METRICS = {
         "the retrain's (0 for a whole class)",
         "A model that never saw the class cannot name it; of a sub-class or of single samples it still gets many right.",
         brief=True,
+        group="forgotten",
     ),
     "Ar": Metric(
         "Ar: retained, test",
@@ -38,6 +43,7 @@ METRICS = {
         "the retrain's",
         "Forgetting must cost the rest nothing; a retrain often gains a little, with one class less to confuse.",
         brief=True,
+        group="retained",
     ),
     "MIA": Metric(
         "MIA: called members",
@@ -46,6 +52,7 @@ METRICS = {
         "A retrain is sure of itself on some forgotten images without having seen them. Far above it: still remembered. Far below it: "
         "over-forgotten, which an attacker can see.",
         brief=True,
+        group="attack",
     ),
     "Af_train": Metric(
         "forgotten, train",
@@ -53,15 +60,22 @@ METRICS = {
         "the retrain's",
         "The samples of the request themselves, whether or not the rest of their class is forgotten.",
         brief=True,
+        group="forgotten",
     ),
     "Af_single": Metric(
         "forgotten, single images",
         "%",
         "the retrain's",
         "Of a request for classes and single images together: the single ones alone, which the classes outnumber.",
+        group="forgotten",
     ),
     "Ar_train": Metric(
-        "retained, train", "%", "the retrain's", "What was learned from the rest must stay learned.", brief=True
+        "retained, train",
+        "%",
+        "the retrain's",
+        "What was learned from the rest must stay learned.",
+        brief=True,
+        group="retained",
     ),
     "test_accuracy": Metric(
         "whole test set",
@@ -69,6 +83,7 @@ METRICS = {
         "the retrain's",
         "Includes the forgotten class where there is one, so it falls by its share.",
         brief=True,
+        group="test",
     ),
     "entropy_forget": Metric(
         "entropy on forgotten",
@@ -76,9 +91,22 @@ METRICS = {
         "the retrain's",
         "How unsure the answers are; what the MIA sees. Too sure: remembered. Too unsure: visibly scrubbed.",
         brief=True,
+        group="forgotten",
     ),
-    "entropy_retain": Metric("entropy on retained", "nats", "the retrain's", "Unlearning must not blur the rest."),
-    "entropy_test": Metric("entropy on test", "nats", "the retrain's", "The same, on images that no model was trained on."),
+    "entropy_retain": Metric(
+        "entropy on retained",
+        "nats",
+        "the retrain's",
+        "Unlearning must not blur the rest.",
+        group="retained",
+    ),
+    "entropy_test": Metric(
+        "entropy on test",
+        "nats",
+        "the retrain's",
+        "The same, on images that no model was trained on.",
+        group="test",
+    ),
     "Af_held_out": Metric(
         "held-out, same classes",
         "%",
@@ -86,6 +114,7 @@ METRICS = {
         "Test images of the classes of the forgotten ones, each class by its share. A model that never saw the forgotten images gets no more "
         "of them right than of these.",
         brief=True,
+        group="held_out",
     ),
     "MIA_held_out": Metric(
         "MIA on held-out, same classes",
@@ -93,6 +122,7 @@ METRICS = {
         "that of MIA",
         "What the same attack takes for members among images that no model was trained on: the forgotten ones should be no other.",
         brief=True,
+        group="held_out",
     ),
     "entropy_held_out": Metric(
         "entropy on held-out, same classes",
@@ -100,12 +130,14 @@ METRICS = {
         "that on forgotten",
         "How unsure the answers are about unseen images of the same classes.",
         brief=True,
+        group="held_out",
     ),
     "MIA_SVM": Metric(
         "MIA by SVM: called members",
         "%",
         "the retrain's, not zero",
         "The same attack with another threshold. Where the two differ much, the score hangs on the threshold and neither means much.",
+        group="attack",
     ),
     "RMIA_AUC": Metric(
         "shadow attack (RMIA): AUC",
@@ -114,18 +146,21 @@ METRICS = {
         "Forgotten training samples against test samples of the same class, class by class, each compared with shadow models that never saw "
         "it. A retrain "
         "saw neither. Above it: still recognised as members. Below it: pushed under the unseen ones, which shows too.",
+        group="attack",
     ),
     "RMIA_TPR_1": Metric(
         "shadow attack: found at 1% false alarms",
         "%",
         "the retrain's, about 1",
         "The few samples that an attacker can be certain of; an average hides them.",
+        group="attack",
     ),
     "RMIA_TPR_01": Metric(
         "shadow attack: found at 0.1% false alarms",
         "%",
         "the retrain's, about 0.1",
         "The same, more certain still. With fewer than 1,000 test samples of the class not one false alarm is allowed, and it varies much.",
+        group="attack",
     ),
     "relearn_steps": Metric(
         "relearn time",
@@ -133,6 +168,7 @@ METRICS = {
         "the retrain's",
         "Steps of fine-tuning on the forget set until the original's accuracy on it is back. Fewer than the retrain's: it was hidden, not "
         "forgotten. More: the model was damaged. A dash: not back when the count was given up.",
+        group="deep",
     ),
     "probe": Metric(
         "linear probe: forgotten, right",
@@ -140,6 +176,7 @@ METRICS = {
         "the retrain's, not zero",
         "What a linear classifier on the frozen features, shown a few forgotten images, gets right of the others. Far above the retrain's: "
         "only the last layer forgot. A network that learned the rest tells apart much of what it never saw.",
+        group="deep",
     ),
     "relearn_retain": Metric(
         "back from the retain set alone",
@@ -147,6 +184,7 @@ METRICS = {
         "the retrain's, not zero",
         "Forgotten images that are recognised again after fine-tuning and a new last layer, both from retained images alone. Far above the "
         "retrain's: it was hidden, not forgotten.",
+        group="deep",
     ),
     "relearn_few": Metric(
         "back from a few forgotten images",
@@ -154,30 +192,35 @@ METRICS = {
         "the retrain's, not zero",
         "Of the other forgotten images, after fine-tuning on a few. A retrain learns a new class from a few images too; far above it, the "
         "class was still there.",
+        group="deep",
     ),
     "gap": Metric(
         "mean gap over Ar, Af, MIA",
         "points",
         "0, or another retrain's",
         "Mean absolute difference to the retrain of the run's seed. Two retrains differ too: below what they do, less is chance.",
+        group="comparison",
     ),
     "ToW": Metric(
         "tug of war (ToW)",
         "",
         "1, or another retrain's",
         "Product of 1 - |accuracy - the retrain's| on forgotten, retained and test images: one bad side spoils it (Zhao et al. 2024).",
+        group="comparison",
     ),
     "JS_forget": Metric(
         "Jensen-Shannon on forgotten",
         "nats",
         "0, or another retrain's",
         "How far the answers on forgotten images are from the retrain's, between 0 and 0.69. Equal accuracies can hide unlike answers.",
+        group="comparison",
     ),
     "JS_test": Metric(
         "Jensen-Shannon on test",
         "nats",
         "0, or another retrain's",
         "The same on the whole test set: what users of the model meet.",
+        group="comparison",
     ),
 }
 

@@ -6,6 +6,7 @@ itself and explained like them.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,4 +75,6 @@ def code() -> dict[str, str]:
 
 def fault(found: Any) -> str:
     """What keeps an object from being a metric; "" when nothing does."""
-    return "" if isinstance(found, OwnMetric) else f"it is a {type(found).__name__}, not a megu.evaluation.own.OwnMetric"
+    if not isinstance(found, OwnMetric):
+        return f"it is a {type(found).__name__}, not a megu.evaluation.own.OwnMetric"
+    return "" if re.fullmatch(r"\w+", found.group, re.ASCII) else f"its group {found.group!r} is not a word"

@@ -30,7 +30,7 @@ from megu.evaluation.gate import given_retrain
 from megu.evaluation.words import retrain_title
 from megu.requests.request import scrubbed
 from megu.servers import services
-from megu.tracking import Run
+from megu.tracking import Run, charts
 from megu.tracking.environment import environment
 from tasks.records import record
 from tasks.reference import GIVEN_REFERENCE
@@ -117,16 +117,9 @@ def record_cell(project: Project, parent: Run, experiment: str, cell: Cell, look
             **({"error": found.error} if found.error else {}),
         },
     )
-    groups = {
-        "": found.unlearned,
-        "original/": found.original,
-        "reference/": found.reference,
-        "comparison/": found.comparison,
-        "seconds_computed/": found.seconds,
-    }
-    metrics = {f"{prefix}{name}": float(value) for prefix, group in groups.items() for name, value in group.items()}
-    shares = {"time_share": found.time_share, "pass_share": found.pass_share, "peak_mib": found.peak_mib}
-    metrics |= {name: value for name, value in shares.items() if value is not None}
+    metrics = charts.models(found.unlearned, found.original, found.reference, found.comparison)
+    metrics |= {f"{charts.COMPUTED}/{name}": float(value) for name, value in found.seconds.items()}
+    metrics |= {f"{charts.COST}/{name}": value for name in charts.SHARES if (value := getattr(found, name)) is not None}
     origins = record.reused_from(child, look)
     child.log(
         params=tracking.flat(redacted(project, cell.config.to_json())),
@@ -210,7 +203,8 @@ def publish(project: Project, bench: Bench, run: Run, outcome: Outcome, files: M
     run.log(
         params={"methods": ", ".join(dict.fromkeys(entry.method for entry in outcome.marks)), "seeds": list(bench.seeds)}
         | {f"runner.{name}": value for name, value in vars(bench.runner).items()},
-        metrics={"cells": len(outcome.marks), "failed": len(outcome.failed), "computed": outcome.computed, "kept": outcome.kept}
+        metrics={"cells/total": len(outcome.marks), "cells/failed": len(outcome.failed)}
+        | {"stages/computed": outcome.computed, "stages/cached": outcome.kept}
         | {f"gap/{_metric_name(row)}": row.values["gap"]["mean"] for row in outcome.summary if "gap" in row.values},
         tags={"mlflow.note.content": table.markdown(outcome.summary, table.ACROSS)},
     )

@@ -27,7 +27,7 @@ from megu.core.project import Project
 from megu.core.stages import Device, Result
 from megu.data.images.duplicates import copies_left
 from megu.data.scope import RequestScope
-from megu.evaluation import TEST_IMAGES, flat
+from megu.evaluation import TEST_IMAGES
 from megu.evaluation.gate import given_retrain, judge
 from megu.evaluation.summary import SPENT, StageSummary, Summary
 from megu.lineage import graph
@@ -37,7 +37,7 @@ from megu.lineage.dossier import given_retrain as said_of_given
 from megu.lineage.promoted.champions import CHAMPION
 from megu.report.data import ReportData
 from megu.servers import services
-from megu.tracking import Run, versions
+from megu.tracking import Run, charts, versions
 from megu.tracking.environment import environment
 from megu.tracking.lineage import FOLDER, aliases
 from megu.unlearning.methods import METHODS, lookup
@@ -96,19 +96,26 @@ def record_mlflow(
     """origins: see `reused_from`. Returns the SHA-256 of each artifact, by name."""
     results, secret = {ran.decision.label: ran.result for ran in executor.ran}, lineage.secret(project)
     data, split, evaluation = results["dataset"], results["split"], results["evaluation"]
-    metrics = flat(evaluation.values)
-    metrics |= {f"seconds/{stage.name}": stage.seconds for stage in summary.stages}
-    metrics |= {f"seconds_computed/{stage.name}": stage.computed_seconds for stage in summary.stages}
+    values = evaluation.values
+    metrics = charts.models(
+        values["unlearned"]["metrics"],
+        values["original"]["metrics"],
+        values.get("reference", {}).get("metrics", {}),
+        values.get("comparison", {}),
+        values.get("spread"),
+    )
+    metrics |= {f"{charts.SECONDS}/{stage.name}": stage.seconds for stage in summary.stages}
+    metrics |= {f"{charts.COMPUTED}/{stage.name}": stage.computed_seconds for stage in summary.stages}
     metrics |= {
-        f"peak_memory_bytes/{stage.name}": float(stage.peak_memory_bytes)
+        f"{charts.MEMORY}/{stage.name}": float(stage.peak_memory_bytes)
         for stage in summary.stages
         if stage.peak_memory_bytes is not None
     }
-    metrics |= {f"cached/{stage.name}": float(stage.hit) for stage in summary.stages}
+    metrics |= {f"{charts.CACHED}/{stage.name}": float(stage.hit) for stage in summary.stages}
     if summary.time_share is not None:
-        metrics["time_share"] = summary.time_share
+        metrics[f"{charts.COST}/time_share"] = summary.time_share
     if summary.pass_share is not None:
-        metrics["pass_share"] = summary.pass_share
+        metrics[f"{charts.COST}/pass_share"] = summary.pass_share
     labeler = results["labeling"].values["labeler"] if "labeling" in results else None
     run.log(
         params=tracking.flat(lineage.parameters(config, secret)) | ({"labeler": labeler["kind"]} if labeler else {}),

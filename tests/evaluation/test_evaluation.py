@@ -12,7 +12,6 @@ from hypothesis.extra import numpy as hnp
 from megu.evaluation import (
     compared,
     entropies,
-    flat,
     gap,
     js_divergence,
     mean_of,
@@ -137,26 +136,3 @@ def test_a_model_compared_with_itself_is_as_near_as_can_be() -> None:
     other = condense(sure(0, 2, 2), sure(0, 0), np.array([1]))
     found = compared(marks, other, marks, said)
     assert (found["JS_forget"], found["JS_test"]) == pytest.approx((math.log(2), math.log(2) / 2))
-
-
-def test_one_run_is_one_flat_row() -> None:
-    values = {
-        "original": {"metrics": {"Ar": 90.0, "Af": None}},
-        "unlearned": {"metrics": {"Ar": 91.0, "Af": math.nan}},
-        "reference": {"metrics": {"Ar": 92.0}},
-        "comparison": {"gap": 1.0, "gap_original": 2.0},
-        "spread": {"Ar": {"mean": 92.0, "low": 91.0, "high": 93.0, "std": 0.1, "n": 2}, "Af": {"low": None, "high": None}},
-    }
-    assert flat(values) == {
-        "Ar": 91,
-        "original/Ar": 90,
-        "reference/Ar": 92,
-        "reference_low/Ar": 91,
-        "reference_high/Ar": 93,
-        "comparison/gap": 1,
-        "comparison/gap_original": 2,
-    }
-    assert flat({"original": {"metrics": {"Ar": 90.0}}, "unlearned": {"metrics": {"Ar": 91.0}}}) == {
-        "Ar": 91,
-        "original/Ar": 90,
-    }

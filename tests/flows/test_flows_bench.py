@@ -170,7 +170,7 @@ def test_mlflow_has_a_child_for_each_cell_under_one_parent(project: Project, fir
     connected = client(project.home)
     parent = connected.get_run(first.mlflow_run_id)
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["failed"] == 2
+    assert parent.data.metrics["cells/failed"] == 2
     assert {"table.md", "table.csv", "cells.json", "gap-time.png"} <= {
         entry.path for entry in connected.list_artifacts(first.mlflow_run_id)
     }
@@ -184,8 +184,8 @@ def test_mlflow_has_a_child_for_each_cell_under_one_parent(project: Project, fir
             assert child.data.tags["error"] == mark.error
         else:
             assert child.data.metrics["comparison/gap"] == mark.comparison["gap"]
-            assert child.data.metrics["peak_mib"] == mark.peak_mib
-            assert child.data.metrics.get("pass_share") == mark.pass_share
+            assert child.data.metrics["cost/peak_mib"] == mark.peak_mib
+            assert child.data.metrics.get("cost/pass_share") == mark.pass_share
 
 
 def test_a_second_run_computes_nothing_and_says_the_same(

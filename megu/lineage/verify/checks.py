@@ -19,6 +19,7 @@ from megu.lineage.keys import Keys, signed_by
 from megu.lineage.promoted.rungs import rung_of
 from megu.lineage.record import Record, faults, from_lines, root
 from megu.lineage.verify.case import JSON, Case, Check, differences, summed
+from megu.tracking import charts
 
 if TYPE_CHECKING:
     from megu.lineage.purged.document import DataErased
@@ -94,12 +95,8 @@ def facts(case: Case) -> Check:
     if used:
         pairs["what it was compared with"] = (dossier.evidence.reference, said_of_given(used))
     wrong = [name for name, (said, recorded) in pairs.items() if said != recorded]
-    metrics = dossier.evidence.evaluation["unlearned"]["metrics"]
-    wrong += [
-        f"metric {name}"
-        for name, value in metrics.items()
-        if value is not None and dossier.tracked.run["metrics"].get(name) != value
-    ]
+    metrics, logged = dossier.evidence.evaluation["unlearned"]["metrics"], charts.of_unlearned(dossier.tracked.run["metrics"])
+    wrong += [f"metric {name}" for name, value in metrics.items() if value is not None and logged.get(name) != value]
     return summed(
         "facts", [f"{name} is not what the records say" for name in wrong], [], f"{len(pairs)} facts are what the records say"
     )
