@@ -42,26 +42,26 @@ REQUEST = (
 #: The model that is to forget, and what it answers.
 ORIGINAL = (
     row("original",   TRAINED,         "data seed device", params="train", when=wanted.original_trained),
-    row("original",   GIVEN,           "data", weights=inputs.original, params="train", label="original", when=wanted.original_given),
+    row("original",   GIVEN,           "data", weights=inputs.original, params="train", label="original", when=wanted.original_provided),
     row("before",     PREDICTIONS,     "data model=original device", label="predict original"),
 )
 #: How similar the concepts look, to the labeler that is asked for and never to another.
 JUDGEMENT = (
-    row("labeling",   OLLAMA,          "data", arguments=labeler.asked, label="labeling", when=wanted.ollama),
+    row("labeling",   OLLAMA,          "data", arguments=labeler.query, label="labeling", when=wanted.ollama),
     row("labeling",   LABELING,        "data device", kind="labeling.kind", params="labeling.params", code=inputs.labeler_code,
-        when=wanted.judged_here),
+        when=wanted.local_labeler),
 )
 #: What the same labeler says of finer classes that are to be forgotten of classes that stay.
 JUDGEMENT_APART = (
-    row("apart",      OLLAMA_APART,    "data", arguments=labeler.asked_apart, label="labeling apart", when=wanted.ollama_apart),
+    row("apart",      OLLAMA_APART,    "data", arguments=labeler.query_subclasses, label="labeling apart", when=wanted.ollama_subclasses),
     row("apart",      APART,           "data device", kind="labeling.kind", params="labeling.params", code=inputs.labeler_code,
-        apart=inputs.apart, label="labeling apart", when=wanted.judged_here_apart),
+        apart=inputs.apart, label="labeling apart", when=wanted.local_subclasses),
 )
 #: All that follows from a request.
 PIPELINE = (
     *ORIGINAL,
     row("given",      GIVEN_REFERENCE, "data split original", weights=inputs.reference, params="train", label="reference",
-        when=wanted.reference_given),
+        when=wanted.reference_provided),
     row("entanglement", ENTANGLEMENT,  "data split predictions=before"),
     *(entry.only(wanted.labels) for entry in (*JUDGEMENT, *JUDGEMENT_APART)),
     row("transition", TRANSITION,      "labeling", when=wanted.labels),

@@ -56,14 +56,14 @@ def arguments(project: Project, params: OllamaParams, model: Known) -> dict[str,
     return {"judging": params.judging, "digest": model.digest, "prompts": prompts, "connection": params.connection}
 
 
-def asked(project: Project, config: Config) -> dict[str, Any]:
+def query(project: Project, config: Config) -> dict[str, Any]:
     """The same, for the model that the labeler's tag points to now."""
     params: OllamaParams = config.labeling.params
     return arguments(project, params, known(project, params))
 
 
-def asked_apart(project: Project, config: Config) -> dict[str, Any]:
-    return {**asked(project, config), "apart": inputs.subclasses(config)}
+def query_subclasses(project: Project, config: Config) -> dict[str, Any]:
+    return {**query(project, config), "apart": inputs.subclasses(config)}
 
 
 def ready(project: Project, config: Config) -> None:

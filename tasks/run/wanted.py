@@ -18,7 +18,7 @@ def no_copies(config: Config) -> bool:
     return not copies(config)
 
 
-def original_given(config: Config) -> bool:
+def original_provided(config: Config) -> bool:
     return config.original.given
 
 
@@ -26,7 +26,7 @@ def original_trained(config: Config) -> bool:
     return not config.original.given
 
 
-def reference_given(config: Config) -> bool:
+def reference_provided(config: Config) -> bool:
     return config.reference.given
 
 
@@ -43,18 +43,18 @@ def ollama(config: Config) -> bool:
     return bool(config.labeling.kind == "ollama")
 
 
-def judged_here(config: Config) -> bool:
+def local_labeler(config: Config) -> bool:
     """The labeler computes here; nobody is asked."""
     return not ollama(config)
 
 
-def ollama_apart(config: Config) -> bool:
+def ollama_subclasses(config: Config) -> bool:
     """The vision model also says what finer classes look like that are to be forgotten of classes that stay."""
     return ollama(config) and bool(inputs.subclasses(config))
 
 
-def judged_here_apart(config: Config) -> bool:
-    return judged_here(config) and bool(inputs.subclasses(config))
+def local_subclasses(config: Config) -> bool:
+    return local_labeler(config) and bool(inputs.subclasses(config))
 
 
 def exact(config: Config) -> bool:
