@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from megu.core import sources
 from megu.core.errors import MeguError
+
+T = TypeVar("T")
 
 GROUPS = ("megu.methods", "megu.models", "megu.labelers", "megu.datasets", "megu.metrics")
 
@@ -100,12 +103,45 @@ def plugins(group: str, builtin: Collection[str] = ()) -> dict[str, Plugin]:
     return found
 
 
-def usable(group: str, builtin: Collection[str], fault: Callable[[Any], str]) -> tuple[dict[str, Any], list[str]]:
-    """What can be loaded of the group, and a line for each that cannot."""
-    found, problems = {}, []
-    for name, plugin in plugins(group, builtin).items():
-        try:
-            found[name] = plugin.load(fault)
-        except MeguError as error:
-            problems.append(str(error))
-    return found, problems
+@dataclass(frozen=True)
+class Registry(Generic[T]):
+    """What there is of a kind, by name: ours, and what plugins of the group add. fault: says what keeps an object from being one."""
+
+    group: str
+    builtin: Mapping[str, T]
+    fault: Callable[[Any], str]
+
+    def names(self) -> list[str]:
+        """Every name, the plugins' last; no plugin is imported for it."""
+        return [*self.builtin, *plugins(self.group, self.builtin)]
+
+    def lookup(self, name: str) -> T:
+        """That of a name, built in or a plugin's.
+
+        Raises ``KeyError`` when there is none, `MeguError` when it is a plugin's and cannot be used.
+        """
+        if name in self.builtin:
+            return self.builtin[name]
+        loaded: T = self.plugin(name).load(self.fault)
+        return loaded
+
+    def plugin(self, name: str) -> Plugin:
+        """The plugin of a name; raises ``KeyError`` when there is none."""
+        return plugins(self.group, self.builtin)[name]
+
+    def usable(self) -> tuple[dict[str, T], list[str]]:
+        """The plugins' that can be loaded, and a line for each that cannot."""
+        found, problems = {}, []
+        for name, plugin in plugins(self.group, self.builtin).items():
+            try:
+                found[name] = plugin.load(self.fault)
+            except MeguError as error:
+                problems.append(str(error))
+        return found, problems
+
+    def installed(self) -> dict[str, T]:
+        """The plugins' that can be loaded; one that cannot is warned about."""
+        found, problems = self.usable()
+        for problem in problems:
+            warnings.warn(problem, stacklevel=3)
+        return found

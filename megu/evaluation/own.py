@@ -7,7 +7,6 @@ itself and explained like them.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,12 +34,19 @@ class OwnMetric(Metric):
     compute: Callable[[Condensed, NDArray[Any], NDArray[Any], ForgetSplit], float]
 
 
+def fault(found: Any) -> str:
+    """What keeps an object from being a metric; "" when nothing does."""
+    if not isinstance(found, OwnMetric):
+        return f"it is a {type(found).__name__}, not a megu.evaluation.own.OwnMetric"
+    return "" if re.fullmatch(r"\w+", found.group, re.ASCII) else f"its group {found.group!r} is not a word"
+
+
+REGISTRY: plugins.Registry[Any] = plugins.Registry(GROUP, METRICS, fault)
+
+
 def own_metrics() -> dict[str, OwnMetric]:
     """Those that are installed, by name; one that is not usable is warned about and left out."""
-    found, problems = plugins.usable(GROUP, METRICS, fault)
-    for problem in problems:
-        warnings.warn(problem, stacklevel=2)
-    return found
+    return REGISTRY.installed()
 
 
 def explained() -> dict[str, Metric]:
@@ -58,7 +64,7 @@ def measured(said: Condensed, train_labels: NDArray[Any], test_labels: NDArray[A
         try:
             found[name] = float(metric.compute(said, train_labels, test_labels, split))
         except Exception as error:  # it is somebody else's code: anything may come out of it
-            plugin = plugins.plugins(GROUP, METRICS)[name]
+            plugin = REGISTRY.plugin(name)
             raise MeguError(
                 f"{plugin} cannot be computed ({type(error).__name__}: {error})", f"mend or remove {plugin.distribution}"
             ) from error
@@ -69,12 +75,5 @@ def code() -> dict[str, str]:
     """What the values depend on: the code and the version of the packages that bring the metrics."""
     found: dict[str, str] = {}
     for name in own_metrics():
-        found |= plugins.plugins(GROUP, METRICS)[name].sources()
+        found |= REGISTRY.plugin(name).sources()
     return found
-
-
-def fault(found: Any) -> str:
-    """What keeps an object from being a metric; "" when nothing does."""
-    if not isinstance(found, OwnMetric):
-        return f"it is a {type(found).__name__}, not a megu.evaluation.own.OwnMetric"
-    return "" if re.fullmatch(r"\w+", found.group, re.ASCII) else f"its group {found.group!r} is not a word"

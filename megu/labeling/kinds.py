@@ -7,7 +7,6 @@ Or nothing here at all: a package of your own brings one by the entry point grou
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from importlib import import_module
 from typing import Any
 
@@ -26,37 +25,6 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def names() -> list[str]:
-    """Every labeler by name, the plugins' last; no plugin is imported for it."""
-    return [*KINDS, *plugins.plugins(GROUP, KINDS)]
-
-
-def lookup(name: str) -> Kind:
-    """The labeler of that name, built in or a plugin's.
-
-    Raises ``KeyError`` when there is none, `MeguError` when it is a plugin's and cannot be used.
-    """
-    if name in KINDS:
-        return KINDS[name]
-    loaded: Kind = plugins.plugins(GROUP, KINDS)[name].load(fault)
-    return loaded
-
-
-def labelers() -> dict[str, type[Any]]:
-    """Every usable labeler by name, with the class of its parameters; a plugin that is not usable is warned about and left out."""
-    found, problems = plugins.usable(GROUP, KINDS, fault)
-    for problem in problems:
-        warnings.warn(problem, stacklevel=2)
-    return {name: kind.params for name, kind in {**KINDS, **found}.items()}
-
-
-def code(name: str) -> dict[str, str]:
-    """What a judgement depends on beside the parameters: the labeler's modules, and of a plugin its version too."""
-    if name in KINDS:
-        return sources.closure(KINDS[name].params.__module__)
-    return plugins.plugins(GROUP, KINDS)[name].sources()
-
-
 def fault(found: Any) -> str:
     """What keeps an object from being a labeler; "" when nothing does."""
     if not isinstance(found, Kind):
@@ -73,3 +41,17 @@ def fault(found: Any) -> str:
         if any(entry.default is entry.default_factory is dataclasses.MISSING for entry in fields.values() if entry.init)
         else ""
     )
+
+
+REGISTRY = plugins.Registry(GROUP, KINDS, fault)
+names, lookup = REGISTRY.names, REGISTRY.lookup
+
+
+def labelers() -> dict[str, type[Any]]:
+    """Every usable labeler by name, with the class of its parameters; a plugin that is not usable is warned about and left out."""
+    return {name: kind.params for name, kind in {**KINDS, **REGISTRY.installed()}.items()}
+
+
+def code(name: str) -> dict[str, str]:
+    """What a judgement depends on beside the parameters: the labeler's modules, and of a plugin its version too."""
+    return sources.closure(KINDS[name].params.__module__) if name in KINDS else REGISTRY.plugin(name).sources()

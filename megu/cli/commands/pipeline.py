@@ -181,10 +181,9 @@ def show_params(params: ParamsOption = None, settings: SetOption = None) -> None
 def list_methods(as_json: JsonOption = False) -> None:
     """List the unlearning methods, those of installed plugins too: what each does, needs and costs, and its parameters."""
     from megu.cli.terminal import print_methods
-    from megu.core.plugins import usable
-    from megu.unlearning.methods import GROUP, METHODS, described, fault
+    from megu.unlearning.methods import METHODS, REGISTRY, described
 
-    found, problems = usable(GROUP, METHODS, fault)
+    found, problems = REGISTRY.usable()
     print_methods([described(name, method) for name, method in {**METHODS, **found}.items()], as_json=as_json)
     for problem in problems:
         print(f"megu: {' '.join(problem.split())}", file=sys.stderr)

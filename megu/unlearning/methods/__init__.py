@@ -7,7 +7,6 @@ Or nothing here at all: a package of your own brings one by the entry point grou
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from importlib import import_module
 from typing import Any
 
@@ -37,37 +36,6 @@ METHODS: dict[str, Method] = {
 }
 
 
-def names() -> list[str]:
-    """Every method by name, the plugins' last; no plugin is imported for it."""
-    return [*METHODS, *plugins.plugins(GROUP, METHODS)]
-
-
-def lookup(name: str) -> Method:
-    """The method of that name, built in or a plugin's.
-
-    Raises ``KeyError`` when there is none, `MeguError` when it is a plugin's and cannot be used.
-    """
-    if name in METHODS:
-        return METHODS[name]
-    loaded: Method = plugins.plugins(GROUP, METHODS)[name].load(fault)
-    return loaded
-
-
-def methods() -> dict[str, Method]:
-    """Every usable method; a plugin that is not usable is warned about and left out."""
-    found, problems = plugins.usable(GROUP, METHODS, fault)
-    for problem in problems:
-        warnings.warn(problem, stacklevel=2)
-    return {**METHODS, **found}
-
-
-def code(name: str) -> dict[str, str]:
-    """What a result of the method depends on: the digest of each module of ours it runs, and for a plugin its own and its version."""
-    if name in METHODS:
-        return sources.closure(METHODS[name].run.__module__)
-    return plugins.plugins(GROUP, METHODS)[name].sources()
-
-
 def fault(found: Any) -> str:
     """What keeps an object from being a method; "" when nothing does."""
     if not isinstance(found, Method):
@@ -81,6 +49,20 @@ def fault(found: Any) -> str:
         return f"{lost[0]} is searched (main), but no number among its parameters"
     unknown = sorted(set(found.needs) - set(NEEDS))
     return f"it needs {', '.join(unknown)}, but a method can need only {', '.join(NEEDS)}" if unknown else ""
+
+
+REGISTRY = plugins.Registry(GROUP, METHODS, fault)
+names, lookup = REGISTRY.names, REGISTRY.lookup
+
+
+def methods() -> dict[str, Method]:
+    """Every usable method; a plugin that is not usable is warned about and left out."""
+    return {**METHODS, **REGISTRY.installed()}
+
+
+def code(name: str) -> dict[str, str]:
+    """What a result of the method depends on: the digest of each module of ours it runs, and for a plugin its own and its version."""
+    return sources.closure(METHODS[name].run.__module__) if name in METHODS else REGISTRY.plugin(name).sources()
 
 
 def described(name: str, method: Method) -> dict[str, Any]:
