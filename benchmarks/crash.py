@@ -195,7 +195,7 @@ def crash(root: Path, times: int, chance: random.Random, at: str | None) -> int:
             flush=True,
         )
         wrong += [f"{number}: {problem}" for problem in problems]
-    from megu.core.files.leftovers import sweep
+    from megu.core.files.cleanup import sweep
     from megu.lineage.verify.run import verify
 
     checked = verify(newest(project)["run"]["mlflow_run_id"], project)
@@ -236,7 +236,7 @@ def state(project: Any) -> dict[str, list[str]]:
     """What MLflow says of its runs, read from its database so that nothing is changed by asking, and temporary files."""
     import sqlite3
 
-    from megu.core.files.leftovers import left
+    from megu.core.files.cleanup import left
     from megu.tracking.orphans import ORPHAN_TAG
 
     with sqlite3.connect(project.home / "mlflow.db") as opened:

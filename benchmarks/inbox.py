@@ -26,12 +26,12 @@ def main(clients: int, count: int) -> dict[str, object]:
         started = time.perf_counter()
         adding = start(Path(folder), clients, count, [{"classes": ["Bag"]}])
         while any(process.poll() is None for process in adding):
-            inbox.judge(lambda target: ("", 1))
+            inbox.review(lambda target: ("", 1))
             for batch in batches(inbox.pending(3), 100):
                 inbox.move(inbox.claim(batch, {}).ids, "unlearned", {})
             time.sleep(0.2)
         took = time.perf_counter() - started
-        inbox.judge(lambda target: ("", 1))
+        inbox.review(lambda target: ("", 1))
         found = [str(entry.facts["reference"]) for entry in inbox.entries()]
         return {
             "clients": clients,

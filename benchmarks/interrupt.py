@@ -275,7 +275,7 @@ def at(moment: str, home: Path) -> Callable[[], bool]:
 def left_behind(project: Any) -> list[str]:
     """What should not be there after the last run."""
     from megu.core.files import liveness
-    from megu.core.files.leftovers import left
+    from megu.core.files.cleanup import left
     from megu.requests.inbox import Inbox
 
     found = [f"running at the end: {run}" for run in state(project)["running"]]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from megu.labeling.ollama.answer_store import Answers
 from megu.labeling.ollama.asking import Asking
-from megu.labeling.ollama.kept import Answers
 from megu.labeling.ollama.labeler import OllamaLabeler
 from megu.labeling.ollama.params import Connection, Judging
 from megu.labeling.ollama.prompts import load

@@ -29,7 +29,7 @@ from megu.bench import config as files
 from megu.bench import paired, plots, table
 from megu.bench.config import Bench
 from megu.bench.expansion import Cell, expand
-from megu.bench.marks import Mark
+from megu.bench.scores import CellScore
 from megu.config.tree import parse
 from megu.core.files.store import without_nan, writing
 from megu.core.project import Project, find
@@ -89,11 +89,11 @@ class Part:
     """One of the three benchmarks. marks: its finished cells, with how far Ar is off. wanted: how many there are to be."""
 
     bench: Bench
-    marks: list[Mark]
+    marks: list[CellScore]
     wanted: int
 
 
-def against(marks: Sequence[Mark]) -> dict[str, str]:
+def against(marks: Sequence[CellScore]) -> dict[str, str]:
     """Each method that has another matrix -> the same with the labeler's, form by form."""
     labels = dict.fromkeys(mark.method for mark in marks)
     found = {label: f"{form}, {JUDGED}" for form in FORMS for label in labels if label.rpartition(", ")[0] == form}
@@ -133,7 +133,7 @@ def collect(project: Project, store: Path, seeds: Sequence[int]) -> dict[str, An
     database = project.home / "mlflow.db"
     for file in FILES:
         loaded = files.load(file)
-        known = {identity(mark): mark for mark in map(Mark.from_json, content["marks"].get(loaded.name, []))}
+        known = {identity(mark): mark for mark in map(CellScore.from_json, content["marks"].get(loaded.name, []))}
         if database.exists() and (new := {identity(mark): brief(mark) for mark in finished_cells(database, loaded.name)}):
             content["environment"] = environment(project.root)
             shares = moved(project, (cell for cell in expand(loaded) if cell.seed in seeds))
@@ -149,18 +149,18 @@ def collect(project: Project, store: Path, seeds: Sequence[int]) -> dict[str, An
     return content
 
 
-def identity(mark: Mark) -> tuple[str, str, int]:
+def identity(mark: CellScore) -> tuple[str, str, int]:
     return mark.method, mark.target, mark.seed
 
 
-def brief(mark: Mark) -> Mark:
+def brief(mark: CellScore) -> CellScore:
     """The numbers of a cell that the page needs."""
     of = {**KEPT, "reference": KEPT["unlearned"], "original": KEPT["unlearned"]}
     numbers = {
         part: {name: round(value, 5) for name in names if (value := getattr(mark, part).get(name)) is not None}
         for part, names in of.items()
     }
-    return Mark(method=mark.method, algorithm=mark.algorithm, target=mark.target, seed=mark.seed, **numbers)
+    return CellScore(method=mark.method, algorithm=mark.algorithm, target=mark.target, seed=mark.seed, **numbers)
 
 
 def parts(content: Mapping[str, Any]) -> list[Part]:
@@ -169,7 +169,7 @@ def parts(content: Mapping[str, Any]) -> list[Part]:
     for file in FILES:
         loaded = files.load(file)
         wanted = expand(loaded)
-        known = {identity(mark): mark for mark in map(Mark.from_json, content["marks"].get(loaded.name, []))}
+        known = {identity(mark): mark for mark in map(CellScore.from_json, content["marks"].get(loaded.name, []))}
         keys = [(cell.variant.label, cell.target, cell.seed) for cell in wanted]
         found.append(Part(loaded, paired.with_distances([known[key] for key in keys if key in known]), len(wanted)))
     return found
@@ -231,7 +231,7 @@ def overall(some: Sequence[Part]) -> list[str]:
     return lines
 
 
-def of_form(marks: Sequence[Mark], form: str) -> dict[str, str]:
+def of_form(marks: Sequence[CellScore], form: str) -> dict[str, str]:
     return {method: other for method, other in against(marks).items() if method.rpartition(", ")[0] == form}
 
 

@@ -303,7 +303,7 @@ def stored() -> Figures:
     from megu.data.splits import ForgetParams, make_split
     from megu.training import loop as training
     from megu.training.weights import ModelInfo
-    from tasks.run import kept
+    from tasks.run import cached
 
     here, random = find(), np.random.default_rng(0)
     parts = {
@@ -320,7 +320,7 @@ def stored() -> Figures:
     data = result({"name": "large", "per_class": None, "classes": list(loaded.classes)})
     chosen = result({"scenario": "class", "classes": list(split.classes)}, positions=here.store.put_arrays(positions))
     network = models.build("resnet18", CLASSES, 3, 0, (32, 32))
-    outcome = kept.model_outcome(here, network, ModelInfo.of("resnet18", CLASSES, (3, 32, 32), False), {})
+    outcome = cached.model_outcome(here, network, ModelInfo.of("resnet18", CLASSES, (3, 32, 32), False), {})
     model = result(dict(outcome.values), **outcome.files)
 
     def answered(model: Any, images: Any, *, features: bool = False, **_: Any) -> Any:

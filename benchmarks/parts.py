@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from megu.bench import config as files
 from megu.bench import page, plots
 from megu.bench.expansion import expand
-from megu.bench.marks import Mark
+from megu.bench.scores import CellScore
 from megu.core.project import find
 from megu.tracking import charts
 from megu.tracking.environment import environment
@@ -36,10 +36,10 @@ SECTIONS = {
 }
 
 
-def cells(part: Path, bench: str) -> Iterator[Mark]:
+def cells(part: Path, bench: str) -> Iterator[CellScore]:
     """The finished cells of a part, those of a database the oldest first. bench: the name of the benchmark that they are of there."""
     if part.suffix == ".json":
-        yield from (Mark.from_json(entry) for entry in json.loads(part.read_text()))
+        yield from (CellScore.from_json(entry) for entry in json.loads(part.read_text()))
         return
     with sqlite3.connect(f"file:{part}?mode=ro", uri=True) as database:
         own = "SELECT run_uuid FROM tags WHERE key = 'bench' AND value = ?"
@@ -62,7 +62,7 @@ def cells(part: Path, bench: str) -> Iterator[Mark]:
             found["unlearned"] = charts.of_unlearned(metrics)
             target, method = tags["request"], name.removeprefix(f"{tags['request']}, ").rpartition(", seed ")[0]
             shares = {key: metrics.get(f"{charts.COST}/{key}", metrics.get(key)) for key in charts.SHARES}
-            yield Mark(
+            yield CellScore(
                 method=method,
                 algorithm=tags["method"],
                 target=target,

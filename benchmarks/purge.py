@@ -144,15 +144,15 @@ def purge(root: Path, run_id: str, die_at: int = 0) -> dict[str, Any]:
 
 def state(root: Path, older: str, newer: str, patterns: Any) -> dict[str, Any]:
     """What is there after a purge: the verdict as it was signed, what a search finds, what verify says of both runs."""
-    from megu.core.files.leftovers import left
+    from megu.core.files.cleanup import left
     from megu.core.project import Project
     from megu.erasure.journal import Journal
-    from megu.erasure.plan import Tracked, look
+    from megu.erasure.plan import Tracked, search_stores
     from megu.erasure.search.scan import Scanner
     from megu.lineage.verify.run import verify
 
     project = Project(root)
-    hits, _ = look(project, [Scanner(patterns)], Tracked())
+    hits, _ = search_stores(project, [Scanner(patterns)], Tracked())
     written = sorted((project.dossiers / newer).glob("purge*.json"))
     signed = json.loads(written[0].read_bytes())["purge"]
     sealed, other = verify(newer, project, sealed=True), verify(older, project)

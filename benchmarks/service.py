@@ -41,7 +41,7 @@ from ports import free_ports  # noqa: E402
 from benchmarks.document import write  # noqa: E402
 from megu.data import arrays  # noqa: E402
 from megu.lineage.keys import PASSPHRASE  # noqa: E402
-from megu.lineage.promoted.champions import CHAMPION, MOVED, PREVIOUS, standing  # noqa: E402
+from megu.lineage.promoted.champions import CHAMPION, MOVED, PREVIOUS, status  # noqa: E402
 from megu.requests.inbox import Inbox  # noqa: E402
 from megu.requests.request import Request  # noqa: E402
 from megu.servers import services  # noqa: E402
@@ -189,7 +189,7 @@ def approve(service: Service, version: str) -> bool:
     waiting = [run for run in runs if run.parameters.get("version") == version]
     if not waiting:
         return False
-    seen = promotion.look(service.project, load(service.project.params, LENIENT), version)
+    seen = promotion.inspect_candidate(service.project, load(service.project.params, LENIENT), version)
     answer = {"decision": "approve", "approver": "Kim", "rationale": "first-model", "evidence": seen.seal}
     resume_flow_run(waiting[0].id, run_input=answer)
     return True
@@ -337,7 +337,7 @@ def facts(service: Service, asked: str, version: str, before: int) -> dict[str, 
         "versions": int(version),
         "champion": at.get(CHAMPION),
         "previous_champion": at.get(PREVIOUS),
-        "open_intent": standing(events).intent is not None,
+        "open_intent": status(events).intent is not None,
         "slots_taken": taken(),
         "running": alive(),
         "mlflow_running": len(running),

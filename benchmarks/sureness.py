@@ -37,7 +37,7 @@ from megu.evaluation import entropies, softmax
 from megu.evaluation.attacks.entropy import members_called
 from megu.training.loop import TrainParams, predict, train
 from megu.unlearning.labels.calibration import Calibration, ranks, struck_out
-from megu.unlearning.labels.calibration_set import CalibrationParams, Positions, of_dataset, set_apart
+from megu.unlearning.labels.calibration_set import CalibrationParams, Positions, of_dataset, select
 
 Answers = Mapping[str, NDArray[Any]]
 #: Mean entropy in nats of the original with the class struck out, as expected, and of the retrain; then the MIA in percent of each.
@@ -61,7 +61,7 @@ def calibration_sets(data: Dataset, share: float, redraws: int, seed: int) -> li
     groups = data.test.labels if data.test.fine is None else data.test.fine
     generator = np.random.default_rng(seed)
     orders = [generator.permutation(len(groups)) for _ in range(redraws)]
-    return [of_dataset(data, CalibrationParams(share=share)), *(order[set_apart(groups[order], share)] for order in orders)]
+    return [of_dataset(data, CalibrationParams(share=share)), *(order[select(groups[order], share)] for order in orders)]
 
 
 def compared(

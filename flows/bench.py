@@ -21,7 +21,7 @@ from megu.bench import config as files
 from megu.bench.config import Bench, Runner
 from megu.bench.expansion import Cell, expand
 from megu.bench.outcome import Outcome
-from megu.config.private import kept_apart, names_samples, told
+from megu.config.redaction import names_samples, store_redacted, told
 from megu.core.files.exclusion import while_no_purge
 from megu.core.progress import stages, track
 from megu.core.project import Project, find
@@ -49,7 +49,7 @@ def run(file: str | Path, settings: list[str] | None = None, out: str | None = N
     )
     if any(map(names_samples, settings or ())):  # Prefect shows what a flow was called with, and why it failed
         preflight(find(), {cell.label: cell for cell in expand(loaded)}, loaded.runner)
-        file, settings = kept_apart(find(), files.read(Path(file), settings or ())), None
+        file, settings = store_redacted(find(), files.read(Path(file), settings or ())), None
     absolute = [str(Path(path).resolve()) if path else None for path in (out, document)]
     outcome: Outcome = chosen(str(Path(file).resolve()), settings, absolute[0], absolute[1], command)
     return outcome
@@ -84,7 +84,7 @@ def bench(
                 ran = frozenset(entry.decision.key for entry in scheduler.computed)
                 own = frozenset(entry.decision.key for entry in look.ran) & (ran - seen)
                 seen |= own
-                found = record.mark(cells[label], look, own)
+                found = record.score(cells[label], look, own)
                 marks[label] = record.record_cell(project, parent, experiment, cells[label], look, found)
                 say(label, marks[label])
                 advance(1)
@@ -97,7 +97,7 @@ def bench(
             rows=rows,
             summary=summary,
             computed=len(scheduler.computed),
-            kept=len(scheduler.known.results) - len(scheduler.computed),
+            kept=len(scheduler.found.results) - len(scheduler.computed),
             seconds=time.perf_counter() - started,
             folder=project.relative(folder),
             mlflow_run_id=parent.id,
@@ -122,8 +122,8 @@ def preflight(project: Project, cells: Mapping[str, Cell], runner: Runner) -> No
     once, whatever the number of methods."""
     configs = list({(cell.target, cell.seed): cell.config for cell in cells.values()}.values())
     for config in configs:
-        inputs.given(project, config)
-        steps.refuse_kept_original(project, config)
+        inputs.check_provided(project, config)
+        steps.refuse_cached_original(project, config)
     if runner.kind == "threads":
         for config in {cell.variant.method: cell.config for cell in cells.values()}.values():
             inputs.draws_nothing(project, config)

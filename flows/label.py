@@ -42,7 +42,7 @@ def label(params: str = "params.yaml", settings: list[str] | None = None, protot
     the prototype labeler judge, with its defaults, whatever the configuration says: to compare with.
     """
     project = find()
-    params, settings = flow_runs.private(project, params, settings)
+    params, settings = flow_runs.redact_call(project, params, settings)
     config = configuration.load(project.root / params, settings)
     config = by_prototype(config) if prototype else config
     inputs.labeler_ready(project, config)
@@ -68,11 +68,11 @@ def plan(project: Project, config: Config) -> list[Decision]:
     return planner.decisions
 
 
-def look(project: Project, config: Config, params: str, settings: list[str]) -> show.Shown:
+def inspect_labeling(project: Project, config: Config, params: str, settings: list[str]) -> show.Shown:
     """The kept judgement beside what it should agree with. The prototype labeler judges now if it never has; nothing is asked."""
     planner = Planner(project)
     made = walk(planner, project, config, (*STEPS, *ORIGINAL))
-    judged, compared = show.kept_or_refused(made["labeling"], config), None
+    judged, compared = show.cached_or_refused(made["labeling"], config), None
     if config.labeling.kind != "prototype":
         other = by_prototype(config)
         compared = walk(planner, project, other, STEPS)["labeling"]

@@ -13,7 +13,7 @@ from tasks.entanglement import ENTANGLEMENT
 from tasks.evaluation.condensed import CONDENSED
 from tasks.evaluation.deep import DEEP
 from tasks.evaluation.figures import FIGURES
-from tasks.evaluation.marks import EVALUATION
+from tasks.evaluation.metrics import EVALUATION
 from tasks.evaluation.predictions import PREDICTIONS
 from tasks.evaluation.relearn import RELEARN
 from tasks.evaluation.shadow import SHADOW
@@ -55,7 +55,7 @@ JUDGEMENT = (
 JUDGEMENT_APART = (
     row("apart",      OLLAMA_APART,    "data", arguments=labeler.query_subclasses, label="labeling apart", when=wanted.ollama_subclasses),
     row("apart",      APART,           "data device", kind="labeling.kind", params="labeling.params", code=inputs.labeler_code,
-        apart=inputs.apart, label="labeling apart", when=wanted.local_subclasses),
+        apart=inputs.subclass_names, label="labeling apart", when=wanted.local_subclasses),
 )
 #: All that follows from a request.
 PIPELINE = (

@@ -17,9 +17,9 @@ from megu.config import tree as configuration
 from megu.config.tree import Config
 from megu.core.files.exclusion import while_no_purge
 from megu.core.project import Project, find
-from megu.lineage.promoted.champions import standing
+from megu.lineage.promoted.champions import status
 from megu.promotion import moves as promotion
-from megu.requests import settling
+from megu.requests import reconciling
 from megu.requests.batches import batches, work_through
 from megu.requests.inbox import Inbox
 from megu.requests.intake import files
@@ -41,7 +41,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
     """Process what waits. params, settings: as for the unlearning flow; what is to be forgotten comes from the requests."""
     project = find()
     steps.refuse_unusable_tracking(project)
-    params, settings = flow_runs.private(project, params, settings)
+    params, settings = flow_runs.redact_call(project, params, settings)
     config = configuration.load(project.root / params, settings)
     config.for_requests()
     ladder.refuse_small_budget(project, config)
@@ -49,13 +49,13 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
     with processing.alone(project) as free:
         if not free:
             return {"busy": True}
-        flow_runs.mark_lost(datetime.now(UTC))
-        promotion.settle(project)
+        flow_runs.close_lost(datetime.now(UTC))
+        promotion.reconcile(project)
         recovered = processing.recover(inbox)
-        settled = settling.settle_all(inbox)
+        settled = reconciling.reconcile_all(inbox)
         taken = files.take(inbox, config.requests, datetime.now(UTC).date(), config.data.name)
         lanes = processing.lanes(project, config, inbox)
-        accepted, rejected = processing.judge(inbox, lanes)
+        accepted, rejected = processing.review(inbox, lanes)
         begun = len(inbox.ledger.events())
         work = work_through(
             batches(processing.pending(inbox, lanes, config.requests.attempts), config.requests.batch),
@@ -96,7 +96,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
 def plan(project: Project, config: Config) -> tuple[int, list[dict[str, Any]]]:
     """How many requests wait, and the rungs of the ladder of each batch, none where it is off. Computes nothing."""
     ladder.refuse_small_budget(project, config)
-    inbox, at = Inbox(project), standing(project.ledger.events(config.registry.name)).version
+    inbox, at = Inbox(project), status(project.ledger.events(config.registry.name)).version
     waiting = len(inbox.entries("received")) + len(inbox.pending(config.requests.attempts))
     if config.promotion.ladder.when == "never":
         return waiting, []

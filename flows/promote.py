@@ -29,6 +29,6 @@ from tasks.run.running import ours
 def promote(version: str | None = None, params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:
     """version: its number; None for the challenger. params, settings: as for the unlearning flow."""
     project = find()
-    params, settings = flow_runs.private(project, params, settings)
-    promotion.settle(project)
+    params, settings = flow_runs.redact_call(project, params, settings)
+    promotion.reconcile(project)
     return decide(project, configuration.load(project.root / params, settings), version)

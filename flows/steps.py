@@ -32,9 +32,9 @@ def say_without_commit(project: Project) -> None:
         get_run_logger().warning(warning)
 
 
-def refuse_kept_original(project: Project, config: Config) -> None:
+def refuse_cached_original(project: Project, config: Config) -> None:
     """Raise `MeguError` for a given retrain that is the original, where that is kept; computes nothing."""
-    if config.reference.given:
+    if config.reference.provided:
         kept = walk(Planner(project), project, config, (DATA, *ORIGINAL))["original"]
         digest = kept.values["weights_digest"] if isinstance(kept, Result) else None
         inputs.not_the_original(config, digest, inputs.usable(project, config, "reference"))

@@ -65,7 +65,7 @@ def unlearn(params: str = "params.yaml", settings: list[str] | None = None) -> S
     """
     project = find()
     steps.refuse_unusable_tracking(project)
-    params, settings = flow_runs.private(project, params, settings)
+    params, settings = flow_runs.redact_call(project, params, settings)
     config = configuration.load(project.root / params, settings)
     if config.promotion.ladder.when == "always":
         climb = ladder.climb(project, config, {}, carry_out)
@@ -88,12 +88,12 @@ def carry_out(
 def _carry_out(project: Project, config: Config, tags: Mapping[str, str] | None, before: Sequence[Rung] | None) -> Summary:
     started = time.perf_counter()
     inputs.preflight(project, config)
-    promotion.settle(project)
+    promotion.reconcile(project)
     steps.say_without_commit(project)
     run = Executor(project, origin=environment(project.root))
     selected = select(run, project, config)
     config = selected.config
-    steps.refuse_kept_original(project, config)
+    steps.refuse_cached_original(project, config)
     # Only now: a request for a class that the data set does not have leaves no MLflow run behind.
     with closing(record.begin(project, config, tags)) as tracked:
         run.origin["mlflow_run_id"] = tracked.id
@@ -113,8 +113,8 @@ def _carry_out(project: Project, config: Config, tags: Mapping[str, str] | None,
 
 def plan(project: Project, config: Config) -> list[Decision]:
     """What a run would do: hit or miss for every stage, and why. Computes nothing, and needs no labeler's server."""
-    inputs.given(project, config)
-    steps.refuse_kept_original(project, config)
+    inputs.check_provided(project, config)
+    steps.refuse_cached_original(project, config)
     planner = Planner(project)
     selected = select(planner, project, config)
     walk(planner, project, selected.config, REPORT, pipeline(planner, project, selected))

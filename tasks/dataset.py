@@ -13,7 +13,7 @@ from megu.data.images import duplicates
 from megu.data.params import DataParams, Suppressed
 from megu.data.sources import providers
 from megu.suppression import screening
-from tasks.run import kept
+from tasks.run import cached
 
 
 def fetch(project: Project, name: str, per_class: int | None, pin: str | None, suppressed: Suppressed) -> Outcome:
@@ -62,7 +62,7 @@ def say_dataset(result: Result) -> str:
 
 def find_duplicates(project: Project, data: Result) -> Outcome:
     """The groups of images that are the same or almost the same, whatever is asked for: they serve every later request."""
-    loaded = kept.dataset(project, data)
+    loaded = cached.dataset(project, data)
     groups = duplicates.groups(loaded)
     kinds = {kind: len(found) for kind, found in duplicates.in_kinds(loaded, groups).items()}
     return Outcome(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from megu.core.files.store import without_nan
 from megu.core.project import Project
 from megu.core.stages import Outcome, Result, Stage
-from tasks.run import kept
+from tasks.run import cached
 
 
 def measure(project: Project, data: Result, split: Result, predictions: Result) -> Outcome:
@@ -13,8 +13,8 @@ def measure(project: Project, data: Result, split: Result, predictions: Result) 
 
     from megu.unlearning.entanglement import analyse
 
-    loaded = kept.dataset(project, data)
-    positions = kept.forget_split(project, split)
+    loaded = cached.dataset(project, data)
+    positions = cached.forget_split(project, split)
     features = project.store.arrays(predictions.files["predictions"])["train_features"]
     forget = np.zeros(len(loaded.train), dtype=bool)
     forget[positions.forget] = True

@@ -12,7 +12,7 @@ from megu.core.errors import MeguError
 from megu.core.progress import stages
 from megu.core.project import Project
 from megu.data import arrays
-from megu.labeling.ollama import kept as answers
+from megu.labeling.ollama import answer_store as answers
 from megu.labeling.ollama import strategies
 from megu.labeling.ollama.params import OllamaParams
 from megu.labeling.ollama.prompts import load
@@ -27,7 +27,7 @@ ASSUMED_S = 1.0
 
 
 @dataclass(frozen=True)
-class Known:
+class ModelVersion:
     """What a model's tag points to. digest: empty when nobody knows. problem: why the server could not say it; it is then what the
     server said last, at ``seen``."""
 
@@ -36,7 +36,7 @@ class Known:
     seen: str = ""
 
 
-def known(project: Project, params: OllamaParams) -> Known:
+def model_version(project: Project, params: OllamaParams) -> ModelVersion:
     """Ask the server, or remember what it said: a tag moves, and a kept judgement is that of a digest."""
     try:
         found = Server(params.model, params.connection).find()
@@ -45,12 +45,12 @@ def known(project: Project, params: OllamaParams) -> Known:
         found, problem = None, error
     if found:
         answers.remember(project.answers, params.model, found.digest, datetime.now(UTC).isoformat(timespec="minutes"))
-        return Known(found.digest)
+        return ModelVersion(found.digest)
     last = answers.last_seen(project.answers, params.model) or {"digest": "", "seen": ""}
-    return Known(last["digest"], problem, last["seen"])
+    return ModelVersion(last["digest"], problem, last["seen"])
 
 
-def arguments(project: Project, params: OllamaParams, model: Known) -> dict[str, Any]:
+def arguments(project: Project, params: OllamaParams, model: ModelVersion) -> dict[str, Any]:
     """Those of `tasks.ollama.OLLAMA` but for the data set."""
     prompts = load(own_prompts(project, params.connection)).hashes
     return {"judging": params.judging, "digest": model.digest, "prompts": prompts, "connection": params.connection}
@@ -59,7 +59,7 @@ def arguments(project: Project, params: OllamaParams, model: Known) -> dict[str,
 def query(project: Project, config: Config) -> dict[str, Any]:
     """The same, for the model that the labeler's tag points to now."""
     params: OllamaParams = config.labeling.params
-    return arguments(project, params, known(project, params))
+    return arguments(project, params, model_version(project, params))
 
 
 def query_subclasses(project: Project, config: Config) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def query_subclasses(project: Project, config: Config) -> dict[str, Any]:
 def ready(project: Project, config: Config) -> None:
     """Raise `MeguError` when the judgement is not kept and the model cannot be asked. No other labeler takes its place."""
     params = config.labeling.params
-    model = known(project, params)
+    model = model_version(project, params)
     planner = Planner(project)
     data = planner(DATASET, **inputs.dataset(project, config))
     found = arguments(project, params, model)
@@ -88,7 +88,7 @@ def ready(project: Project, config: Config) -> None:
             raise answers.Answers(project.answers, model.digest).keeping(error) if model.digest else error from None
 
 
-def all_answered(project: Project, config: Config, model: Known) -> bool:
+def all_answered(project: Project, config: Config, model: ModelVersion) -> bool:
     """Whether the judgement can be made of kept answers alone, as after a change of the code that reads them."""
     from megu.labeling import ask_about
     from megu.labeling.ollama.labeler import OllamaLabeler, Unanswered
@@ -101,7 +101,7 @@ def all_answered(project: Project, config: Config, model: Known) -> bool:
     labeler = OllamaLabeler(params.judging, prompts, model.digest, project.answers, ask=False)
     try:
         loaded = arrays.limited(arrays.load(folder), config.data.per_class)
-        for judged in inputs.to_judge(loaded, config):
+        for judged in inputs.to_label(loaded, config):
             labeler.judge(ask_about(judged, params.exemplars, params.references, params.seed))
     except Unanswered:
         return False
@@ -122,7 +122,7 @@ class Cost:
     def to_json(self) -> dict[str, Any]:
         return {"strategy": self.strategy, "calls": self.calls, "minutes": self.minutes}
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         if self.calls is None:
             return f"labeling: {self.strategy}; how many questions is known when the data set is here: megu data fetch"
         if not self.calls:

@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 from megu.core.project import Project
 from megu.core.stages import Code, Device, Outcome, Result, Stage
-from tasks.run import kept
+from tasks.run import cached
 
 if TYPE_CHECKING:
     from megu.data.arrays import Dataset
 
 
-def judge(project: Project, data: Result, kind: str, params: Any, code: Code, device: Device) -> Outcome:
+def label(project: Project, data: Result, kind: str, params: Any, code: Code, device: Device) -> Outcome:
     """Knows nothing of the forget set: computed once for a data set and a labeler, reused by every later request.
 
     kind: of `megu.labeling.kinds`. code: that labeler's own, for the cache key.
     """
-    return _judged(project, kept.dataset(project, data), kind, params, device)
+    return _judged(project, cached.dataset(project, data), kind, params, device)
 
 
-def judge_apart(
+def label_subclasses(
     project: Project, data: Result, kind: str, params: Any, code: Code, apart: Sequence[str], device: Device
 ) -> Outcome:
     """The same beside the finer classes ``apart``, each as a concept of its own: what those look like to whoever knows the others alone."""
     from megu.data.arrays import set_out
 
-    return _judged(project, set_out(kept.dataset(project, data), apart), kind, params, device, apart)
+    return _judged(project, set_out(cached.dataset(project, data), apart), kind, params, device, apart)
 
 
 def _judged(project: Project, dataset: Dataset, kind: str, params: Any, device: Device, apart: Sequence[str] = ()) -> Outcome:
@@ -38,8 +38,8 @@ def _judged(project: Project, dataset: Dataset, kind: str, params: Any, device: 
     make = lookup(kind).make
     assert make is not None
     found = label(dataset, make(params, resolve(device)), params.exemplars, params.references, params.seed)
-    return kept.labeling_outcome(project, found, apart)
+    return cached.labeling_outcome(project, found, apart)
 
 
-LABELING = Stage("labeling", "Judge how similar the concepts look", judge, lambda result: str(result.values["labeler"]["kind"]))
-APART = Stage("labeling-apart", "Judge what the sub-classes look like", judge_apart, LABELING.says)
+LABELING = Stage("labeling", "Judge how similar the concepts look", label, lambda result: str(result.values["labeler"]["kind"]))
+APART = Stage("labeling-apart", "Judge what the sub-classes look like", label_subclasses, LABELING.says)

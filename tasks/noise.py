@@ -5,7 +5,7 @@ from __future__ import annotations
 from megu.core.project import Project
 from megu.core.stages import Device, Outcome, Result, Stage
 from megu.unlearning.noise import NoiseParams
-from tasks.run import kept
+from tasks.run import cached
 
 
 def make_noise(
@@ -22,14 +22,14 @@ def make_noise(
 
     from megu.unlearning.noise import make_noise_bank, taught
 
-    images = kept.dataset(project, data)
-    positions = kept.forget_split(project, split)
+    images = cached.dataset(project, data)
+    positions = cached.forget_split(project, split)
     forgotten = sorted({int(label) for label in images.train.labels[positions.forget]})
     height, width = images.image_size
     shape = (images.channels, height, width)
-    model = kept.model(project, original, device)
-    labels = taught(kept.perturbing(project, perturbing).targets, params.coverage)
-    bank, cost = kept.measured(lambda: make_noise_bank(model, labels, shape, forgotten, params, seed), device)
+    model = cached.model(project, original, device)
+    labels = taught(cached.perturbing(project, perturbing).targets, params.coverage)
+    bank, cost = cached.measured(lambda: make_noise_bank(model, labels, shape, forgotten, params, seed), device)
     counts = {name: int(np.prod(getattr(bank, name).shape[:2])) for name in ("positive", "negative")}
     return Outcome(files={"noise": project.store.put_arrays(bank.to_arrays())}, values=counts, notes=cost)
 

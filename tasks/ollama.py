@@ -11,7 +11,7 @@ from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.core.stages import Outcome, Result, Stage
 from megu.labeling.ollama.params import Connection, Judging
-from tasks.run import kept
+from tasks.run import cached
 
 if TYPE_CHECKING:
     from megu.data.arrays import Dataset
@@ -21,10 +21,10 @@ def ask(
     project: Project, data: Result, judging: Judging, digest: str, prompts: Mapping[str, str], connection: Connection
 ) -> Outcome:
     """digest: of the model. prompts: template -> its hash. Answers are kept one by one as well: a stopped run goes on from them."""
-    return _asked(project, kept.dataset(project, data), judging, digest, prompts, connection)
+    return _asked(project, cached.dataset(project, data), judging, digest, prompts, connection)
 
 
-def ask_apart(
+def ask_subclasses(
     project: Project,
     data: Result,
     judging: Judging,
@@ -36,7 +36,7 @@ def ask_apart(
     """The same beside the finer classes ``apart``, each as a concept of its own."""
     from megu.data.arrays import set_out
 
-    return _asked(project, set_out(kept.dataset(project, data), apart), judging, digest, prompts, connection, apart)
+    return _asked(project, set_out(cached.dataset(project, data), apart), judging, digest, prompts, connection, apart)
 
 
 def _asked(
@@ -56,8 +56,8 @@ def _asked(
     if templates.hashes != prompts:
         raise MeguError("the prompt templates changed while the run began", "run again")
     labeler = OllamaLabeler(judging, templates, digest, project.answers, connection)
-    found, cost = kept.measured(lambda: label(dataset, labeler, judging.exemplars, judging.references, judging.seed), "cpu")
-    outcome = kept.labeling_outcome(project, found, apart)
+    found, cost = cached.measured(lambda: label(dataset, labeler, judging.exemplars, judging.references, judging.seed), "cpu")
+    outcome = cached.labeling_outcome(project, found, apart)
     return replace(outcome, notes={**cost, "asked_now": labeler.new, "record": dict(found.record)})
 
 
@@ -78,4 +78,4 @@ def say(result: Result) -> str:
 
 
 OLLAMA = Stage("ollama", "Ask the vision model how similar the concepts look", ask, say)
-OLLAMA_APART = Stage("ollama-apart", "Ask the vision model what the sub-classes look like", ask_apart, say)
+OLLAMA_APART = Stage("ollama-apart", "Ask the vision model what the sub-classes look like", ask_subclasses, say)

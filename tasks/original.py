@@ -11,7 +11,7 @@ from megu.core.files.store import Ref
 from megu.core.project import Project
 from megu.core.stages import Device, Outcome, Result, Stage
 from megu.training.loop import TrainParams
-from tasks.run import kept
+from tasks.run import cached
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,16 +24,16 @@ def train(project: Project, data: Result, params: TrainParams, seed: int, device
     from megu.training.loop import train as train_model
     from megu.training.weights import ModelInfo
 
-    images = kept.train_images(project, data, device)
+    images = cached.train_images(project, data, device)
     classes = len(data.values["classes"])
-    checkpoint = kept.checkpoint(project, "original", data, params, seed)
-    model, cost = kept.measured(
+    checkpoint = cached.checkpoint(project, "original", data, params, seed)
+    model, cost = cached.measured(
         lambda: train_model(images, params, classes, seed, checkpoint=checkpoint, label="train the original"), device
     )
-    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, images.shape, params.pretrained), cost)
+    return cached.model_outcome(project, model, ModelInfo.of(params.arch, classes, images.shape, params.pretrained), cost)
 
 
-TRAINED = Stage("original", "Train the original model on all of the data", train, kept.say_trained)
+TRAINED = Stage("original", "Train the original model on all of the data", train, cached.say_trained)
 
 
 def take(project: Project, data: Result, weights: Ref, params: TrainParams) -> Outcome:
@@ -50,7 +50,7 @@ def taken(project: Project, data: Result, weights: Ref, params: TrainParams, nam
     from megu.training.weights import digest, read_state, to_bytes
 
     path = project.store.checked(weights)
-    network, info = checked(path, name, kept.dataset(project, data), params)
+    network, info = checked(path, name, cached.dataset(project, data), params)
     state, described = read_state(path)
     used = described == info and all(tensor.dtype == network.state_dict()[name].dtype for name, tensor in state.items())
     file = weights if used else project.store.put_bytes("safetensors", to_bytes(network, info))
@@ -63,7 +63,7 @@ def checked(path: Path, name: str, data: Dataset, params: TrainParams) -> tuple[
     Raises `MeguError` when it does not fit the data set or ``params.arch``, or has weights that a retrain would begin with.
     """
     from megu import models
-    from megu.models.anew import refuse_given
+    from megu.models.anew import refuse_provided
     from megu.models.foreign import check_output
     from megu.training.weights import ModelInfo, load_model, read_state
 
@@ -71,15 +71,15 @@ def checked(path: Path, name: str, data: Dataset, params: TrainParams) -> tuple[
     wanted = ModelInfo.of(params.arch, data.num_classes, shape, params.pretrained)
     described = read_state(path, name)[1]
     if described is not None and replace(described, pretrained=wanted.pretrained) != wanted:
-        raise MeguError(f"{name}: the given model is {in_words(described)}, not {in_words(wanted)}", _fix(described, wanted))
+        raise MeguError(f"{name}: the given model is {describe(described)}, not {describe(wanted)}", _fix(described, wanted))
     network, _ = load_model(path, wanted, name)
     check_output(network, params.arch, data.num_classes, shape)
     if params.arch not in models.MODELS:
-        refuse_given(models.seeded(wanted.fresh, 0), network.state_dict(), params.arch, params.pretrained)
+        refuse_provided(models.seeded(wanted.fresh, 0), network.state_dict(), params.arch, params.pretrained)
     return network, wanted
 
 
-def in_words(info: ModelInfo) -> str:
+def describe(info: ModelInfo) -> str:
     size = f", {info.image_size[0]} x {info.image_size[1]} pixels" if info.image_size else ""
     return f"a {info.arch} for {info.channels} channels and {info.num_classes} classes{size}"
 

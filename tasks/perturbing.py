@@ -9,7 +9,7 @@ from megu.core.stages import Outcome, Result, Stage
 from megu.unlearning.labels.calibration_set import CalibrationParams
 from megu.unlearning.labels.perturbing import PerturbParams
 from megu.unlearning.labels.replacing import JUDGED
-from tasks.run import kept
+from tasks.run import cached
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,8 +33,8 @@ def perturb(
     from megu.unlearning.labels.calibration_set import of_dataset
     from megu.unlearning.labels.targets import subclass_likeness, targets
 
-    positions = kept.forget_split(project, split)
-    loaded = kept.dataset(project, data)
+    positions = cached.forget_split(project, split)
+    loaded = cached.dataset(project, data)
     answers = project.store.arrays(predictions.files["predictions"])
     likeness = {}
     if labeling_apart is not None:

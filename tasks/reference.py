@@ -8,7 +8,7 @@ from megu.core.project import Project
 from megu.core.stages import Device, Outcome, Result, Stage
 from megu.training.loop import TrainParams
 from tasks.original import taken
-from tasks.run import kept
+from tasks.run import cached
 
 
 def retrain(project: Project, data: Result, split: Result, params: TrainParams, seed: int, device: Device) -> Outcome:
@@ -16,15 +16,15 @@ def retrain(project: Project, data: Result, split: Result, params: TrainParams, 
     from megu.training.retrain import retrain as train_again
     from megu.training.weights import ModelInfo
 
-    positions = kept.forget_split(project, split)
-    retain = kept.train_images(project, data, device, positions.retain)
+    positions = cached.forget_split(project, split)
+    retain = cached.train_images(project, data, device, positions.retain)
     classes = len(data.values["classes"])
-    checkpoint = kept.checkpoint(project, "reference", data, split, params, seed)
-    model, cost = kept.measured(lambda: train_again(retain, params, classes, seed, checkpoint=checkpoint), device)
-    return kept.model_outcome(project, model, ModelInfo.of(params.arch, classes, retain.shape, params.pretrained), cost)
+    checkpoint = cached.checkpoint(project, "reference", data, split, params, seed)
+    model, cost = cached.measured(lambda: train_again(retain, params, classes, seed, checkpoint=checkpoint), device)
+    return cached.model_outcome(project, model, ModelInfo.of(params.arch, classes, retain.shape, params.pretrained), cost)
 
 
-REFERENCE = Stage("reference", "Retrain from nothing without the forget set", retrain, kept.say_trained)
+REFERENCE = Stage("reference", "Retrain from nothing without the forget set", retrain, cached.say_trained)
 
 
 def take(project: Project, data: Result, split: Result, original: Result, weights: Ref, params: TrainParams) -> Outcome:

@@ -6,7 +6,7 @@ from megu.core.project import Project
 from megu.core.stages import Outcome, Result, Stage
 from megu.data import dvc, splits
 from megu.data.splits import ForgetParams
-from tasks.run import kept
+from tasks.run import cached
 
 
 def split(
@@ -19,7 +19,7 @@ def split(
         dvc.repro(project.root, "split", force=True)
         made = splits.load_split(project.root / "splits")
     else:
-        loaded, found = kept.dataset(project, data), kept.arrays_of(project, duplicates, "groups")
+        loaded, found = cached.dataset(project, data), cached.arrays_of(project, duplicates, "groups")
         wide = splits.widened(loaded, forget, seed, found["groups"]) if found else forget
         made = splits.make_split(loaded, wide, seed)
     positions = {name: getattr(made, name) for name in ("forget", "retain", "test_forget", "test_retain")}

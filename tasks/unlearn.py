@@ -9,7 +9,7 @@ from megu.core.stages import Code, Device, Outcome, Result, Stage
 from megu.training.loop import TrainParams
 from megu.unlearning.methods import lookup
 from megu.unlearning.methods.context import Context
-from tasks.run import kept
+from tasks.run import cached
 
 
 def reoptimise(
@@ -30,33 +30,35 @@ def reoptimise(
     from megu.training.weights import load_weights
     from megu.unlearning.noise import NoiseBank
 
-    positions = kept.forget_split(project, split)
-    images = kept.train_images(project, data, device)
-    model = kept.model(project, original, device)
+    positions = cached.forget_split(project, split)
+    images = cached.train_images(project, data, device)
+    model = cached.model(project, original, device)
     _, info = load_weights(project.store.checked(original.files["weights"]))
-    bank = kept.arrays_of(project, noise, "noise")
+    bank = cached.arrays_of(project, noise, "noise")
     context = Context(
         params=params,
         seed=seed,
         num_classes=len(data.values["classes"]),
         forgotten=positions.classes,
-        perturbing=None if perturbing is None else kept.perturbing(project, perturbing),
+        perturbing=None if perturbing is None else cached.perturbing(project, perturbing),
         noise=None if bank is None else NoiseBank.from_arrays(bank),
         fresh=info.fresh,
         recipe=recipe,
-        checkpoint=kept.checkpoint(project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, seed),
+        checkpoint=cached.checkpoint(
+            project, "unlearn", data, split, original, perturbing, noise, recipe, method, params, seed
+        ),
     )
     forget, retain = images.subset(positions.forget), images.subset(positions.retain)
-    unlearned, cost = kept.measured(lambda: lookup(method).run(model, forget, retain, context), device)
-    return kept.model_outcome(project, unlearned, info, cost, {"chosen": context.chosen} if context.chosen else None)
+    unlearned, cost = cached.measured(lambda: lookup(method).run(model, forget, retain, context), device)
+    return cached.model_outcome(project, unlearned, info, cost, {"chosen": context.chosen} if context.chosen else None)
 
 
 def say(result: Result) -> str:
     chosen = result.values.get("chosen", {})
     if not chosen.get("tried"):
-        return kept.say_trained(result)
+        return cached.say_trained(result)
     return (
-        f"{kept.say_trained(result)}, learning rate {chosen['lr']:.2g}, the best of {len(chosen['tried'])}: "
+        f"{cached.say_trained(result)}, learning rate {chosen['lr']:.2g}, the best of {len(chosen['tried'])}: "
         f"{chosen['forget']:.3f} nats from the targets, {chosen['retain']:.3f} from the original on what is retained"
     )
 
@@ -69,4 +71,4 @@ def take(project: Project, retrained: Result, method: str, params: Any) -> Outco
     return Outcome(files=retrained.files, values=retrained.values, notes=retrained.notes)
 
 
-EXACT = Stage("unlearn", "Take the retrain for the unlearned model", take, kept.say_trained)
+EXACT = Stage("unlearn", "Take the retrain for the unlearned model", take, cached.say_trained)

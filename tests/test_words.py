@@ -59,14 +59,11 @@ NAMES = {
     "words": "text",
 }
 
-#: The names that are older than this test, and those that are the right word where they stand (a private key, the gate that judges). The
-#: list only gets shorter: strike a name off when it is renamed.
+#: The names in files that exist (seal, surface, given, kept), and those that are the right word where they stand (a private key, a vision
+#: model that judges). The list only gets shorter: strike a name off when it is renamed.
 REMAINING = """
-apart ask_apart set_apart judge_apart kept_apart Asked asked case Case given given_reference given_retrain given_weights
-GivenParams refuse_given hidden hidden_parts enough_to_judge judge to_judge Judgement kept kept_clean kept_or_refused
-kept_positions kept_results refuse_kept_original was_kept is_known_clutter known Known known_of still_known leftovers look Look
-looked mark Mark mark_lost marks named named_data private parse_seal Seal seal seal_in_mlflow Sealed sealed settle settle_all
-Standing standing Surface surface surface_of in_words request_in_words rung_in_words scoring_in_words words
+asked given given_reference is_known_clutter judge Judgement kept known looked marks named parse_seal private seal Seal
+seal_in_mlflow sealed Sealed surface words
 """
 
 

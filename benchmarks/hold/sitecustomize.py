@@ -35,7 +35,7 @@ if "prefect.engine" in sys.orig_argv and "MEGU_HOLD" in os.environ:
 
     kinds: list[str] = []
     append, transaction, move, judge, automatic = (
-        Writer.append, Ledger.transaction, promotion._move, Inbox.judge, promotion.automatic,
+        Writer.append, Ledger.transaction, promotion._move, Inbox.review, promotion.automatic,
     )  # fmt: skip
 
     def appending(writer: Writer, kind: str, *rest: Any, **named: Any) -> Any:
@@ -81,5 +81,5 @@ if "prefect.engine" in sys.orig_argv and "MEGU_HOLD" in os.environ:
             hold("deciding")
         return automatic(*arguments)
 
-    Writer.append, Ledger.transaction, Inbox.judge = appending, holding, judging  # type: ignore[method-assign]
+    Writer.append, Ledger.transaction, Inbox.review = appending, holding, judging  # type: ignore[method-assign]
     promotion._move, promotion.automatic = moving, asking

@@ -19,7 +19,7 @@ from megu.data.tensors import ImageSet
 from megu.evaluation import own
 from megu.evaluation.comparison import Scored, against, alone, described
 from megu.evaluation.condensed import condense
-from megu.evaluation.gate import GateParams, Verdict, judge
+from megu.evaluation.gate import GateParams, Verdict, decide
 from megu.models.foreign import adopt, check_output
 from megu.training.loop import predict
 from megu.unlearning.labels.calibration_set import left_to_measure
@@ -107,6 +107,6 @@ def gate(evaluation: Evaluation, *, champion: str | None = None, **thresholds: A
     Raises `MeguError` for a threshold that there is not or that is out of range.
     """
     try:
-        return judge(evaluation.values, GateParams(**thresholds), champion=champion)
+        return decide(evaluation.values, GateParams(**thresholds), champion=champion)
     except (TypeError, ValueError) as error:
         raise MeguError(f"gate: {error}", "change that threshold") from None

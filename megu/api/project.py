@@ -54,7 +54,7 @@ class Project:
         """
         here, changes = self._here, [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
         with self._named():
-            from megu.config.private import apart
+            from megu.config.redaction import redact_settings
             from megu.config.tree import load
             from megu.servers.databases import ensure_own_prefect
             from megu.servers.ready import refuse_unusable
@@ -68,7 +68,7 @@ class Project:
             from tasks.prefect import temporary_server
 
             temporary_server.tether()
-            named, kept = apart(here, here.root / params, changes)
+            named, kept = redact_settings(here, here.root / params, changes)
             summary: Summary = unlearn(params=str(named), settings=kept)
             return summary
 
@@ -123,11 +123,11 @@ class Project:
 
             refuse_unwritable(self.root, self._here.home)
             config = load(self._here.params)
-            moves.settle(self._here)
+            moves.reconcile(self._here)
             if approver:
                 approval = moves.Approval(approver=approver, rationale=rationale, evidence=evidence)
                 return moves.promote(self._here, config, approval, version)
-            found = moves.look(self._here, config, version)
+            found = moves.inspect_candidate(self._here, config, version)
             if moves.automatic(config, found):
                 return moves.promote(self._here, config, moves.by_policy(found), found.version)
             return found

@@ -143,24 +143,24 @@ def _settled(values: Mapping[str, Any]) -> dict[str, Any]:
 
     def by_key(settings: Any) -> Any:
         if not isinstance(settings, Mapping):
-            return scalars.settle(settings, Any)
-        return {key: scalars.settle(value, configuration.kind_of(key)) for key, value in settings.items()}
+            return scalars.resolve(settings, Any)
+        return {key: scalars.resolve(value, configuration.kind_of(key)) for key, value in settings.items()}
 
     def variant(entry: Any) -> Any:
         if not isinstance(entry, Mapping):
-            return scalars.settle(entry, str)
-        return {name: by_key(value) if name == "set" else scalars.settle(value, str) for name, value in entry.items()}
+            return scalars.resolve(entry, str)
+        return {name: by_key(value) if name == "set" else scalars.resolve(value, str) for name, value in entry.items()}
 
-    found = {name: scalars.settle(value, hints.get(name, Any)) for name, value in values.items() if name != "base"}
+    found = {name: scalars.resolve(value, hints.get(name, Any)) for name, value in values.items() if name != "base"}
     found["base"] = values["base"]
     if isinstance(targets := values.get("targets"), list):
-        found["targets"] = [scalars.settle(target, ForgetParams) for target in targets]
+        found["targets"] = [scalars.resolve(target, ForgetParams) for target in targets]
     if isinstance(methods := values.get("methods"), list):
         found["methods"] = [variant(entry) for entry in methods]
     if isinstance(sweep := values.get("sweep"), Mapping):
         # Each value of a swept key is what that key takes, so a list of them is not a list of its items.
         found["sweep"] = {
-            key: [scalars.settle(value, configuration.kind_of(key)) for value in entries]
+            key: [scalars.resolve(value, configuration.kind_of(key)) for value in entries]
             if isinstance(entries, list)
             else by_key(entries)
             for key, entries in sweep.items()

@@ -87,11 +87,11 @@ def expand(bench: Bench) -> list[Cell]:
         for target in bench.targets:
             for variant in found:
                 made = [_cell(bench, variant, target, seed, point) for point in points or [None]]
-                given = made[0].config.reference.given
+                given = made[0].config.reference.provided
                 if variant.method == RETRAIN and not variant.settings and len(found) > 1 and not given:
                     continue
                 cells += made
-    if len(bench.targets) * len(bench.seeds) > 1 and any(cell.config.reference.given for cell in cells):
+    if len(bench.targets) * len(bench.seeds) > 1 and any(cell.config.reference.provided for cell in cells):
         raise MeguError(
             f"{bench.name}: a given retrain (reference) is of one forget set and one seed, and the benchmark has {len(bench.targets)} targets "
             f"and {len(bench.seeds)} seeds",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from megu.bench.marks import Mark
+from megu.bench.scores import CellScore
 from megu.bench.table import Row
 
 
@@ -15,7 +15,7 @@ class Outcome:
     """computed, kept: distinct stages that ran now, and that did not. seconds: of the whole flow. folder: of the files, as one types it."""
 
     name: str
-    marks: Sequence[Mark]
+    marks: Sequence[CellScore]
     rows: Sequence[Row]
     summary: Sequence[Row]
     computed: int
@@ -27,7 +27,7 @@ class Outcome:
     prefect_flow_run_id: str = ""
 
     @property
-    def failed(self) -> list[Mark]:
+    def failed(self) -> list[CellScore]:
         return [mark for mark in self.marks if mark.error]
 
     def to_json(self) -> dict[str, Any]:

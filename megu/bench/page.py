@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from megu.bench import published, ranking, table
-from megu.bench.marks import Mark
+from megu.bench.scores import CellScore
 from megu.core.escaping import markdown, markdown_block
 
 CAPTIONS = {
@@ -52,7 +52,7 @@ class Content:
     command: str
     environment: Mapping[str, str]
     config: Mapping[str, Any]
-    marks: Sequence[Mark]
+    marks: Sequence[CellScore]
     rows: Sequence[table.Row]
     summary: Sequence[table.Row]
     figures: Mapping[str, str]

@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from megu.bench.marks import Mark, finished
+from megu.bench.scores import CellScore, finished
 from megu.bench.table import Row, spread
 
 #: What is compared, each the smaller the nearer to the retrain: number, title, unit, digits.
 MEASURES = (("gap", "gap", "points", 2), ("Ar_off", "Ar off the retrain's", "points", 2), ("JS_forget", "JS", "nats", 4))
 
 
-def with_distances(marks: Sequence[Mark]) -> list[Mark]:
+def with_distances(marks: Sequence[CellScore]) -> list[CellScore]:
     """The marks with ``Ar_off`` among their comparisons: how far Ar is from the retrain's, in points, whichever is higher."""
     return [
         replace(mark, comparison={**mark.comparison, "Ar_off": abs(mark.unlearned["Ar"] - mark.reference["Ar"])})
@@ -24,7 +24,7 @@ def with_distances(marks: Sequence[Mark]) -> list[Mark]:
     ]
 
 
-def differences(marks: Sequence[Mark], method: str, against: str) -> list[dict[str, float]]:
+def differences(marks: Sequence[CellScore], method: str, against: str) -> list[dict[str, float]]:
     """``method`` minus ``against``, every number that both have, for each pair of target and seed that both finished."""
     found = {(mark.method, mark.target, mark.seed): mark.numbers() for mark in finished(marks)}
     return [
@@ -34,7 +34,7 @@ def differences(marks: Sequence[Mark], method: str, against: str) -> list[dict[s
     ]
 
 
-def rows(marks: Sequence[Mark], against: Mapping[str, str]) -> list[Row]:
+def rows(marks: Sequence[CellScore], against: Mapping[str, str]) -> list[Row]:
     """A row for each method of ``against`` (method -> the one that it is compared with) that has a pair: the differences' means and 95% t
     intervals, n pairs."""
     pairs = {method: differences(marks, method, other) for method, other in against.items()}

@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from megu.bench.marks import Mark, finished
 from megu.bench.paired import MEASURES, differences
+from megu.bench.scores import CellScore, finished
 from megu.bench.table import ORIGINAL, floors, retrain_of, spread, summary
 from megu.core import escaping
 from megu.evaluation.statistics import interval
@@ -32,7 +32,7 @@ GRID = "#e7ebf0"
 Style = tuple[str, str]
 
 
-def draw(marks: Sequence[Mark]) -> dict[str, bytes]:
+def draw(marks: Sequence[CellScore]) -> dict[str, bytes]:
     """Every figure that the marks have something for, by name."""
     good = finished(marks)
     found = {}
@@ -53,7 +53,7 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
     }
 
 
-def retain_forget(marks: Sequence[Mark]) -> Figure:
+def retain_forget(marks: Sequence[CellScore]) -> Figure:
     """A panel a target: accuracy on the forgotten against that on the retained, the mean over seeds large, each seed small.
 
     The star is the retrain: that is where a method should be.
@@ -81,7 +81,7 @@ def retain_forget(marks: Sequence[Mark]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, marks: Sequence[Mark], style: Mapping[str, Style]) -> None:
+def _panel(axes: Axes, marks: Sequence[CellScore], style: Mapping[str, Style]) -> None:
     """One target. Where the retrain has forgotten nearly all, what has an Af of 0 is set side by side, each method in its own place."""
     reference, original = (spread([_point(getattr(mark, key)) for mark in marks]) for key in ("reference", "original"))
     beside = reference["Af"]["mean"] < STRETCHED
@@ -149,7 +149,7 @@ def _handles(style: Mapping[str, Style], retrain: str) -> list[Line2D]:
     ]
 
 
-def gap_time(marks: Sequence[Mark]) -> Figure:
+def gap_time(marks: Sequence[CellScore]) -> Figure:
     """Mean gap to the retrain, with its 95% interval, against the time in percent of the retrain's, over all targets and seeds.
 
     The band is the gap between retrains of different seeds: inside it a method cannot be told from a retrain by these metrics.
@@ -218,7 +218,7 @@ def _beyond(axes: Axes, ends: Sequence[tuple[float, str]], top: float) -> None:
         axes.text(0.005, 0.985, said, transform=axes.transAxes, va="top", fontsize=9, color=SOFT, bbox=paper, zorder=6)
 
 
-def _retrain_and_floor(axes: Axes, marks: Sequence[Mark]) -> tuple[float, float, str, str]:
+def _retrain_and_floor(axes: Axes, marks: Sequence[CellScore]) -> tuple[float, float, str, str]:
     """Draw the retrain at 100%, at the gap between two retrains where that is known; returns its label."""
     between = [entry["gap"] for entries in floors(marks).values() for entry in entries if "gap" in entry]
     floor = interval(between)["mean"] if between else 0.0
@@ -240,7 +240,7 @@ def _name(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str, 
         sizes.append((box.width + 4, box.height + 2))
         text.remove()
     frame = axes.get_window_extent(renderer)
-    places = apart(points, np.array(sizes), (frame.x0, frame.y0, frame.x1, frame.y1))
+    places = label_positions(points, np.array(sizes), (frame.x0, frame.y0, frame.x1, frame.y1))
     back = axes.transData.inverted()
     halo = [withStroke(linewidth=2.5, foreground="white")]
     for (x, y, name, colour), point, place, extent in zip(labels, points, places, sizes, strict=True):
@@ -261,7 +261,7 @@ def _name(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str, 
             axes.plot(*zip((x, y), back.transform(nearest), strict=True), color=colour, linewidth=0.7, zorder=3)
 
 
-def apart(
+def label_positions(
     points: NDArray[Any], sizes: NDArray[Any], frame: tuple[float, float, float, float], radius: float = 11.0
 ) -> NDArray[np.float64]:
     """Where to put the middle of each label, in the units of the points: near its own point, over no other label and no point.
@@ -299,7 +299,7 @@ def overlap(low: NDArray[Any], high: NDArray[Any], other_low: NDArray[Any], othe
     return float(sides[0] * sides[1]) if (sides > 0).all() else 0.0
 
 
-def paired(groups: Mapping[str, Sequence[Mark]], against: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
+def paired(groups: Mapping[str, Sequence[CellScore]], against: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
     """A column a group of marks, a row a measure: each method's differences to the one that ``against`` names, a small dot for each target
     and seed, the mean large with its 95% interval. Left of the line a method is nearer to the retrain. colours: by method.
     """
@@ -328,7 +328,7 @@ def paired(groups: Mapping[str, Sequence[Mark]], against: Mapping[str, str], col
     return figure
 
 
-def sweep(marks: Sequence[Mark]) -> Figure:
+def sweep(marks: Sequence[CellScore]) -> Figure:
     """A column a swept key, a row a metric: the mean over targets and seeds with its 95% interval, the retrain's as a line."""
     keys = list(dict.fromkeys(mark.swept[0] for mark in marks if mark.swept))
     metrics = ("gap", "Ar", "Af", "MIA")
@@ -364,7 +364,7 @@ def sweep(marks: Sequence[Mark]) -> Figure:
 
 
 def _curve(
-    axes: Axes, marks: Sequence[Mark], metric: str, values: Sequence[Any], numbers: bool, colour: str, marker: str
+    axes: Axes, marks: Sequence[CellScore], metric: str, values: Sequence[Any], numbers: bool, colour: str, marker: str
 ) -> None:
     found = []
     for at, value in enumerate(values):

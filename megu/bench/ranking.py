@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from megu.bench.marks import Mark, finished
+from megu.bench.scores import CellScore, finished
 from megu.bench.table import lines_of
 from megu.core.escaping import markdown as text
 from megu.evaluation import HEADLINE
@@ -31,9 +31,9 @@ class Place:
         return max(self.parts, key=lambda name: self.parts[name])
 
 
-def places(marks: Sequence[Mark], target: str | None = None) -> list[Place]:
+def places(marks: Sequence[CellScore], target: str | None = None) -> list[Place]:
     """The methods (and swept values) by their mean gap, the nearest to the retrain first; the retrain itself is left out."""
-    named: dict[Name, list[Mark]] = {}
+    named: dict[Name, list[CellScore]] = {}
     for mark in finished(marks):
         known = "gap" in mark.comparison and all(name in mark.unlearned and name in mark.reference for name in HEADLINE)
         if known and mark.algorithm != ITSELF and target in (None, mark.target):
@@ -49,7 +49,7 @@ def places(marks: Sequence[Mark], target: str | None = None) -> list[Place]:
     return sorted(found, key=lambda place: place.gap)
 
 
-def markdown(marks: Sequence[Mark]) -> str:
+def markdown(marks: Sequence[CellScore]) -> str:
     """The order over all in one sentence, and a table of the targets; "" where fewer than two methods can be compared."""
     over_all = places(marks)
     if len(over_all) < 2:

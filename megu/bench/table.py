@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from megu.bench.marks import Mark, Numbers, finished
+from megu.bench.scores import CellScore, Numbers, finished
 from megu.core.escaping import csv_cell
 from megu.core.escaping import markdown as markdown_text
 from megu.evaluation import HEADLINE, gap, tow
@@ -79,12 +79,12 @@ def compared(metrics: Numbers, reference: Numbers) -> dict[str, float]:
     return found
 
 
-def retrain_of(marks: Sequence[Mark]) -> str:
+def retrain_of(marks: Sequence[CellScore]) -> str:
     """What the retrain is called that all are compared with: a given one serves one target and seed, so they have one name."""
     return next((mark.retrain for mark in marks), REFERENCE)
 
 
-def floors(marks: Sequence[Mark]) -> dict[str, list[dict[str, float]]]:
+def floors(marks: Sequence[CellScore]) -> dict[str, list[dict[str, float]]]:
     """By target, gap and ToW between the retrains of each two seeds: how far one retrain is from another, so what no method can be
     expected to beat. (Of a random request each seed also draws its own images.)"""
     found: dict[str, list[dict[str, float]]] = {}
@@ -94,15 +94,15 @@ def floors(marks: Sequence[Mark]) -> dict[str, list[dict[str, float]]]:
     return found
 
 
-def _by_seed(marks: Iterable[Mark]) -> list[Mark]:
+def _by_seed(marks: Iterable[CellScore]) -> list[CellScore]:
     """One of each seed: those of a target and seed have the same original and the same retrain."""
-    first: dict[int, Mark] = {}
+    first: dict[int, CellScore] = {}
     for mark in marks:
         first.setdefault(mark.seed, mark)
     return list(first.values())
 
 
-def rows(marks: Sequence[Mark], published: Callable[[str, str], Numbers] = lambda target, algorithm: {}) -> list[Row]:
+def rows(marks: Sequence[CellScore], published: Callable[[str, str], Numbers] = lambda target, algorithm: {}) -> list[Row]:
     """For each target: the original, the retrain, then the methods in their order.
 
     published: called with target and algorithm ("original", "retrain" or a method).
@@ -124,24 +124,24 @@ def rows(marks: Sequence[Mark], published: Callable[[str, str], Numbers] = lambd
     return result
 
 
-def _original(target: str, marks: Sequence[Mark], beside: Numbers) -> Row:
+def _original(target: str, marks: Sequence[CellScore], beside: Numbers) -> Row:
     entries = [{**mark.original, **compared(mark.original, mark.reference)} for mark in marks]
     return Row(target, ORIGINAL, "", spread(entries), len(marks), published=beside)
 
 
-def _reference(target: str, marks: Sequence[Mark], floor: Sequence[Numbers], beside: Numbers) -> Row:
+def _reference(target: str, marks: Sequence[CellScore], floor: Sequence[Numbers], beside: Numbers) -> Row:
     """Its gap is that between retrains of different seeds: to itself it would be 0."""
     entries = [{**mark.reference, **_own_time(mark)} for mark in marks]
     return Row(target, retrain_of(marks), "", {**spread(entries), **spread(floor)}, len(marks), published=beside)
 
 
-def _own_time(mark: Mark) -> dict[str, float]:
+def _own_time(mark: CellScore) -> dict[str, float]:
     return (
         {"seconds": mark.seconds["reference"], "time_share": 100.0, "pass_share": 100.0} if "reference" in mark.seconds else {}
     )
 
 
-def summary(marks: Sequence[Mark]) -> list[Row]:
+def summary(marks: Sequence[CellScore]) -> list[Row]:
     """Each method over all pairs of target and seed, the smallest mean gap first; the original and the floor where they belong by it."""
     found = []
     for method, point in dict.fromkeys((mark.method, mark.point) for mark in marks):

@@ -30,7 +30,7 @@ from megu.core import escaping
 from megu.core.files.store import without_nan
 from megu.core.progress import Advance, duration, listening, watching
 from megu.evaluation.summary import Summary
-from megu.evaluation.words import conclusions, summary_rows
+from megu.evaluation.text import conclusions, summary_rows
 
 
 def _text(text: str, style: str = "") -> Text:
@@ -151,7 +151,7 @@ def print_plan(decisions: Sequence[Any], cost: Any | None = None, *, as_json: bo
     misses = sum(not entry.hit for entry in decisions)
     console.print(f"{len(decisions) - misses} kept, {misses} to run", style="bold", highlight=False)
     if cost:
-        console.print(_text(cost.in_words()), soft_wrap=True)
+        console.print(_text(cost.describe()), soft_wrap=True)
 
 
 def print_labeling(made: Mapping[str, Any], *, as_json: bool) -> None:

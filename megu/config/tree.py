@@ -38,7 +38,7 @@ from megu.unlearning.noise import NoiseParams
 
 
 @dataclass(frozen=True, kw_only=True)
-class GivenParams:
+class ProvidedParams:
     """Where a model comes from: trained here (neither is set), a weights file, or an MLflow model.
 
     weights: a file, relative to the project, instead of training: safetensors, or a state dictionary of torch (.pt, .pth). What does
@@ -55,7 +55,7 @@ class GivenParams:
         check("model", self.model, not (self.weights and self.model), "left out when weights is given")
 
     @property
-    def given(self) -> bool:
+    def provided(self) -> bool:
         """Whether the model comes from outside."""
         return bool(self.weights or self.model)
 
@@ -65,12 +65,12 @@ class GivenParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OriginalParams(GivenParams):
+class OriginalParams(ProvidedParams):
     """The model that is to forget."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceParams(GivenParams):
+class ReferenceParams(ProvidedParams):
     """The true retrain that the result is compared with. A given one (``weights``, ``model``) is one, of one forget set.
 
     enabled: whether to retrain, to compare with; without a retrain less can be judged, and no run is a pass.
@@ -83,8 +83,8 @@ class ReferenceParams(GivenParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         check("repeats", self.repeats, 1 <= self.repeats <= 100, "between 1 and 100")
-        check("repeats", self.repeats, self.repeats == 1 or not self.given, "1 when a retrain is given (weights or model)")
-        check("enabled", self.enabled, self.enabled or not self.given, "true when a retrain is given (weights or model)")
+        check("repeats", self.repeats, self.repeats == 1 or not self.provided, "1 when a retrain is given (weights or model)")
+        check("enabled", self.enabled, self.enabled or not self.provided, "true when a retrain is given (weights or model)")
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Config(BaseModel):
     def for_requests(self) -> None:
         """Raise `MeguError` where requests cannot be processed, since they choose the forget set and end in a registered version."""
         self.registry.required()
-        if self.reference.given:
+        if self.reference.provided:
             raise MeguError(
                 f"{self.reference.said('reference')} is a retrain of one forget set, and here the requests say what is forgotten",
                 "leave it out to have the retrain of each batch trained, or use it with `megu run` and its own forget set",
@@ -272,10 +272,10 @@ def settled(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name not in CHOICES or not isinstance(value, Mapping):
             field = Config.model_fields.get(name)
-            found[str(name)] = scalars.settle(value, field.annotation if field else Any)
+            found[str(name)] = scalars.resolve(value, field.annotation if field else Any)
             continue
         chosen = str(value.get(CHOICES[name].key, CHOICES[name].default))
-        found[str(name)] = {str(key): scalars.settle(entry, kind_of(f"{name}.{key}", chosen)) for key, entry in value.items()}
+        found[str(name)] = {str(key): scalars.resolve(entry, kind_of(f"{name}.{key}", chosen)) for key, entry in value.items()}
     return found
 
 

@@ -342,14 +342,14 @@ def read_params(root: Path) -> tuple[str, ForgetParams, int]:
     path = root / "params.yaml"
     try:
         values = _values(path)
-        request = scalars.settle(values.get("forget") or {}, ForgetParams)
+        request = scalars.resolve(values.get("forget") or {}, ForgetParams)
         known = {field.name for field in fields(ForgetParams)}
         if unknown := set(request) - known:
             raise ValueError(f"forget has no key {sorted(unknown)[0]!r}; it has {', '.join(sorted(known))}")
         for name in {"classes", "subclasses", "ids", "files"} & set(request):
             request[name] = tuple(request[name])
-        name = scalars.settle((values.get("data") or {}).get("name", "fashion-mnist"), str)
-        return name, ForgetParams(**request), int(scalars.settle(values.get("seed", 0), int))
+        name = scalars.resolve((values.get("data") or {}).get("name", "fashion-mnist"), str)
+        return name, ForgetParams(**request), int(scalars.resolve(values.get("seed", 0), int))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise MeguError(f"{path} cannot be used: {error}", "correct it and run again") from error
 
@@ -358,7 +358,7 @@ def read_limit(root: Path) -> int | None:
     """``data.per_class`` of ``<root>/params.yaml``, None where it says nothing."""
     from megu.core.settings import scalars
 
-    limit = scalars.settle((_values(root / "params.yaml").get("data") or {}).get("per_class"), int | None)
+    limit = scalars.resolve((_values(root / "params.yaml").get("data") or {}).get("per_class"), int | None)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise MeguError(f"data.per_class = {limit!r} is no number of images", "give at least 1, or null for all")
     return limit

@@ -17,7 +17,7 @@ from megu.core.errors import MeguError
 from megu.core.files.exclusion import purging
 from megu.core.files.store import Ref
 from megu.core.project import Project
-from megu.erasure.policy import kept_results
+from megu.erasure.policy import cached_results
 from megu.lineage import reading
 from megu.lineage.dossier import read
 from megu.lineage.purged.document import is_name
@@ -82,7 +82,7 @@ class Pruned:
 
 def entries(project: Project) -> list[Entry]:
     """Every cached result, oldest first. A record that cannot be read is one of no known run, which names nothing."""
-    known = dict(kept_results(project))
+    known = dict(cached_results(project))
     found = []
     for path in sorted(project.results.glob("*-*")) if project.results.is_dir() else []:
         if path.name.startswith(".") or not path.is_file():

@@ -10,7 +10,7 @@ from typing import Any
 from megu.core.project import Project
 from megu.data.arrays import SPLITS
 from megu.erasure.search.stores import Stores
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 from megu.lineage.purged.document import Covered, DataErased, Entry, Rows
 
 

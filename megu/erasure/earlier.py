@@ -9,11 +9,11 @@ from megu.core.files.store import sha256_file
 from megu.core.project import Project
 from megu.erasure.decisions import Plan, entry
 from megu.erasure.search.scan import Found
-from megu.erasure.search.stores import Stores, was_kept
+from megu.erasure.search.stores import Stores, was_retained
 from megu.lineage.purged import erasures
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 from megu.lineage.purged.document import CAME_BACK, Entry, Sealed
-from megu.lineage.verify.case import Opened
+from megu.lineage.verify.context import Opened
 from megu.lineage.verify.run import own_key
 
 #: Between why something was left, and which purge found it.
@@ -62,7 +62,7 @@ def decide(
             plan.residual.append(entry(surface, what, why, digest))
         elif path.resolve() in waiting:
             plan.retained.append(entry(surface, what, was.why, digest))
-        elif what in kept or was_kept(was.why):
+        elif what in kept or was_retained(was.why):
             plan.take(project, known, surface, path, digest, was.why.partition(": ")[0].partition(_SAID)[0] + said)
         else:
             plan.residual.append(entry(surface, what, was.why.partition(_SAID)[0] + said, digest))

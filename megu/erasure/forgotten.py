@@ -18,7 +18,7 @@ from megu.erasure.search.patterns import SearchPatterns
 from megu.erasure.search.resized import Resized
 from megu.lineage.commitments import SIZE, commit, fingerprint
 from megu.lineage.keys import Keys
-from megu.lineage.verify.case import Opened
+from megu.lineage.verify.context import Opened
 from megu.requests.inbox import Inbox
 from megu.requests.states import FORGOTTEN
 

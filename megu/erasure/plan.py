@@ -25,10 +25,10 @@ from megu.lineage.commitments import fingerprint
 from megu.lineage.dossier import FORGOTTEN
 from megu.lineage.index import Index
 from megu.lineage.purged import erasures
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 from megu.lineage.purged.document import Covered, Sealed, is_name
 from megu.lineage.verify import checks
-from megu.lineage.verify.case import Case, Opened
+from megu.lineage.verify.context import Opened, VerificationContext
 from megu.lineage.verify.run import guarded, opened, own_key
 from megu.requests.inbox import Inbox
 from megu.requests.states import FORGOTTEN as FORGOTTEN_STATES
@@ -92,7 +92,7 @@ def make(
     )
     before = earlier.documents(project, runs)
     scanners = [Scanner(patterns) for patterns in found.patterns()]
-    every_hit, digests = look(project, scanners, mlflow)
+    every_hit, digests = search_stores(project, scanners, mlflow)
     hits = {path: found_there for path, found_there in every_hit.items() if found_there[1]}
     known, objects = versions.decide(project, plan, found, alone=asked.shared_stores)
     here = {digest for _, digest in digests.values()}
@@ -111,7 +111,7 @@ def make(
 def _recomputed(project: Project, run: Opened) -> bool:
     """Whether the commitments of a run hold now, earlier purges accounted for."""
     known = erasures.load(project, {}, own_key(project), run.dossier.run.mlflow_run_id, True)
-    return guarded(checks.commitments, Case(project, run, None, "", [], erasures=known)).holds is True
+    return guarded(checks.commitments, VerificationContext(project, run, None, "", [], erasures=known)).holds is True
 
 
 def counted(scanners: Sequence[Scanner]) -> dict[str, int]:
@@ -131,7 +131,7 @@ def elsewhere(mlflow: Tracked) -> list[tuple[str, Path]]:
     return [*versions, *runs]
 
 
-def look(
+def search_stores(
     project: Project, scanners: Sequence[Scanner], mlflow: Tracked
 ) -> tuple[dict[Path, tuple[str, Found]], dict[Path, tuple[str, str]]]:
     """Every file in which something was found or that leaves a doubt, with its surface; and the surface and SHA-256 of every file that can be
@@ -167,7 +167,7 @@ def _derived(
     """
     seen = policy.seen(Index(project.index), found.forgotten)
     data = seen.data | {str(each.before["md5"]) for purge in [plan.data, *(was.purge.data for was in before)] for each in purge}
-    results = [result for _, result in policy.kept_results(project)]
+    results = [result for _, result in policy.cached_results(project)]
     records = [(entry.dossier.data.dvc_hash, entry.records) for entry in every]
     made = [entry for entry in policy.made(results, records) if entry.data in data]
     gone = {
@@ -252,7 +252,7 @@ def _rest(
 ) -> None:
     """The files in which nothing was found. erased: SHA-256 -> why, of what goes wherever it is."""
     decided = plan.decided
-    results = dict(policy.kept_results(project))
+    results = dict(policy.cached_results(project))
     useless = {path.resolve() for path, result in results.items() if any(ref.sha256 in erased for ref in result.files.values())}
     stay = [
         result for path, result in results.items() if path.resolve() not in useless and project.relative(path) not in decided

@@ -53,7 +53,7 @@ class Made:
     split: str
 
 
-def kept_results(project: Project) -> Iterator[tuple[Path, Result]]:
+def cached_results(project: Project) -> Iterator[tuple[Path, Result]]:
     """Every kept result that can be read, with its file."""
     for path in sorted(project.results.glob("*")) if project.results.is_dir() else []:
         try:

@@ -21,7 +21,7 @@ from megu.erasure.journal import Journal
 from megu.erasure.params import PurgeParams
 from megu.erasure.search.scan import Scanner
 from megu.lineage.keys import Keys, public_of, read_public, signer
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 from megu.lineage.purged.document import (
     CAME_BACK,
     ERASED,
@@ -29,9 +29,9 @@ from megu.lineage.purged.document import (
     RESIDUAL,
     RETAINED,
     Entry,
+    Location,
     Purge,
     Sealed,
-    Surface,
     file_name,
     parse,
     sealed,
@@ -49,7 +49,7 @@ class Outcome:
     """A plan, or what came of it. sealed: the document, None of a plan only. resumed: whether an unfinished purge was gone on with."""
 
     plan: Plan
-    surfaces: list[Surface]
+    surfaces: list[Location]
     sealed: Sealed | None
     resumed: bool = False
 
@@ -155,7 +155,7 @@ def _refuse_live_runs(connected: MlflowClient | None, home: Path, ignored: Seque
         return []
     from megu.tracking import orphans
 
-    orphans.mark(connected, home)
+    orphans.close(connected, home)
     running = orphans.running(connected)
     if left := [run_id for run_id in running if run_id not in ignored]:
         found = connected.get_run(left[0])
@@ -173,7 +173,7 @@ def _ignoring(runs: Sequence[str]) -> dict[str, list[str]]:
     return {"ignored_runs": sorted(set(runs))} if runs else {}
 
 
-def _expected(made: Plan) -> list[Surface]:
+def _expected(made: Plan) -> list[Location]:
     """What the verdict would be if all goes as planned."""
     erased = [Entry(surface=a.surface, what=a.what, sha256=a.sha256, why=a.why, until=None) for a in made.actions]
     return _surfaces(erased, made.retained, made.residual, planned=True)
@@ -181,7 +181,7 @@ def _expected(made: Plan) -> list[Surface]:
 
 def _surfaces(
     erased: Sequence[Entry], retained: Sequence[Entry], residual: Sequence[Entry], *, planned: bool = False
-) -> list[Surface]:
+) -> list[Location]:
     """A verdict for every surface."""
     found = []
     for name in places.SURFACES:
@@ -191,20 +191,20 @@ def _surfaces(
             says = "; ".join(f"{entry.what}: {entry.why}" for entry in left[:3]) + (
                 f"; and {len(left) - 3} more" if len(left) > 3 else ""
             )
-            found.append(Surface(name=name, verdict=RESIDUAL, says="; ".join([*count, f"left: {says}"])))
+            found.append(Location(name=name, verdict=RESIDUAL, says="; ".join([*count, f"left: {says}"])))
         elif kept:
             says = "; ".join(
                 f"{entry.what}: {entry.why}" + (f", until {entry.until}" if entry.until else "") for entry in kept[:3]
             )
-            found.append(Surface(name=name, verdict=RETAINED, says="; ".join([*count, f"stays: {says}"])))
+            found.append(Location(name=name, verdict=RETAINED, says="; ".join([*count, f"stays: {says}"])))
         else:
-            found.append(Surface(name=name, verdict=ERASED, says="; ".join(count or ["nothing of them is there"])))
+            found.append(Location(name=name, verdict=ERASED, says="; ".join(count or ["nothing of them is there"])))
     return found
 
 
 def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflow: plan.Tracked) -> Purge:
     """Look everywhere again; what is still found is residual."""
-    hits, digests = plan.look(project, scanners, mlflow)
+    hits, digests = plan.search_stores(project, scanners, mlflow)
     erased = [Entry(surface=a.surface, what=a.what, sha256=a.sha256, why=a.why, until=None) for a in decided.actions]
     gone = {action.sha256 for action in decided.actions if action.personal and action.surface != places.RESULTS} - {None}
     there = {(action.what, action.sha256) for action in decided.actions if action.kind == "file"}

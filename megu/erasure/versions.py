@@ -17,7 +17,7 @@ from megu.erasure.search import stores
 from megu.erasure.search.stores import Stores
 from megu.lineage.commitments import commit, commit_all
 from megu.lineage.dossier import sha256
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 from megu.lineage.purged.document import OF_VERSION, DataErased, Rows, holds_samples
 
 

@@ -118,7 +118,7 @@ class Verdict:
         return [rule.reason for rule in self.rules if rule.holds is False]
 
     @property
-    def still_known(self) -> bool:
+    def still_remembered(self) -> bool:
         """Whether it fails because what was to be forgotten is known still."""
         return any(
             rule.holds is False and None not in (rule.value, rule.high) and float(rule.value or 0) > float(rule.high or 0)
@@ -127,7 +127,7 @@ class Verdict:
         )
 
 
-def judge(evaluation: Evaluation, params: GateParams, *, champion: str | None) -> Verdict:
+def decide(evaluation: Evaluation, params: GateParams, *, champion: str | None) -> Verdict:
     """Apply every rule.
 
     evaluation: the values of the evaluation stage (`tasks.evaluation.marks`), as a dossier keeps them. champion: the version that holds the
@@ -176,7 +176,7 @@ def on_training(evaluation: Evaluation) -> bool:
 GIVEN = "given"
 
 
-def given_retrain(evaluation: Evaluation) -> str | None:
+def provided_retrain(evaluation: Evaluation) -> str | None:
     """The SHA-256 of the weights of a given retrain, whose training nobody here saw; None where it was trained here, or there is none."""
     found = (evaluation.get("reference") or {}).get(GIVEN)
     return str(found) if found else None

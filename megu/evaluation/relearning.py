@@ -42,7 +42,7 @@ def relearn(model: nn.Module, forget: ImageSet, target: float, params: RelearnPa
     batches = Batches(len(forget), params.batch_size, derive(seed, "relearn"))
     optimiser = torch.optim.Adam(learner.parameters(), lr=params.lr, fused=fused(learner))
     rate_setter(optimiser, forget.device)(params.lr)
-    shown = asked(forget, seed)
+    shown = sample_queries(forget, seed)
 
     def loss_of(inputs: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(learner(inputs), labels)
@@ -61,7 +61,7 @@ def relearn(model: nn.Module, forget: ImageSet, target: float, params: RelearnPa
     return None
 
 
-def asked(forget: ImageSet, seed: int) -> ImageSet:
+def sample_queries(forget: ImageSet, seed: int) -> ImageSet:
     """The forgotten images that the accuracy is measured on."""
     return forget.subset(torch.randperm(len(forget), generator=generator(seed, "relearn asked"))[:ASKED])
 

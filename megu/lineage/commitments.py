@@ -27,19 +27,19 @@ def commit_all(key: bytes, samples: Iterable[bytes]) -> bytes:
     return b"".join(sorted({commit(key, sample) for sample in samples}))
 
 
-def hidden(key: bytes, names: Sequence[str]) -> list[str]:
+def redact(key: bytes, names: Sequence[str]) -> list[str]:
     """Commitments in hex, sorted: what stands for ids and file names where they may not be written down."""
     return sorted(commit(key, name.encode()).hex() for name in names)
 
 
-def hidden_parts(parts: Mapping[str, Any], key: bytes) -> dict[str, Any]:
+def redact_parts(parts: Mapping[str, Any], key: bytes) -> dict[str, Any]:
     """The parts of a cache key with commitments for what names samples. Parts that have them already stay as they are: a commitment is
     64 hex characters, an id 32, and a file's name has a suffix."""
 
     def named(value: Sequence[str]) -> bool:
         return not all(re.fullmatch(r"[0-9a-f]{64}", entry) for entry in value)
 
-    return {name: hidden(key, value) if name in PRIVATE and named(value) else value for name, value in parts.items()}
+    return {name: redact(key, value) if name in PRIVATE and named(value) else value for name, value in parts.items()}
 
 
 def fingerprint(key: bytes) -> str:

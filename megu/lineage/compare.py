@@ -7,7 +7,7 @@ from typing import Any
 
 from megu.lineage.dossier import Dossier
 from megu.lineage.record import Record
-from megu.lineage.verify.case import differences
+from megu.lineage.verify.context import differences
 from megu.tracking import flat
 
 GROUPS = ("data", "request", "code", "parameters", "labeler", "seeds", "environment", "models", "metrics")

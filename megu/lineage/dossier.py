@@ -307,7 +307,7 @@ def read(folder: Path) -> dict[str, bytes]:
 PRETRAINED = "every network begins with weights made elsewhere: that they never saw this data set is their user's word"
 
 
-def given_retrain(weights: str) -> str:
+def describe_provided_retrain(weights: str) -> str:
     """What is said wherever the retrain came from outside. weights: their SHA-256."""
     return (
         f"the retrain was given (weights SHA-256 {weights}), not trained here: "
@@ -327,7 +327,7 @@ def claim(method: str, given: bool, pretrained: bool = False, retrain: str | Non
     retrain: the SHA-256 of the weights of a retrain that came from outside. alone: there was no retrain."""
     words = [
         *([PRETRAINED] if pretrained else []),
-        *([given_retrain(retrain)] if retrain else []),
+        *([describe_provided_retrain(retrain)] if retrain else []),
         *([NO_RETRAIN] if alone else []),
     ]
     if method == "retrain":

@@ -17,7 +17,7 @@ from typing import Any
 from megu.core.errors import MeguError
 from megu.core.files.store import Ref, canonical_json
 from megu.core.stages import PRIVATE, Result
-from megu.lineage.commitments import commit, hidden_parts
+from megu.lineage.commitments import commit, redact_parts
 
 #: Raised when what a record holds changes.
 FORMAT = 1
@@ -76,7 +76,7 @@ def build(
         label=label,
         stage=result.stage,
         key=key,
-        parts=hidden_parts(result.parts, secret),
+        parts=redact_parts(result.parts, secret),
         files={name: ref.to_json() for name, ref in result.files.items()},
         values=dict(result.values),
         parents={parent.label: parent.digest for parent in parents},

@@ -66,7 +66,7 @@ def names() -> list[str]:
     return [*ARCHITECTURES, *plugins(GROUP, ARCHITECTURES)]
 
 
-def known(arch: str) -> bool:
+def exists(arch: str) -> bool:
     """Whether ``arch`` names an architecture, or could be an import path."""
     return arch in ARCHITECTURES or foreign.is_path(arch) or arch in names()
 

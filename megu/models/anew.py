@@ -81,7 +81,7 @@ def _refuse_same(
         raise _refusal(arch, what, "pretrained or not, the layer that answers this data set's classes has to be new")
 
 
-def refuse_given(model: nn.Module, given: Mapping[str, Tensor], arch: str, pretrained: bool) -> None:
+def refuse_provided(model: nn.Module, given: Mapping[str, Tensor], arch: str, pretrained: bool) -> None:
     """Raise `MeguError` when a network made anew has weights of a given model. given: its state.
 
     pretrained: some may be equal (what neither training changed), not all.

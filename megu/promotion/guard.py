@@ -15,21 +15,21 @@ from megu.lineage.commitments import commit, fingerprint
 from megu.lineage.index import Index, Row
 from megu.lineage.keys import Keys
 from megu.lineage.promoted import champions
-from megu.requests.fulfilled import Known
+from megu.requests.fulfilled import DatasetContents
 from megu.requests.inbox import Inbox
 from megu.requests.states import FORGOTTEN
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request to forget that was accepted or fulfilled. words: which one. commitments: to its samples. key: fingerprint of their key."""
+class ProtectedRequest:
+    """A request to forget that was accepted or fulfilled. text: which one. commitments: to its samples. key: fingerprint of their key."""
 
-    words: str
+    text: str
     commitments: frozenset[bytes]
     key: str
 
 
-def brings_back(project: Project, name: str, version: str, more: Iterable[Asked] = ()) -> list[str]:
+def brings_back(project: Project, name: str, version: str, more: Iterable[ProtectedRequest] = ()) -> list[str]:
     """Why a version may not become the champion, a line for each request whose data it was trained on; nothing when it may.
 
     more: requests beside those that the promoted versions forgot.
@@ -45,18 +45,18 @@ def brings_back(project: Project, name: str, version: str, more: Iterable[Asked]
     found = []
     for request in asked:
         if request.key != row.key:
-            found.append(f"version {version} and the request {request.words} were recorded under different keys")
+            found.append(f"version {version} and the request {request.text} were recorded under different keys")
         elif count := len(request.commitments & known):
-            found.append(f"version {version} was trained on {count:,} of the images of the request {request.words}")
+            found.append(f"version {version} was trained on {count:,} of the images of the request {request.text}")
     return found
 
 
-def fulfilled(project: Project, name: str) -> list[Asked]:
+def fulfilled(project: Project, name: str) -> list[ProtectedRequest]:
     """What the versions that were ever promoted forgot.
 
     Raises `MeguError` when the index lacks one of them: then nothing could be said of any version.
     """
-    index, found = Index(project.index), dict[str, Asked]()
+    index, found = Index(project.index), dict[str, ProtectedRequest]()
     for facts in champions.promotions(project.ledger.events(name, "champion.")):
         row = index.row(str(facts["run_id"]))
         if row is None:
@@ -64,11 +64,11 @@ def fulfilled(project: Project, name: str) -> list[Asked]:
                 f"the run {facts['run_id']} of a promoted version is not in the index", "`megu lineage index` makes it again"
             )
         words = f"{row.request} (forgotten by version {facts['version']})"
-        found.setdefault(row.forgotten, Asked(words, index.entries(row.forgotten), row.key))
+        found.setdefault(row.forgotten, ProtectedRequest(words, index.entries(row.forgotten), row.key))
     return list(found.values())
 
 
-def accepted(project: Project, data: str) -> list[Asked]:
+def accepted(project: Project, data: str) -> list[ProtectedRequest]:
     """What the requests about a data set ask for that are accepted and not yet, or not finally, forgotten. data: its name.
 
     Raises `MeguError` when there are some and the data set or the key of the commitments is not here.
@@ -82,13 +82,13 @@ def accepted(project: Project, data: str) -> list[Asked]:
         raise MeguError(
             f"there are accepted requests, and data/{data} or the key of the commitments is not here", "bring it back"
         )
-    known, found = Known(arrays.load(folder)), list[Asked]()
+    known, found = DatasetContents(arrays.load(folder)), list[ProtectedRequest]()
     for entry in entries_of:
         target, done = inbox.target(entry.id), [event.facts.get("forgotten") for event in entry.events]
         samples = {commit(key, name.encode()) for name in known.samples(target)} if target else set()
         if entry.state in FORGOTTEN and (names := [str(name) for name in done if name]):
             samples |= index.entries(names[-1])
-        found.append(Asked(entry.id, frozenset(samples), fingerprint(key)))
+        found.append(ProtectedRequest(entry.id, frozenset(samples), fingerprint(key)))
     return found
 
 

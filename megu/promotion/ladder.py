@@ -127,7 +127,7 @@ def skipped(step: Step, planned: Sequence[Step], tried: Sequence[Rung], costs: C
     )
 
 
-def in_words(rung: Rung) -> str:
+def describe(rung: Rung) -> str:
     """A rung that is done, for a person: what it was and what came of it."""
     said = f": {'; '.join(rung.says)}" if rung.says else ""
     took = f" ({duration(rung.seconds)})" if rung.ran else ""

@@ -1,7 +1,7 @@
 """Promotion and rollback: the one place that moves the aliases ``champion`` and ``previous_champion``.
 
 MLflow's aliases know no history and no compare-and-swap, so the ledger decides: a move is announced in it (*intended*), made,
-read back, and recorded (*moved*). Whoever comes next after a kill finds the intent and finishes or undoes it (`settle`). One promoter
+read back, and recorded (*moved*). Whoever comes next after a kill finds the intent and finishes or undoes it (`reconcile`). One promoter
 at a time on a machine by a file lock that ends with its process; across machines the ledger refuses the second intent.
 
 One file because each step of a move stands beside the one that undoes it.
@@ -18,12 +18,12 @@ from megu.core.errors import MeguError
 from megu.core.files.exclusion import working
 from megu.core.files.ledger import Event, Refused
 from megu.core.project import Project
-from megu.evaluation.gate import Verdict, judge
-from megu.lineage.promoted.champions import CHAMPION, INTENDED, MOVED, PREVIOUS, REJECTED, UNDONE, Standing, rejection, standing
+from megu.evaluation.gate import Verdict, decide
+from megu.lineage.promoted.champions import CHAMPION, INTENDED, MOVED, PREVIOUS, REJECTED, UNDONE, Status, rejection, status
 from megu.lineage.reading import dossier_of
 from megu.lineage.verify.run import Report, verify
 from megu.promotion import guard
-from megu.requests import settling
+from megu.requests import reconciling
 from megu.requests.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Candidate:
     champion: str | None
     verdict: Verdict
     headline: str
-    standing: Standing
+    status: Status
     judged: list[str]
     unsound: list[str]
 
@@ -138,7 +138,7 @@ def one_at_a_time(project: Project) -> Iterator[None]:
         yield
 
 
-def look(project: Project, config: Config, version: str | None = None) -> Candidate:
+def inspect_candidate(project: Project, config: Config, version: str | None = None) -> Candidate:
     """What there is to promote, and what stands against it. version: its number; None for the one with the alias of ``registry.alias``.
 
     Raises `MeguError` when there is no such version or no dossier of it.
@@ -155,7 +155,7 @@ def look(project: Project, config: Config, version: str | None = None) -> Candid
     target = f"models:/{name}/{number}"
     dossier, report = dossier_of(target, project).dossier, verify(target, project)
     events, champion = project.ledger.events(name), now.get(CHAMPION)
-    at, verdict = standing(events), judge(dossier.evidence.evaluation, config.gate, champion=champion)
+    at, verdict = status(events), decide(dossier.evidence.evaluation, config.gate, champion=champion)
     rejected = rejection(events, report.seal)
     return Candidate(
         name=name,
@@ -167,7 +167,7 @@ def look(project: Project, config: Config, version: str | None = None) -> Candid
         champion=champion,
         verdict=verdict,
         headline=dossier.evidence.verdict,
-        standing=at,
+        status=at,
         judged=_judged(number, dossier.evidence.gate, verdict, champion)
         + ([f"its evidence was rejected by {rejected.facts['approver']} on {rejected.time[:10]}"] if rejected else []),
         unsound=_faults(report, number) + _by_hand(at, champion) + guard.brings_back(project, name, number),
@@ -197,7 +197,7 @@ def _judged(version: str, gate: Gate | None, verdict: Verdict, champion: str | N
     return lines
 
 
-def _by_hand(now: Standing, champion: str | None) -> list[str]:
+def _by_hand(now: Status, champion: str | None) -> list[str]:
     """An alias that somebody moved past the ledger."""
     if now.version is None or now.intent is not None or now.version == champion:
         return []
@@ -216,7 +216,7 @@ def promote(
     """
     with one_at_a_time(project):
         _settle(project)
-        found = look(project, config, version)
+        found = inspect_candidate(project, config, version)
         if found.is_champion:
             return Moved(found.name, found.version, None, already=True, fulfilled=_follow(project, found.name))
         if not found.seal.startswith(approval.evidence.lower()):
@@ -229,9 +229,7 @@ def promote(
             raise MeguError(
                 f"{found} may not be promoted automatically: the gate says {found.verdict.decision}", approve_with(found)
             )
-        return _move(
-            project, found.name, _facts(found, approval, "promotion"), found.standing.last, approval.rationale, reached
-        )
+        return _move(project, found.name, _facts(found, approval, "promotion"), found.status.last, approval.rationale, reached)
 
 
 def automatic(config: Config, found: Candidate) -> bool:
@@ -260,7 +258,7 @@ def reject(project: Project, config: Config, approval: Approval, version: str | 
     """Record that a version will not be promoted on its present evidence. Raises as `promote` does."""
     with one_at_a_time(project):
         _settle(project)
-        found = look(project, config, version)
+        found = inspect_candidate(project, config, version)
         if found.is_champion:
             raise MeguError(f"{found} is the champion", "`megu rollback` puts another in its place")
         if not found.seal.startswith(approval.evidence.lower()):
@@ -294,7 +292,7 @@ def rollback(
         number = version or lineage.aliases(connected, name).get(PREVIOUS)
         if number is None:
             raise MeguError(f"no version of {name} has been champion before", "name the version: megu rollback VERSION")
-        found = look(project, config, number)
+        found = inspect_candidate(project, config, number)
         if found.is_champion:
             raise MeguError(f"{found} is the champion already", "name another version")
         against = found.unsound + guard.brings_back(project, name, number, guard.accepted(project, found.data))
@@ -304,10 +302,10 @@ def rollback(
                 "run again from the present champion",
             )
         approval = Approval(approver=approver, rationale=rationale, evidence=found.seal)
-        return _move(project, name, _facts(found, approval, "rollback"), found.standing.last, rationale, reached)
+        return _move(project, name, _facts(found, approval, "rollback"), found.status.last, rationale, reached)
 
 
-def settle(project: Project) -> list[str]:
+def reconcile(project: Project) -> list[str]:
     """Finish or undo every move that a kill left half-made; says what was done, a line each. Quick when there is none."""
     if not any(now.intent for now in _standings(project).values()):
         return []
@@ -315,11 +313,9 @@ def settle(project: Project) -> list[str]:
         return _settle(project)
 
 
-def _standings(project: Project) -> dict[str, Standing]:
+def _standings(project: Project) -> dict[str, Status]:
     events = project.ledger.events(kind="champion.")
-    return {
-        name: standing([event for event in events if event.subject == name]) for name in {event.subject for event in events}
-    }
+    return {name: status([event for event in events if event.subject == name]) for name in {event.subject for event in events}}
 
 
 def _settle(project: Project) -> list[str]:
@@ -402,11 +398,11 @@ def _move(project: Project, name: str, facts: Mapping[str, Any], seen: int, rati
 
 def _follow(project: Project, name: str) -> list[str]:
     """Bring requests to where the champion has them; returns which are promoted now. Killed before it, the next processing run does it."""
-    return settling.settle(Inbox(project), name).get("promoted", [])
+    return reconciling.reconcile(Inbox(project), name).get("promoted", [])
 
 
 def _beaten(events: list[Event], seen: int) -> str | None:
-    now = standing(events)
+    now = status(events)
     if now.last == seen:
         return None
     return (
@@ -449,9 +445,9 @@ def _record(project: Project, name: str, kind: str, facts: Mapping[str, Any], **
         project.ledger.append(kind, name, {**facts, **more}, unless=_closed)
     except Refused:
         # Another machine came upon the intent and finished it: the same step, so nothing is left to do.
-        if kind != MOVED or standing(project.ledger.events(name)).version != facts["version"]:
+        if kind != MOVED or status(project.ledger.events(name)).version != facts["version"]:
             raise
 
 
 def _closed(events: list[Event]) -> str | None:
-    return None if standing(events).intent is not None else "it was closed by another promoter"
+    return None if status(events).intent is not None else "it was closed by another promoter"

@@ -4,7 +4,7 @@ The certificate, a page of its own, is beside it.
 
 from __future__ import annotations
 
-from megu.evaluation.words import headline, retrain_title, summary_markdown, summary_rows
+from megu.evaluation.text import headline, retrain_title, summary_markdown, summary_rows
 from megu.report.data import ReportData
 from megu.report.page import render
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from megu.evaluation.words import conclusions, gate_rows, guided_rows, ladder_rows, number, summary_rows
+from megu.evaluation.text import conclusions, gate_rows, guided_rows, ladder_rows, number, summary_rows
 from megu.report.data import ReportData
 from megu.report.templates import template
 

@@ -22,7 +22,7 @@ from megu.lineage.commitments import commit
 Target = Mapping[str, Sequence[str]]
 
 
-class Known:
+class DatasetContents:
     """What a data set has, looked up once for any number of requests."""
 
     def __init__(self, dataset: Dataset) -> None:

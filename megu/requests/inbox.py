@@ -202,7 +202,7 @@ class Inbox:
         events = self.ledger.events(request, PREFIX)
         if not events:
             raise MeguError(f"there is no request {request}", "`megu request list` names them")
-        return self._with_data(Entry(request, events, self.target(request), named_data(events)))
+        return self._with_data(Entry(request, events, self.target(request), data_of(events)))
 
     def target(self, request: str) -> dict[str, list[str]] | None:
         """What a request names; None once that was deleted."""
@@ -242,7 +242,7 @@ class Inbox:
             raise MeguError(f"{request} does not wait for another try: it is {state_of(events)}", "nothing is to be done")
         self.move([request], "accepted", {"again": True, "why": "asked for by a person"})
 
-    def judge(
+    def review(
         self, fault: Callable[[Mapping[str, Sequence[str]]], tuple[str, int]], data: str | None = None
     ) -> tuple[int, int]:
         """Accept or reject every request that came in, of one data set when given; returns how many of each.
@@ -285,10 +285,10 @@ def grouped(events: Iterable[Event]) -> list[Entry]:
     found: dict[str, list[Event]] = {}
     for event in events:
         found.setdefault(event.subject, []).append(event)
-    return [Entry(request, own, data=named_data(own)) for request, own in found.items()]
+    return [Entry(request, own, data=data_of(own)) for request, own in found.items()]
 
 
-def named_data(events: Sequence[Event]) -> str:
+def data_of(events: Sequence[Event]) -> str:
     """The data set that a request came in with; empty in ledgers from before requests named one."""
     return str(events[0].facts.get("data", ""))
 

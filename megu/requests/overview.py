@@ -21,7 +21,7 @@ from megu.core.progress import duration
 from megu.core.project import Project
 from megu.lineage import dossier
 from megu.lineage.index import Index, Row
-from megu.lineage.promoted.champions import rejection, standing
+from megu.lineage.promoted.champions import rejection, status
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.request import RequestParams
 from megu.requests.states import OPEN, STATES
@@ -78,7 +78,7 @@ def overview(
     entries = Inbox(project).entries()
     live = services.endpoints(project.home)
     events = project.ledger.events(name)
-    now = standing(events)
+    now = status(events)
     moved = [event for event in events if event.kind == "champion.moved"]
     rows = Index(project.index).rows()
     late = [entry for entry in entries if entry.overdue(today)]
@@ -159,7 +159,7 @@ def _to_promote(
         )
     if lines:
         return lines
-    now = standing(events)
+    now = status(events)
     newest = max(
         (row for row in rows if row.model.startswith(f"models:/{name}/")), key=lambda row: _number(row.model), default=None
     )
@@ -264,7 +264,7 @@ def markdown(now: Overview, written: Callable[[str], str] = escaping.markdown) -
     ] or ["none"]
     if now.ladder:
         lines += ["", f"## Ladder: {now.ladder['outcome']}", ""]
-        lines += [f"- {written(rung_in_words(facts))}" for facts in now.ladder["rungs"]]
+        lines += [f"- {written(describe_rung(facts))}" for facts in now.ladder["rungs"]]
     lines += ["", "## Next", ""]
     if now.schedules is None:
         lines.append(_outside_code(now.unanswered, written))
@@ -275,7 +275,7 @@ def markdown(now: Overview, written: Callable[[str], str] = escaping.markdown) -
     return "\n".join(lines)
 
 
-def rung_in_words(facts: Mapping[str, Any]) -> str:
+def describe_rung(facts: Mapping[str, Any]) -> str:
     """A rung of a ladder in words. facts: of its event in the ledger."""
     why = facts.get("why") or ", ".join(facts.get("broken", []))
     version = str(facts.get("version", "")).removeprefix("models:/")

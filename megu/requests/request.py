@@ -89,7 +89,7 @@ class Request:
     ("DSR-2026-0142"), which also tells two requests for the same thing apart; empty for none. data: the data set that it is about,
     whatever is configured later; empty for the one that is configured when it comes in. samples: the ids of a person's samples in the whole
     data set, train and test. Those that are training images in use are forgotten, all of them are erased. person: their pseudonym
-    (`megu.subjects.kept.pseudonym`), which ties the requests of one person together; empty for a request that is not about one.
+    (`megu.subjects.store.pseudonym`), which ties the requests of one person together; empty for a request that is not about one.
     """
 
     __pydantic_config__ = STRICT

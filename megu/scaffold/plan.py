@@ -15,7 +15,7 @@ import yaml
 
 from megu.config import tree
 from megu.core.errors import MeguError
-from megu.core.files import leftovers
+from megu.core.files import cleanup
 from megu.core.files.text import write_text
 from megu.core.files.writable import refuse_unwritable
 from megu.core.project import PARAMS, Project
@@ -100,7 +100,7 @@ def changes(root: Path, data: str | None, model: str | None, flows: str) -> list
 def apply(root: Path, wanted: Sequence[Change]) -> None:
     """Write the files. Raises `MeguError` for a folder that cannot be written."""
     root.mkdir(parents=True, exist_ok=True)
-    leftovers.sweep(Project(root))
+    cleanup.sweep(Project(root))
     for change in wanted:
         write_text(root / change.name, change.text)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from megu.core.errors import MeguError
 from megu.core.project import Project
-from megu.lineage.promoted.champions import MOVED, standing
+from megu.lineage.promoted.champions import MOVED, status
 from megu.lineage.promoted.probes import ORIGINAL, Probes
 from megu.serving import choosing, http
 
@@ -45,14 +45,14 @@ class Seen:
         return {"verdict": self.verdict, "says": self.says, "champion": self.version or None}
 
 
-def look(project: Project, name: str, url: str, seconds: float = PATIENCE_S) -> Seen:
+def inspect_server(project: Project, name: str, url: str, seconds: float = PATIENCE_S) -> Seen:
     """Ask the server at ``url`` and compare; what cannot be told is said with the reason. name: of the registered model."""
     events = project.ledger.events(name)
     move = next((event for event in reversed(events) if event.kind == MOVED), None)
     if move is None:
         return Seen("unknown", f"cannot tell: no version of {name} has been promoted")
     version = str(move.facts["version"])
-    if standing(events).intent is not None:
+    if status(events).intent is not None:
         return Seen("unknown", "cannot tell: a promotion is under way, or was interrupted", version, move.number)
     try:
         made = choosing.ensure(project, move)

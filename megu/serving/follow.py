@@ -37,7 +37,7 @@ def follow(project: Project, name: str, params: PromotionParams) -> Followed:
         for step in (lambda move: choosing.ensure(project, move), lambda move: webhook.tell(project, move, params)):
             if trouble := _trouble(step, move):
                 troubles.append(trouble)
-    seen, closed, more = look(project, name, params)
+    seen, closed, more = inspect_served(project, name, params)
     return Followed(seen, closed, troubles + more)
 
 
@@ -47,7 +47,7 @@ def said(done: Followed) -> list[str]:
     return [*done.troubles, *seen, *([f"closed with it: {', '.join(done.closed)}"] if done.closed else [])]
 
 
-def look(project: Project, name: str, params: PromotionParams) -> tuple[Seen | None, list[str], list[str]]:
+def inspect_served(project: Project, name: str, params: PromotionParams) -> tuple[Seen | None, list[str], list[str]]:
     """Look at the configured server; where it serves the champion, record that once and close the requests that it fulfils.
 
     Returns what was seen, the requests that closed, and what failed, a line each.
@@ -55,7 +55,7 @@ def look(project: Project, name: str, params: PromotionParams) -> tuple[Seen | N
     if not params.served:
         return None, [], []
     try:
-        seen = check.look(project, name, http.address(params.served, "promotion.served"))
+        seen = check.inspect_server(project, name, http.address(params.served, "promotion.served"))
     except MeguError as error:
         return None, [], [str(error)]
     try:

@@ -11,7 +11,7 @@ from megu.core.project import Project
 from megu.data import arrays
 from megu.data.arrays import SPLITS
 from megu.lineage.commitments import commit
-from megu.subjects.kept import Hashes, Subjects, commitment, pseudonym
+from megu.subjects.store import Hashes, Subjects, commitment, pseudonym
 
 
 @dataclass(frozen=True)

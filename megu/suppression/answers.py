@@ -9,14 +9,14 @@ from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.lineage import dossier as folder_of
 from megu.lineage.dossier import MAIN, Dossier
-from megu.suppression.kept import Suppressions
 from megu.suppression.record import Header
+from megu.suppression.store import Suppressions
 
 Target = Mapping[str, Sequence[str]]
 
 
 def fault(project: Project, data: str, own: Callable[[Target], tuple[str, int]], target: Target) -> tuple[str, int]:
-    """As ``own`` (`megu.requests.fulfilled.Known.fault`); the reason says what of it was erased already, by which request and when."""
+    """As ``own`` (`megu.requests.fulfilled.DatasetContents.fault`); the reason says what of it was erased, by which request and when."""
     why, count = own(target)
     erased = answer(project, data, target) if why else ""
     return f"{why}: {erased}" if erased else why, count

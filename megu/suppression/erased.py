@@ -14,9 +14,9 @@ from megu.data.arrays import Ids, Images, image_ids
 from megu.data.images import near
 from megu.lineage.commitments import commit
 from megu.lineage.index import Index
-from megu.suppression.kept import Suppressions
 from megu.suppression.listed import is_grey
 from megu.suppression.record import made
+from megu.suppression.store import Suppressions
 
 
 def suppress(

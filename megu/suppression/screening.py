@@ -17,8 +17,8 @@ from megu.data.arrays import SPLITS, Dataset
 from megu.data.naming import shown
 from megu.data.params import Suppressed
 from megu.data.writing import atomic_folder
-from megu.suppression.kept import Suppressions
 from megu.suppression.listed import Matches, SuppressionList
+from megu.suppression.store import Suppressions
 
 #: Images that are named.
 _SHOWN = 3

@@ -165,7 +165,7 @@ class Run:
             experiment_id = found.experiment_id
         from megu.tracking import orphans
 
-        orphans.mark(connected, home)
+        orphans.close(connected, home)
         own = {**tags, orphans.PROCESS_TAG: orphans.this_process(home)}
         run = connected.create_run(experiment_id, run_name=name, tags={key: str(value)[:_TAG] for key, value in own.items()})
         begun = cls(connected, run.info.run_id, experiment_id)

@@ -38,7 +38,7 @@ class Database:
     def tracking_uri(self) -> str:
         return f"sqlite:///{self.path}"
 
-    def known(self) -> bool:
+    def is_supported(self) -> bool:
         """Whether the database has the form that is read here."""
         try:
             return self._rows("SELECT version_num FROM alembic_version") == [(KNOWN,)]

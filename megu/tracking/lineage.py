@@ -41,7 +41,7 @@ def reader(home: Path) -> MlflowClient:
     Raises `MeguError` as `reach` does.
     """
     where = uri(home)
-    if where.startswith("sqlite:///") and (database := Database(Path(where.removeprefix("sqlite:///")))).known():
+    if where.startswith("sqlite:///") and (database := Database(Path(where.removeprefix("sqlite:///")))).is_supported():
         return cast("MlflowClient", database)  # it answers what the functions below ask
     return reach(home)
 

@@ -53,7 +53,7 @@ def running(connected: MlflowClient) -> list[str]:
 
 
 @answered
-def mark(connected: MlflowClient, home: Path) -> list[str]:
+def close(connected: MlflowClient, home: Path) -> list[str]:
     """Mark the runs of dead processes as KILLED; returns their ids."""
     marked = []
     for run_id, process in _running(connected):

@@ -102,7 +102,7 @@ class Compiling:
         #: Steps and seconds of the look that compiling fell into.
         self.first: tuple[int, float] | None = None
 
-    def looked(self, done: int) -> bool:
+    def note_progress(self, done: int) -> bool:
         """Note that ``done`` steps are done, and that the device has been waited for; whether the model is compiled from here on."""
         if not self.deciding:
             return False

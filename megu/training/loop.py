@@ -33,7 +33,7 @@ from megu.core.progress import track
 from megu.core.seeds import derive, generator
 from megu.core.seeds import start as start_generators
 from megu.data.tensors import CROP_PADDING, ImageSet
-from megu.models import build, code, known, names
+from megu.models import build, code, exists, names
 from megu.training import checkpoint as checkpoints
 from megu.training.capture import Captured, recordable
 from megu.training.compiling import Compiling, Remembered, compilable, kind_of
@@ -93,7 +93,7 @@ class TrainParams:
     compile: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
-        if not known(self.arch):  # the names are looked up among the installed packages, so only then
+        if not exists(self.arch):  # the names are looked up among the installed packages, so only then
             check("arch", self.arch, False, f"one of {', '.join(names())}, or package.module:function")
         check("epochs", self.epochs, self.epochs >= 1, "at least 1")
         check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
@@ -195,13 +195,13 @@ class Objective:
 
     batch_at: the tensors of a step, on the model's device; a function of the step alone. loss_of: a function of these and of the model;
     what it keeps beside the model's weights it updates in place, since on CUDA a whole step is recorded (`megu.training.capture`).
-    looked: told the steps done after each look at the losses, for which the device was waited; says whether ``loss_of`` computes in another
-    way from then on, and is to be recorded anew.
+    note_progress: told the steps done after each look at the losses, for which the device was waited; says whether ``loss_of`` computes in
+    another way from then on, and is to be recorded anew.
     """
 
     batch_at: Callable[[int], tuple[Tensor, ...]]
     loss_of: Callable[..., Tensor]
-    looked: Callable[[int], bool] = lambda done: False
+    note_progress: Callable[[int], bool] = lambda done: False
 
 
 def optimise(
@@ -259,7 +259,7 @@ def optimise(
                     raise NotFinite(f"{label}: {fault.what} at {where}", f"lower the learning rate{left}")
                 whole = len(losses) == LOOK_EVERY
                 losses.clear()
-                if whole and objective.looked(step + 1):
+                if whole and objective.note_progress(step + 1):
                     take = Captured(one_step, model, device, steps - step - 1, label)
             if due and checkpoint:
                 checkpoints.save(checkpoint, model, optimiser, step + 1, key)
@@ -380,7 +380,7 @@ def fit(
     optimise(
         model,
         optimiser_of(params, model),
-        Objective(batch_at, loss_of, compiling.looked),
+        Objective(batch_at, loss_of, compiling.note_progress),
         lr_at,
         steps,
         seed=seed,
@@ -441,7 +441,7 @@ def fingerprint(images: ImageSet) -> str:
     return hashed.hexdigest()
 
 
-def asked(device: torch.device) -> int:
+def prediction_batch_size(device: torch.device) -> int:
     """Images a batch that a model on ``device`` is asked about without gradients."""
     return ASKED_CUDA if device.type == "cuda" else ASKED
 
@@ -455,7 +455,7 @@ def predict(
     batch_size: 0 for `ASKED`, on CUDA `ASKED_CUDA`; the device is waited for once a batch.
     """
     model.eval()
-    batch_size = batch_size or asked(images.device)
+    batch_size = batch_size or prediction_batch_size(images.device)
     logits, penultimate = [], []
     with track(label, len(images), "images") as advance:
         for number in range(math.ceil(len(images) / batch_size)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from megu.core.project import Project
 from megu.core.stages import Device, Outcome, Result, Stage
-from tasks.run import kept
+from tasks.run import cached
 
 
 def predict(project: Project, data: Result, split: Result, model: Result, device: Device) -> Outcome:
@@ -17,15 +17,15 @@ def predict(project: Project, data: Result, split: Result, model: Result, device
     from megu.evaluation.condensed import condense
     from megu.training.loop import predict as answer
 
-    loaded = kept.dataset(project, data)
-    network = kept.model(project, model, device)
+    loaded = cached.dataset(project, data)
+    network = cached.model(project, model, device)
     train, test = (
         answer(
             network, ImageSet.from_partition(part, loaded.mean, loaded.std, resolve(device)), label=f"predict {name}"
         ).logits.numpy()
         for name, part in (("train", loaded.train), ("test", loaded.test))
     )
-    found = condense(train, test, kept.forget_split(project, split).forget)
+    found = condense(train, test, cached.forget_split(project, split).forget)
     accuracy = 100.0 * float((test.argmax(1) == loaded.test.labels).mean())
     return Outcome(files={"condensed": project.store.put_arrays(vars(found))}, values={"test_accuracy": accuracy})
 

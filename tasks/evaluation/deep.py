@@ -7,7 +7,7 @@ from megu.core.project import Project
 from megu.core.stages import Device, Outcome, Result, Stage
 from megu.evaluation.params import DeepParams
 from megu.unlearning.labels.calibration_set import CalibrationParams, left_to_measure
-from tasks.run import kept
+from tasks.run import cached
 
 
 def measure(
@@ -28,16 +28,16 @@ def measure(
     from megu.data.tensors import ImageSet
     from megu.evaluation.deep import check, draw
 
-    loaded = kept.dataset(project, data)
-    measured, _, positions = left_to_measure(loaded, kept.forget_split(project, split), calibration)
+    loaded = cached.dataset(project, data)
+    measured, _, positions = left_to_measure(loaded, cached.forget_split(project, split), calibration)
     if not len(positions.retain) or not len(positions.test_retain):
         raise MeguError("the deep checks need retained training and test images", "set evaluation.deep to false")
     train, test = (
         ImageSet.from_partition(part, loaded.mean, loaded.std, resolve(device)) for part in (loaded.train, loaded.test)
     )
     drawn = draw(train, test, positions.forget, positions.retain, measured[positions.test_retain], seed)
-    network = kept.model(project, model, device)
-    found, cost = kept.measured(lambda: check(network, drawn, loaded.num_classes, params, seed), device)
+    network = cached.model(project, model, device)
+    found, cost = cached.measured(lambda: check(network, drawn, loaded.num_classes, params, seed), device)
     return Outcome(values={"metrics": found, "asked": len(drawn.asked)}, notes=cost)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from megu.core.project import Project
 from megu.core.stages import Outcome, Result, Stage
-from megu.evaluation.gate import given_retrain
-from tasks.run import kept
+from megu.evaluation.gate import provided_retrain
+from tasks.run import cached
 
 #: How many forget samples, and how many labels' noise, are shown.
 SHOWN, LABELS = 12, 8
@@ -31,14 +31,14 @@ def draw(
     import numpy as np
 
     from megu.evaluation import softmax
-    from megu.evaluation.words import retrain_title
+    from megu.evaluation.text import retrain_title
     from megu.report import copies, figures
 
     store = project.store
-    loaded = kept.dataset(project, data)
-    positions = kept.forget_split(project, split)
-    guided, bank = kept.arrays_of(project, perturbing, "perturbing"), kept.arrays_of(project, noise, "noise")
-    matrix = kept.arrays_of(project, transition, "transition")
+    loaded = cached.dataset(project, data)
+    positions = cached.forget_split(project, split)
+    guided, bank = cached.arrays_of(project, perturbing, "perturbing"), cached.arrays_of(project, noise, "noise")
+    matrix = cached.arrays_of(project, transition, "transition")
     distributions = store.arrays(evaluation.files["distributions"])
     models = [name for name in ("original", "unlearned", "reference") if name in evaluation.values]
     forgotten = tuple(int(k) for k in np.unique(loaded.train.labels[positions.forget]))
@@ -86,7 +86,7 @@ def draw(
             confidence=groups("confidence"),
             entropy=groups("entropy"),
             mia={name: evaluation.values[name]["metrics"]["MIA"] for name in models},
-            retrain=retrain_title(given_retrain(evaluation.values)),
+            retrain=retrain_title(provided_retrain(evaluation.values)),
         )
     )
     alike, counts = copies.found(loaded, store.arrays(duplicates.files["groups"])["groups"], positions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from megu.core.project import Project
 from megu.core.stages import Device, Outcome, Result, Stage
-from tasks.run import kept
+from tasks.run import cached
 
 
 def predict(project: Project, data: Result, model: Result, device: Device) -> Outcome:
@@ -12,8 +12,8 @@ def predict(project: Project, data: Result, model: Result, device: Device) -> Ou
     from megu.data.tensors import ImageSet
     from megu.training.loop import predict as answer
 
-    loaded = kept.dataset(project, data)
-    network = kept.model(project, model, device)
+    loaded = cached.dataset(project, data)
+    network = cached.model(project, model, device)
     arrays = {}
     for name, partition in (("train", loaded.train), ("test", loaded.test)):
         images = ImageSet.from_partition(partition, loaded.mean, loaded.std, resolve(device))

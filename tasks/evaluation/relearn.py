@@ -5,7 +5,7 @@ from __future__ import annotations
 from megu.core.project import Project
 from megu.core.stages import Device, Outcome, Result, Stage
 from megu.evaluation.params import RelearnParams
-from tasks.run import kept
+from tasks.run import cached
 
 
 def measure(
@@ -19,13 +19,13 @@ def measure(
     device: Device,
 ) -> Outcome:
     """steps: None when the original's accuracy is not back after ``params.steps``. target, before: accuracies in percent."""
-    from megu.evaluation.relearning import accuracy, asked, relearn
+    from megu.evaluation.relearning import accuracy, relearn, sample_queries
 
-    forget = kept.train_images(project, data, device, kept.forget_split(project, split).forget)
-    shown = asked(forget, seed)
-    target = accuracy(kept.model(project, original, device), shown) - params.tolerance
-    network = kept.model(project, model, device)
-    steps, cost = kept.measured(lambda: relearn(network, forget, target, params, seed), device)
+    forget = cached.train_images(project, data, device, cached.forget_split(project, split).forget)
+    shown = sample_queries(forget, seed)
+    target = accuracy(cached.model(project, original, device), shown) - params.tolerance
+    network = cached.model(project, model, device)
+    steps, cost = cached.measured(lambda: relearn(network, forget, target, params, seed), device)
     return Outcome(values={"steps": steps, "target": target, "before": accuracy(network, shown)}, notes=cost)
 
 

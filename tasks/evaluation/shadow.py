@@ -7,7 +7,7 @@ from typing import Any
 from megu.core.project import Project
 from megu.core.stages import Device, Outcome, Result, Stage
 from megu.training.loop import TrainParams
-from tasks.run import kept
+from tasks.run import cached
 
 
 def train(project: Project, data: Result, params: TrainParams, seed: int, number: int, device: Device) -> Outcome:
@@ -21,11 +21,11 @@ def train(project: Project, data: Result, params: TrainParams, seed: int, number
     from megu.training.loop import predict
     from megu.training.loop import train as train_model
 
-    loaded = kept.dataset(project, data)
+    loaded = cached.dataset(project, data)
     seen = half(len(loaded.train), number, seed)
-    images = kept.train_images(project, data, device, np.flatnonzero(seen))
-    checkpoint = kept.checkpoint(project, "shadow", data, params, seed, number)
-    model, cost = kept.measured(
+    images = cached.train_images(project, data, device, np.flatnonzero(seen))
+    checkpoint = cached.checkpoint(project, "shadow", data, params, seed, number)
+    model, cost = cached.measured(
         lambda: train_model(
             images, params, loaded.num_classes, derive(seed, "shadow", number), checkpoint=checkpoint, label="train the shadow"
         ),
@@ -48,5 +48,5 @@ SHADOW = Stage(
     "shadow",
     "Train a shadow model on half of the training set",
     train,
-    lambda result: f"{kept.say_trained(result)}, {result.values['test_accuracy']:.1f}% of the test images right",
+    lambda result: f"{cached.say_trained(result)}, {result.values['test_accuracy']:.1f}% of the test images right",
 )

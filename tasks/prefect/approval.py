@@ -14,7 +14,7 @@ from megu.config.tree import Config
 from megu.core.errors import MeguError
 from megu.core.escaping import markdown
 from megu.core.project import Project
-from megu.evaluation.words import gate_rows
+from megu.evaluation.text import gate_rows
 from megu.promotion import moves as promotion
 from megu.promotion.moves import Candidate
 from megu.serving import follow
@@ -39,7 +39,7 @@ def decide(project: Project, config: Config, version: str | None) -> dict[str, A
     """
     complaint = ""
     for wait in count(1):
-        found = promotion.look(project, config, version)
+        found = promotion.inspect_candidate(project, config, version)
         if found.is_champion:
             return {"outcome": "promoted", "model": str(found), "already": True}
         if found.obstacles:

@@ -13,7 +13,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
-from megu.config.private import apart
+from megu.config.redaction import redact_settings
 from megu.core.project import Project
 
 #: The tag of our deployments, and so of their runs.
@@ -43,7 +43,7 @@ def gone(run: str) -> bool:
     return state is not None and (state.is_crashed() or state.is_failed() or state.message == WITHDRAWN)
 
 
-def mark_lost(now: datetime) -> list[str]:
+def close_lost(now: datetime) -> list[str]:
     """Mark as crashed the runs of our deployments that a worker took and lost before they began; their names.
 
     The automation "a run never began" does so sooner, but not for a run that was planned less than five minutes before it began: Prefect's
@@ -78,11 +78,12 @@ def _past_its_grace(client: SyncPrefectClient, run: FlowRun, now: datetime) -> b
     return now - run.state.timestamp > timedelta(seconds=grace)
 
 
-def private(project: Project, params: str, settings: Sequence[str] | None) -> tuple[str, list[str]]:
-    """What a flow is called with, without what names samples (`megu.config.private.apart`): for one that was called so by Prefect itself, as
-    from its pages. The run's parameters are changed to that, so that nobody reads them there from now on.
+def redact_call(project: Project, params: str, settings: Sequence[str] | None) -> tuple[str, list[str]]:
+    """Return what a flow is called with, without what names samples (`megu.config.redaction.redact_settings`).
+
+    For a flow that Prefect itself has called, as from its pages: the run's parameters are changed, so that nobody reads them there from now on.
     """
-    named, changes = apart(project, project.root / params, settings or ())
+    named, changes = redact_settings(project, project.root / params, settings or ())
     if changes == list(settings or ()):
         return params, changes
     context = FlowRunContext.get()

@@ -18,23 +18,23 @@ from megu import tracking
 from megu.bench import page, table
 from megu.bench.config import Bench
 from megu.bench.expansion import Cell
-from megu.bench.marks import Mark, numeric
 from megu.bench.outcome import Outcome
 from megu.bench.published import published
-from megu.config.private import redacted
+from megu.bench.scores import CellScore, numeric
+from megu.config.redaction import redacted
 from megu.config.tree import Config
 from megu.core.escaping import markdown, plain
 from megu.core.files.store import canonical_json, without_nan, writing
 from megu.core.project import Project
-from megu.evaluation.gate import given_retrain
-from megu.evaluation.words import retrain_title
+from megu.evaluation.gate import provided_retrain
+from megu.evaluation.text import retrain_title
 from megu.requests.request import scrubbed
 from megu.servers import services
 from megu.tracking import Run, charts
 from megu.tracking.environment import environment
 from tasks.records import record
 from tasks.reference import GIVEN_REFERENCE
-from tasks.run.schedule import Look
+from tasks.run.schedule import Inspection
 
 
 def begin(project: Project, bench: Bench, experiment: str, cells: int) -> Run:
@@ -54,10 +54,10 @@ def begin(project: Project, bench: Bench, experiment: str, cells: int) -> Run:
     )
 
 
-def mark(cell: Cell, look: Look, computed: frozenset[str]) -> Mark:
+def score(cell: Cell, look: Inspection, computed: frozenset[str]) -> CellScore:
     """A finished cell's numbers, or its error. computed: keys of the stages that ran for this cell."""
     stages = {ran.decision.label: ran for ran in look.ran}
-    known = Mark(
+    known = CellScore(
         method=cell.variant.label,
         algorithm=cell.variant.method,
         target=cell.target,
@@ -83,7 +83,7 @@ def mark(cell: Cell, look: Look, computed: frozenset[str]) -> Mark:
         unlearned=numeric(values["unlearned"]["metrics"]),
         reference=numeric(values["reference"]["metrics"]),
         comparison=numeric(values["comparison"]),
-        retrain=retrain_title(given_retrain(values)),
+        retrain=retrain_title(provided_retrain(values)),
         time_share=record.share(look, "compute_seconds"),
         pass_share=record.share(look, "passes"),
         peak_mib=max(peaks, default=None),
@@ -99,11 +99,13 @@ def mark(cell: Cell, look: Look, computed: frozenset[str]) -> Mark:
 def _without_samples(error: str | None, config: Config) -> str | None:
     """Why a cell failed; of one that is for single samples, without what names them."""
     return (
-        scrubbed(error, {"ids": config.forget.ids, "files": config.forget.files}) if error and record.named(config) else error
+        scrubbed(error, {"ids": config.forget.ids, "files": config.forget.files})
+        if error and record.names_samples(config)
+        else error
     )
 
 
-def record_cell(project: Project, parent: Run, experiment: str, cell: Cell, look: Look, found: Mark) -> Mark:
+def record_cell(project: Project, parent: Run, experiment: str, cell: Cell, look: Inspection, found: CellScore) -> CellScore:
     """Leave a cell's child run, whether it was computed or kept; returns the mark with its id."""
     child = Run.start(
         project.home,
@@ -138,7 +140,7 @@ def record_cell(project: Project, parent: Run, experiment: str, cell: Cell, look
     return replace(found, mlflow_run_id=child.id)
 
 
-def tables(marks: Sequence[Mark], cells: Sequence[Cell]) -> tuple[list[table.Row], list[table.Row]]:
+def tables(marks: Sequence[CellScore], cells: Sequence[Cell]) -> tuple[list[table.Row], list[table.Row]]:
     """The rows by target, with the published numbers, and the summary."""
     of_target = {cell.target: cell.config for cell in cells}
     return table.rows(marks, lambda target, algorithm: published(of_target[target], algorithm)), table.summary(marks)

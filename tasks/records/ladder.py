@@ -33,7 +33,7 @@ from tasks.records import record
 from tasks.records.lineage import parameters, secret, trained_here
 from tasks.reference import REFERENCE
 from tasks.run import inputs
-from tasks.run.engine import COMPARED, Executor, decide, kept_results
+from tasks.run.engine import COMPARED, Executor, cached_results, decide
 from tasks.unlearn import UNLEARN
 
 #: Carries out the unlearning pipeline: configuration, tags and the rungs before it in, summary out (`flows.unlearn.carry_out`).
@@ -77,9 +77,9 @@ def rung(config: Config, executor: Executor, summary: Summary, number: int) -> R
 
 def costs(project: Project, config: Config) -> Costs:
     """What the rungs may cost, by what was computed here for the same data set and the same recipe; reads kept results alone."""
-    first = trained_here(config) + config.evaluation.shadows + (not config.original.given)
+    first = trained_here(config) + config.evaluation.shadows + (not config.original.provided)
     last = int(not trained_here(config))
-    data = decide(project, DATASET, "dataset", inputs.dataset(project, config)).kept
+    data = decide(project, DATASET, "dataset", inputs.dataset(project, config)).cached
     if data is None:
         return Costs(first=first, last=last, methods={})
 
@@ -90,12 +90,12 @@ def costs(project: Project, config: Config) -> Costs:
     trained = [
         result
         for stage in (TRAINED, REFERENCE)
-        for result in kept_results(project, stage, COMPARED)
+        for result in cached_results(project, stage, COMPARED)
         if of_data(result.parts) and _recipe(result.parts) == recipe
     ]
     methods = {
         str(result.parts["method"]): float(result.notes["compute_seconds"])
-        for result in reversed(kept_results(project, UNLEARN, COMPARED))
+        for result in reversed(cached_results(project, UNLEARN, COMPARED))
         if of_data(result.parts)
     }
     newest = max(trained, key=lambda result: result.origin["created"], default=None)
@@ -157,7 +157,7 @@ def climb(project: Project, config: Config, tags: Mapping[str, str], carry_out: 
     def leave_out(step: Step, outcome: str, why: str) -> None:
         left = Rung(number=step.number, method=step.method, params={}, outcome=outcome, says=[why])
         tried.append(left)
-        stages().note(ladder.in_words(left))
+        stages().note(ladder.describe(left))
         if step.number not in done:
             facts = {"number": step.number, "method": step.method, "outcome": outcome, "why": why, **common}
             project.ledger.append(SKIPPED, name, facts)
@@ -195,7 +195,7 @@ def climb(project: Project, config: Config, tags: Mapping[str, str], carry_out: 
         beyond = [rule.rule for rule in broken if rule.of_any_model]
         facts = {**ladder.facts(made), **common, "broken": [rule.rule for rule in broken], "beyond": beyond}
         project.ledger.append(RUNG, name, facts)
-        stages().note(ladder.in_words(made))
+        stages().note(ladder.describe(made))
         if made.outcome != "fail":
             return Climb(name, summary)
     rules = ", ".join(rule.rule for rule in broken)

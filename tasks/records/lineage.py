@@ -19,13 +19,13 @@ from megu.core.stages import Result
 from megu.data import dvc, pins
 from megu.data.arrays import Ids
 from megu.data.writing import atomic_folder
-from megu.evaluation.gate import given_retrain, without_retrain
+from megu.evaluation.gate import provided_retrain, without_retrain
 from megu.evaluation.summary import Rung
-from megu.evaluation.words import headline
+from megu.evaluation.text import headline
 from megu.lineage import dossier as folder_of
 from megu.lineage import indexing
 from megu.lineage import record as records_of
-from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint, hidden_parts
+from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint, redact_parts
 from megu.lineage.dossier import Dossier, sha256
 from megu.lineage.keys import Keys
 from megu.lineage.record import Record
@@ -34,7 +34,7 @@ from megu.tracking import Run
 from megu.tracking import lineage as tracked
 from megu.tracking.environment import environment
 from megu.unlearning.methods import lookup
-from tasks.run import inputs, kept
+from tasks.run import cached, inputs
 from tasks.run.engine import Executor, Ran
 
 
@@ -90,7 +90,7 @@ def seal(
     """version: what was registered (``models:/name/3``). artifacts: SHA-256 of each artifact of the MLflow run. ladder: the rungs up to it."""
     signing, key = inputs.signing_key(project, config), secret(project)
     results = {ran.decision.label: ran.result for ran in executor.ran}
-    ids, positions = kept.dataset(project, results["dataset"]).train.ids, kept.forget_split(project, results["split"])
+    ids, positions = cached.dataset(project, results["dataset"]).train.ids, cached.forget_split(project, results["split"])
     forgotten = commit_all(key, (bytes(value) for value in ids[positions.forget]))
     lines = records_of.to_lines(chained)
     name, _, number = (version or "").removeprefix("models:/").rpartition("/")
@@ -117,7 +117,7 @@ def seal(
                 config.unlearn.method,
                 results["original"].stage == "given",
                 config.train.pretrained,
-                given_retrain(results["evaluation"].values),
+                provided_retrain(results["evaluation"].values),
                 without_retrain(results["evaluation"].values),
             ),
             results={label: sha256_file(project.results / ran.decision.key) for label, ran in by_label(executor).items()},
@@ -167,7 +167,7 @@ def parameters(config: Config, key: bytes) -> dict[str, Any]:
     """The whole configuration, with commitments in the place of sample ids and names."""
     values = config.to_json()
     forget = {f"forget.{name}": value for name, value in values["forget"].items()}
-    return {**values, "forget": {name.removeprefix("forget."): value for name, value in hidden_parts(forget, key).items()}}
+    return {**values, "forget": {name.removeprefix("forget."): value for name, value in redact_parts(forget, key).items()}}
 
 
 def scope(
@@ -242,12 +242,12 @@ def seeds(config: Config) -> dict[str, int]:
 
 def trained_here(config: Config) -> int:
     """How many retrains the run trains."""
-    return config.reference.repeats if config.reference.enabled and not config.reference.given else 0
+    return config.reference.repeats if config.reference.enabled and not config.reference.provided else 0
 
 
 def evidence(config: Config, words: str, evaluation: Result, gate: folder_of.Gate) -> folder_of.Evidence:
     values, failures = dict(evaluation.values), [rule.reason for rule in gate.rules if rule.holds is False]
-    count, given = trained_here(config), given_retrain(values)
+    count, given = trained_here(config), provided_retrain(values)
     seeded = f"seed {config.seed}" if count == 1 else f"seeds {config.seed} to {config.seed + count - 1}"
     start = "the same pretrained" if config.train.pretrained else "fresh"
     return folder_of.Evidence(
@@ -255,7 +255,7 @@ def evidence(config: Config, words: str, evaluation: Result, gate: folder_of.Gat
         thresholds=asdict(config.gate),
         reference=f"true retrain from {start} weights on the retain set, {seeded}"
         if count
-        else folder_of.given_retrain(given)
+        else folder_of.describe_provided_retrain(given)
         if given
         else "no retrain reference",
         verdict=headline(words, values, failures),

@@ -14,7 +14,7 @@ from megu.core.files.store import writing
 from megu.core.project import Project
 from megu.data import dvc, splits
 from megu.data.splits import ForgetParams
-from megu.requests.fulfilled import Known
+from megu.requests.fulfilled import DatasetContents
 
 _DVC = """\
 # Written by megu: the forget set of the requests processed last, pinned by DVC. What it is made of is private and not in git.
@@ -30,7 +30,7 @@ stages:
 """
 
 
-def pin(project: Project, config: Config, has: Known, forget: ForgetParams) -> str:
+def pin(project: Project, config: Config, has: DatasetContents, forget: ForgetParams) -> str:
     """Have DVC make and pin the forget split under ``requests/``; returns its hash there, empty where the project has no DVC stages.
 
     What goes in is a private file with a random number in it: the hash in ``dvc.lock`` tells nobody which samples are meant. Raises

@@ -37,7 +37,7 @@ from megu.promotion import guard
 from megu.promotion import moves as promotion
 from megu.requests import datasets
 from megu.requests.batches import Away, Batch, Pending, Work
-from megu.requests.fulfilled import Known, Target
+from megu.requests.fulfilled import DatasetContents, Target
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.request import TARGETS, scrubbed
 from megu.requests.states import FORGOTTEN, IN_FLIGHT
@@ -81,7 +81,7 @@ class Lane:
     config: Config
     settings: tuple[str, ...] = ()
     held: str = ""
-    has: Known | None = None
+    has: DatasetContents | None = None
 
 
 def lanes(project: Project, config: Config, inbox: Inbox) -> dict[str, Lane]:
@@ -127,7 +127,7 @@ def _lane(project: Project, config: Config, inbox: Inbox, name: str) -> Lane:
             held=f"they are about data set {name}, and `original` is another's: run with --set data.name={name} and its own",
         )
     try:
-        return replace(lane, has=Known(dataset.brought(project, config.data)))
+        return replace(lane, has=DatasetContents(dataset.brought(project, config.data)))
     except MeguError as error:
         return replace(lane, held=scrubbed(str(error)))
 
@@ -150,10 +150,10 @@ def _model_of(inbox: Inbox, name: str, champions: Mapping[str, str]) -> str:
     return next(filter(None, reversed(made)), "")
 
 
-def judge(inbox: Inbox, lanes: Mapping[str, Lane]) -> tuple[int, int]:
+def review(inbox: Inbox, lanes: Mapping[str, Lane]) -> tuple[int, int]:
     """Accept or reject what came in, each by its own data set; returns how many of each. What is held stays "received"."""
     judged = [
-        inbox.judge(partial(answers.fault, inbox.project, lane.data, lane.has.fault), lane.data)
+        inbox.review(partial(answers.fault, inbox.project, lane.data, lane.has.fault), lane.data)
         for lane in lanes.values()
         if lane.has
     ]
@@ -198,7 +198,7 @@ def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: 
             else ladder.climb(project, asked, tags, carry_out, batch=batch.id)
         )
         summary = climb.summary
-        made, verdict = sealed(project, summary)
+        made, verdict = has_root(project, summary)
     except Exception as error:
         why = scrubbed(f"{error}" if isinstance(error, MeguError) else f"{type(error).__name__}: {error}", _merged(targets))
         away = is_outage(error)
@@ -233,7 +233,7 @@ def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: 
     return None
 
 
-def forget_set(project: Project, config: Config, inbox: Inbox, has: Known, new: Sequence[Target]) -> ForgetParams:
+def forget_set(project: Project, config: Config, inbox: Inbox, has: DatasetContents, new: Sequence[Target]) -> ForgetParams:
     """What the requests name and everything of their data set that was forgotten before (`megu.requests.fulfilled`): by requests, and by
     versions that were promoted without one.
 
@@ -250,7 +250,7 @@ def forget_set(project: Project, config: Config, inbox: Inbox, has: Known, new: 
             sets.add(entry.fact("forgotten"))
     key = Keys(project.keys).commitment_key(create=True)
     assert key is not None
-    if unknown := [asked.words for asked in promoted if asked.key != fingerprint(key)]:
+    if unknown := [asked.text for asked in promoted if asked.key != fingerprint(key)]:
         raise MeguError(
             f"what a promoted version forgot was recorded under another key: {unknown[0]}",
             f"put that key back into {project.keys.name}/, or such data would be trained on again",
@@ -269,7 +269,7 @@ def from_champion(config: Config, at: str | None) -> Config:
     return config.model_copy(update={"original": OriginalParams(model=f"models:/{config.registry.name}/{at}")})
 
 
-def sealed(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
+def has_root(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
     """The run's dossier as it was sealed, and the gate's verdict in it: what counts is what can be verified."""
     files = folder_of.read(project.dossiers / summary.mlflow_run_id)
     made = folder_of.parse(files[MAIN], MAIN)
@@ -290,7 +290,7 @@ def hand_over(project: Project, lane: Lane, inbox: Inbox, params: str, settings:
     if not numbers:
         return None
     number = str(max(numbers))
-    found = promotion.look(project, config, number)
+    found = promotion.inspect_candidate(project, config, number)
     if found.obstacles:
         return {"version": f"{name}/{number}", "asked": None, "why": scrubbed("; ".join(found.obstacles))}
     if promotion.automatic(config, found):

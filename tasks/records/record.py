@@ -28,12 +28,12 @@ from megu.core.stages import Device, Result
 from megu.data.images.duplicates import copies_left
 from megu.data.scope import RequestScope
 from megu.evaluation import TEST_IMAGES
-from megu.evaluation.gate import given_retrain, judge
+from megu.evaluation.gate import decide, provided_retrain
 from megu.evaluation.summary import SPENT, StageSummary, Summary
 from megu.lineage import graph
-from megu.lineage.commitments import hidden_parts
+from megu.lineage.commitments import redact_parts
 from megu.lineage.dossier import PRETRAINED, Gate, sha256
-from megu.lineage.dossier import given_retrain as said_of_given
+from megu.lineage.dossier import describe_provided_retrain as said_of_given
 from megu.lineage.promoted.champions import CHAMPION
 from megu.report.data import ReportData
 from megu.servers import services
@@ -43,7 +43,7 @@ from megu.tracking.lineage import FOLDER, aliases
 from megu.unlearning.methods import METHODS, lookup
 from tasks.prefect.arguments import as_is
 from tasks.records import lineage
-from tasks.run import kept
+from tasks.run import cached
 from tasks.run.engine import Executor, Finished, Ran
 
 #: Where `megu up` serves by default: the address of a link when no server runs at the moment.
@@ -63,7 +63,7 @@ def prefect_url(project: Project) -> str:
 
 def begin(project: Project, config: Config, tags: Mapping[str, str] | None = None) -> Run:
     """Start the MLflow run: what it is, who asked, on what.  tags: more of them."""
-    words = request_in_words(config)
+    words = describe_request(config)
     return Run.start(
         project.home,
         config.registry.name,
@@ -79,12 +79,12 @@ def begin(project: Project, config: Config, tags: Mapping[str, str] | None = Non
     )
 
 
-def request_in_words(config: Config) -> str:
+def describe_request(config: Config) -> str:
     """What is to be forgotten, in a few words."""
     return str(RequestScope.of(vars(config.forget)))
 
 
-def named(config: Config) -> bool:
+def names_samples(config: Config) -> bool:
     """Whether the request names single samples."""
     return bool(config.forget.ids or config.forget.files)
 
@@ -146,13 +146,13 @@ def record_mlflow(
             ran.decision.label: {
                 "key": ran.decision.key,
                 **ran.result.to_json(),
-                "parts": hidden_parts(ran.result.parts, secret),
+                "parts": redact_parts(ran.result.parts, secret),
             }
             for ran in executor.ran
         }
     )
     contents["evaluation.json"] = canonical_json(dict(evaluation.values))
-    for label in (label for label in LOGGED if label in results and not (label == "split" and named(config))):
+    for label in (label for label in LOGGED if label in results and not (label == "split" and names_samples(config))):
         for name, ref in results[label].files.items():
             contents[f"{label}/{name}.{ref.kind}"] = project.store.checked(ref).read_bytes()
     run.artifacts(contents)
@@ -239,7 +239,7 @@ def register(
 
     from megu.tracking import registry
 
-    loaded = kept.dataset(project, data)
+    loaded = cached.dataset(project, data)
     version = registry.register(
         run,
         project.store.checked(unlearned.files["weights"]),
@@ -248,7 +248,7 @@ def register(
         name=config.registry.name,
         alias=config.registry.alias,
         tags={
-            "request": plain(request_in_words(config)),
+            "request": plain(describe_request(config)),
             "dataset": loaded.name,
             "dvc.data": data.values["dvc_hash"],
             "method": config.unlearn.method,
@@ -273,9 +273,9 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
     reference = values.get("reference")
     live = services.endpoints(project.home)
     champion = aliases(run.client, config.registry.name).get(CHAMPION) if config.registry.enabled else None
-    verdict = judge(values, config.gate, champion=champion)
+    verdict = decide(values, config.gate, champion=champion)
     return Summary(
-        headline=report.headline(request_in_words(config), values, verdict.failures),
+        headline=report.headline(describe_request(config), values, verdict.failures),
         stages=[stage_summary(ran) for ran in executor.ran],
         metrics=values["unlearned"]["metrics"],
         original=values["original"]["metrics"],
@@ -284,7 +284,7 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
         comparison=comparison,
         gap=comparison.get("gap"),
         af_on=values["Af_on"],
-        advice=way_out(config.unlearn.method) if verdict.still_known else "",
+        advice=way_out(config.unlearn.method) if verdict.still_remembered else "",
         gate=verdict,
         champion=champion,
         time_share=share(executor, "compute_seconds"),
@@ -297,13 +297,13 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
             f"{said[0].upper()}{said[1:]}."
             for said in [*caveats(config, values), *shown(executor["figures"].result.values["retained copies"])]
         ],
-        given_reference=given_retrain(values),
+        given_reference=provided_retrain(values),
     )
 
 
 def caveats(config: Config, evaluation: Mapping[str, Any]) -> list[str]:
     """What was declared and cannot be checked here, and what the metrics leave out."""
-    given = given_retrain(evaluation)
+    given = provided_retrain(evaluation)
     return [
         *([PRETRAINED] if config.train.pretrained else []),
         *([said_of_given(given)] if given else []),
@@ -381,7 +381,7 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
     done, pictures = executor.edges, figures(project, executor["figures"].result)
     logged = record_mlflow(project, as_is(config), run, as_is(executor), as_is(summary), as_is(content), origins, wait_for=done)
     record_prefect(project, run, as_is(summary), as_is(pictures), drawn, wait_for=done)
-    words, said = request_in_words(config), summary.gate
+    words, said = describe_request(config), summary.gate
     assert said is not None
     gate = Gate(champion=summary.champion, decision=said.decision, rules=said.rules)
     version, climbed = summary.model_version, summary.ladder
@@ -424,7 +424,7 @@ def page(
     facts = environment(project.root)
     data, split, method = results["dataset"], results["split"], lookup(config.unlearn.method)
     content = ReportData(
-        title=f"Forgetting {request_in_words(config)}",
+        title=f"Forgetting {describe_request(config)}",
         summary=summary,
         entanglement=results["entanglement"].values,
         facts={

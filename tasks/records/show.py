@@ -11,7 +11,7 @@ from megu.core.errors import MeguError
 from megu.core.files.store import writing
 from megu.core.project import Project
 from megu.core.stages import Result
-from tasks.run import kept
+from tasks.run import cached
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ class Shown:
     scoring: list[str]
 
 
-def kept_or_refused(judged: Any, config: Config) -> Result:
+def cached_or_refused(judged: Any, config: Config) -> Result:
     if isinstance(judged, Result):
         return judged
     setting = "" if config.labeling.kind == "prototype" else f" --set labeling.kind={config.labeling.kind}"
@@ -96,7 +96,7 @@ def feature_overlap(project: Project, data: Result, before: Result) -> NDArray[n
 
     from megu.unlearning.entanglement import soft_overlap
 
-    loaded = kept.dataset(project, data)
+    loaded = cached.dataset(project, data)
     features = project.store.arrays(before.files["predictions"])["train_features"]
     labels = np.asarray(loaded.train.labels)
     return soft_overlap(np.stack([features[labels == k].mean(axis=0) for k in range(loaded.num_classes)]).astype(np.float64))

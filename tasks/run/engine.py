@@ -27,7 +27,7 @@ from megu.core.progress import stages
 from megu.core.project import Project
 from megu.core.seeds import derive, start
 from megu.core.stages import FORMAT, PRIVATE, Result, Stage, nearest
-from megu.lineage.commitments import hidden_parts
+from megu.lineage.commitments import redact_parts
 from megu.lineage.keys import Keys
 from tasks.prefect.arguments import as_is
 
@@ -37,18 +37,18 @@ COMPARED = 30
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a stage has to run. ``kept`` is the result that will be used when it does not; ``why`` is for a person."""
+    """Whether a stage has to run. ``cached`` is the result that will be used when it does not; ``why`` is for a person."""
 
     stage: Stage
     label: str
     key: str
     parts: dict[str, Any]
-    kept: Result | None
+    cached: Result | None
     why: str
 
     @property
     def hit(self) -> bool:
-        return self.kept is not None
+        return self.cached is not None
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def decide(project: Project, stage: Stage, label: str, arguments: dict[str, Any]
     key = stage.key(parts)
     record = project.results / key
     if not record.exists():
-        changes = nearest(private(project, parts), [other.parts for other in kept_results(project, stage, COMPARED)])
+        changes = nearest(redact(project, parts), [other.parts for other in cached_results(project, stage, COMPARED)])
         why = (
             "never run before"
             if changes is None
@@ -88,13 +88,13 @@ def decide(project: Project, stage: Stage, label: str, arguments: dict[str, Any]
     return Decision(stage, label, key, parts, kept, f"nothing changed since {kept.origin.get('created', 'it ran')}")
 
 
-def private(project: Project, parts: Mapping[str, Any]) -> dict[str, Any]:
+def redact(project: Project, parts: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a key as they are kept: with commitments in the place of sample ids. No key is made where none is needed."""
     if not any(parts.get(name) for name in PRIVATE):
         return dict(parts)
     key = Keys(project.keys).commitment_key(create=True)
     assert key is not None
-    return hidden_parts(parts, key)
+    return redact_parts(parts, key)
 
 
 def read_record(project: Project, key: str) -> Result | None:
@@ -106,7 +106,7 @@ def read_record(project: Project, key: str) -> Result | None:
         return None
 
 
-def kept_results(project: Project, stage: Stage, most: int | None = None) -> list[Result]:
+def cached_results(project: Project, stage: Stage, most: int | None = None) -> list[Result]:
     """Every readable result of a stage, newest first; ``most`` of them at most."""
     records = sorted(project.results.glob(f"{stage.name}-*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     found = (read_record(project, path.name) for path in records if path.name.rsplit("-", 1)[0] == stage.name)
@@ -129,7 +129,7 @@ class Planner:
         else:
             decision = decide(self.project, stage, label, arguments)
         self.decisions.append(decision)
-        return decision.kept if decision.kept else Pending(label)
+        return decision.cached if decision.cached else Pending(label)
 
 
 def _entries(values: list[Any]) -> Iterator[Any]:
@@ -177,7 +177,7 @@ class Executor:
         started = time.perf_counter()
         decision = decide(self.project, stage, label or stage.name, arguments)
         if stage.name in self.refresh:
-            decision = replace(decision, kept=None, why="asked to run again")
+            decision = replace(decision, cached=None, why="asked to run again")
         if not decision.hit:
             stages().stage_starts(decision.label, stage.title)
         # A record that decide() refused (its files are gone) would still be a hit to Prefect.
@@ -232,7 +232,7 @@ def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
             outcome = stage.run(decision.key, arguments)
         return Result(
             stage=stage.name,
-            parts=private(arguments["project"], decision.parts),
+            parts=redact(arguments["project"], decision.parts),
             files=outcome.files,
             values=outcome.values,
             notes=outcome.notes,

@@ -9,7 +9,7 @@ from typing import Any
 
 from megu import models
 from megu.config import tree as configuration
-from megu.config.tree import Config, GivenParams
+from megu.config.tree import Config, ProvidedParams
 from megu.core.device import resolve
 from megu.core.errors import MeguError
 from megu.core.files.store import Ref, canonical_json, writing
@@ -31,7 +31,7 @@ from megu.training.weights import digest as digest_of
 from megu.unlearning.methods import METHODS, code, lookup
 from tasks.original import checked
 from tasks.reference import refuse_original
-from tasks.run import kept
+from tasks.run import cached
 
 #: The sections that may name a model from outside.
 MODELS = ("original", "reference")
@@ -42,8 +42,8 @@ def preflight(project: Project, config: Config) -> None:
     images that were erased and are here again."""
     providers.no_purge_is_open(project.root)
     nothing_erased(project, config)
-    given(project, config)
-    enough_to_judge(project, config)
+    check_provided(project, config)
+    enough_exemplars(project, config)
     labeler_ready(project, config)
     signing_key(project, config)
 
@@ -63,7 +63,7 @@ def nothing_erased(project: Project, config: Config) -> None:
             stages().note(f"{config.data.name}: {line}")
 
 
-def given(project: Project, config: Config) -> None:
+def check_provided(project: Project, config: Config) -> None:
     """Raise `MeguError` for a device, model or request that cannot be; the request is looked at if the data set is here."""
     resolve(config.device)
     makes_new_networks(project, config)
@@ -102,12 +102,12 @@ def metrics_code(project: Project, config: Config) -> Code:
     return Code(own.code())
 
 
-def enough_to_judge(project: Project, config: Config) -> None:
+def enough_exemplars(project: Project, config: Config) -> None:
     """Raise `MeguError` for a class with too few images for the labeler, which is asked after the original's training: hours later."""
     loaded = _loaded(project, config)
     if loaded and "perturbing" in needs(config):
         params = config.labeling.params
-        for judged in to_judge(loaded, config):
+        for judged in to_label(loaded, config):
             choose(judged.train, judged.classes, params.exemplars, params.references, params.seed, present(judged).tolist())
 
 
@@ -119,12 +119,12 @@ def subclasses(config: Config) -> tuple[str, ...]:
     return RequestScope.of(vars(config.forget)).subclasses if calibrated else ()
 
 
-def apart(project: Project, config: Config) -> tuple[str, ...]:
+def subclass_names(project: Project, config: Config) -> tuple[str, ...]:
     """`subclasses`, for the stage that has them judged."""
     return subclasses(config)
 
 
-def to_judge(loaded: Dataset, config: Config) -> list[Dataset]:
+def to_label(loaded: Dataset, config: Config) -> list[Dataset]:
     """The data sets that the labeler judges: the one that there is, and where sub-classes are to be forgotten that with these set out."""
     apart = subclasses(config)
     return [loaded, *([arrays.set_out(loaded, apart)] if apart and loaded.fine and set(apart) <= set(loaded.fine) else [])]
@@ -154,7 +154,7 @@ def widened(project: Project, config: Config, data: Any, duplicates: Any | None)
     if not isinstance(duplicates, Result) or not duplicates.files:
         return config
     groups = project.store.arrays(duplicates.files["groups"])["groups"]
-    forget = splits.widened(kept.dataset(project, data), config.forget, config.seed, groups)
+    forget = splits.widened(cached.dataset(project, data), config.forget, config.seed, groups)
     return config.model_copy(update={"forget": forget})
 
 
@@ -171,20 +171,20 @@ def through_dvc(project: Project, config: Config) -> bool:
     return (own.data, own.forget, own.seed) == (config.data, config.forget, config.seed)
 
 
-def given_weights(project: Project, config: Config, section: str) -> Ref | None:
+def provided_weights(project: Project, config: Config, section: str) -> Ref | None:
     """The weights file that a section names, kept in the store; None when its model is to be trained here. section: one of `MODELS`."""
-    given: GivenParams = getattr(config, section)
-    if given.weights:
-        return _kept(project, _weights_file(project, given.weights, section))
-    return _fetched(project, given.model, f"{section}.model") if given.model else None
+    check_provided: ProvidedParams = getattr(config, section)
+    if check_provided.weights:
+        return _kept(project, _weights_file(project, check_provided.weights, section))
+    return _fetched(project, check_provided.model, f"{section}.model") if check_provided.model else None
 
 
 def original(project: Project, config: Config) -> Ref | None:
-    return given_weights(project, config, "original")
+    return provided_weights(project, config, "original")
 
 
 def reference(project: Project, config: Config) -> Ref | None:
-    return given_weights(project, config, "reference")
+    return provided_weights(project, config, "reference")
 
 
 def _weights_file(project: Project, named: str, section: str) -> Path:
@@ -224,7 +224,7 @@ def _noted(path: Path) -> dict[str, tuple[str, str]]:
 def makes_new_networks(project: Project, config: Config) -> None:
     """Raise `MeguError` for a given model that cannot be used, and for an architecture of the user's whose networks are not made anew."""
     loaded = _loaded(project, config)
-    if not config.original.given and loaded and config.train.arch not in models.MODELS:
+    if not config.original.provided and loaded and config.train.arch not in models.MODELS:
         size, train = loaded.image_size, config.train
         models.build(train.arch, loaded.num_classes, loaded.channels, 0, size, pretrained=train.pretrained)
     not_the_original(config, *(usable(project, config, section) for section in MODELS))
@@ -235,22 +235,22 @@ def usable(project: Project, config: Config, section: str) -> str | None:
 
     Raises `MeguError` for a model that cannot be used.
     """
-    given: GivenParams = getattr(config, section)
-    if given.weights:
-        path = _weights_file(project, given.weights, section)
-    elif ref := given_weights(project, config, section):
+    check_provided: ProvidedParams = getattr(config, section)
+    if check_provided.weights:
+        path = _weights_file(project, check_provided.weights, section)
+    elif ref := provided_weights(project, config, section):
         path = project.store.checked(ref)
     else:
         return None
     if loaded := _loaded(project, config):
-        return digest_of(checked(path, given.said(section), loaded, config.train)[0])
-    read_state(path, given.said(section))
+        return digest_of(checked(path, check_provided.said(section), loaded, config.train)[0])
+    read_state(path, check_provided.said(section))
     return None
 
 
 def not_the_original(config: Config, original: str | None, reference: str | None) -> None:
     """Raise `MeguError` for a given retrain that is the original. original, reference: digests of their weights; None: not known yet."""
-    if config.reference.given:
+    if config.reference.provided:
         refuse_original(original, reference, config.reference.said("reference"))
 
 

@@ -1,7 +1,7 @@
 """A pipeline as a table: each row a stage, what it takes and when it runs. `walk` goes through it with whatever carries a stage out.
 
 A run computes the rows (`tasks.run.engine.Executor`), a plan says what it would do (`tasks.run.engine.Planner`), a benchmark takes the
-rows of many runs side by side (`tasks.run.schedule.Look`): one table, three ways to carry it out.
+rows of many runs side by side (`tasks.run.schedule.Inspection`): one table, three ways to carry it out.
 """
 
 from __future__ import annotations

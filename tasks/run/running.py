@@ -35,7 +35,7 @@ from prefect.states import Cancelled, Crashed
 
 from megu import tracking
 from megu.core import sources
-from megu.core.files import leftovers, liveness
+from megu.core.files import cleanup, liveness
 from megu.core.processes import interrupt
 from megu.core.project import Project, find
 from megu.servers import services
@@ -96,11 +96,11 @@ def as_program(flow: Callable[[], Any], meanwhile: Callable[[], None] | None = N
 
 def recover(project: Project) -> None:
     """Close what dead processes of the project have begun, in Prefect and in MLflow, and remove what they have left on disk."""
-    leftovers.sweep(project)
+    cleanup.sweep(project)
     server = _server(project)
     gone = [name for name in liveness.dead(project.home) if liveness.note_of(project.home, name) == server]
     if gone:
-        orphans.mark(tracking.client(project.home), project.home)
+        orphans.close(tracking.client(project.home), project.home)
     with get_client(sync_client=True) as client:
         _end_unsaid(client)
         for name in gone:

@@ -35,7 +35,7 @@ class Awaited(Result):
 
 
 @dataclass
-class Known:
+class Found:
     """What has been found out so far, by key: results, why a stage has to run, and the error of one that failed.
 
     A kept result's files are hashed when it is first met and not again: nothing else writes here while this runs.
@@ -56,14 +56,14 @@ class Step:
 
 
 @dataclass
-class Look:
+class Inspection:
     """One look along a run's wiring; give it to the wiring as its ``run``. Computes nothing.
 
     ran: the stages whose results are there. missing: the others in order. error: of the first stage that failed.
     """
 
     project: Project
-    known: Known
+    found: Found
     ran: list[Ran] = field(default_factory=list)
     missing: list[Step] = field(default_factory=list)
     error: str | None = None
@@ -75,18 +75,18 @@ class Look:
         if _awaits(arguments):
             self.missing.append(Step(Decision(stage, label, key, parts, None, "waits"), bound, ready=False))
             return Awaited.of(stage, key)
-        if key not in self.known.results and key not in self.known.misses:
+        if key not in self.found.results and key not in self.found.misses:
             decision = decide(self.project, stage, label, arguments)
-            if decision.kept:
-                self.known.results[key] = Ran(decision, decision.kept, 0.0)
+            if decision.cached:
+                self.found.results[key] = Ran(decision, decision.cached, 0.0)
             else:
-                self.known.misses[key] = decision
-        if found := self.known.results.get(key):
+                self.found.misses[key] = decision
+        if found := self.found.results.get(key):
             self.ran.append(Ran(_named(found.decision, label), found.result, found.seconds))
             return found.result
-        if key in self.known.failed:
-            self.error = self.error or f"{label}: {self.known.failed[key]}"
-        self.missing.append(Step(_named(self.known.misses[key], label), bound, ready=True))
+        if key in self.found.failed:
+            self.error = self.error or f"{label}: {self.found.failed[key]}"
+        self.missing.append(Step(_named(self.found.misses[key], label), bound, ready=True))
         return Awaited.of(stage, key)
 
     def __getitem__(self, label: str) -> Ran:
@@ -95,7 +95,7 @@ class Look:
 
 def _named(decision: Decision, label: str) -> Decision:
     """The same decision under the label that it has in this run (a retrain that is the second of three, say)."""
-    return Decision(decision.stage, label, decision.key, decision.parts, decision.kept, decision.why)
+    return Decision(decision.stage, label, decision.key, decision.parts, decision.cached, decision.why)
 
 
 def _awaits(arguments: Mapping[str, Any]) -> bool:
@@ -119,17 +119,17 @@ class Scheduler:
     threads: int | None = None
     submitting: bool = False
     origin: dict[str, str] = field(default_factory=dict)
-    known: Known = field(default_factory=Known)
+    found: Found = field(default_factory=Found)
     computed: list[Ran] = field(default_factory=list)
     _under_way: dict[str, tuple[Decision, PrefectFuture[Any], float]] = field(default_factory=dict)
     _done: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
 
-    def look(self, wiring: Wiring) -> Look:
-        look = Look(self.project, self.known)
-        wiring(look)
-        return look
+    def inspect(self, wiring: Wiring) -> Inspection:
+        inspection = Inspection(self.project, self.found)
+        wiring(inspection)
+        return inspection
 
-    def run(self, wirings: Mapping[T, Wiring]) -> Iterator[tuple[T, Look]]:
+    def run(self, wirings: Mapping[T, Wiring]) -> Iterator[tuple[T, Inspection]]:
         """Carry out every wiring; yields each with its last look as it is finished: all its results, or its error."""
         left = dict(wirings)
         blocked: dict[T, set[str]] = {}
@@ -139,28 +139,28 @@ class Scheduler:
                     break
                 if blocked.get(name, set()) & self._under_way.keys():
                     continue
-                look = self._advance(left[name])
-                if look.error or not look.missing:
+                inspection = self._advance(left[name])
+                if inspection.error or not inspection.missing:
                     del left[name]
-                    yield name, look
+                    yield name, inspection
                     continue
-                ready = {step.decision.key for step in look.missing if step.ready}
+                ready = {step.decision.key for step in inspection.missing if step.ready}
                 blocked[name] = ready if ready <= self._under_way.keys() else set()
             if self._under_way:
                 self._settle(self._done.get())
 
-    def _advance(self, wiring: Wiring) -> Look:
+    def _advance(self, wiring: Wiring) -> Inspection:
         """Submit what a run is waiting for; without workers compute it here, until the run is finished."""
         while True:
-            look = self.look(wiring)
-            ready = [step for step in look.missing if step.ready and step.decision.key not in self._under_way]
-            if look.error or not ready:
-                return look
+            inspection = self.inspect(wiring)
+            ready = [step for step in inspection.missing if step.ready and step.decision.key not in self._under_way]
+            if inspection.error or not ready:
+                return inspection
             if self.submitting:
                 for step in ready:
                     if len(self._under_way) < self.slots and step.decision.key not in self._under_way:
                         self._submit(step)
-                return look
+                return inspection
             self._compute(ready[0])
 
     def _submit(self, step: Step) -> None:
@@ -193,11 +193,11 @@ class Scheduler:
         try:
             result = Result.from_json(compute())
         except Exception as error:
-            self.known.failed[decision.key] = said = in_one_line(error)
+            self.found.failed[decision.key] = said = in_one_line(error)
             stages().stage_ends(decision.label, hit=False, seconds=time.perf_counter() - started, says=f"FAILED: {said}")
             return
         ran = Ran(decision, result, time.perf_counter() - started)
-        self.known.results[decision.key] = ran
+        self.found.results[decision.key] = ran
         self.computed.append(ran)
         stages().stage_ends(decision.label, hit=False, seconds=ran.seconds, says=decision.stage.says(result))
 
@@ -214,12 +214,12 @@ def outstanding(project: Project, wirings: Mapping[T, Wiring]) -> tuple[dict[str
     Behind a stage that has to run a key is not known yet; stages are then told apart by what goes into them, so that the number that
     will run may be smaller (a stage that comes out as before spares those after it).
     """
-    known = Known()
+    known = Found()
     kept: dict[str, Decision] = {}
     missing: dict[str, Decision] = {}
     for wiring in wirings.values():
-        look = Look(project, known)
-        wiring(look)
-        kept.update({ran.decision.key: ran.decision for ran in look.ran})
-        missing.update({step.decision.key: step.decision for step in look.missing})
+        inspection = Inspection(project, known)
+        wiring(inspection)
+        kept.update({ran.decision.key: ran.decision for ran in inspection.ran})
+        missing.update({step.decision.key: step.decision for step in inspection.missing})
     return kept, missing

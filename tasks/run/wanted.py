@@ -19,15 +19,15 @@ def no_copies(config: Config) -> bool:
 
 
 def original_provided(config: Config) -> bool:
-    return config.original.given
+    return config.original.provided
 
 
 def original_trained(config: Config) -> bool:
-    return not config.original.given
+    return not config.original.provided
 
 
 def reference_provided(config: Config) -> bool:
-    return config.reference.given
+    return config.reference.provided
 
 
 def labels(config: Config) -> bool:
@@ -59,7 +59,7 @@ def local_subclasses(config: Config) -> bool:
 
 def exact(config: Config) -> bool:
     """The method is the very retrain that is compared with, so that one training serves both."""
-    return config.unlearn.method == RETRAIN and config.reference.enabled and not config.reference.given
+    return config.unlearn.method == RETRAIN and config.reference.enabled and not config.reference.provided
 
 
 def approximate(config: Config) -> bool:
@@ -81,7 +81,7 @@ def retrain(config: Config, number: int = 0) -> str:
 
 def retrains(config: Config) -> list[dict[str, Any]]:
     """Those that are still to be trained behind the unlearning."""
-    there = int(exact(config) or config.reference.given)
+    there = int(exact(config) or config.reference.provided)
     numbers = range(there, config.reference.repeats) if config.reference.enabled else ()
     return [{"label": retrain(config, number), "seed": config.seed + number} for number in numbers]
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from megu.bench.marks import Mark
+from megu.bench.scores import CellScore
 
 
-def mark(method: str, target: str = "Bag", seed: int = 0, *, error: str | None = None, **changes: Any) -> Mark:
+def mark(method: str, target: str = "Bag", seed: int = 0, *, error: str | None = None, **changes: Any) -> CellScore:
     """An unlearned model as the retrain, but for the given metrics of its own."""
     reference = {"Ar": 90.0 + seed, "Af": 0.0, "MIA": 10.0 + seed, "Ar_train": 100.0, "Af_train": 0.0, "test_accuracy": 81.0}
     if error:
-        return Mark(method=method, algorithm=method, target=target, seed=seed, error=error)
+        return CellScore(method=method, algorithm=method, target=target, seed=seed, error=error)
     unlearned = {**reference, **{name: value for name, value in changes.items() if name in reference}}
     gap = sum(abs(unlearned[name] - reference[name]) for name in ("Ar", "Af", "MIA")) / 3
-    return Mark(
+    return CellScore(
         method=method,
         algorithm=changes.get("algorithm", method),
         target=target,

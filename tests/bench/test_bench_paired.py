@@ -17,7 +17,7 @@ from scripts import module
 from megu.bench import paired, plots
 from megu.bench.config import load
 from megu.bench.expansion import expand
-from megu.bench.marks import Mark
+from megu.bench.scores import CellScore
 from megu.report.figures import png
 from megu.unlearning.labels.replacing import SOURCES
 
@@ -149,4 +149,4 @@ def test_the_page_of_all_results_says_nothing_of_missing_ones_and_that_of_none_c
 
 def test_what_is_kept_of_a_cell_comes_back_as_it_was() -> None:
     entry = WORTH.brief(MARKS[0])
-    assert Mark.from_json(json.loads(json.dumps(entry.to_json()))) == entry
+    assert CellScore.from_json(json.loads(json.dumps(entry.to_json()))) == entry

@@ -76,7 +76,7 @@ def boxes(places: np.ndarray, sizes: np.ndarray) -> list[tuple[np.ndarray, np.nd
 def test_labels_overlap_no_other_however_near_their_points(where: list[tuple[int, int]]) -> None:
     points = np.array(where, dtype=float)
     sizes = np.tile([90.0, 16.0], (len(points), 1))
-    found = boxes(plots.apart(points, sizes, (0, 0, 1000, 600)), sizes)
+    found = boxes(plots.label_positions(points, sizes, (0, 0, 1000, 600)), sizes)
     for one, other in itertools.combinations(found, 2):
         assert plots.overlap(*one, *other) < 1
     for low, high in found:

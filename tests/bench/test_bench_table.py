@@ -15,8 +15,8 @@ from bench_fixtures import mark
 from megu.bench import page, table
 from megu.bench.config import load
 from megu.bench.expansion import expand
-from megu.bench.marks import Mark, numeric
 from megu.bench.published import published
+from megu.bench.scores import CellScore, numeric
 
 #: Student's t for 95% and 1, 2, 3 degrees of freedom, from a printed table.
 T = {1: 12.706, 2: 4.303, 3: 3.182}
@@ -119,7 +119,7 @@ def test_a_mark_survives_json() -> None:
     import json
 
     before = mark("ssd", swept=("noise.lam", 0.1))
-    assert Mark.from_json(json.loads(json.dumps(before.to_json()))) == before
+    assert CellScore.from_json(json.loads(json.dumps(before.to_json()))) == before
 
 
 def test_published_numbers_stand_beside_the_rows_they_belong_to(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_the_whole_of_a_person_is_erased_and_nobody_is_named(
     hers = {bytes(one) for one in photos.train.ids[[0, 3]]} | {bytes(photos.test.ids[0])}
     config = load(project.params, settings)
     lanes = processing.lanes(project, config, inbox)
-    assert processing.judge(inbox, lanes) == (2, 0)
+    assert processing.review(inbox, lanes) == (2, 0)
     states = {entry.data: (entry.state, entry.reason) for entry in inbox.entries()}
     in_use = hers & set(seen.train.ids.tolist())
     assert states["photos"][0] == ("accepted" if in_use else "promoted")

@@ -13,7 +13,7 @@ from suppression_fixtures import OTHER, REQUEST, folders, listing, record
 from megu.cli import main as cli
 from megu.core.project import Project
 from megu.data.sources import providers
-from megu.suppression.kept import REMOVED, Suppressions
+from megu.suppression.store import REMOVED, Suppressions
 
 Call = Callable[..., tuple[int, str, str]]
 IMAGES = garments(9, 3, size=32)

@@ -20,7 +20,7 @@ from rich.console import Console
 from megu.bench import page, ranking, table
 from megu.bench.plots import draw as draw_bench
 from megu.core import escaping
-from megu.evaluation import words
+from megu.evaluation import text
 from megu.evaluation.summary import StageSummary, Summary
 from megu.lineage import graph
 from megu.requests.overview import Overview, _no_code
@@ -128,7 +128,7 @@ def shape(page: str) -> list[tuple[str, tuple[str, ...]]]:
 def certificate_of(name: str) -> str:
     from datetime import UTC, datetime
 
-    from megu.lineage.verify.case import Check
+    from megu.lineage.verify.context import Check
     from megu.lineage.verify.run import Report
     from megu.report.certificate import certificate, render
 
@@ -220,7 +220,7 @@ def form_of(name: str) -> str:
 
 
 def summary_of(name: str) -> str:
-    return words.summary_markdown(summary(name))
+    return text.summary_markdown(summary(name))
 
 
 @pytest.mark.parametrize("make", [card_of, bench_of, overview_of, form_of, summary_of])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from megu.bench import config as bench
 from megu.bench.expansion import expand
-from megu.config import private
+from megu.config import redaction
 from megu.config import tree as config
 from megu.core.errors import MeguError
 from megu.core.project import Project
@@ -107,7 +107,7 @@ def test_a_benchmark_reads_them_alike(tmp_path: Path) -> None:
 def test_what_a_flow_is_called_with_reads_them_alike(project: Project) -> None:
     project.params.write_text("seed: 0\nforget:\nreference: {enabled: no}\noriginal: {weights: ~}\n")
     settings = [f"forget.classes={listed(NAMES)}", "data.per_class=null", "forget.files=[07]"]
-    path, left = private.apart(project, project.params, settings)
+    path, left = redaction.redact_settings(project, project.params, settings)
     assert left == []
     assert config.load(path) == config.load(project.params, settings)
     assert config.load(path).forget.classes == tuple(NAMES)
@@ -151,14 +151,14 @@ class Fields:
     ],
 )
 def test_the_type_of_the_field_decides(field: str, said: str, found: Any) -> None:
-    assert scalars.settle(scalars.parse(f"{field}: {said}"), Fields) == {field: found}
-    assert not isinstance(scalars.settle(scalars.parse(f"{field}: {said}"), Fields)[field], scalars.Written)
+    assert scalars.resolve(scalars.parse(f"{field}: {said}"), Fields) == {field: found}
+    assert not isinstance(scalars.resolve(scalars.parse(f"{field}: {said}"), Fields)[field], scalars.Written)
 
 
 @given(st.lists(st.from_regex(r"[A-Za-z0-9_.+-]([A-Za-z0-9_.:+-]{0,10}[A-Za-z0-9_.+-])?", fullmatch=True)))
 def test_any_word_comes_out_as_it_went_in(names: list[str]) -> None:
     words = [name for name in names if name not in ("-", "---", "...")]
-    assert scalars.settle(scalars.parse(listed(words)), tuple[str, ...]) == words
+    assert scalars.resolve(scalars.parse(listed(words)), tuple[str, ...]) == words
 
 
 @given(
@@ -166,7 +166,7 @@ def test_any_word_comes_out_as_it_went_in(names: list[str]) -> None:
 )
 def test_what_yaml_writes_is_read_as_yaml_reads_it(values: dict[str, Any]) -> None:
     text = yaml.safe_dump(values)
-    assert scalars.settle(scalars.parse(text), Any) == yaml.safe_load(text)
+    assert scalars.resolve(scalars.parse(text), Any) == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize(

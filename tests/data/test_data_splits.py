@@ -21,7 +21,7 @@ from megu.data import arrays, splits
 from megu.data.arrays import Dataset, Partition, coarse_view, save
 from megu.data.scope import RequestScope
 from megu.data.splits import ForgetParams, ForgetSplit, load_split, make_split, read_params, save_split
-from megu.requests.fulfilled import Known
+from megu.requests.fulfilled import DatasetContents
 from megu.requests.request import BASES, REQUESTERS, Request
 
 
@@ -35,7 +35,7 @@ def test_a_name_is_found_in_either_unicode_spelling(tmp_path: Path, had: str, as
     data = replace(plain, classes=(there, *plain.classes[1:]), train=replace(plain.train, names=names))
     assert make_split(data, ForgetParams(classes=(here,)), 0).classes == (0,)
     written = arrays.save(tmp_path, name="some", classes=data.classes, train=plain_of(data.train), test=plain_of(data.test))
-    assert Known(written).fault(Request(classes=(here,), **_REQUEST).target) == ("", 10)
+    assert DatasetContents(written).fault(Request(classes=(here,), **_REQUEST).target) == ("", 10)
     assert written.classes == RequestScope.of({"scenario": "class", "classes": [here]}).classes + plain.classes[1:]
     file = unicodedata.normalize(asked, f"train/{here}/4é.png")
     assert make_split(data, ForgetParams(scenario="ids", files=(file,)), 0).forget.tolist() == [4]

@@ -18,7 +18,7 @@ from megu.data import arrays, pins
 from megu.erasure import run
 from megu.erasure.params import PurgeParams
 from megu.erasure.plan import Plan
-from megu.lineage.purged.document import ERASED, RESIDUAL, RETAINED, Entry, Purge, Surface
+from megu.lineage.purged.document import ERASED, RESIDUAL, RETAINED, Entry, Location, Purge
 
 #: Locks, documents that a purge writes, and records of what it erased.
 _ADDED = re.compile(
@@ -58,7 +58,7 @@ def problems(small: Small, params: PurgeParams) -> list[str]:
     return found + _again(small, params, first.plan, {surface.name: surface.verdict for surface in first.surfaces})
 
 
-def _right(purge: Purge, surface: Surface) -> bool:
+def _right(purge: Purge, surface: Location) -> bool:
     left, kept = (any(entry.surface == surface.name for entry in entries) for entries in (purge.residual, purge.retained))
     return surface.verdict == (RESIDUAL if left else RETAINED if kept else ERASED)
 

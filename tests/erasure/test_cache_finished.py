@@ -12,7 +12,7 @@ from lineage_fixtures import Finished
 from megu import tracking
 from megu.core.project import Project
 from megu.erasure import cache
-from megu.erasure.policy import kept_results
+from megu.erasure.policy import cached_results
 from megu.lineage.verify import run as verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flow")]
@@ -32,7 +32,7 @@ def verified(project: Project, run: str) -> dict[str, bool | None]:
 
 
 def test_what_a_dossier_or_a_living_version_needs_stays(copy: Project, finished: Finished) -> None:
-    path, result = next((path, result) for path, result in kept_results(copy) if result.stage == "unlearn")
+    path, result = next((path, result) for path, result in cached_results(copy) if result.stage == "unlearn")
     extra = copy.store.put_bytes("safetensors", b"of a benchmark's cell, of which no dossier knows")
     record = json.loads(path.read_bytes())
     whole = {**result.to_json(), "files": {"weights": extra.to_json()}}

@@ -18,7 +18,7 @@ from megu.lineage.commitments import commit, commit_all
 from megu.lineage.dossier import sha256
 from megu.lineage.keys import public_of
 from megu.lineage.purged import erasures
-from megu.lineage.purged.document import Covered, DataErased, Entry, Purge, Rows, Sealed, Surface, parse, sealed
+from megu.lineage.purged.document import Covered, DataErased, Entry, Location, Purge, Rows, Sealed, parse, sealed
 from megu.lineage.purged.erasures import Erasures
 
 KEY = Ed25519PrivateKey.generate()
@@ -54,7 +54,7 @@ def document(**fields: Any) -> Sealed:
         erased=[Entry(surface="content store", what=".megu/store/aa/aa.png", sha256="a" * 64, why="12 images", until=None)],
         retained=[],
         residual=[],
-        surfaces=[Surface(name="content store", verdict="ERASED", says="1 erased")],
+        surfaces=[Location(name="content store", verdict="ERASED", says="1 erased")],
         looked={"samples": 1},
         environment={},
     )
@@ -124,7 +124,7 @@ def test_positions_are_followed_through_several_purges(count: int, data: st.Data
         steps.append(step(here, sorted(gone), f"v{number}", f"v{number + 1}"))
         here = [entry for at, entry in enumerate(here) if at not in gone]
     asked = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
-    positions, gone_count = erasures.kept_positions(np.array(asked), steps)
+    positions, gone_count = erasures.retained_positions(np.array(asked), steps)
     assert [here[at] for at in positions] == [ids[at] for at in asked if ids[at] in here]
     assert gone_count == len(asked) - len(positions)
     assert erasures.makes_up(SECRET, here, steps)

@@ -28,14 +28,14 @@ from megu.data.sources import providers
 from megu.erasure import act, policy, run
 from megu.erasure.journal import Journal
 from megu.erasure.params import PurgeParams
-from megu.erasure.plan import Tracked, dossiers, look
+from megu.erasure.plan import Tracked, dossiers, search_stores
 from megu.erasure.plan import _trained as trained_on_them
 from megu.erasure.search.patterns import SearchPatterns
 from megu.erasure.search.scan import Scanner
 from megu.lineage import indexing
 from megu.lineage.index import Index
 from megu.lineage.keys import Keys
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 from megu.lineage.purged.document import ERASED, NAME, RESIDUAL, RETAINED
 from megu.lineage.verify import run as lineage
 from megu.tracking import client, orphans, uri
@@ -64,7 +64,7 @@ def forgotten(project: Project) -> SearchPatterns:
 
 def hits(project: Project, patterns: SearchPatterns) -> dict[str, str]:
     """Path -> surface of every file that has something of them."""
-    found, _ = look(project, [Scanner(patterns)], Tracked())
+    found, _ = search_stores(project, [Scanner(patterns)], Tracked())
     return {project.relative(path): surface for path, (surface, _) in found.items()}
 
 
@@ -307,7 +307,7 @@ def test_a_run_whose_process_was_killed_is_marked_and_a_live_one_is_left(project
     (project.home / "live").mkdir(exist_ok=True)
     (project.home / "live" / "0123").touch()  # nobody holds it: a container that is no more
     contained = connected.create_run("1", tags={orphans.PROCESS_TAG: f"elsewhere 1 {began} 0123"}).info.run_id
-    assert sorted(orphans.mark(connected, project.home)) == sorted([gone, contained])
+    assert sorted(orphans.close(connected, project.home)) == sorted([gone, contained])
     assert connected.get_run(gone).info.status == "KILLED"
     assert "ended without a word" in connected.get_run(gone).data.tags[orphans.ORPHAN_TAG]
     assert {connected.get_run(entry).info.status for entry in (live, away)} == {"RUNNING"}

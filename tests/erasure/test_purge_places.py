@@ -10,7 +10,7 @@ import pytest
 
 from megu.core.errors import MeguError
 from megu.core.project import Project
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 
 
 @pytest.mark.parametrize(

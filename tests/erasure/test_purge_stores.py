@@ -18,7 +18,7 @@ from megu.core.errors import MeguError
 from megu.core.files.store import sha256_file
 from megu.erasure import run
 from megu.erasure.params import PurgeParams
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 from megu.lineage.purged.document import CAME_BACK, RESIDUAL, Entry, sealed
 
 AT_ONCE = PurgeParams(models_days=0)

@@ -21,7 +21,7 @@ from purge_fixtures import encoded, garments, patterns
 from megu.core.project import Project
 from megu.erasure.search import unpack
 from megu.erasure.search.scan import Found, Scanner, inspect
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 
 IMAGES = garments(4)
 PNG = encoded(IMAGES[1])

@@ -17,7 +17,7 @@ from torch import nn
 from megu.core.errors import MeguError
 from megu.data.tensors import ImageSet
 from megu.evaluation.deep import ASKED, RETAINED, SHOWN, Drawn, Gaussian, check, draw, fine_tune, probe
-from megu.evaluation.gate import DEEP, GateParams, judge
+from megu.evaluation.gate import DEEP, GateParams, decide
 from megu.evaluation.params import DeepParams, EvaluationParams
 from megu.training.loop import TrainParams, predict, train
 
@@ -90,12 +90,12 @@ def test_what_is_hidden_fails_probe_and_retain_only_relearning_and_retrains_of_t
     found = check(hidden, drawn, CLASSES, PARAMS, seed=0)
     seeds = [check(model, drawn, CLASSES, PARAMS, seed=0) for model in retrained]
     for reference in seeds:
-        verdict = judge(evaluation(found, reference), GATE, champion="1")
+        verdict = decide(evaluation(found, reference), GATE, champion="1")
         failed = {rule.rule for rule in verdict.rules if rule.holds is False}
         assert {"probe", "relearned from the rest"} <= failed <= set(DEEP), (found, seeds)
-        assert verdict.still_known
+        assert verdict.still_remembered
         for other in seeds:
-            assert judge(evaluation(other, reference), GATE, champion="1").decision == "pass", seeds
+            assert decide(evaluation(other, reference), GATE, champion="1").decision == "pass", seeds
 
 
 def test_the_given_model_stays_and_the_same_seed_measures_the_same(original: nn.Module, drawn: Drawn) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megu.evaluation.gate import DEEP, GateParams, Verdict, judge
+from megu.evaluation.gate import DEEP, GateParams, Verdict, decide
 
 BOUNDED = ("Af", "Af_train", "Ar", "MIA", "RMIA_TPR_1")
 
@@ -29,11 +29,11 @@ def evaluation(unlearned: dict[str, Any] | None = None, **changes: Any) -> dict[
 
 
 def failing(values: dict[str, Any], **params: Any) -> dict[str, str]:
-    return {rule.rule: rule.reason for rule in judge(values, GateParams(**params), champion="1").rules if rule.holds is False}
+    return {rule.rule: rule.reason for rule in decide(values, GateParams(**params), champion="1").rules if rule.holds is False}
 
 
 def test_good_evidence_passes_and_every_rule_says_value_bounds_and_reason() -> None:
-    verdict = judge(evaluation(), GateParams(), champion="1")
+    verdict = decide(evaluation(), GateParams(), champion="1")
     assert verdict.decision == "pass"
     assert verdict.failures == []
     found = {rule.rule: (rule.value, rule.low, rule.high) for rule in verdict.rules}
@@ -52,7 +52,7 @@ def test_good_evidence_passes_and_every_rule_says_value_bounds_and_reason() -> N
 
 def test_without_test_images_the_training_images_alone_are_judged_and_it_is_said() -> None:
     values = evaluation({"Af": 40.0}, Af_on="train")  # as it is measured then: what Af_train is
-    (rule,) = (rule for rule in judge(values, GateParams(), champion="1").rules if rule.rule == "forgotten, test")
+    (rule,) = (rule for rule in decide(values, GateParams(), champion="1").rules if rule.rule == "forgotten, test")
     assert (rule.holds, rule.value) == (None, None)
     assert "no test images" in rule.reason
     assert failing(values) == {}
@@ -73,15 +73,15 @@ def test_single_images_beside_classes_are_judged_alone() -> None:
 
 
 def test_a_way_out_is_named_where_something_is_known_still_and_only_there() -> None:
-    assert judge(evaluation({"Af": 40.0}), GateParams(), champion="1").still_known
-    assert judge(evaluation({"MIA": 90.0}), GateParams(), champion="1").still_known
+    assert decide(evaluation({"Af": 40.0}), GateParams(), champion="1").still_remembered
+    assert decide(evaluation({"MIA": 90.0}), GateParams(), champion="1").still_remembered
     for values in (evaluation(), evaluation({"MIA": 1.0}), evaluation({"Ar": 10.0}), evaluation({"Af": None})):
-        assert not judge(values, GateParams(), champion="1").still_known
+        assert not decide(values, GateParams(), champion="1").still_remembered
 
 
 def test_the_first_model_is_never_passed_without_a_person() -> None:
-    assert judge(evaluation(), GateParams(), champion=None).decision == "needs a person"
-    assert judge(evaluation({"Af": 40.0}), GateParams(), champion=None).decision == "fail"
+    assert decide(evaluation(), GateParams(), champion=None).decision == "needs a person"
+    assert decide(evaluation({"Af": 40.0}), GateParams(), champion=None).decision == "fail"
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_without_a_retrain_everything_that_needs_one_fails() -> None:
     found = failing(values)
     assert found["evidence"] == "not measured: reference"
     assert found["seeds"] == "only 0 retrains"
-    assert set(found) == {rule.rule for rule in judge(values, GateParams(), champion="1").rules}
-    assert judge({}, GateParams(), champion="1").decision == "fail"
+    assert set(found) == {rule.rule for rule in decide(values, GateParams(), champion="1").rules}
+    assert decide({}, GateParams(), champion="1").decision == "fail"
 
 
 def test_the_shadow_attack_counts_where_it_was_measured_or_is_required() -> None:
@@ -158,7 +158,7 @@ def test_the_shadow_attack_counts_where_it_was_measured_or_is_required() -> None
     for model in ("original", "unlearned", "reference"):
         del values[model]["metrics"]["RMIA_TPR_1"]
     assert failing(values) == {}
-    assert judge(values, GateParams(), champion="1").rules[-1].holds is None
+    assert decide(values, GateParams(), champion="1").rules[-1].holds is None
     assert set(failing(values, attack_required=True)) == {"shadow attack"}
 
 
@@ -203,7 +203,7 @@ def test_worse_evidence_never_turns_fail_to_pass(
     elif mine[what] is not None:
         away = 1.0 if reference["MIA"] is not None and mine["MIA"] is not None and mine["MIA"] >= reference["MIA"] else -1.0
         mine[what] += by * {"Ar": -1.0, "MIA": away}.get(what, 1.0)
-    before, after = (judge(found, params, champion="1") for found in (values, worse))
+    before, after = (decide(found, params, champion="1") for found in (values, worse))
     assert RANK[after.decision] <= RANK[before.decision]
     assert all(now <= then for now, then in zip(held(after), held(before), strict=True))
 
@@ -211,7 +211,7 @@ def test_worse_evidence_never_turns_fail_to_pass(
 @given(evidence, thresholds, st.sampled_from(["forget_margin", "retain_drop", "class_drop", "mia_band"]), percents)
 def test_a_stricter_gate_never_lets_more_through(values: dict[str, Any], params: GateParams, name: str, by: float) -> None:
     strict = replace(params, **{name: max(0.0, getattr(params, name) - by)})
-    assert RANK[judge(values, strict, champion="1").decision] <= RANK[judge(values, params, champion="1").decision]
+    assert RANK[decide(values, strict, champion="1").decision] <= RANK[decide(values, params, champion="1").decision]
 
 
 @given(evidence, thresholds, st.sampled_from([None, "3"]))
@@ -220,7 +220,7 @@ def test_a_verdict_is_the_same_from_evidence_that_was_written_down(
 ) -> None:
     written = json.loads(json.dumps(values))
     kept = GateParams(**json.loads(json.dumps(asdict(params))))
-    assert judge(written, kept, champion=champion) == judge(values, params, champion=champion)
+    assert decide(written, kept, champion=champion) == decide(values, params, champion=champion)
 
 
 def alone(unlearned: dict[str, Any] | None = None, **held_out: Any) -> dict[str, Any]:
@@ -236,12 +236,12 @@ def alone(unlearned: dict[str, Any] | None = None, **held_out: Any) -> dict[str,
 
 
 def not_judged(values: dict[str, Any], **params: Any) -> dict[str, str]:
-    return {rule.rule: rule.reason for rule in judge(values, GateParams(**params), champion="1").rules if rule.not_judged}
+    return {rule.rule: rule.reason for rule in decide(values, GateParams(**params), champion="1").rules if rule.not_judged}
 
 
 @pytest.mark.parametrize("champion", ["1", None])
 def test_without_a_retrain_good_evidence_is_less_than_a_pass_and_says_what_nobody_judged(champion: str | None) -> None:
-    verdict = judge(alone(), GateParams(), champion=champion)
+    verdict = decide(alone(), GateParams(), champion=champion)
     assert (verdict.decision, verdict.failures) == ("passes without a retrain", [])
     found = {rule.rule: (rule.value, rule.low, rule.high) for rule in verdict.rules if rule.holds}
     assert found["evidence"] == (2.0, 2.0, None)
@@ -276,7 +276,7 @@ def test_without_a_retrain_each_metric_beyond_its_bound_fails_its_rule_alone(
     unlearned: dict[str, Any], rule: str, reason: str
 ) -> None:
     assert failing(alone(unlearned)) == {rule: reason}
-    assert judge(alone(unlearned), GateParams(), champion="1").decision == "fail"
+    assert decide(alone(unlearned), GateParams(), champion="1").decision == "fail"
 
 
 def test_without_a_retrain_a_class_is_held_to_the_originals_and_several_retrains_that_are_asked_for_are_missed() -> None:
@@ -339,7 +339,7 @@ def test_a_deep_check_is_held_to_the_retrain_alone_and_never_to_zero(rule: str, 
     assert set(failing(deeper(beyond, CHECKED))) == {rule}
     assert failing(deeper(beyond, CHECKED))[rule].startswith("ONLY HIDDEN")
     assert failing(deeper(beyond, CHECKED), deep_margin=13) == {}
-    assert judge(deeper(beyond, CHECKED), GateParams(), champion="1").still_known
+    assert decide(deeper(beyond, CHECKED), GateParams(), champion="1").still_remembered
     assert failing(deeper({**CHECKED, metric: 0.0}, CHECKED)) == {}, "below the retrain's is no knowledge"
 
 
@@ -349,7 +349,7 @@ def test_a_deep_check_that_is_missing_fails_and_too_few_images_are_not_held_to_i
     assert set(failing(deeper({}, CHECKED))) == set(DEEP)
     for asked in (99, None):
         assert failing(deeper(dict.fromkeys(CHECKED, 100.0), CHECKED, asked)) == {}
-    assert not set(DEEP) & {rule.rule for rule in judge(evaluation(), GateParams(), champion="1").rules}, "not measured"
+    assert not set(DEEP) & {rule.rule for rule in decide(evaluation(), GateParams(), champion="1").rules}, "not measured"
 
 
 def test_without_a_retrain_deep_checks_are_named_as_not_judged() -> None:

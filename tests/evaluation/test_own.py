@@ -11,7 +11,7 @@ from plugin_fixtures import Install
 
 from megu.core import plugins
 from megu.core.errors import MeguError
-from megu.evaluation import own, words
+from megu.evaluation import own, text
 from megu.evaluation.condensed import condense
 from megu.evaluation.guide import METRICS
 from megu.evaluation.summary import Summary
@@ -47,8 +47,8 @@ def test_it_is_measured_explained_and_in_the_tables(install: Install) -> None:
     assert measured() == {"sure": 75.0}
     assert list(own.explained()) == [*METRICS, "sure"]
     summary = Summary("", [], {"Af": 0.0, "sure": 75.0}, {"Af": 96.0, "sure": 100.0}, None)
-    assert words.summary_rows(summary)[-1] == {"metric": "sure of forgotten", "original": "100.0%", "unlearned": "75.0%"}
-    assert words.guided_rows(summary)[-1]["right"] == "the retrain's"
+    assert text.summary_rows(summary)[-1] == {"metric": "sure of forgotten", "original": "100.0%", "unlearned": "75.0%"}
+    assert text.guided_rows(summary)[-1]["right"] == "the retrain's"
 
 
 def test_its_code_and_version_are_what_its_values_depend_on(install: Install) -> None:

@@ -9,7 +9,7 @@ from tiny import images
 from torch import nn
 
 from megu.evaluation.params import EvaluationParams, RelearnParams
-from megu.evaluation.relearning import ASKED, accuracy, asked, relearn
+from megu.evaluation.relearning import ASKED, accuracy, relearn, sample_queries
 
 #: Two images of class 1, pixel 1.0. Adam's first steps move each weight by its rate, 0.1, against the sign of the gradient.
 FORGET = points([[255], [255]], [1, 1])
@@ -68,8 +68,8 @@ def test_a_forgotten_class_comes_back_and_the_same_seed_counts_the_same(original
 
 def test_it_looks_at_no_more_than_it_says() -> None:
     many = images(ASKED + 20)
-    assert len(asked(many, 0)) == ASKED
-    assert len(asked(images(8), 0)) == 8
+    assert len(sample_queries(many, 0)) == ASKED
+    assert len(sample_queries(images(8), 0)) == 8
 
 
 def test_the_recipe_of_relearning_does_not_know_the_shadows() -> None:

@@ -124,27 +124,27 @@ def test_the_limit_of_images_a_class_reaches_every_stage(project: Project, first
     from tasks.evaluation.condensed import CONDENSED
     from tasks.evaluation.predictions import PREDICTIONS
     from tasks.perturbing import PERTURBING
-    from tasks.run.engine import kept_results
+    from tasks.run.engine import cached_results
     from tasks.split import SPLIT
 
-    for split in kept_results(project, SPLIT):
+    for split in cached_results(project, SPLIT):
         assert (split.notes["forget"], split.notes["retain"]) == (60, 540)
-    for answers in kept_results(project, PREDICTIONS):
+    for answers in cached_results(project, PREDICTIONS):
         assert len(project.store.arrays(answers.files["predictions"])["train_logits"]) == 600
-    for answers in kept_results(project, CONDENSED):
+    for answers in cached_results(project, CONDENSED):
         assert len(project.store.arrays(answers.files["condensed"])["predicted"]) == 600
-    assert len(kept_results(project, PERTURBING)) == 2
+    assert len(cached_results(project, PERTURBING)) == 2
 
 
 def test_the_table_has_the_floor_and_no_second_retrain(project: Project, first: Outcome) -> None:
-    from tasks.run.engine import kept_results
+    from tasks.run.engine import cached_results
     from tasks.unlearn import UNLEARN
 
     assert [row.method for row in first.rows] == ["original", "true retrain", "megu", "quick finetune", "too many"]
     one, other = (mark.reference for mark in first.marks if mark.method == "megu")
     floor = sum(abs(one[name] - other[name]) for name in ("Ar", "Af", "MIA")) / 3
     assert first.rows[1].values["gap"]["mean"] == pytest.approx(floor)
-    assert {result.parts["method"] for result in kept_results(project, UNLEARN)} == {"megu", "finetune"}
+    assert {result.parts["method"] for result in cached_results(project, UNLEARN)} == {"megu", "finetune"}
 
 
 def test_the_files_are_written(project: Project, first: Outcome) -> None:
@@ -229,10 +229,10 @@ def test_a_given_retrain_is_called_that_and_has_no_time_of_its_own(
 ) -> None:
     """The retrain of the first seed from a file: nothing is trained for it, and the numbers are the same."""
     from tasks.reference import REFERENCE
-    from tasks.run.engine import kept_results
+    from tasks.run.engine import cached_results
 
     same = next(mark for mark in first.marks if (mark.method, mark.seed) == ("quick finetune", 0))
-    kept = next(r for r in kept_results(project, REFERENCE) if r.values["weights_digest"] == same.weights["reference"])
+    kept = next(r for r in cached_results(project, REFERENCE) if r.values["weights_digest"] == same.weights["reference"])
     shutil.copyfile(project.store.checked(kept.files["weights"]), project.root / "retrain.safetensors")
     settings = ["seeds=[0]", "methods=[{name: quick, method: finetune, set: {unlearn.epochs: 1}}]", "name=given"]
     page = project.root / "docs" / "given.md"

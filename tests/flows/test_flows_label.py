@@ -114,9 +114,9 @@ def test_the_matrix_file_itself_says_how_it_came_about(project: Project, labeled
     from safetensors import safe_open
 
     from tasks.ollama import OLLAMA as STAGE
-    from tasks.run.engine import kept_results
+    from tasks.run.engine import cached_results
 
-    with safe_open(project.store.path(kept_results(project, STAGE)[0].files["labeling"]), "np") as file:  # type: ignore[no-untyped-call]
+    with safe_open(project.store.path(cached_results(project, STAGE)[0].files["labeling"]), "np") as file:  # type: ignore[no-untyped-call]
         meta = file.metadata()
         S = file.get_tensor("S")
     record = json.loads(meta["record"])

@@ -125,7 +125,7 @@ def test_a_second_request_starts_from_the_champion_and_keeps_the_first_forgotten
 
     config = load(project.params, LENIENT)
     number = inbox.entry(first["bag"]).fact("version").rpartition("/")[2]
-    seen = promotion.look(project, config, number)
+    seen = promotion.inspect_candidate(project, config, number)
     assert seen.obstacles == []
     approval = promotion.Approval(approver="Kim", rationale="first-model", evidence=seen.seal)
 
@@ -205,7 +205,7 @@ def test_what_no_method_passes_ends_with_the_retrain_promoted_or_refused(
     from tasks.records import ladder
 
     if inbox.entry(first["bag"]).state == "verified":  # alone, without the tests before it: the first champion is a person's
-        seen = promotion.look(project, load(project.params, LENIENT))
+        seen = promotion.inspect_candidate(project, load(project.params, LENIENT))
         promotion.promote(project, load(project.params, LENIENT), promotion.Approval(
             approver="Kim", rationale="first-model", evidence=seen.seal
         ))  # fmt: skip

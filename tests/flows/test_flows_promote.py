@@ -57,7 +57,7 @@ def test_a_person_approves_through_prefects_api_and_the_champion_serves(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     project = copied(finished, tmp_path / "project")
     monkeypatch.setenv("MEGU_PROJECT", str(project.root))
-    found, asked = promotion.look(project, config.load(project.params)), verified(project, "Sneaker", "2")
+    found, asked = promotion.inspect_candidate(project, config.load(project.params)), verified(project, "Sneaker", "2")
     with get_client(sync_client=True) as client:
         run = deployed(client)
         waiting = carried_on(client, run).state

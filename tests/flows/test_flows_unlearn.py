@@ -20,7 +20,7 @@ from megu.core.stages import Stage
 from megu.data import arrays, dvc
 from megu.data.arrays import Dataset
 from megu.evaluation.summary import Summary
-from megu.lineage.verify.case import Case, Opened
+from megu.lineage.verify.context import Opened, VerificationContext
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 
@@ -242,7 +242,7 @@ def test_without_noise_none_is_made(first: Summary, go: Go) -> None:
 
 def test_a_method_that_needs_no_labeler_runs_none(project: Project, first: Summary, go: Go) -> None:
     """Its time share is its own alone; its page has the figures that there are and says what took the time."""
-    from megu.evaluation.words import conclusions
+    from megu.evaluation.text import conclusions
 
     summary = go("unlearn={method: finetune, epochs: 1, batch_size: 64}")
     spared = {"labeling", "transition", "perturbing", "noise"}
@@ -264,12 +264,12 @@ def test_a_method_that_needs_no_labeler_runs_none(project: Project, first: Summa
 
 def test_retraining_as_a_method_is_the_reference(project: Project, first: Summary, go: Go) -> None:
     from tasks.reference import REFERENCE
-    from tasks.run.engine import kept_results
+    from tasks.run.engine import cached_results
     from tasks.unlearn import UNLEARN
 
     summary = go("unlearn={method: retrain}")
     assert summary.gap == 0
-    newest = [kept_results(project, stage)[0].values["weights_digest"] for stage in (UNLEARN, REFERENCE)]
+    newest = [cached_results(project, stage)[0].values["weights_digest"] for stage in (UNLEARN, REFERENCE)]
     assert newest[0] == newest[1]
 
 
@@ -328,9 +328,9 @@ def test_a_given_model_takes_the_place_of_training(project: Project, first: Summ
 
 def weights_of(project: Project, stage: Stage, name: str) -> Path:
     """The newest model that a stage made, as a file in the project."""
-    from tasks.run.engine import kept_results
+    from tasks.run.engine import cached_results
 
-    kept = project.store.checked(kept_results(project, stage)[0].files["weights"])
+    kept = project.store.checked(cached_results(project, stage)[0].files["weights"])
     return Path(shutil.copyfile(kept, project.root / name))
 
 
@@ -365,7 +365,7 @@ def test_a_given_retrain_takes_the_place_of_training_one_and_is_called_that(proj
     trained_here = dataclasses.replace(found.dossier.evidence, evaluation={**found.dossier.evidence.evaluation})
     trained_here.evaluation["reference"] = {**trained_here.evaluation["reference"], "given": None}
     lied = dataclasses.replace(found.dossier, evidence=trained_here)
-    case = Case(None, Opened(lied, b"", found.seal, found.records, b""), None, "", [])
+    case = VerificationContext(None, Opened(lied, b"", found.seal, found.records, b""), None, "", [])
     assert "given retrain is not what the records say" in checks.facts(case).says
 
 
@@ -397,7 +397,7 @@ def test_without_a_retrain_what_can_be_judged_is_and_it_is_never_a_pass(project:
         "each class, test": False, "MIA": False, "shadow attack": False,
     }  # fmt: skip
     asked = config.load(project.params, [*lenient, "promotion.policy=automatic"])
-    candidate = promotion.look(project, asked)
+    candidate = promotion.inspect_candidate(project, asked)
     assert candidate.verdict.decision == WITHOUT_RETRAIN
     assert not promotion.automatic(asked, candidate)
 
@@ -415,18 +415,19 @@ def test_the_original_as_its_own_retrain_is_refused_before_there_is_a_run(projec
 
 def is_original(project: Project, path: Path) -> bool:
     from tasks.original import TRAINED
-    from tasks.run.engine import kept_results
+    from tasks.run.engine import cached_results
 
-    return path.stem == kept_results(project, TRAINED)[0].files["weights"].sha256
+    return path.stem == cached_results(project, TRAINED)[0].files["weights"].sha256
 
 
 def test_the_same_seed_gives_the_same_bits(project: Project, first: Summary, go: Go) -> None:
     from tasks.original import TRAINED
-    from tasks.run.engine import kept_results
+    from tasks.run.engine import cached_results
     from tasks.unlearn import UNLEARN
 
     before = {
-        stage.name: {result.values["weights_digest"] for result in kept_results(project, stage)} for stage in (TRAINED, UNLEARN)
+        stage.name: {result.values["weights_digest"] for result in cached_results(project, stage)}
+        for stage in (TRAINED, UNLEARN)
     }
     for record in project.results.glob("original-*"):
         record.unlink()
@@ -437,8 +438,8 @@ def test_the_same_seed_gives_the_same_bits(project: Project, first: Summary, go:
     assert not cache(summary)["unlearn"]
     assert cache(summary)["predict original"], "the weights came out the same, so all after them was kept"
     assert cache(summary)["predict unlearned"]
-    assert {result.values["weights_digest"] for result in kept_results(project, TRAINED)} == before["original"]
-    assert {result.values["weights_digest"] for result in kept_results(project, UNLEARN)} <= before["unlearn"]
+    assert {result.values["weights_digest"] for result in cached_results(project, TRAINED)} == before["original"]
+    assert {result.values["weights_digest"] for result in cached_results(project, UNLEARN)} <= before["unlearn"]
 
 
 def test_an_interrupted_run_is_marked_and_the_next_goes_on(

@@ -15,10 +15,10 @@ from ollama_server import RECORDED, VISION, recorded
 
 from megu.core.errors import MeguError
 from megu.labeling.ollama import sanity
+from megu.labeling.ollama.answer_store import Answer, Answers, last_seen, remember
 from megu.labeling.ollama.answers import Cut, Reply, Unusable, begins, checked, read_pair, read_ranked, soft_score
 from megu.labeling.ollama.asking import _taken as taken
 from megu.labeling.ollama.context import fewest_tokens
-from megu.labeling.ollama.kept import Answer, Answers, last_seen, remember
 from megu.labeling.ollama.params import Judging
 
 

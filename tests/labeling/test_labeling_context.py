@@ -19,7 +19,7 @@ from megu.core.errors import MeguError
 from megu.labeling.ollama import context, strategies
 from megu.labeling.ollama.params import Judging
 from megu.labeling.ollama.prompts import load
-from megu.labeling.ollama.questions import Asked, Questions
+from megu.labeling.ollama.questions import Prompt, Questions
 from megu.labeling.ollama.server import Model
 from megu.labeling.ollama.strategies import GROUP
 from megu.labeling.protocol import Question
@@ -39,7 +39,7 @@ def about(names: tuple[str, ...], exemplars: int = 1) -> Question:
     )
 
 
-def body(questions: Questions, asked: Asked, size: int) -> dict[str, Any]:
+def body(questions: Questions, asked: Prompt, size: int) -> dict[str, Any]:
     """The question as it goes over the wire; an image is its number of bytes only."""
     messages = [
         {**message, "images": [base64.b64encode(b"png").decode() for _ in message["images"]]}

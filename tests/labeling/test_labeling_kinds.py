@@ -74,7 +74,7 @@ def test_it_is_known_by_name_and_its_keys_are_checked(install: Install) -> None:
 def test_it_judges_in_its_stage_and_its_code_is_in_the_key(
     install: Install, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.run.kept.dataset", lambda project, data: small())
+    monkeypatch.setattr("tasks.run.cached.dataset", lambda project, data: small())
     example(install)
     params = kinds.lookup("brightness").params()
     given = {"kind": "brightness", "params": params, "code": kinds.code("brightness"), "device": "cpu"}

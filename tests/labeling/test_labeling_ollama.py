@@ -22,8 +22,8 @@ from ollama_server import DIGEST, FakeOllama, Fault, Reply, brightness, busy, re
 
 from megu.core.errors import MeguError
 from megu.labeling.ollama import asking
+from megu.labeling.ollama.answer_store import Answers
 from megu.labeling.ollama.answers import soft_score
-from megu.labeling.ollama.kept import Answers
 from megu.labeling.ollama.labeler import OllamaLabeler
 from megu.labeling.ollama.params import Connection, Judging
 from megu.labeling.ollama.prompts import load

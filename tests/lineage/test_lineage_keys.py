@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megu.core.errors import MeguError
-from megu.lineage.commitments import SIZE, commit, commit_all, hidden, holds
+from megu.lineage.commitments import SIZE, commit, commit_all, holds, redact
 from megu.lineage.keys import PASSPHRASE, Keys, public_of, read_public, sign, signed_by, signer
 
 
 def test_a_commitment_is_hmac_sha256_of_the_id() -> None:
     assert commit(b"k" * 32, b"id") == hmac.new(b"k" * 32, b"id", hashlib.sha256).digest()
-    assert hidden(b"k" * 32, ["id"]) == [commit(b"k" * 32, b"id").hex()]
+    assert redact(b"k" * 32, ["id"]) == [commit(b"k" * 32, b"id").hex()]
 
 
 @given(st.sets(st.binary(max_size=8)), st.binary(max_size=8))

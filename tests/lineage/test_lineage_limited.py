@@ -17,7 +17,7 @@ from megu.lineage.commitments import commit, commit_all
 from megu.lineage.dossier import FORGOTTEN, sha256
 from megu.lineage.keys import Keys
 from megu.lineage.verify import checks
-from megu.lineage.verify.case import Case, Opened
+from megu.lineage.verify.context import Opened, VerificationContext
 
 
 @pytest.fixture
@@ -85,15 +85,15 @@ def test_runs_with_another_limit_do_not_share_a_training_set(project: Project, d
 
 @pytest.mark.parametrize("limit", [None, 4])
 def test_the_commitments_are_made_again_of_the_same_part(project: Project, dataset: Dataset, limit: int | None) -> None:
-    case = Case(project, recorded(project, dataset, limit), None, "", [])
+    case = VerificationContext(project, recorded(project, dataset, limit), None, "", [])
     assert checks.commitments(case).holds is True, checks.commitments(case)
-    other = Case(project, recorded(project, dataset, 3), None, "", [])
+    other = VerificationContext(project, recorded(project, dataset, 3), None, "", [])
     other.opened = Opened(recorded(project, dataset, 5).dossier, b"", case.seal, other.records, other.opened.forgotten)
     assert checks.commitments(other).holds is False, "a limit that was not the run's"
 
 
 def test_the_limit_of_a_dossier_is_that_of_its_record(project: Project, dataset: Dataset) -> None:
-    case = Case(project, recorded(project, dataset, 4), None, "", [])
+    case = VerificationContext(project, recorded(project, dataset, 4), None, "", [])
     assert "data per_class is not what the records say" in checks.facts(case).says
 
 
@@ -101,5 +101,5 @@ def test_a_dossier_from_before_there_was_a_limit_is_of_the_whole_set(project: Pr
     old = recorded(project, dataset, None)
     assert "per_class" not in old.dossier.parameters["data"]
     assert old.dossier.per_class is None
-    assert checks.commitments(Case(project, old, None, "", [])).holds is True
+    assert checks.commitments(VerificationContext(project, old, None, "", [])).holds is True
     assert arrays.load(project.data("photos")).limit is None

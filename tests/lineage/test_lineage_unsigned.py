@@ -17,7 +17,7 @@ from megu.core.project import Project
 from megu.lineage.dossier import SEAL
 from megu.lineage.keys import Keys, signer
 from megu.lineage.verify import unsigned
-from megu.lineage.verify.case import Check
+from megu.lineage.verify.context import Check
 from megu.lineage.verify.run import verify
 
 OTHER = "f" * 32

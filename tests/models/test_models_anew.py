@@ -178,15 +178,15 @@ def test_declared_weights_are_taken_but_not_all_of_them(mine: Path, arch: str) -
 
 def test_weights_of_the_original_are_refused_however_they_came(mine: Path) -> None:
     original, model = (build("cheats:net", 4, 1, seed=seed, image_size=(8, 8)) for seed in (0, 1))
-    anew.refuse_given(model, original.state_dict(), "mine", pretrained=False)
+    anew.refuse_provided(model, original.state_dict(), "mine", pretrained=False)
     with torch.no_grad():
         model.get_parameter("model.5.weight").copy_(original.get_parameter("model.5.weight"))
     with pytest.raises(MeguError, match=r"5\.weight is the given model's"):
-        anew.refuse_given(model, original.state_dict(), "mine", pretrained=False)
-    anew.refuse_given(model, original.state_dict(), "mine", pretrained=True)
+        anew.refuse_provided(model, original.state_dict(), "mine", pretrained=False)
+    anew.refuse_provided(model, original.state_dict(), "mine", pretrained=True)
     model.load_state_dict(original.state_dict())
     with pytest.raises(MeguError, match=r"and \d more is the given model's"):
-        anew.refuse_given(model, original.state_dict(), "mine", pretrained=True)
+        anew.refuse_provided(model, original.state_dict(), "mine", pretrained=True)
 
 
 @pytest.mark.parametrize("arch", [name for name in ARCHITECTURES if name != "vit-b-16"])

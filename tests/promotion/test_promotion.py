@@ -22,7 +22,7 @@ from megu.core.files.ledger import GENESIS, Event
 from megu.core.project import Project
 from megu.data import arrays
 from megu.lineage.dossier import MAIN
-from megu.lineage.promoted.champions import CHAMPION, PREVIOUS, Standing, promotions, standing
+from megu.lineage.promoted.champions import CHAMPION, PREVIOUS, Status, promotions, status
 from megu.lineage.verify.run import verify
 from megu.promotion import guard
 from megu.promotion import moves as promotion
@@ -51,7 +51,7 @@ def kinds(project: Project) -> list[str]:
 
 
 def test_a_person_promotes_and_the_champion_serves(here: Project) -> None:
-    found = promotion.look(here, settings(here))
+    found = promotion.inspect_candidate(here, settings(here))
     assert (found.version, found.champion, found.obstacles, found.verdict.decision) == ("2", None, [], "needs a person")
     moved = promotion.promote(here, settings(here), approval(here, evidence=found.seal[:12]))
     assert moved == promotion.Moved("megu", "2", None)
@@ -81,7 +81,7 @@ def test_requests_follow_a_promotion_at_once(
 ) -> None:
     monkeypatch.setenv("MEGU_PROJECT", str(here.root))
     one, later, inbox = verified(here, "Sneaker", "2"), verified(here, "Bag", "3"), Inbox(here)
-    seen = promotion.look(here, settings(here)).seal
+    seen = promotion.inspect_candidate(here, settings(here)).seal
     asked = ["promote", "--approve", "--approver", "Kim", "--rationale", "first-model", "--evidence", seen]
     assert cli.guarded(lambda: cli.app(asked, standalone_mode=False)) == 0
     assert f"requests promoted with it: {one}\n" in capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_an_alias_that_was_moved_by_hand_is_named_and_nothing_is_promoted_over_i
 def test_what_the_approver_did_not_see_is_not_approved(here: Project) -> None:
     with pytest.raises(promotion.Stale, match="the approval is for the evidence 000000000000…"):
         promotion.promote(here, settings(here), approval(here, evidence="0" * 64))
-    said, run_id = approval(here), promotion.look(here, settings(here)).run_id
+    said, run_id = approval(here), promotion.inspect_candidate(here, settings(here)).run_id
     path = here.dossiers / run_id / MAIN
     path.write_bytes(path.read_bytes().replace(b'"Sneaker"', b'"Sneakers"', 1))
     with pytest.raises(MeguError, match=r"does not hold|is not as in the"):
@@ -128,7 +128,7 @@ def test_what_the_gate_fails_today_is_not_promoted_though_it_passed_then(here: P
 
 def test_the_first_champion_is_never_the_policys(here: Project) -> None:
     policy = settings(here, "promotion.policy=automatic")
-    found = promotion.look(here, policy)
+    found = promotion.inspect_candidate(here, policy)
     assert not promotion.automatic(policy, found)
     with pytest.raises(MeguError, match="may not be promoted automatically: the gate says needs a person"):
         promotion.promote(here, policy, promotion.by_policy(found))
@@ -176,11 +176,11 @@ def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(here: Project) 
 
 def test_two_machines_that_share_no_lock_are_told_apart_by_the_ledger(here: Project) -> None:
     """The second decides before the first has announced itself, and is refused when it announces itself."""
-    other = promotion.look(here, settings(here), "1")
+    other = promotion.inspect_candidate(here, settings(here), "1")
     promotion.promote(here, settings(here), approval(here))
     facts = promotion._facts(other, approval(here, "1"), "promotion")
     with pytest.raises(MeguError, match="another promoter was first: version 2 is the champion by now"):
-        promotion._move(here, "megu", facts, other.standing.last, "deadline", lambda step: None)
+        promotion._move(here, "megu", facts, other.status.last, "deadline", lambda step: None)
     assert aliases(here) == {CHAMPION: "2"}
 
 
@@ -211,7 +211,7 @@ def test_no_version_comes_back_that_knows_what_was_or_is_to_be_forgotten(here: P
     assert third.gate is not None
     assert (third.gate.decision, third.champion) == ("pass", "2")
     policy = settings(here, "promotion.policy=automatic", "forget.classes=[Sneaker, Bag]")
-    found = promotion.look(here, policy)
+    found = promotion.inspect_candidate(here, policy)
     assert promotion.automatic(policy, found)
     assert promotion.promote(here, policy, promotion.by_policy(found)).before == "2"
     assert here.ledger.events("megu")[-1].facts["automatic"] is True
@@ -335,13 +335,13 @@ def event(number: int, kind: str, **facts: Any) -> Event:
 def test_the_ledger_says_who_is_champion_and_what_is_under_way() -> None:
     first = [event(1, "champion.intended", version="1"), event(2, "champion.moved", version="1", why="promotion")]
     begun = event(4, "champion.intended", version="2")
-    assert standing([]) == Standing()
-    assert standing(first) == Standing("1", None, 2)
-    assert standing([*first, event(3, "challenger.rejected", version="5", seal="s"), begun]) == Standing("1", begun, 4)
+    assert status([]) == Status()
+    assert status(first) == Status("1", None, 2)
+    assert status([*first, event(3, "challenger.rejected", version="5", seal="s"), begun]) == Status("1", begun, 4)
     undone = [*first, begun, event(5, "champion.undone", version="2")]
-    assert standing(undone) == Standing("1", None, 5)
+    assert status(undone) == Status("1", None, 5)
     back = [*undone, event(6, "champion.intended", version="0"), event(7, "champion.moved", version="0", why="rollback")]
-    assert standing(back) == Standing("0", None, 7)
+    assert status(back) == Status("0", None, 7)
     assert [facts["version"] for facts in promotions(back)] == ["1"]
 
 

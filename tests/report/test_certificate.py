@@ -18,15 +18,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from megu.data.splits import Scenario
-from megu.evaluation.gate import GateParams, judge
+from megu.evaluation.gate import GateParams, decide
 from megu.lineage.dossier import claim
 from megu.lineage.export.card import card
 from megu.lineage.reading import Found
-from megu.lineage.verify.case import Check
+from megu.lineage.verify.context import Check
 from megu.lineage.verify.run import Report
 from megu.report.certificate import Certificate, certificate, render
 from megu.report.certificate.figure import bars
-from megu.report.certificate.words import Measure
+from megu.report.certificate.text import Measure
 
 NOW = datetime(2026, 11, 24, 13, 5, tzinfo=UTC)
 HELD = [Check("dossier", True, "4 files, whole and as sealed"), Check("files", None, "they are not here")]
@@ -180,7 +180,7 @@ def test_what_is_judged_without_a_retrain_is_called_that_and_never_good(ar: floa
         judged[name]["per_class_retained"] = [90.0, None]
         judged[name]["metrics"] |= {"Af_held_out": 0.0, "MIA_held_out": 57.0}
     judged["unlearned"]["metrics"]["Ar"] = ar
-    verdict = judge(judged, GateParams(), champion="1")
+    verdict = decide(judged, GateParams(), champion="1")
     evidence = {
         "evaluation": judged,
         "failures": verdict.failures,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megu.evaluation.gate import GateParams, forgotten_test, judge, retained
+from megu.evaluation.gate import GateParams, decide, forgotten_test, retained
 from megu.evaluation.summary import StageSummary, Summary
-from megu.evaluation.words import conclusions, gate_rows, guided_rows
+from megu.evaluation.text import conclusions, gate_rows, guided_rows
 from megu.report import ReportData, headline, render, summary_markdown, summary_rows
 from megu.report.figures import FigureData, NoisePictures, Samples, draw
 from megu.unlearning.methods import METHODS
@@ -126,12 +126,12 @@ def test_the_page_shows_what_the_gate_said_and_by_which_rule() -> None:
     values = {
         name: {"metrics": {**MARKS, "MIA": 40.0 if name == "reference" else 80.0}, "per_class": [90.0]} for name in models
     }
-    made = page(summary=summary(gate=judge(values, GateParams(), champion="3"), champion="3"))
+    made = page(summary=summary(gate=decide(values, GateParams(), champion="3"), champion="3"))
     assert "Gate: fail" in made
     assert "STILL RECOGNISED: MIA +40.0 points to the retrain" in made
     assert "30.0 to 50.0" in made
     assert "Gate" not in page()
-    passed = page(summary=summary(gate=judge(values, GateParams(mia_band=50.0), champion="3"), champion="3"))
+    passed = page(summary=summary(gate=decide(values, GateParams(mia_band=50.0), champion="3"), champion="3"))
     assert "version 3 is the champion it would follow" in passed
 
 
@@ -173,7 +173,7 @@ def test_what_is_judged_without_a_retrain_is_less_than_a_pass_and_the_rest_is_na
         "unlearned": {"metrics": {"Af": 0.0, "Ar": 90.1, "Af_train": 0.0, "Af_held_out": 0.0}, "per_class_retained": [90.0]},
     }
     values["unlearned"]["metrics"] |= {"MIA": 50.0, "MIA_held_out": 51.0}
-    verdict = judge(values, GateParams(), champion="1")
+    verdict = decide(values, GateParams(), champion="1")
     assert headline("Bag", values, verdict.failures) == "Bag: 97.0% → 0.0%; the rest 90.0% → 90.1%; judged without a retrain"
     assert headline("Bag", values, ["LOST"]).endswith("judged without a retrain — LOST")
     made = summary(

@@ -29,8 +29,8 @@ from megu.lineage.keys import Keys
 from megu.lineage.promoted.champions import MOVED
 from megu.lineage.purged.document import Entry as Kept
 from megu.lineage.purged.document import parse, sealed
-from megu.lineage.purged.surfaces import SURFACES, VERSIONS
-from megu.lineage.verify.case import Check
+from megu.lineage.purged.locations import SURFACES, VERSIONS
+from megu.lineage.verify.context import Check
 from megu.lineage.verify.run import Report
 from megu.promotion.moves import RATIONALES
 from megu.promotion.params import PromotionParams, RegistryParams
@@ -42,7 +42,7 @@ from megu.requests.inbox import Inbox
 from megu.requests.request import BASES, REASONS, REQUESTERS, Request, RequestParams
 from megu.requests.states import STATES
 from megu.serving.follow import SEEN
-from megu.suppression import kept as suppressions
+from megu.suppression import store as suppressions
 from megu.suppression.record import made as suppression_record
 
 HELD = [Check("dossier", True, "4 files, whole and as sealed"), Check("files", None, "they are not here")]
@@ -69,7 +69,7 @@ def fulfilled(project: Project, wanted: list[tuple[Request, int]], event: int) -
     inbox = Inbox(project)
     ids = [inbox.add(one).id for one, _ in wanted]
     samples = {str(one.target): count for one, count in wanted}
-    inbox.judge(lambda target: ("", samples[str(target)]))
+    inbox.review(lambda target: ("", samples[str(target)]))
     for state in ("processing", "unlearned", "verified", "approved", "promoted"):
         facts = {"batch": "b0123456789abcdef", "version": "megu/2", "mlflow_run": made.RUN, "event": event}
         inbox.move(ids, state, facts)  # type: ignore[arg-type]
@@ -450,7 +450,7 @@ def test_what_has_no_page_is_one_line_and_leaves_nothing(project: Project, batch
     name = batch()
     waiting = Inbox(project).add(asked("Bag")).id
     rejected = Inbox(project).add(asked("Hat")).id
-    Inbox(project).judge(
+    Inbox(project).review(
         lambda target: ("1 of 1 classes are not in the data set", 0) if "Hat" in target["classes"] else ("", 1)
     )
     for arguments, line in (

@@ -41,7 +41,7 @@ def test_who_asked_for_what_no_model_saw_is_told_without_a_version(project: Proj
     inbox = Inbox(project)
     said = {"basis": "contract", "requester": "internal", "due": "2026-12-24"}
     asked = inbox.add(Request(samples=("f" * 32,), person="p0123456789abcdef", **said)).id  # type: ignore[arg-type]
-    inbox.judge(lambda target: ("", 0))
+    inbox.review(lambda target: ("", 0))
     assert inbox.entry(asked).reason == NEVER_SEEN
     lines = overview(project, "megu", RequestParams(), TODAY).person
     assert lines == [f"1 fulfilled: tell whoever asked (`megu request show {asked}`), then `megu request close {asked}`"]
@@ -51,11 +51,11 @@ def test_who_asked_for_what_no_model_saw_is_told_without_a_version(project: Proj
 def test_what_waits_what_is_late_and_what_needs_a_person(project: Project) -> None:
     inbox = Inbox(project)
     late, held, checked = add(project, "A", "2026-11-20"), add(project, "B", "2026-12-04"), add(project, "C", "2026-12-24")
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     for _ in range(3):
         inbox.move([held], "accepted", {"failed": True, "why": "the gate turned megu/1 down: MIA"})
     also = add(project, "D", "2026-12-25")
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     for state in ("processing", "unlearned", "verified"):
         inbox.move([checked], state, {"version": "megu/10"})  # type: ignore[arg-type]
         inbox.move([also], state, {"version": "megu/9"})  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def test_what_waits_what_is_late_and_what_needs_a_person(project: Project) -> No
 def test_every_model_that_waits_is_named_and_what_has_no_version_does_not_stop_it(project: Project) -> None:
     inbox, versions = Inbox(project), ("megu/3", "other/7", "")
     requests = [add(project, name, "2026-12-24") for name in "ABC"]
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     for request, version in zip(requests, versions, strict=True):
         for state in ("processing", "unlearned", "verified"):
             inbox.move([request], state, {"version": version})  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def test_every_model_that_waits_is_named_and_what_has_no_version_does_not_stop_i
 def test_what_is_fulfilled_is_to_be_told_and_closed(project: Project) -> None:
     inbox = Inbox(project)
     one = add(project, "A", "2026-12-24")
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     for state in ("processing", "unlearned", "verified", "approved", "promoted"):
         inbox.move([one], state, {"version": "megu/2"})  # type: ignore[arg-type]
     said = f"1 fulfilled: tell whoever asked (`megu certificate --request {one}`), then `megu request close {one}`"

@@ -154,7 +154,7 @@ def test_the_ledger_has_no_name_and_the_private_file_is_private(inbox: Inbox) ->
 
 def test_judging_rejects_with_a_reason_and_holds_up_no_other(inbox: Inbox) -> None:
     good, bad = inbox.add(request()).id, inbox.add(request(classes=("Car",))).id
-    assert inbox.judge(lambda target: ("", 30) if "Bag" in target["classes"] else ("1 of 1 classes are not there", 0)) == (1, 1)
+    assert inbox.review(lambda target: ("", 30) if "Bag" in target["classes"] else ("1 of 1 classes are not there", 0)) == (1, 1)
     assert (inbox.entry(good).state, inbox.entry(bad).state) == ("accepted", "rejected")
     assert inbox.entry(bad).reason == "1 of 1 classes are not there"
     assert [pending.id for pending in inbox.pending(3)] == [good]
@@ -162,7 +162,7 @@ def test_judging_rejects_with_a_reason_and_holds_up_no_other(inbox: Inbox) -> No
 
 def test_withdrawing_is_possible_until_a_run_has_it(inbox: Inbox) -> None:
     first, second = inbox.add(request()).id, inbox.add(request(classes=("Coat",))).id
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     inbox.withdraw(first)
     inbox.withdraw(first)
     assert inbox.claim(Batch("class", (first, second)), {}).ids == (second,)
@@ -174,14 +174,14 @@ def test_withdrawing_is_possible_until_a_run_has_it(inbox: Inbox) -> None:
 
 def test_of_two_runs_one_gets_a_request(inbox: Inbox) -> None:
     added = inbox.add(request()).id
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     batch = Batch("class", (added,))
     assert (inbox.claim(batch, {}).ids, inbox.claim(batch, {}).ids) == ((added,), ())
 
 
 def test_what_failed_too_often_waits_for_a_person(inbox: Inbox) -> None:
     added = inbox.add(request()).id
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     for _ in range(2):
         inbox.move([added], "accepted", {"failed": True, "why": "gate"})
     assert inbox.pending(2) == []
@@ -194,7 +194,7 @@ def test_what_failed_too_often_waits_for_a_person(inbox: Inbox) -> None:
 
 def test_what_the_gate_refuses_is_not_tried_again_until_a_person_asks(inbox: Inbox) -> None:
     added = inbox.add(request()).id
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     inbox.move([added], "accepted", {"failed": True, "refused": True, "why": "the gate turned down even the exact retrain"})
     assert inbox.pending(100) == []
     assert [entry.id for entry in inbox.held(100)] == [added]
@@ -226,13 +226,13 @@ def test_clients_that_add_while_requests_are_processed_lose_and_double_none(inbo
     root = str(inbox.project.root)
     clients = [subprocess.Popen([sys.executable, "-c", ADD, root, str(number), "12"]) for number in range(3)]
     while any(client.poll() is None for client in clients):
-        inbox.judge(lambda target: ("", 1))
+        inbox.review(lambda target: ("", 1))
         for batch in batches(inbox.pending(3), 5):
             claimed = inbox.claim(batch, {})
             inbox.move(claimed.ids, "unlearned", {})
         time.sleep(0.05)
     assert [client.returncode for client in clients] == [0, 0, 0]
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     found = [entry.facts["reference"] for entry in inbox.entries()]
     assert len(found) == len(set(found)) == 3 * 6 + 6
     assert all(len(entry.events) in (2, 4) for entry in inbox.entries())
@@ -381,7 +381,7 @@ def test_an_outage_stops_the_work_and_spares_all_but_what_failed_alone_before_it
 
 def test_a_thousand_requests_are_batched_in_under_two_seconds(inbox: Inbox) -> None:
     inbox.add_all([request(reference=f"DSR-{n}") for n in range(1000)], "file")
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     started = time.process_time()
     made = batches(inbox.pending(3), 500)
     assert time.process_time() - started < 2

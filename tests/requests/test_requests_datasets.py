@@ -17,8 +17,8 @@ from megu.erasure.plan import _named_files
 from megu.lineage.keys import Keys
 from megu.lineage.promoted.champions import MOVED
 from megu.requests.inbox import Done, Inbox
+from megu.requests.reconciling import reconcile, reconcile_all
 from megu.requests.request import Request, identity
-from megu.requests.settling import settle, settle_all
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_request_names_the_data_set_that_was_configured_when_it_came_in(projec
     assert [(entry.id, entry.data) for entry in inbox.entries()] == [(one, "a"), (two.id, "b")]
     assert json.loads(inbox.path(one).read_bytes())["data"] == "a"
     assert [event.facts["data"] for event in inbox.ledger.events(kind="request.received")] == ["a", "b"]
-    assert [waits.data for waits in (inbox.judge(lambda target: ("", 1)), inbox.pending(3))[1]] == ["a", "b"]
+    assert [waits.data for waits in (inbox.review(lambda target: ("", 1)), inbox.pending(3))[1]] == ["a", "b"]
 
 
 def test_a_request_may_name_another_data_set_that_there_is(project: Project, inbox: Inbox) -> None:
@@ -169,21 +169,21 @@ def test_a_version_of_one_data_set_fulfils_no_request_for_another(project: Proje
     for number, one in enumerate(names.values(), start=1):
         went(inbox, one, "accepted", "processing", "unlearned", "verified", version=f"megu/{number}", champion="")
     inbox.ledger.append(MOVED, "megu", {"why": "promotion", "version": "2", "data": "b", "run_id": "x"})
-    assert settle_all(inbox) == {"promoted": [names["b"]], "accepted": [names["a"]]}
+    assert reconcile_all(inbox) == {"promoted": [names["b"]], "accepted": [names["a"]]}
 
 
 def test_an_old_request_whose_data_set_nobody_knows_follows_its_version(project: Project, inbox: Inbox) -> None:
     there(project, "a", "b")
     one = old(inbox, ["accepted", "processing", "unlearned", "verified"], version="megu/1", champion="")
     inbox.ledger.append(MOVED, "megu", {"why": "promotion", "version": "1", "data": "b", "run_id": "x"})
-    assert settle_all(inbox) == {"promoted": [one]}
+    assert reconcile_all(inbox) == {"promoted": [one]}
 
 
 def test_the_champion_of_another_registered_model_means_nothing_for_a_request(inbox: Inbox) -> None:
     one = inbox.add(request()).id
     went(inbox, one, "accepted", "processing", "unlearned", "verified", version="megu/1", champion="")
     inbox.ledger.append(MOVED, "other", {"why": "promotion", "version": "7", "data": "a", "run_id": "x"})
-    assert settle(inbox, "other") == {} == settle_all(inbox)
+    assert reconcile(inbox, "other") == {} == reconcile_all(inbox)
 
 
 def test_a_purge_takes_a_file_that_a_request_names_for_one_of_its_data_set(project: Project, inbox: Inbox) -> None:

@@ -15,7 +15,7 @@ from megu.core.errors import MeguError
 from megu.data.arrays import Dataset, coarse_view, limited, save
 from megu.data.splits import ForgetParams, make_split
 from megu.lineage.commitments import commit
-from megu.requests.fulfilled import Known, forget
+from megu.requests.fulfilled import DatasetContents, forget
 
 KEY = b"k" * 32
 
@@ -35,11 +35,11 @@ def ids(data: Dataset, *positions: int) -> list[str]:
 
 def test_a_request_for_what_is_there_has_its_number_of_images() -> None:
     data = dataset()
-    known = Known(data)
+    known = DatasetContents(data)
     assert known.fault(target(classes=["Shirt"])) == ("", 10)
     assert known.fault(target(ids=ids(data, 1, 4))) == ("", 2)
     assert known.fault(target(ids=ids(data, 0))) == ("", 2)  # every copy of it
-    assert Known(coarse_view(data)).fault(target(subclasses=["Sandal", "Sneaker"])) == ("", 20)
+    assert DatasetContents(coarse_view(data)).fault(target(subclasses=["Sandal", "Sneaker"])) == ("", 20)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_request_for_what_is_there_has_its_number_of_images() -> None:
 def test_a_request_that_cannot_be_is_told_why_without_a_name(wanted: dict[str, list[str]], why: str) -> None:
     import re
 
-    said, count = Known(dataset()).fault(wanted)
+    said, count = DatasetContents(dataset()).fault(wanted)
     assert re.search(why, said)
     assert count == 0
     for name in [*wanted["classes"], *wanted["ids"], *wanted["files"]]:
@@ -65,7 +65,7 @@ def test_a_request_that_cannot_be_is_told_why_without_a_name(wanted: dict[str, l
 
 def test_a_test_image_is_said_to_be_one() -> None:
     data = dataset()
-    assert "1 of them are test images" in Known(data).fault(target(ids=[data.test.ids[0].decode()]))[0]
+    assert "1 of them are test images" in DatasetContents(data).fault(target(ids=[data.test.ids[0].decode()]))[0]
 
 
 def test_of_a_person_what_is_in_use_is_forgotten_and_the_rest_is_no_obstacle(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_of_a_person_what_is_in_use_is_forgotten_and_the_rest_is_no_obstacle(tmp
         test=(whole.test.images, whole.test.labels),
     )
     seen = limited(whole, 2)
-    known = Known(seen)
+    known = DatasetContents(seen)
     used, unused = seen.train.ids[0].decode(), next(one.decode() for one in whole.train.ids if one not in seen.train.ids)
     tested = whole.test.ids[0].decode()
     assert known.fault(target(samples=[used, unused, tested])) == ("", 1)
@@ -90,7 +90,7 @@ def test_of_a_person_what_is_in_use_is_forgotten_and_the_rest_is_no_obstacle(tmp
     )
     both = known.combined([target(samples=[used, unused])], [target(samples=[seen.train.ids[1].decode(), tested])])
     assert both == forget([], [], [used, seen.train.ids[1].decode()])
-    assert Known(whole).combined([], [target(samples=[used, unused, tested])]) == forget([], [], [used, unused])
+    assert DatasetContents(whole).combined([], [target(samples=[used, unused, tested])]) == forget([], [], [used, unused])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_of_a_person_what_is_in_use_is_forgotten_and_the_rest_is_no_obstacle(tmp
     ],
 )
 def test_what_one_kind_says_stays_of_that_kind(new: list[Any], before: list[Any], scenario: str) -> None:
-    assert Known(dataset()).combined(new, before).scenario == scenario
+    assert DatasetContents(dataset()).combined(new, before).scenario == scenario
 
 
 @given(
@@ -118,7 +118,7 @@ def test_what_one_kind_says_stays_of_that_kind(new: list[Any], before: list[Any]
 )
 def test_the_forget_set_only_grows_and_nothing_forgotten_is_retained(targets: list[dict[str, list[str]]]) -> None:
     data = dataset()
-    known, before = Known(data), set[int]()
+    known, before = DatasetContents(data), set[int]()
     for number in range(1, len(targets) + 1):
         try:
             split = make_split(data, known.combined(targets[number - 1 : number], targets[: number - 1]), 0)
@@ -132,7 +132,7 @@ def test_the_forget_set_only_grows_and_nothing_forgotten_is_retained(targets: li
 
 def test_what_was_deleted_is_still_kept_out_by_its_commitments() -> None:
     data = dataset()
-    known, kept = Known(data), {commit(KEY, identifier.encode()) for identifier in ids(data, 0, 4, 5)}
+    known, kept = DatasetContents(data), {commit(KEY, identifier.encode()) for identifier in ids(data, 0, 4, 5)}
     assert known.committed(KEY, kept) == set(ids(data, 0, 4, 5))
     assert known.committed(b"j" * 32, kept) == set()
     split = make_split(data, known.combined([target(ids=ids(data, 7))], [], known.committed(KEY, kept)), 0)
@@ -143,26 +143,28 @@ def test_a_class_of_which_all_goes_is_named() -> None:
     """What was forgotten as a class comes back as commitments to its images, and a class may not be emptied unnamed."""
     data = dataset()
     every = [ids(data, *range(number, 30, 3)) for number in range(3)]
-    assert Known(data).combined([target(ids=ids(data, 2))], [], every[1]) == forget(["Shirt"], [], ids(data, 2))
+    assert DatasetContents(data).combined([target(ids=ids(data, 2))], [], every[1]) == forget(["Shirt"], [], ids(data, 2))
     # Two requests that have half of it each. The first image has a copy in class 2, which goes too, and so stays listed.
     halves = [target(ids=every[0][:5]), target(ids=every[0][5:])]
-    assert Known(data).combined(halves, []) == forget(["Sandal"], [], every[0][:1])
+    assert DatasetContents(data).combined(halves, []) == forget(["Sandal"], [], every[0][:1])
     coarse = coarse_view(data)
-    both = Known(coarse).combined([target(ids=every[0])], [target(ids=every[1][:2])])
+    both = DatasetContents(coarse).combined([target(ids=every[0])], [target(ids=every[1][:2])])
     assert both == forget([], ["Sandal"], [every[0][0], *every[1][:2]])
-    assert Known(coarse).combined([target(ids=every[0])], [target(subclasses=["Sneaker"])]) == forget(["shoes"], [], [])
+    assert DatasetContents(coarse).combined([target(ids=every[0])], [target(subclasses=["Sneaker"])]) == forget(
+        ["shoes"], [], []
+    )
 
 
 def test_the_samples_of_a_request_are_those_that_are_still_there() -> None:
     data = dataset()
-    known = Known(data)
+    known = DatasetContents(data)
     assert known.samples(target(classes=["Shirt", "Car"])) == set(ids(data, *range(1, 30, 3)))
     assert known.samples(target(ids=[*ids(data, 2), "f" * 32])) == set(ids(data, 2))
 
 
 def test_an_earlier_request_whose_images_are_gone_from_the_data_set_is_no_obstacle() -> None:
     data = dataset()
-    known = Known(data)
+    known = DatasetContents(data)
     split = make_split(data, known.combined([target(classes=["Shirt"])], [target(ids=["f" * 32]), target(classes=["Car"])]), 0)
     assert split.classes == (1,)
     with pytest.raises(MeguError, match="not training images"):

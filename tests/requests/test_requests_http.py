@@ -24,7 +24,7 @@ from megu.data import arrays
 from megu.requests.inbox import Inbox
 from megu.requests.intake import http
 from megu.requests.request import RequestParams
-from megu.subjects.kept import Subjects
+from megu.subjects.store import Subjects
 
 TOKEN = "a token of some length"
 BODY: dict[str, Any] = {"files": ["anna/1.png"], "basis": "gdpr-17-1-b", "requester": "data-subject", "reference": "DSR-7"}

@@ -79,7 +79,7 @@ def test_other_arithmetic_is_the_same_model_and_another_model_is_not(seed: int, 
 def test_a_server_is_asked_about_the_probes_that_are_still_here(project: Project) -> None:
     promoted(project, CHAMPION, OTHER)
     with scoring(predicting(lambda count: CHAMPION[:count])) as server:
-        assert check.look(project, "megu", f"{server.url}/invocations").says == "serves the champion (version 2)"
+        assert check.inspect_server(project, "megu", f"{server.url}/invocations").says == "serves the champion (version 2)"
         ((path, _, body),) = server.asked
         dataset = arrays.load(project.data("photos"))
         assert path == "/invocations"
@@ -92,7 +92,7 @@ def test_a_server_is_asked_about_the_probes_that_are_still_here(project: Project
     )
     arrays.save(project.data("photos"), name="photos", classes=dataset.classes, train=train, test=test)
     with scoring(predicting(lambda count: OTHER[2 : count + 2])) as server:
-        seen = check.look(project, "megu", server.url)
+        seen = check.inspect_server(project, "megu", server.url)
         assert (seen.verdict, seen.says, len(server.asked[0][2]["instances"])) == ("before", "still serves version 1", 4)
 
 
@@ -123,7 +123,7 @@ def test_what_is_no_scoring_server_is_one_line(case: str, project: Project, monk
     answer, says = FOREIGN[case]
     began = time.monotonic()
     with scoring(answer) as server:
-        seen = check.look(project, "megu", server.url, 1.0)
+        seen = check.inspect_server(project, "megu", server.url, 1.0)
     assert (seen.verdict, seen.says) == ("unknown", f"cannot tell: {says.format(server.url)}")
     assert time.monotonic() - began < 5
 
@@ -145,19 +145,19 @@ def silent(send: bytes) -> tuple[str, socket.socket]:
 def test_a_server_that_is_away_or_speaks_otherwise_is_one_line(project: Project) -> None:
     promoted(project, CHAMPION, OTHER)
     nobody = f"http://{HOST}:{free_port()}"
-    assert check.look(project, "megu", nobody, 1.0).says.startswith(f"cannot tell: {nobody} does not answer: ")
+    assert check.inspect_server(project, "megu", nobody, 1.0).says.startswith(f"cannot tell: {nobody} does not answer: ")
     for send, end in ((b"", "has not answered in 1 s"), (b"SSH-2.0-OpenSSH\r\n\r\n", "does not answer: ")):
         where, listener = silent(send)
-        says = check.look(project, "megu", f"http://{where}", 1.0).says
+        says = check.inspect_server(project, "megu", f"http://{where}", 1.0).says
         assert says.startswith(f"cannot tell: http://{where} {end}")
         assert "\n" not in says
         listener.close()
     with scoring(said(200, "")) as server:
         tls = server.url.replace("http:", "https:")
-        says = check.look(project, "megu", tls, 1.0).says
+        says = check.inspect_server(project, "megu", tls, 1.0).says
         assert says.startswith(f"cannot tell: {tls} does not answer: ")
         assert "SSL" in says
-    says = check.look(project, "megu", "http://no-such-host.invalid", 5.0).says
+    says = check.inspect_server(project, "megu", "http://no-such-host.invalid", 5.0).says
     assert says.startswith("cannot tell: http://no-such-host.invalid does not answer: ")
 
 
@@ -180,7 +180,7 @@ def test_a_certificate_that_nobody_vouches_for_is_one_line(project: Project, tmp
 
     threading.Thread(target=accept, daemon=True).start()
     url = f"https://{HOST}:{listener.getsockname()[1]}"
-    says = check.look(project, "megu", url, 5.0).says
+    says = check.inspect_server(project, "megu", url, 5.0).says
     listener.close()
     assert says.startswith(f"cannot tell: {url} does not answer: ")
     assert "CERTIFICATE_VERIFY_FAILED" in says
@@ -190,36 +190,38 @@ def test_the_token_of_the_environment_is_sent_and_not_said(project: Project, mon
     promoted(project, CHAMPION, OTHER)
     monkeypatch.setenv(check.TOKEN, "planted-token")
     with scoring(said(403, "planted-token")) as server:
-        says = check.look(project, "megu", server.url).says
+        says = check.inspect_server(project, "megu", server.url).says
         assert server.asked[0][1]["Authorization"] == "Bearer planted-token"
     assert says == f"cannot tell: {server.url} refuses the login (403)"
 
 
 def test_without_what_it_takes_nothing_is_told_and_why_is(project: Project) -> None:
     url = f"http://{HOST}:{free_port()}"
-    assert check.look(project, "megu", url).says == "cannot tell: no version of megu has been promoted"
+    assert check.inspect_server(project, "megu", url).says == "cannot tell: no version of megu has been promoted"
     promoted(project, CHAMPION, OTHER)
     (path,) = (project.dossiers / RUN).glob("probes-*.json")
     content = path.read_bytes()
     path.write_bytes(content.replace(b'"before":"1"', b'"before":"3"'))
-    assert check.look(project, "megu", url).says == f"cannot tell: {project.relative(path)} is not what the ledger names"
+    assert (
+        check.inspect_server(project, "megu", url).says == f"cannot tell: {project.relative(path)} is not what the ledger names"
+    )
     path.unlink()
-    assert "cannot be read (No such file or directory)" in check.look(project, "megu", url).says
+    assert "cannot be read (No such file or directory)" in check.inspect_server(project, "megu", url).says
     path.write_bytes(content)
     kept = (project.keys / "commitments.key").read_bytes()
     (project.keys / "commitments.key").unlink()
-    assert check.look(project, "megu", url).says == "cannot tell: the key of the commitments is not here"
+    assert check.inspect_server(project, "megu", url).says == "cannot tell: the key of the commitments is not here"
     (project.keys / "commitments.key").write_bytes(kept)
     shutil.rmtree(project.data("photos"))
-    assert check.look(project, "megu", url).says == "cannot tell: data/photos is not here"
+    assert check.inspect_server(project, "megu", url).says == "cannot tell: data/photos is not here"
     project.ledger.append(INTENDED, "megu", {"version": "3"})
-    assert check.look(project, "megu", url).says == "cannot tell: a promotion is under way, or was interrupted"
-    assert json.loads(json.dumps(check.look(project, "megu", url).to_json()))["champion"] == "2"
+    assert check.inspect_server(project, "megu", url).says == "cannot tell: a promotion is under way, or was interrupted"
+    assert json.loads(json.dumps(check.inspect_server(project, "megu", url).to_json()))["champion"] == "2"
 
 
 def test_a_champion_without_probes_says_what_is_missing(project: Project) -> None:
     moved(project)
-    seen = check.look(project, "megu", f"http://{HOST}:{free_port()}")
+    seen = check.inspect_server(project, "megu", f"http://{HOST}:{free_port()}")
     assert (seen.verdict, seen.version) == ("unknown", "2")
     assert seen.says.startswith("cannot tell: ")
 

@@ -25,7 +25,7 @@ CHAMPION, OTHER = rows(1), rows(2)
 def fulfilled(project: Project, name: str, version: str = "megu/2") -> str:
     inbox = Inbox(project)
     one = inbox.add(Request(classes=(name,), basis="contract", requester="internal", due="2030-12-24", data="photos")).id
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     for state in ("processing", "unlearned", "verified", "approved", "promoted"):
         inbox.move([one], state, {"version": version})  # type: ignore[arg-type]
     return one

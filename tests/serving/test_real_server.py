@@ -83,12 +83,12 @@ def test_a_real_server_is_seen_before_and_after_its_reload(
         lineage.set_alias(connected, "megu", CHAMPION, "2")
         answering(port)
         url = f"http://{HOST}:{port}"
-        assert check.look(project, "megu", url, 60.0).says == "still serves version 1"
+        assert check.inspect_server(project, "megu", url, 60.0).says == "still serves version 1"
         reload.set()
         while len(lines) < 2:
             time.sleep(0.1)
         answering(port)
-        assert check.look(project, "megu", url, 60.0).says == "serves the champion (version 2)"
+        assert check.inspect_server(project, "megu", url, 60.0).says == "serves the champion (version 2)"
     finally:
         stop.set()
         thread.join()

@@ -14,8 +14,8 @@ from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.data import arrays
 from megu.data.arrays import Dataset
-from megu.subjects.kept import Subjects
 from megu.subjects.search import Search
+from megu.subjects.store import Subjects
 
 IMAGES = garments(12, size=8)
 PEOPLE = st.dictionaries(st.integers(0, 9), st.sets(st.sampled_from("abc"), min_size=1), min_size=1)

@@ -10,7 +10,7 @@ from dossier_fixtures import dossier, evaluation, records
 
 from megu.config.tree import Config
 from megu.core.project import Project
-from megu.evaluation.gate import GateParams, judge
+from megu.evaluation.gate import GateParams, decide
 from megu.evaluation.summary import Rung, Summary
 from megu.lineage import dossier as folder_of
 from megu.lineage.record import to_lines
@@ -35,7 +35,7 @@ class Runs:
         if number not in self.passes:
             judged["unlearned"] = {**judged["unlearned"], "metrics": {**judged["unlearned"]["metrics"], "Af": 60.0 + number}}
         params = GateParams(min_seeds=self.seeds, forget_margin=50, retain_drop=50, class_drop=50, mia_band=50)
-        verdict = judge(judged, params, champion="1")
+        verdict = decide(judged, params, champion="1")
         rules = [rule for rule in verdict.rules if rule.rule not in ("each class, test", "forgotten, train")]
         decision = "fail" if any(rule.holds is False for rule in rules) else "pass"
         run = f"{len(self.made):032x}"

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from megu.core.files.store import Ref, canonical_json
 from megu.core.stages import Result
-from megu.evaluation.gate import GateParams, judge
-from megu.evaluation.words import headline
+from megu.evaluation.gate import GateParams, decide
+from megu.evaluation.text import headline
 from megu.lineage import dossier as folder_of
 from megu.lineage.commitments import commit_all, fingerprint
 from megu.lineage.dossier import FORGOTTEN, RECORDS, Dossier, sha256
-from megu.lineage.purged.document import Covered, Purge, Surface, sealed
+from megu.lineage.purged.document import Covered, Location, Purge, sealed
 from megu.lineage.reading import Found
 from megu.lineage.record import Record, build, from_lines, root, to_lines
 
@@ -81,7 +81,7 @@ def dossier(**changes: Any) -> Dossier:
     chain = records()
     forgotten = commit_all(SECRET, [b"a" * 32, b"b" * 32])
     judged = evaluation()
-    verdict = judge(judged, GateParams(), champion=None)
+    verdict = decide(judged, GateParams(), champion=None)
     fields: dict[str, Any] = {
         "format": folder_of.FORMAT,
         "root": root(chain),
@@ -182,7 +182,7 @@ def purge_document(*surfaces: tuple[str, str, str], key: Ed25519PrivateKey = SIG
         erased=[],
         retained=[],
         residual=[],
-        surfaces=[Surface(name=name, verdict=verdict, says=says) for name, verdict, says in surfaces],
+        surfaces=[Location(name=name, verdict=verdict, says=says) for name, verdict, says in surfaces],
         looked={"samples": 1},
         environment={},
     )

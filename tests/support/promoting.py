@@ -38,7 +38,7 @@ def aliases(project: Project) -> dict[str, str]:
 
 def approval(project: Project, version: str | None = None, **changes: Any) -> promotion.Approval:
     """By somebody who has looked."""
-    seen = promotion.look(project, config.load(project.params), version).seal
+    seen = promotion.inspect_candidate(project, config.load(project.params), version).seal
     return promotion.Approval(**{"approver": "A. Approver", "rationale": "evidence-holds", "evidence": seen, **changes})
 
 
@@ -47,7 +47,7 @@ def verified(project: Project, name: str, version: str) -> str:
     inbox = Inbox(project)
     asked = Request(classes=(name,), basis="gdpr-17-1-a", requester="data-subject", due="2027-01-01")
     one = inbox.add(asked).id
-    inbox.judge(lambda target: ("", 30))
+    inbox.review(lambda target: ("", 30))
     facts = {"version": f"megu/{version}", "champion": ""}
     for state in ("processing", "unlearned", "verified"):
         inbox.move([one], state, facts)
@@ -116,10 +116,10 @@ def main(project: Project) -> None:
 
 def stands(project: Project) -> dict[str, Any]:
     """Settle, twice, and say what stands."""
-    said = promotion.settle(project)
+    said = promotion.reconcile(project)
     return {
         "said": said,
-        "again": promotion.settle(project),
+        "again": promotion.reconcile(project),
         "aliases": aliases(project),
         "events": [event.kind for event in project.ledger.events(kind="champion.")],
         "ledger": project.ledger.check(),
@@ -136,6 +136,6 @@ def _run_of(project: Project, version: int) -> str:
 
 if __name__ == "__main__":
     warm = Project(Path(sys.argv[1]))
-    promotion.look(warm, config.load(warm.params))
+    promotion.inspect_candidate(warm, config.load(warm.params))
     aliases(warm)
     main(Project(Path(sys.argv[2])))

@@ -14,8 +14,8 @@ from megu.core.project import Project
 from megu.data.arrays import image_ids
 from megu.data.images import near
 from megu.lineage.commitments import commit
-from megu.suppression.kept import Suppressions
 from megu.suppression.record import Record, made
+from megu.suppression.store import Suppressions
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 REQUEST = "r0123456789abcdef"

@@ -20,7 +20,7 @@ from megu.erasure import act, run
 from megu.erasure.params import PurgeParams
 from megu.suppression import screening
 from megu.suppression.answers import answer
-from megu.suppression.kept import ADDED, Suppressions
+from megu.suppression.store import ADDED, Suppressions
 
 AT_ONCE = PurgeParams(models_days=0)
 REQUEST = "r1"

@@ -21,7 +21,7 @@ from megu.data import arrays, pins
 from megu.data.images.packing import Packing
 from megu.data.sources import downloads, providers
 from megu.suppression import screening
-from megu.suppression.kept import Suppressions
+from megu.suppression.store import Suppressions
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = garments(24, 3, size=32)

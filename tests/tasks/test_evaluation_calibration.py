@@ -15,7 +15,7 @@ from megu.evaluation.attacks.shadows import half
 from megu.evaluation.condensed import condense
 from megu.unlearning.labels.calibration_set import CalibrationParams, left_to_measure, of_dataset
 from megu.unlearning.labels.perturbing import PerturbParams
-from tasks.evaluation.marks import evaluate
+from tasks.evaluation.metrics import evaluate
 from tasks.perturbing import perturb
 
 PARAMS = CalibrationParams(share=0.4)

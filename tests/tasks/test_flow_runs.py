@@ -16,7 +16,7 @@ from flows.process import process
 from flows.promote import promote
 from megu.core.project import Project
 from megu.requests.inbox import Inbox
-from tasks.prefect.flow_runs import GRACE_S, TAG, WITHDRAWN, gone, mark_lost
+from tasks.prefect.flow_runs import GRACE_S, TAG, WITHDRAWN, close_lost, gone
 from tasks.records.processing import take_back
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
@@ -43,10 +43,10 @@ def test_a_run_that_never_began_is_marked_when_its_slot_is_no_longer_its_own() -
         comes = client.create_flow_run_from_deployment(slow, state=Pending(), tags=[TAG])
 
         now = datetime.now(UTC)
-        assert mark_lost(now) == []
+        assert close_lost(now) == []
         late = now + timedelta(seconds=GRACE_S + 1)
-        assert set(mark_lost(late)) == {ours["Pending"].name, ours["Submitting"].name}
-        assert mark_lost(late) == []
+        assert set(close_lost(late)) == {ours["Pending"].name, ours["Submitting"].name}
+        assert close_lost(late) == []
         assert {name: client.read_flow_run(run.id).state_name for name, run in ours.items()} == {
             "Pending": "Crashed",
             "Submitting": "Crashed",
@@ -55,7 +55,7 @@ def test_a_run_that_never_began_is_marked_when_its_slot_is_no_longer_its_own() -
             "Suspended": "Suspended",
         }
         assert client.read_flow_run(theirs.id).state_name == "Pending"
-        assert mark_lost(now + timedelta(seconds=901)) == [comes.name], "its deployment gives it longer"
+        assert close_lost(now + timedelta(seconds=901)) == [comes.name], "its deployment gives it longer"
 
 
 def test_a_form_is_taken_back_when_no_request_waits_for_its_version(project: Project) -> None:

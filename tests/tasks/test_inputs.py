@@ -16,7 +16,7 @@ from megu.data import arrays
 from megu.data.arrays import save
 from tasks import dataset, labeler
 from tasks.run import inputs
-from tasks.run.inputs import enough_to_judge
+from tasks.run.inputs import enough_exemplars
 
 
 @pytest.fixture
@@ -33,16 +33,16 @@ def config(exemplars: int, references: int, **more: object) -> configuration.Con
 
 
 def test_a_labeler_that_has_too_few_images_is_refused(toy: Project) -> None:
-    enough_to_judge(toy, config(2, 3))
+    enough_exemplars(toy, config(2, 3))
     with pytest.raises(MeguError, match="class 'a' has 5 distinct training images, 6 are needed"):
-        enough_to_judge(toy, config(3, 3))
+        enough_exemplars(toy, config(3, 3))
     with pytest.raises(MeguError, match="class 'a' has 4 distinct training images, 5 are needed"):
-        enough_to_judge(toy, config(2, 3, data={"name": "toy", "per_class": 4}))
+        enough_exemplars(toy, config(2, 3, data={"name": "toy", "per_class": 4}))
 
 
 def test_but_not_where_no_labeler_is_needed_or_the_data_are_not_here_yet(toy: Project) -> None:
-    enough_to_judge(toy, config(30, 30, unlearn={"method": "finetune"}))
-    enough_to_judge(toy, config(30, 30, data={"name": "elsewhere"}))
+    enough_exemplars(toy, config(30, 30, unlearn={"method": "finetune"}))
+    enough_exemplars(toy, config(30, 30, data={"name": "elsewhere"}))
 
 
 def test_an_address_that_is_none_is_refused_by_a_dry_run_where_it_would_be_asked(

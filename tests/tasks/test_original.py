@@ -112,11 +112,11 @@ def test_a_given_model_is_looked_at_before_anything_runs(
     given = "mine.safetensors" if setting == "weights" else "models:/mine@champion"
     config = parse({"data": {"name": "toy"}, "forget": {"classes": ["a"]}, section: {setting: given}})
     with pytest.raises(MeguError) as raised:
-        inputs.given(project, config)
+        inputs.check_provided(project, config)
     assert str(raised.value).startswith(f"{section}.{setting}: {given}: head.bias has 1 of 3 numbers that are not finite")
     trained(project, "mine.safetensors", classes=4)
     with pytest.raises(MeguError, match=rf"^{section}\.{setting}: {given}: the given model is .* 4 classes, not"):
-        inputs.given(project, config)
+        inputs.check_provided(project, config)
 
 
 @pytest.mark.parametrize("section", inputs.MODELS)
@@ -133,7 +133,7 @@ def test_a_model_that_is_not_there_is_named_by_its_key(
 ) -> None:
     config = parse({"data": {"name": "toy"}, "forget": {"classes": ["a"]}, section: {setting: given}})
     with pytest.raises(MeguError) as raised:
-        inputs.given(project, config)
+        inputs.check_provided(project, config)
     assert str(raised.value).startswith(f"{section}.{setting}: {said}")
 
 
@@ -147,10 +147,10 @@ def test_a_given_retrain_that_is_the_original_is_refused_by_name(project: Projec
     torch.save(build("resnet-compact", 3, 1, seed=0).state_dict(), project.root / "same.pt")
     for same in ("one.safetensors", "same.pt"):
         with pytest.raises(MeguError) as raised:
-            inputs.given(project, parse({**values, "reference": {"weights": same}}))
+            inputs.check_provided(project, parse({**values, "reference": {"weights": same}}))
         assert str(raised.value).startswith(f"reference.weights: {same} is the original itself")
         assert "\n" not in str(raised.value)
-    inputs.given(project, parse({**values, "reference": {"weights": trained(project, "other.safetensors", seed=1)}}))
+    inputs.check_provided(project, parse({**values, "reference": {"weights": trained(project, "other.safetensors", seed=1)}}))
 
 
 def test_a_given_retrain_is_taken_as_a_given_original_is(project: Project, data: Result) -> None:
@@ -179,7 +179,7 @@ def test_a_function_that_loads_the_given_original_is_refused_before_anything_run
     values = {"data": {"name": "toy"}, "forget": {"classes": ["a"]}, "train": {"arch": "tuned:build"}}
     for given in ({}, {"original": {"weights": "mine.pt"}}, {"reference": {"weights": "mine.pt"}}):
         with pytest.raises(MeguError, match=r"^train\.arch: tuned:build makes no new network: 1\.weight is the same"):
-            inputs.given(project, parse({**values, **given}))
+            inputs.check_provided(project, parse({**values, **given}))
     values["train"] = {"arch": "tuned:build", "pretrained": True}
-    inputs.given(project, parse(values))
-    inputs.given(project, parse({**values, "original": {"weights": "mine.pt"}}))
+    inputs.check_provided(project, parse(values))
+    inputs.check_provided(project, parse({**values, "original": {"weights": "mine.pt"}}))

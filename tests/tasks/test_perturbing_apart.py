@@ -15,7 +15,7 @@ from megu.labeling.kinds import code
 from megu.labeling.prototype import PrototypeParams
 from megu.unlearning.labels.calibration_set import CalibrationParams
 from megu.unlearning.labels.perturbing import PerturbParams
-from tasks.labeling import judge_apart
+from tasks.labeling import label_subclasses
 from tasks.perturbing import perturb, say
 
 TRAIN, TEST = 72, 36
@@ -97,7 +97,7 @@ def test_the_labeler_judges_the_sub_class_beside_the_classes_without_it(project:
     """Real: four concepts, the images of u among those of none but its own."""
     asked = Asked(project, scenario="subclass", classes=("u",))
     params = PrototypeParams(exemplars=2, references=3, image_size=32)
-    made = judge_apart(project, asked.data, "prototype", params, Code(code("prototype")), ("u",), Device("cpu"))
+    made = label_subclasses(project, asked.data, "prototype", params, Code(code("prototype")), ("u",), Device("cpu"))
     assert made.values["apart"] == ["u"]
     S = project.store.arrays(made.files["labeling"])["S"]
     assert S.shape == (4, 4)

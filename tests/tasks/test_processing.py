@@ -32,12 +32,12 @@ from megu.lineage.keys import Keys
 from megu.lineage.promoted.champions import MOVED
 from megu.promotion.ladder import Costs
 from megu.requests.batches import Attempt, Batch, Work, batches, work_through
-from megu.requests.fulfilled import Known
+from megu.requests.fulfilled import DatasetContents
 from megu.requests.inbox import Inbox
 from megu.requests.request import Request
 from tasks.records import ladder, pinning, processing
 
-LANE = processing.Lane("toy", parse({"data": {"name": "toy"}}), has=Known(toy()))
+LANE = processing.Lane("toy", parse({"data": {"name": "toy"}}), has=DatasetContents(toy()))
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def request(name: str, **values: Any) -> Request:
 
 def accepted(inbox: Inbox, name: str) -> str:
     added = inbox.add(request(name)).id
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     return added
 
 
@@ -122,7 +122,9 @@ def test_a_batch_climbs_to_the_rung_that_passes_or_is_refused(
     failed = list[str]()
     monkeypatch.setattr(processing.signals, "gate_failed", lambda version, broken: failed.append(version))
     lane = processing.Lane(
-        "toy", parse({"data": {"name": "toy"}, "promotion": {"ladder": {"methods": [], "trials": 2}}}), has=Known(toy())
+        "toy",
+        parse({"data": {"name": "toy"}, "promotion": {"ladder": {"methods": [], "trials": 2}}}),
+        has=DatasetContents(toy()),
     )
     one, batch = accepted(inbox, "Shirt"), Batch("class", (accepted(inbox, "Shirt"),))
     assert processing.fulfil(project, lane, inbox, batch, Runs(passes)) is None
@@ -151,7 +153,7 @@ def test_a_batch_that_cannot_be_split_goes_back_with_a_reason_that_names_nobody(
 @pytest.mark.parametrize("count", [1, 2, 6])
 def test_an_outage_is_no_requests_fault_and_they_wait_as_they_were(project: Project, inbox: Inbox, count: int) -> None:
     names = [inbox.add(request("Shirt", reference=f"DSR-{number}")).id for number in range(count)]
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     tried = list[str]()
 
     def away(*arguments: Any) -> Summary:
@@ -206,7 +208,7 @@ def test_what_was_forgotten_stays_forgotten(project: Project, inbox: Inbox) -> N
         inbox.move([before], state, {"version": "megu/1"})  # type: ignore[arg-type]
     target = inbox.target(new)
     assert target is not None
-    assert processing.forget_set(project, LANE.config, inbox, Known(toy()), [target]).classes == ("Sandal", "Shirt")
+    assert processing.forget_set(project, LANE.config, inbox, DatasetContents(toy()), [target]).classes == ("Sandal", "Shirt")
 
 
 def test_what_a_promoted_version_forgot_without_a_request_stays_forgotten(project: Project, inbox: Inbox) -> None:
@@ -219,15 +221,15 @@ def test_what_a_promoted_version_forgot_without_a_request_stays_forgotten(projec
     index.add([Row(**{**blank, **made})])
     sandal = inbox.target(accepted(inbox, "Sandal"))
     assert sandal is not None
-    assert processing.forget_set(project, LANE.config, inbox, Known(data), [sandal]).classes == ("Sandal",)
+    assert processing.forget_set(project, LANE.config, inbox, DatasetContents(data), [sandal]).classes == ("Sandal",)
     project.ledger.append(MOVED, "megu", {"why": "promotion", "version": "1", "run_id": "r", "from": None})
-    assert processing.forget_set(project, LANE.config, inbox, Known(data), [sandal]) == ForgetParams(
+    assert processing.forget_set(project, LANE.config, inbox, DatasetContents(data), [sandal]) == ForgetParams(
         classes=("Sandal", "Shirt")
     )
     for path in project.keys.iterdir():
         path.unlink()
     with pytest.raises(MeguError, match="recorded under another key"):
-        processing.forget_set(project, LANE.config, inbox, Known(data), [sandal])
+        processing.forget_set(project, LANE.config, inbox, DatasetContents(data), [sandal])
 
 
 # --- a request and its data set ----------------------------------------------------------------------------------------------
@@ -263,7 +265,7 @@ def test_a_request_under_one_data_set_is_processed_on_it_whatever_is_configured_
 
     lanes = processing.lanes(project, config, inbox)
     assert list(lanes) == ["b", "a"]
-    assert processing.judge(inbox, lanes) == (2, 0)
+    assert processing.review(inbox, lanes) == (2, 0)
     made = batches(processing.pending(inbox, lanes, 3), 500)
     assert [(batch.data, batch.ids) for batch in made] == [("a", (first,)), ("b", (second,))]
     for batch in made:
@@ -290,7 +292,7 @@ def test_a_request_starts_from_the_champion_of_its_data_set_or_waits(
     stored(project, "a", ("cat", "dog", "cow"), champion)
     configured(project, "data: {name: a}")
     one = inbox.add(request("cat")).id
-    inbox.judge(lambda target: ("", 3))
+    inbox.review(lambda target: ("", 3))
     lane = processing.lanes(project, configured(project, text), inbox)["a"]
     assert (lane.config.data.name, lane.config.registry.name) == ("a", model)
     assert held in lane.held
@@ -331,12 +333,12 @@ def test_what_the_champion_saw_is_what_requests_are_looked_up_in(project: Projec
 def test_what_was_forgotten_of_another_data_set_is_not_looked_for_in_this_one(project: Project, inbox: Inbox) -> None:
     stored(project, "other", ("Shirt", "Hat"))
     other = inbox.add(request("Shirt", data="other")).id
-    inbox.judge(lambda target: ("", 1))
+    inbox.review(lambda target: ("", 1))
     for state in ("processing", "unlearned", "verified", "approved", "promoted"):
         inbox.move([other], state, {"version": "of-other/1"})  # type: ignore[arg-type]
     new = inbox.target(accepted(inbox, "Sandal"))
     assert new is not None
-    assert processing.forget_set(project, LANE.config, inbox, Known(toy()), [new]).classes == ("Sandal",)
+    assert processing.forget_set(project, LANE.config, inbox, DatasetContents(toy()), [new]).classes == ("Sandal",)
 
 
 def test_a_data_set_that_is_away_holds_up_its_own_requests_only(project: Project, inbox: Inbox) -> None:
@@ -347,7 +349,7 @@ def test_a_data_set_that_is_away_holds_up_its_own_requests_only(project: Project
     shutil.rmtree(project.data("gone"))
     lanes = processing.lanes(project, load(project.params), inbox)
     assert "no data set" in lanes["gone"].held
-    assert processing.judge(inbox, lanes) == (1, 0)
+    assert processing.review(inbox, lanes) == (1, 0)
     assert [waits.id for waits in processing.pending(inbox, lanes, 3)] == [one]
 
 
@@ -372,7 +374,7 @@ def test_a_request_for_what_was_erased_is_told_by_whom_and_when(project: Project
     header = listing(project, erased, data="toy").header
     ids = [value.decode() for value in arrays.image_ids(erased).tolist()]
     added = inbox.add(Request(ids=tuple(ids), basis="contract", requester="internal", due="2026-12-24")).id
-    assert processing.judge(inbox, {"toy": LANE}) == (0, 1)
+    assert processing.review(inbox, {"toy": LANE}) == (0, 1)
     why = inbox.entry(added).reason
     assert why == f"2 of 2 ids are not training images of the data set: 2 of them erased {header}"
     assert not any(value in why for value in ids)
@@ -387,5 +389,5 @@ def test_copies_of_what_is_forgotten_are_in_the_batch_where_they_are_included(pr
     assert target is not None
     for policy, forgotten in (("show", [0, 1, 2, 3]), ("include", [0, 1, 2, 3, 8, 9])):
         config = parse({"data": {"name": "toy"}, "forget": {"near_duplicates": policy}})
-        asked = processing.forget_set(project, config, inbox, Known(data), [target])
+        asked = processing.forget_set(project, config, inbox, DatasetContents(data), [target])
         assert make_split(data, asked, 0).forget.tolist() == forgotten

@@ -12,7 +12,7 @@ import pytest
 
 from megu.cli import terminal
 from megu.evaluation.summary import Summary
-from megu.labeling.ollama.labeler import scoring_in_words, scoring_lines
+from megu.labeling.ollama.labeler import describe_scoring, scoring_lines
 from megu.report import ReportData, render
 from tasks.records.record import labeler_facts
 from tasks.records.show import Shown
@@ -53,7 +53,7 @@ SCORINGS = {
 def test_each_way_of_scoring_is_a_line_with_its_count(case: str) -> None:
     scoring, lines, words = SCORINGS[case]
     assert scoring_lines(scoring) == lines
-    assert scoring_in_words(Counter(scoring)) == words
+    assert describe_scoring(Counter(scoring)) == words
     facts = labeler_facts(judged(scoring), [])
     assert [value for name, value in facts.items() if name.startswith("scores")] == lines
 

@@ -14,7 +14,7 @@ from megu.core.errors import MeguError
 from megu.core.progress import watching
 from megu.core.project import Project
 from megu.core.stages import Outcome, Result, Stage
-from tasks.run.schedule import Look, Scheduler, outstanding
+from tasks.run.schedule import Inspection, Scheduler, outstanding
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("flow")]
 
@@ -54,13 +54,13 @@ def wiring(seed: int, factor: int) -> Callable[[Any], Any]:
 
 def carried_out(
     project: Project, cells: list[tuple[int, int]], slots: int = 1
-) -> tuple[dict[tuple[int, int], Look], Scheduler]:
+) -> tuple[dict[tuple[int, int], Inspection], Scheduler]:
     from prefect import flow
     from prefect.task_runners import ThreadPoolTaskRunner
 
     CALLS.clear()
     AT_ONCE.clear()
-    found: dict[tuple[int, int], Look] = {}
+    found: dict[tuple[int, int], Inspection] = {}
     scheduler = Scheduler(project, slots, 1, slots > 1, {"mlflow_run_id": "parent"})
 
     @flow(name="many", task_runner=ThreadPoolTaskRunner(max_workers=slots))

@@ -9,7 +9,7 @@ import pytest
 
 from megu.training.loop import passed
 from tasks.records.record import share
-from tasks.run import kept
+from tasks.run import cached
 
 
 def finished(**notes: dict[str, float]) -> Any:
@@ -45,7 +45,7 @@ def test_a_method_without_noise_spends_itself_and_without_a_retrain_there_is_no_
 
 def test_what_a_stage_measures_has_the_passes_of_its_own_work() -> None:
     passed(5)
-    found, notes = kept.measured(lambda: [passed(3), passed(4)], "cpu")
+    found, notes = cached.measured(lambda: [passed(3), passed(4)], "cpu")
     assert found == [None, None]
     assert notes["passes"] == 7
-    assert kept.measured(lambda: None, "cpu")[1]["passes"] == 0
+    assert cached.measured(lambda: None, "cpu")[1]["passes"] == 0

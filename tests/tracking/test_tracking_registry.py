@@ -317,7 +317,7 @@ def test_an_original_is_fetched_once_for_what_its_name_stands_for(
 ) -> None:
     from megu import tracking
     from megu.config import tree as config
-    from tasks.run.inputs import given_weights
+    from tasks.run.inputs import provided_weights
 
     project, fetched = Project(home.parent), list[str]()
     uri = log_plainly(run, "pt2") if plain else "models:/once@challenger"
@@ -329,16 +329,16 @@ def test_an_original_is_fetched_once_for_what_its_name_stands_for(
 
     monkeypatch.setattr(tracking, "fetch_model", counted)
     asked = config.parse({"original": {"model": uri}})
-    found = [given_weights(project, asked, "original") for _ in range(3)]
+    found = [provided_weights(project, asked, "original") for _ in range(3)]
     assert found[0] is not None
     assert found == [found[0]] * 3
     assert fetched == [uri]
     project.store.path(found[0]).unlink()
-    assert given_weights(project, asked, "original") == found[0], "what a purge took from the store is fetched again"
+    assert provided_weights(project, asked, "original") == found[0], "what a purge took from the store is fetched again"
     assert fetched == [uri] * 2
     if not plain:  # the name stands for another version now
         assert put(run, weights(tmp_path, 22), "once") != first
-        assert given_weights(project, asked, "original") not in (None, found[0])
+        assert provided_weights(project, asked, "original") not in (None, found[0])
         assert fetched == [uri] * 3
 
 

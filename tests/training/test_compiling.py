@@ -57,7 +57,7 @@ def decided(clock: Clock, steps: int, rate: float, remembered: Remembered, taken
     found, speed = [], rate
     for done in range(50, steps + 1, 50):
         clock.now += 50 / speed
-        if model.looked(done):
+        if model.note_progress(done):
             found.append(done)
             clock.now, speed = clock.now + taken, rate * gain
     assert isinstance(model.called, nn.Sequential) == bool(found)
@@ -140,7 +140,7 @@ def test_what_was_asked_for_is_done_and_nothing_measured(setting: str, clock: Cl
     assert isinstance(model.called, nn.Sequential) == (setting == "on")
     for done in range(50, 1000, 50):
         clock.now += 100
-        assert not model.looked(done)
+        assert not model.note_progress(done)
     assert not list(tmp_path.iterdir())
 
 

@@ -409,7 +409,7 @@ def test_relearning_takes_the_cpus_steps_and_waits_for_its_looks_alone(
     assert relearn(there, given, 90.0, params, seed=0) == expected
     assert expected is not None
     assert expected > 3
-    beside = [wait for wait in cuda.looked() if "accuracy" not in wait.functions and "asked" not in wait.functions]
+    beside = [wait for wait in cuda.looked() if "accuracy" not in wait.functions and "sample_queries" not in wait.functions]
     assert not beside
 
 

@@ -141,7 +141,7 @@ def subjects(
     """Say which person each sample of a data set is of, in the place of what was said before; only keyed hashes are kept."""
     from megu.data import arrays
     from megu.subjects import table as tables
-    from megu.subjects.kept import Subjects
+    from megu.subjects.store import Subjects
 
     if table is None:
         header = Subjects(find_project()).header(name)
@@ -168,7 +168,7 @@ def _pin_in_words(pin: str) -> str:
 
 def _record(project: Project, name: str, table: Table) -> None:
     """Keep the subjects of a data set, and say how many there are."""
-    from megu.subjects.kept import Subjects
+    from megu.subjects.store import Subjects
 
     header = Subjects(project).record(name, table.pairs)
     rest = f"; {table.absent:,} rows name images that it does not have" if table.absent else ""

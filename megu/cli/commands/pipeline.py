@@ -56,11 +56,11 @@ def run(
     watcher = Watcher(console(), show=not (quiet or as_json))
     starting(here, watcher)
     from flows.unlearn import unlearn
-    from megu.config.private import apart
+    from megu.config.redaction import redact_settings
     from megu.tracking import warm_up
     from tasks.run.running import from_terminal
 
-    named, changes = apart(here, params.resolve() if params else here.params, settings or ())
+    named, changes = redact_settings(here, params.resolve() if params else here.params, settings or ())
     with from_terminal(warm_up), watcher:
         summary = unlearn(params=str(named), settings=changes)
     if as_json:
@@ -91,17 +91,17 @@ def label(
     from megu.cli.terminal import Watcher, print_labeling, print_shown
 
     watcher = Watcher(console(), show=not (quiet or as_json))
-    from megu.config.private import apart
+    from megu.config.redaction import redact_settings
 
-    private, changes = apart(here, params.resolve() if params else here.params, settings or ())
+    private, changes = redact_settings(here, params.resolve() if params else here.params, settings or ())
     named = str(private)
     if show:
         starting(here, watcher, "Prefect")
-        from flows.label import look
+        from flows.label import inspect_labeling
         from tasks.run.running import from_terminal
 
         with from_terminal(), watcher:
-            shown = look(here, config, named, changes)
+            shown = inspect_labeling(here, config, named, changes)
         return print_shown(shown, as_json=as_json)
     from tasks.run.inputs import labeler_ready
 

@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
 
         here = writable_project()
         settings = read_config(here, None, None)
-        for line in promotion.settle(here):
+        for line in promotion.reconcile(here):
             print(f"megu: {line}", file=sys.stderr)
         if approve and reject:
             raise typer.BadParameter("--approve and --reject exclude each other")
@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
             _print_moved(promotion.promote(here, settings, said, version), as_json)
             _follow(here, settings)
             return
-        found = promotion.look(here, settings, version)
+        found = promotion.inspect_candidate(here, settings, version)
         if promotion.automatic(settings, found):
             _print_moved(promotion.promote(here, settings, promotion.by_policy(found), found.version), as_json)
             _follow(here, settings)
@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
         from megu.promotion import moves as promotion
 
         here = writable_project()
-        for line in promotion.settle(here):
+        for line in promotion.reconcile(here):
             print(f"megu: {line}", file=sys.stderr)
         settings = read_config(here, None, None)
         _print_moved(promotion.rollback(here, settings, approver, rationale, version), as_json)
@@ -106,7 +106,7 @@ def _print_moved(moved: Moved, as_json: bool) -> None:
 
 
 def _print_candidate(found: Candidate, as_json: bool) -> None:
-    from megu.evaluation.words import gate_rows
+    from megu.evaluation.text import gate_rows
     from megu.promotion import moves as promotion
 
     rows: list[dict[str, Any]] = gate_rows(found.verdict.rules)

@@ -94,7 +94,7 @@ def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[
         given["subjects"] = [sys.stdin.readline() if subject == "-" else subject for subject in subjects or []]
         for name, entries in (files.listed_in(table) if table else {}).items():
             given[name] = [*given[name], *entries]
-        asked = files.asked(given, where, params(own), today, search)
+        asked = files.read_requests(given, where, params(own), today, search)
         added = own.add_all(asked, "command")
         if given["subjects"]:
             return _print_people(own, asked, added, search.search(data), as_json=as_json)
@@ -255,7 +255,7 @@ def _processing(app: typer.Typer) -> None:
 
 
 def _print_done(done: Mapping[str, Any]) -> None:
-    from megu.requests.overview import rung_in_words
+    from megu.requests.overview import describe_rung
 
     if done["busy"]:
         return print("another run is processing; the requests wait for the next")
@@ -265,7 +265,7 @@ def _print_done(done: Mapping[str, Any]) -> None:
         done_or_not = "turned down by the gate" if rungs and rungs[-1]["outcome"] == "fail" else "done"
         print(f"batch {batch['batch']} of {batch['requests']}: {batch['failed'] or done_or_not}")
         for rung in rungs:
-            print(f"  {rung_in_words(rung)}")
+            print(f"  {describe_rung(rung)}")
     if done["outage"]:
         print(f"stopped by an outage, and what was not done waits as it was: {done['outage']}")
     elif done["stopped"]:

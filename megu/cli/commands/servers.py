@@ -123,8 +123,8 @@ def _served(here: Project, name: str, params: Any, url: str | None) -> Any:
     from megu.serving import check, follow
 
     if url is not None:
-        return check.look(here, name, url)
-    seen, closed, troubles = follow.look(here, name, params)
+        return check.inspect_server(here, name, url)
+    seen, closed, troubles = follow.inspect_served(here, name, params)
     for line in [*troubles, *([f"closed with it: {', '.join(closed)}"] if closed else [])]:
         print(f"megu: {plain(line)}", file=sys.stderr)
     return seen

@@ -15,7 +15,7 @@ from megu.core.escaping import plain
 
 if TYPE_CHECKING:
     from megu.core.project import Project
-    from megu.suppression.kept import Suppressions
+    from megu.suppression.store import Suppressions
 
 
 def register(app: typer.Typer) -> None:
@@ -25,22 +25,22 @@ def register(app: typer.Typer) -> None:
     )
     app.add_typer(group, name="suppress")
 
-    def kept(find: Callable[[], Project]) -> Suppressions:
-        from megu.suppression.kept import Suppressions
+    def suppressions(find: Callable[[], Project]) -> Suppressions:
+        from megu.suppression.store import Suppressions
 
         return Suppressions(find())
 
-    _looking(group, lambda: kept(find_project))
-    _changing(group, lambda: kept(find_project), lambda: kept(writable_project))
+    _looking(group, lambda: suppressions(find_project))
+    _changing(group, lambda: suppressions(find_project), lambda: suppressions(writable_project))
 
 
-def _looking(group: typer.Typer, kept: Callable[[], Suppressions]) -> None:
+def _looking(group: typer.Typer, suppressions: Callable[[], Suppressions]) -> None:
     @group.command("list")
     def list_records(as_json: JsonOption = False) -> None:
         """List the records: how many samples, by which request, when, until when they count."""
         from datetime import UTC, datetime
 
-        headers = [record.header for record in kept().records()]
+        headers = [record.header for record in suppressions().records()]
         if as_json:
             print(json.dumps({"records": [asdict(header) for header in headers]}, indent=2))
             return
@@ -68,7 +68,7 @@ def _looking(group: typer.Typer, kept: Callable[[], Suppressions]) -> None:
         from megu.suppression.files import check_files
         from megu.suppression.listed import SuppressionList
 
-        own = kept()
+        own = suppressions()
         listed = SuppressionList.read(file, key or own.project.keys / "commitments.key") if file else own.opened()
         found = check_files(listed, source)
         if as_json:
@@ -89,7 +89,7 @@ def _looking(group: typer.Typer, kept: Callable[[], Suppressions]) -> None:
             raise typer.Exit(1)
 
 
-def _changing(group: typer.Typer, kept: Callable[[], Suppressions], writable: Callable[[], Suppressions]) -> None:
+def _changing(group: typer.Typer, suppressions: Callable[[], Suppressions], writable: Callable[[], Suppressions]) -> None:
     @group.command()
     def export(
         file: Annotated[
@@ -102,7 +102,7 @@ def _changing(group: typer.Typer, kept: Callable[[], Suppressions], writable: Ca
 
         if file.is_dir():
             raise MeguError(f"{file} is a folder", f"name a file, such as {file / 'suppressed'}")
-        records = kept().records()
+        records = suppressions().records()
         with writing(file) as temporary:
             temporary.write_bytes(b"".join(record.to_bytes() for record in records))
         print(f"{file}: {len(records)} records; it is of no use without .megu/keys/commitments.key, which goes another way")

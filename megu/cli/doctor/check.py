@@ -62,8 +62,8 @@ def _safely(question: Question) -> list[Check]:
     except MeguError as error:
         return [Check(name, bad, error.what, error.fix) for name in question.names]
     except Exception as error:
-        return [Check(name, bad, f"could not be checked: {words(error)}", INSTALL) for name in question.names]
+        return [Check(name, bad, f"could not be checked: {describe(error)}", INSTALL) for name in question.names]
 
 
-def words(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
 
-from megu.cli.doctor.check import INSTALL, Check, words
+from megu.cli.doctor.check import INSTALL, Check, describe
 
 _PYTHON = (3, 11)
 _PROBE_S = 60.0
@@ -171,7 +171,7 @@ def _probe(program: str) -> dict[str, tuple[bool, str]]:
     except subprocess.TimeoutExpired:
         return {"torch": (False, f"the import did not end in {_PROBE_S:.0f} s")}
     except Exception as error:
-        return {"torch": (False, f"could not be checked: {words(error)}")}
+        return {"torch": (False, f"could not be checked: {describe(error)}")}
 
 
 def torch() -> Iterator[Check]:

@@ -82,7 +82,7 @@ def database(project: Project, kind: creation.Database) -> Check:
 def dvc(project: Project) -> Check:
     """What a purge will not reach: a remote that is not there, a cache or remote that other projects may use."""
     from megu.erasure.search import stores
-    from megu.lineage.purged import surfaces as places
+    from megu.lineage.purged import locations as places
 
     remotes = places.remotes(project.root)
     if missing := places.missing(remotes):

@@ -61,7 +61,7 @@ def data(root: Path) -> Check:
 
 def runs(root: Path, home: Path) -> Check:
     """What was stopped half-way: a purge, runs whose process was killed, and what they left."""
-    from megu.core.files.leftovers import left
+    from megu.core.files.cleanup import left
     from megu.core.project import Project
     from megu.erasure.journal import Journal
     from megu.tracking.orphans import orphaned

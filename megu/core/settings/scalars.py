@@ -1,7 +1,7 @@
 """YAML in which a text is what is written: a class named ``no``, ``07``, ``null`` or ``2024-01-01`` needs no quotes.
 
 YAML takes such words for a truth value, a number, nothing and a date before anybody knows what they are for. Here they keep both
-readings until `settle` chooses by the type of the field.
+readings until `resolve` chooses by the type of the field.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def parse(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
-def settle(value: Any, kind: Any) -> Any:
+def resolve(value: Any, kind: Any) -> Any:
     """``value`` with every `Written` word read as ``kind`` (a type as it stands in an annotation) wants it: as the text where only texts
     are wanted, else as YAML does. What is no word is left for validation."""
     if isinstance(value, Written):
@@ -58,16 +58,16 @@ def settle(value: Any, kind: Any) -> Any:
         return value.value if plain and not _wants_text(kind) and not _wants_text(_item(kind)) else str(value)
     if isinstance(value, Mapping):
         fields = _fields(kind)
-        return {str(name): settle(entry, fields.get(str(name), _item(kind))) for name, entry in value.items()}
+        return {str(name): resolve(entry, fields.get(str(name), _item(kind))) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [settle(entry, _item(kind)) for entry in value]
+        return [resolve(entry, _item(kind)) for entry in value]
     return value
 
 
 def unquoted(value: Any, kind: Any) -> list[str]:
-    """The words in ``value`` that `settle` takes for texts and another reader of YAML (DVC) would not."""
+    """The words in ``value`` that `resolve` takes for texts and another reader of YAML (DVC) would not."""
     if isinstance(value, Written):
-        return [] if isinstance(settle(value, kind), type(value.value)) else [str(value)]
+        return [] if isinstance(resolve(value, kind), type(value.value)) else [str(value)]
     if isinstance(value, Mapping):
         fields = _fields(kind)
         return [word for name, entry in value.items() for word in unquoted(entry, fields.get(str(name), _item(kind)))]
@@ -80,7 +80,7 @@ def alike(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(alike(value, other[name]) for name, value in one.items())
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(alike, one, other))
-    return bool(one == other) or bool(settle(one, Any) == settle(other, Any))
+    return bool(one == other) or bool(resolve(one, Any) == resolve(other, Any))
 
 
 def _members(kind: Any) -> tuple[Any, ...]:

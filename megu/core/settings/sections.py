@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise MeguError(f"{path} holds no sections", "write `section:` and below it `key: value`, as `megu params` prints them")
-    # An empty section is None already here; what else is written waits for its field (`megu.core.settings.scalars.settle`).
+    # An empty section is None already here; what else is written waits for its field (`megu.core.settings.scalars.resolve`).
     return {str(name): None if isinstance(entry, Written) and entry.value is None else entry for name, entry in value.items()}
 
 
@@ -44,7 +44,7 @@ def section(path: Path, name: str, kind: type[T]) -> T:
 
     Raises `MeguError` for a key that the class does not have or a value out of range.
     """
-    given = scalars.settle(read(path).get(name) or {}, kind)
+    given = scalars.resolve(read(path).get(name) or {}, kind)
     known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(given, Mapping) or (unknown := sorted(set(given) - set(known))):
         wrong = f"unknown key {name}.{unknown[0]}" if isinstance(given, Mapping) else f"{name} is no section"

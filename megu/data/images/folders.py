@@ -79,7 +79,7 @@ def pack(
         folder = stack.enter_context(atomic_folder(path))
         decoder = _Decoder(packing, sum(map(len, splits.values())), notes)
         kept = {split: decoder.write(folder / f"{split}_images.npy", entries) for split, entries in splits.items()}
-        decoder.judge()
+        decoder.check_share()
         decoder.equalise()
         facts, columns = _described(kept, superclasses or packing.superclasses, facts, packing, decoder)
         if described:
@@ -280,7 +280,7 @@ class _Decoder:
             )
         return image
 
-    def judge(self) -> None:
+    def check_share(self) -> None:
         """Raise `MeguError` when too many could not be read, or none could."""
         count = len(self.left_out)
         if count and (count > self.packing.max_corrupt * self.total or any(not writer.shape[0] for writer in self.writers)):

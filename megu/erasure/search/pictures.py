@@ -26,7 +26,7 @@ from megu.data.arrays import Images
 from megu.data.images.decoding import as_added, brought_to
 from megu.data.images.layout import IMAGES
 from megu.erasure.search.patterns import Strings
-from megu.erasure.search.unpack import Reader, in_words
+from megu.erasure.search.unpack import Reader, describe
 
 #: Mean difference in grey levels up to which two pictures are one: JPEG and resizing stay below; of 12 million pairs of different
 #: Fashion-MNIST images none does, the nearest differ by 5.1.
@@ -79,7 +79,7 @@ def pictures_in(content: memoryview, suffix: str = "") -> Iterator[NDArray[np.ui
         try:
             decoded = b64decode(encoded[: len(encoded) // 4 * 4])
         except BadBase64 as error:
-            yield Undecoded(in_words(error))
+            yield Undecoded(describe(error))
         else:
             yield from _decoded(memoryview(decoded))
 
@@ -107,7 +107,7 @@ def _decoded(content: memoryview) -> Iterator[NDArray[np.uint8] | Undecoded]:
     except UnidentifiedImageError:
         yield Undecoded("no picture that can be decoded")
     except (Image.DecompressionBombError, *_BAD) as error:  # type: ignore[misc]
-        yield Undecoded(in_words(error))
+        yield Undecoded(describe(error))
 
 
 #: What Pillow raises for broken pictures.

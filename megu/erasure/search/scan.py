@@ -21,7 +21,7 @@ from megu.data.arrays import Images
 from megu.erasure.search.patterns import SearchPatterns
 from megu.erasure.search.pictures import SUFFIXES, Pictures, pictures_in
 from megu.erasure.search.resized import Resized
-from megu.erasure.search.unpack import Budget, Reader, in_words, is_archive, members
+from megu.erasure.search.unpack import Budget, Reader, describe, is_archive, members
 
 _DEPTH = 3
 _SQLITE = b"SQLite format 3\0"
@@ -188,7 +188,7 @@ def inspect(scanners: Sequence[Scanner], path: Path) -> tuple[Found, str | None]
     except FileNotFoundError:
         raise
     except OSError as error:
-        return Found(unreadable=frozenset({f": {in_words(error)}"})), None
+        return Found(unreadable=frozenset({f": {describe(error)}"})), None
     found = Found()
     for scanner in scanners:
         found |= scanner.mapped(path, content, digest)
@@ -263,7 +263,7 @@ def cells(opening: Callable[[], sqlite3.Connection], broken: set[str], least: in
             for table in tables:
                 yield from _cells_of(opened, table, broken, least)
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
-        broken.add(f": a database that cannot be read ({in_words(error)})")
+        broken.add(f": a database that cannot be read ({describe(error)})")
 
 
 def _cells_of(opened: sqlite3.Connection, table: str, broken: set[str], least: int) -> Iterator[tuple[str, str, bytes]]:
@@ -277,7 +277,7 @@ def _cells_of(opened: sqlite3.Connection, table: str, broken: set[str], least: i
                     yield table, name, value
     except sqlite3.Error as error:
         if "no such module" not in str(error):  # a virtual table, whose data are in others
-            broken.add(f"{table}: cannot be read ({in_words(error)})")
+            broken.add(f"{table}: cannot be read ({describe(error)})")
 
 
 __all__ = ["Found", "Scanner", "cells", "inspect"]

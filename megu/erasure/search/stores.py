@@ -17,7 +17,7 @@ from typing import Any
 from megu.core.errors import MeguError
 from megu.core.processes import git
 from megu.core.project import Project
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 
 #: In the reasons why an object may not be removed.
 _REFERS, _MAY_USE = "refers to it", "other projects may use it"
@@ -65,7 +65,7 @@ class Stores:
         return ""
 
 
-def was_kept(why: str) -> bool:
+def was_retained(why: str) -> bool:
     """Whether a reason, as a purge gave it, is one of `Stores.keeps`."""
     return _REFERS in why or _MAY_USE in why
 

@@ -117,10 +117,10 @@ def members(content: memoryview, budget: Budget) -> Iterator[Member]:
             if budget.spent:
                 return
     except _BROKEN as error:
-        yield Member("", memoryview(b""), in_words(error))
+        yield Member("", memoryview(b""), describe(error))
 
 
-def in_words(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Why something cannot be read, in one short line."""
     said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return "encrypted" if "password" in said or "encrypted" in said else str(said)[:120]
@@ -198,7 +198,7 @@ def _member(name: str, opening: Callable[[], Any], budget: Budget) -> _Opened:
                         held = io.BytesIO()
                     (aside or held).write(piece)
         except _BROKEN as error:
-            why = in_words(error)
+            why = describe(error)
         if aside is None:
             yield Member(name, held.getbuffer(), why)
         else:
@@ -207,4 +207,4 @@ def _member(name: str, opening: Callable[[], Any], budget: Budget) -> _Opened:
             yield Member(name, memoryview(mmap.mmap(aside.fileno(), 0, access=mmap.ACCESS_READ)), why)
 
 
-__all__ = ["Budget", "Member", "Reader", "in_words", "is_archive", "members"]
+__all__ = ["Budget", "Member", "Reader", "describe", "is_archive", "members"]

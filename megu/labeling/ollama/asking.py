@@ -17,10 +17,10 @@ import httpx
 from megu.core.errors import MeguError
 from megu.core.progress import Advance
 from megu.labeling.ollama import answers as reading
+from megu.labeling.ollama.answer_store import Answer, Answers
 from megu.labeling.ollama.answers import Cut, Reply, Unusable
 from megu.labeling.ollama.context import Message, Whole
-from megu.labeling.ollama.kept import Answer, Answers
-from megu.labeling.ollama.questions import REASON_LENGTH, TOP_LOGPROBS, Asked, Questions
+from megu.labeling.ollama.questions import REASON_LENGTH, TOP_LOGPROBS, Prompt, Questions
 from megu.labeling.ollama.server import Model, Server, explained, official
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class Asking:
     answers: Answers
     num_ctx: int
 
-    def all(self, asked: Sequence[Asked], advance: Advance) -> None:
+    def all(self, asked: Sequence[Prompt], advance: Advance) -> None:
         """Ask what has no answer yet. Returns when all are answered.
 
         Raises `MeguError` when one cannot be, or when the model behind the tag changed; what was answered till then stays.
         """
-        waiting: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+        waiting: queue.SimpleQueue[Prompt] = queue.SimpleQueue()
         new = list(dict.fromkeys(entry for entry in asked if entry.key not in self.answers))
         for entry in new:
             waiting.put(entry)
@@ -118,7 +118,7 @@ class Asking:
                 "run again with the model that you want",
             )
 
-    def _answer(self, client: ollama.Client, asked: Asked, stop: threading.Event) -> Answer:
+    def _answer(self, client: ollama.Client, asked: Prompt, stop: threading.Event) -> Answer:
         """The answer to one question: a first try, a second after an unusable answer, then an abstention."""
         started, retried, reason = time.perf_counter(), 0, ""
         prompt_tokens = tokens = 0
@@ -136,7 +136,7 @@ class Asking:
             return replace(found, seconds=round(time.perf_counter() - started, 4), **cost)
         return Answer(None, "", reason, seconds=round(time.perf_counter() - started, 4), **cost)
 
-    def _read(self, asked: Asked, reply: Reply) -> Answer:
+    def _read(self, asked: Prompt, reply: Reply) -> Answer:
         value = reading.checked(reply, self._whole.least(asked))
         if asked.concept is not None:
             score, how = reading.read_pair(value, reply.logprobs)
@@ -158,7 +158,7 @@ class Asking:
             )[0]
         return response.prompt_eval_count
 
-    def _reply(self, client: ollama.Client, asked: Asked, *, second: bool, stop: threading.Event) -> tuple[Reply, int]:
+    def _reply(self, client: ollama.Client, asked: Prompt, *, second: bool, stop: threading.Event) -> tuple[Reply, int]:
         """One usable HTTP exchange, and how many failed before it."""
         response, failed = self._sent(lambda: self._chat(client, asked, second), stop)
         return _taken(response), failed
@@ -180,7 +180,7 @@ class Asking:
                 if stop.wait(wait):
                     raise Stopped from None
 
-    def _chat(self, client: ollama.Client, asked: Asked, second: bool) -> ollama.ChatResponse:
+    def _chat(self, client: ollama.Client, asked: Prompt, second: bool) -> ollama.ChatResponse:
         scored = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if asked.concept is not None else {}
         options = self.questions.options(asked, second=second)
         return self._call(client, self.questions.messages(asked), options, format=self.questions.schema(asked), **scored)

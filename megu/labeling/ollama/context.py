@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from megu.core.errors import MeguError
-from megu.labeling.ollama.questions import Asked, Questions
+from megu.labeling.ollama.questions import Prompt, Questions
 from megu.labeling.ollama.server import Model
 from megu.labeling.ollama.strategies import GROUP
 
@@ -99,7 +99,7 @@ class Whole:
     _pairs: dict[int, _Measured] = field(default_factory=dict)
     _ranked: _Measured | None = None
 
-    def measure(self, asked: Sequence[Asked]) -> None:
+    def measure(self, asked: Sequence[Prompt]) -> None:
         """Measure for these questions what is not measured yet. Raises `MeguError` for a server that drops even one example."""
         pairs = {entry.concept: entry for entry in asked if entry.concept is not None and entry.concept not in self._pairs}
         shared: _Measured | None = None
@@ -112,7 +112,7 @@ class Whole:
         if self._ranked is None and (ranked := next((entry for entry in asked if entry.concept is None), None)):
             self._ranked = self._measure_ranked(ranked)
 
-    def least(self, asked: Asked) -> int:
+    def least(self, asked: Prompt) -> int:
         """Return the fewest prompt tokens that the whole question can have."""
         parts = self.questions.parts(asked)
         least = fewest_tokens(parts)
@@ -124,7 +124,7 @@ class Whole:
         # The choices are others in every question: names of as many bytes may have half as many tokens, not fewer.
         return max(least, found.whole * min(_bytes(parts), found.words) // found.words // 2)
 
-    def _measure_pair(self, asked: Asked) -> _Measured | None:
+    def _measure_pair(self, asked: Prompt) -> _Measured | None:
         messages = self.questions.messages(asked)
         system, example, answer, *_, last = messages
         without, dropped = self.count([system, last]), self.count([system, answer, last])
@@ -138,7 +138,7 @@ class Whole:
             )
         return _Measured(2 * one - without, (one - dropped) // 2, _bytes(messages))
 
-    def _measure_ranked(self, asked: Asked) -> _Measured | None:
+    def _measure_ranked(self, asked: Prompt) -> _Measured | None:
         system, last = messages = self.questions.messages(asked)
         little = {"role": "system", "content": "?"}
         before = self.count([system, {**last, "content": "?"}])
@@ -149,7 +149,7 @@ class Whole:
         slack = max(len(name.encode()) for name in self.questions.names) + _ORDER_TOKENS
         return _Measured(before + choices - neither, slack, _bytes(messages))
 
-    def _own_bytes(self, asked: Asked) -> int:
+    def _own_bytes(self, asked: Prompt) -> int:
         """Of the words of a True-or-False question, what another concept would change: no tokenizer makes more tokens of it."""
         name = len(self.questions.names[asked.concept or 0].encode())
         listed = len(self.questions.line(asked.concept or 0).encode()) if len(self.questions.names) > GROUP else 0

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from megu.core.errors import MeguError
 from megu.core.progress import stages, track
 from megu.labeling.ollama import context, sanity, strategies
+from megu.labeling.ollama.answer_store import Answer, Answers
 from megu.labeling.ollama.asking import Asking
-from megu.labeling.ollama.kept import Answer, Answers
 from megu.labeling.ollama.params import Connection, Judging
 from megu.labeling.ollama.prompts import Prompts
-from megu.labeling.ollama.questions import PROTOCOL, TOP_LOGPROBS, Asked, Questions
+from megu.labeling.ollama.questions import PROTOCOL, TOP_LOGPROBS, Prompt, Questions
 from megu.labeling.ollama.server import Model, Server
 from megu.labeling.protocol import Identity, Judgement, Question
 
@@ -106,10 +106,10 @@ class OllamaLabeler:
         q = strategies.with_tail(_q(pairs, answers, classes, n), scores, candidates, n)
         return self._judged(questions, answers, q, pairs, again, ranked)
 
-    def _rank(self, questions: Questions, answers: Answers) -> list[Asked]:
+    def _rank(self, questions: Questions, answers: Answers) -> list[Prompt]:
         """Ask what every exemplar looks most like, in groups of choices and then among the classes named, until one question decides.
         Returns all that was asked, in that order."""
-        every: list[Asked] = []
+        every: list[Prompt] = []
         now = [questions.ranked(exemplar) for exemplar in range(len(questions.about.exemplar_ids))]
         while now:
             asked = [entry for parts in now for entry in parts]
@@ -121,7 +121,7 @@ class OllamaLabeler:
             now = [questions.ranked(exemplar, among) for exemplar, among in named.items() if among]
         return every
 
-    def _again(self, questions: Questions, pairs: Sequence[Asked]) -> list[Asked]:
+    def _again(self, questions: Questions, pairs: Sequence[Prompt]) -> list[Prompt]:
         """Some of the pairs with other examples in the other order: half of them about the exemplar's own class."""
         n = self.judging.exemplars
         count = strategies.repeats(len(questions.names), n, self.judging.sample)
@@ -131,7 +131,7 @@ class OllamaLabeler:
 
     # --- what they share -----------------------------------------------------------------------------------------------------
 
-    def _ask(self, questions: Questions, answers: Answers, asked: Sequence[Asked], label: str) -> None:
+    def _ask(self, questions: Questions, answers: Answers, asked: Sequence[Prompt], label: str) -> None:
         new = len({entry.key for entry in asked if entry.key not in answers})
         if not new:
             return
@@ -168,9 +168,9 @@ class OllamaLabeler:
         questions: Questions,
         answers: Answers,
         q: NDArray[np.float64],
-        pairs: Sequence[Asked],
-        again: Sequence[Asked],
-        ranked: Sequence[Asked],
+        pairs: Sequence[Prompt],
+        again: Sequence[Prompt],
+        ranked: Sequence[Prompt],
     ) -> Judgement:
         """The judgement with its record, once its sanity is established."""
         classes = np.asarray(questions.about.exemplar_class)
@@ -191,7 +191,7 @@ class OllamaLabeler:
         measured = sanity.measure(every, own, others, S, twice, [(answers[asked.key], len(asked.choices)) for asked in ranked])
         overridden = sanity.demand(measured, self.judging, reasons)
         how = Counter(answer.how for answer in every if answer.how)
-        self._scoring = scoring_in_words(how)
+        self._scoring = describe_scoring(how)
         abstained = np.zeros(q.shape, dtype=bool)
         for asked in [*_decisive(ranked).values(), *pairs]:
             if answers[asked.key].value is None:
@@ -224,7 +224,7 @@ def _as_json(judging: Judging) -> dict[str, Any]:
     return {**values, "descriptions": dict(judging.descriptions), "override": list(judging.override)}
 
 
-def _q(pairs: Sequence[Asked], answers: Answers, classes: int, exemplars: int) -> NDArray[np.float64]:
+def _q(pairs: Sequence[Prompt], answers: Answers, classes: int, exemplars: int) -> NDArray[np.float64]:
     told: dict[tuple[int, int], float | None] = {}
     for asked in pairs:
         value = answers[asked.key].value
@@ -232,17 +232,17 @@ def _q(pairs: Sequence[Asked], answers: Answers, classes: int, exemplars: int) -
     return strategies.pair_scores(told, classes, exemplars)
 
 
-def _ranked_scores(ranked: Sequence[Asked], answers: Answers, classes: int, n: int, depth: int) -> NDArray[np.float64]:
+def _ranked_scores(ranked: Sequence[Prompt], answers: Answers, classes: int, n: int, depth: int) -> NDArray[np.float64]:
     told = {exemplar: _named(answers[asked.key]) or None for exemplar, asked in _decisive(ranked).items()}
     return strategies.ranked_scores(told, classes, n, depth)
 
 
-def _decisive(ranked: Sequence[Asked]) -> dict[int, Asked]:
+def _decisive(ranked: Sequence[Prompt]) -> dict[int, Prompt]:
     """Exemplar -> the last question that was asked about it, in which only one group of choices is left."""
     return {asked.exemplar: asked for asked in ranked}
 
 
-def _reasons(questions: Questions, ranked: Sequence[Asked], answers: Answers) -> dict[str, list[str]]:
+def _reasons(questions: Questions, ranked: Sequence[Prompt], answers: Answers) -> dict[str, list[str]]:
     """By class, what the model said of its exemplars, each reason once."""
     found: dict[str, list[str]] = {}
     for exemplar, asked in _decisive(ranked).items():
@@ -267,7 +267,7 @@ SCORING = {
 }
 
 
-def scoring_in_words(how: Mapping[str, int]) -> str:
+def describe_scoring(how: Mapping[str, int]) -> str:
     """How True and False became numbers: read from the log-probabilities, or 0 and 1 and why. how: answers by `Answer.how`."""
     found = {name: how.get(name, 0) for name in ("soft", "hard", "unlisted") if how.get(name, 0)}
     if list(found) == ["soft"]:

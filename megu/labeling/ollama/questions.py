@@ -33,7 +33,7 @@ _TRUE_FALSE = {"type": "string", "enum": ["True", "False"]}
 
 
 @dataclass(frozen=True)
-class Asked:
+class Prompt:
     """One question. concept: None in a ranked one. again: asked a second time, otherwise, to see whether the answer holds.
 
     choices: the concepts that a ranked answer may name, in the order in which they are listed; empty in a True-or-False question.
@@ -124,41 +124,41 @@ class Questions:
         name, described = self.names[concept], self.judging.descriptions.get(self.about.concepts[concept])
         return f"- {name}: {described}" if described else f"- {name}"
 
-    def pair(self, exemplar: int, concept: int) -> Asked:
+    def pair(self, exemplar: int, concept: int) -> Prompt:
         """The paper's 3-shot question: is this a photo of the concept?"""
-        return self._keyed(Asked(exemplar, concept, False, ""))
+        return self._keyed(Prompt(exemplar, concept, False, ""))
 
-    def ranked(self, exemplar: int, among: Iterable[int] | None = None) -> list[Asked]:
+    def ranked(self, exemplar: int, among: Iterable[int] | None = None) -> list[Prompt]:
         """Which of the other classes does it look most like? In as many questions as its choices take. among: the classes to choose from,
         all others unless it is given."""
         choices = self._others(exemplar) if among is None else self._in_order(exemplar, among)
         count = -(-len(choices) // GROUP)
-        return [self._keyed(Asked(exemplar, None, False, "", choices[number::count])) for number in range(count)]
+        return [self._keyed(Prompt(exemplar, None, False, "", choices[number::count])) for number in range(count)]
 
-    def repeated(self, asked: Asked) -> Asked:
+    def repeated(self, asked: Prompt) -> Prompt:
         """The same question put otherwise: the choices in another order, or other examples in the other order."""
         choices = self._in_order(asked.exemplar, asked.choices, again=True)
-        return self._keyed(Asked(asked.exemplar, asked.concept, True, "", choices))
+        return self._keyed(Prompt(asked.exemplar, asked.concept, True, "", choices))
 
-    def longest(self) -> Iterator[Asked]:
+    def longest(self) -> Iterator[Prompt]:
         """Questions of which one is at least as long as every other about this data set; their keys are left out."""
-        yield from (Asked(0, concept, False, "") for concept in range(len(self.names)))
+        yield from (Prompt(0, concept, False, "") for concept in range(len(self.names)))
         # A choice is named once among the concepts, described there, and once in the question.
         said = [len(f"{self.line(concept)}{name}".encode()) for concept, name in enumerate(self.names)]
         longest = sorted(range(len(self.names)), key=said.__getitem__, reverse=True)
-        yield Asked(0, None, False, "", tuple(longest[:GROUP]))
+        yield Prompt(0, None, False, "", tuple(longest[:GROUP]))
 
     def own(self, exemplar: int) -> str:
         return self.names[int(self.about.exemplar_class[exemplar])]
 
-    def messages(self, asked: Asked) -> list[dict[str, Any]]:
+    def messages(self, asked: Prompt) -> list[dict[str, Any]]:
         """For the client: images as bytes, the constant part first, the image and the question about it last."""
         return [
             {**message, "images": [image.png for image in message["images"]]} if "images" in message else message
             for message in self.parts(asked)
         ]
 
-    def schema(self, asked: Asked) -> dict[str, Any]:
+    def schema(self, asked: Prompt) -> dict[str, Any]:
         if asked.concept is not None:
             return _TRUE_FALSE
         count = min(self.judging.depth, len(asked.choices))
@@ -168,7 +168,7 @@ class Questions:
             properties["because"] = {"type": "string", "maxLength": REASON_LENGTH}
         return {"type": "object", "properties": properties, "required": list(properties)}
 
-    def options(self, asked: Asked, *, second: bool = False) -> dict[str, Any]:
+    def options(self, asked: Prompt, *, second: bool = False) -> dict[str, Any]:
         """second: after an unusable answer, with another seed and room for more."""
         tokens = 8 if asked.concept is not None else 24 * self.judging.depth + 16 + REASON_LENGTH * self.judging.reasons
         return {
@@ -189,7 +189,7 @@ class Questions:
         chosen = set(among)
         return tuple(concept for concept in self._others(exemplar, again=again) if concept in chosen)
 
-    def parts(self, asked: Asked) -> list[dict[str, Any]]:
+    def parts(self, asked: Prompt) -> list[dict[str, Any]]:
         """The messages, with images as `Shown`."""
         image = self.exemplars[asked.exemplar]
         if asked.concept is None:
@@ -218,7 +218,7 @@ class Questions:
         others = [other for other in drawn if other != concept]
         return next((other for other in others if other != own), others[0])
 
-    def _keyed(self, asked: Asked) -> Asked:
+    def _keyed(self, asked: Prompt) -> Prompt:
         content = [
             {**message, "images": [image.sha256 for image in message["images"]]} if "images" in message else message
             for message in self.parts(asked)

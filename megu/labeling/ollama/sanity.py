@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from megu.core.errors import MeguError
 from megu.labeling.agreement import symmetry
-from megu.labeling.ollama.kept import Answer
+from megu.labeling.ollama.answer_store import Answer
 from megu.labeling.ollama.params import Judging
 
 #: Measure -> (its limit's parameter, what it is, whether more is better).

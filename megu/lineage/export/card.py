@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from megu.core.escaping import markdown, markdown_code
-from megu.evaluation.gate import given_retrain, on_training
+from megu.evaluation.gate import on_training, provided_retrain
 from megu.evaluation.guide import METRICS, title
 from megu.evaluation.own import explained
-from megu.evaluation.words import UNITS, number, retrain_title
+from megu.evaluation.text import UNITS, number, retrain_title
 from megu.lineage.dossier import Dossier
 from megu.lineage.export.common import JSON, model
 from megu.lineage.reading import Found
@@ -117,7 +117,7 @@ def _body(found: Found) -> Iterator[str]:
 
 
 def _table(dossier: Dossier) -> Iterator[str]:
-    retrain = retrain_title(given_retrain(dossier.evidence.evaluation))
+    retrain = retrain_title(provided_retrain(dossier.evidence.evaluation))
     models = {"original": "original", "unlearned": "this model", "reference": retrain}
     found = {key: dossier.evidence.evaluation[key]["metrics"] for key in models if dossier.evidence.evaluation.get(key)}
     yield f"| metric | {' | '.join(models[key] for key in found)} | right value |"

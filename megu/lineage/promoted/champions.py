@@ -17,7 +17,7 @@ REJECTED = "challenger.rejected"
 
 
 @dataclass(frozen=True)
-class Standing:
+class Status:
     """version: the champion by the last finished move; None before the first. intent: a move that was begun and is not finished.
 
     last: number of the newest of these events, 0 before the first.
@@ -28,16 +28,16 @@ class Standing:
     last: int = 0
 
 
-def standing(events: Sequence[Event]) -> Standing:
+def status(events: Sequence[Event]) -> Status:
     """Where the champion stands after the events of one registered model."""
-    now = Standing()
+    now = Status()
     for event in events:
         if event.kind == INTENDED:
-            now = Standing(now.version, event, event.number)
+            now = Status(now.version, event, event.number)
         elif event.kind == MOVED:
-            now = Standing(str(event.facts["version"]), None, event.number)
+            now = Status(str(event.facts["version"]), None, event.number)
         elif event.kind == UNDONE:
-            now = Standing(now.version, None, event.number)
+            now = Status(now.version, None, event.number)
     return now
 
 

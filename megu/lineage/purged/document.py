@@ -17,7 +17,7 @@ from megu.core.files.store import canonical_json
 from megu.core.params import STRICT
 from megu.lineage.commitments import SIZE
 from megu.lineage.dossier import sha256, strict
-from megu.lineage.purged import surfaces as places
+from megu.lineage.purged import locations as places
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -98,7 +98,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surface:
+class Location:
     """verdict: `ERASED`, `RESIDUAL` or `RETAINED`. says: it in words."""
 
     __pydantic_config__ = STRICT
@@ -129,7 +129,7 @@ class Purge:
     erased: list[Entry]
     retained: list[Entry]
     residual: list[Entry]
-    surfaces: list[Surface]
+    surfaces: list[Location]
     looked: dict[str, int]
     environment: dict[str, str]
 

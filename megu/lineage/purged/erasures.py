@@ -110,7 +110,7 @@ def before(key: bytes, ids: Iterable[Any], erased: Sequence[DataErased]) -> byte
     return b"".join(sorted(there | gone))
 
 
-def kept_positions(positions: Any, erased: Sequence[DataErased]) -> tuple[Any, int]:
+def retained_positions(positions: Any, erased: Sequence[DataErased]) -> tuple[Any, int]:
     """Where rows of the first version are in the last one, those that still are; and how many are gone."""
     import numpy as np
 

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 from megu.core.errors import MeguError
 from megu.core.files.store import Ref, sha256_file
 from megu.core.stages import Result
-from megu.evaluation.gate import GateParams, given_retrain, judge
-from megu.evaluation.words import headline
+from megu.evaluation.gate import GateParams, decide, provided_retrain
+from megu.evaluation.text import headline
 from megu.lineage import format1
 from megu.lineage.commitments import SIZE, commit, commit_all, fingerprint
 from megu.lineage.dossier import FORGOTTEN, MAIN, RECORDS, parse, read, sha256
-from megu.lineage.dossier import given_retrain as said_of_given
+from megu.lineage.dossier import describe_provided_retrain as said_of_given
 from megu.lineage.keys import Keys, signed_by
 from megu.lineage.promoted.rungs import rung_of
 from megu.lineage.record import Record, faults, from_lines, root
-from megu.lineage.verify.case import JSON, Case, Check, differences, summed
+from megu.lineage.verify.context import JSON, Check, VerificationContext, differences, summed
 from megu.tracking import charts
 
 if TYPE_CHECKING:
     from megu.lineage.purged.document import DataErased
 
 
-def signature(case: Case) -> Check:
+def signature(case: VerificationContext) -> Check:
     """Signed by whom, if at all."""
     seal, name = case.seal, "signature"
     if not seal.signed or seal.public is None or seal.signature is None:
@@ -41,7 +41,7 @@ def signature(case: Case) -> Check:
     return Check(name, True, f"by the key {seal.public[:16]}…")
 
 
-def _unsigned(case: Case) -> Check:
+def _unsigned(case: VerificationContext) -> Check:
     """A dossier without a signature where there is a key: it is older than the key, by the key's own word, or a fault."""
     from megu.lineage.verify import unsigned
 
@@ -54,7 +54,7 @@ def _unsigned(case: Case) -> Check:
     return Check("signature", False, f"{wrong} (`megu keys adopt RUN` for one that is older than the key)")
 
 
-def chain(case: Case) -> Check:
+def chain(case: VerificationContext) -> Check:
     """Each record made of those before it, and all of them the root."""
     wrong = faults(case.records)
     if root(case.records) != case.dossier.root:
@@ -62,7 +62,7 @@ def chain(case: Case) -> Check:
     return summed("chain", wrong, [], f"{len(case.records)} records come to the root {case.dossier.root[:16]}…")
 
 
-def facts(case: Case) -> Check:
+def facts(case: VerificationContext) -> Check:
     """What the dossier says is what its records say."""
     dossier = case.dossier
     pairs: dict[str, tuple[JSON, JSON]] = {}
@@ -91,7 +91,7 @@ def facts(case: Case) -> Check:
         pairs["evaluation"] = (dossier.evidence.evaluation, dict(evaluation.values))
     retrain = case.record("given-reference")
     used = str(retrain.files["weights"]["sha256"]) if retrain else None
-    pairs["given retrain"] = (given_retrain(dossier.evidence.evaluation), used)
+    pairs["given retrain"] = (provided_retrain(dossier.evidence.evaluation), used)
     if used:
         pairs["what it was compared with"] = (dossier.evidence.reference, said_of_given(used))
     wrong = [name for name, (said, recorded) in pairs.items() if said != recorded]
@@ -102,14 +102,14 @@ def facts(case: Case) -> Check:
     )
 
 
-def verdict(case: Case) -> Check:
+def verdict(case: VerificationContext) -> Check:
     """The gate's verdict, made again from the evidence, the thresholds that were applied and the champion of that time."""
     evidence, request = case.dossier.evidence, str(case.dossier.request["words"])
     wrong: list[str] = []
     if evidence.gate is None:
         failures = format1.failures(evidence.evaluation, evidence.thresholds["forgotten"], evidence.thresholds["near"])
     else:
-        again = judge(evidence.evaluation, GateParams(**evidence.thresholds), champion=evidence.gate.champion)
+        again = decide(evidence.evaluation, GateParams(**evidence.thresholds), champion=evidence.gate.champion)
         failures = again.failures
         if again.decision != evidence.gate.decision:
             wrong.append(f"from the evidence the gate's decision is: {again.decision}")
@@ -123,7 +123,7 @@ def verdict(case: Case) -> Check:
     return summed("verdict", wrong, [], f"{evidence.verdict}{decided}")
 
 
-def ladder(case: Case) -> Check:
+def ladder(case: VerificationContext) -> Check:
     """Each rung is what the dossier of its run says, and none before the last passed."""
     *before, own = case.dossier.ladder
     wrong, missing = [], []
@@ -145,7 +145,7 @@ def ladder(case: Case) -> Check:
     return summed("ladder", wrong, missing, f"{len(before) + 1} rungs are what the dossiers of their runs say")
 
 
-def commitments(case: Case) -> Check:
+def commitments(case: VerificationContext) -> Check:
     """The commitments are those to the forgotten samples, made again from data and split under the project's key."""
     name, scope = "commitments", case.dossier.scope
     if len(case.opened.forgotten) != scope.commitments * SIZE:
@@ -173,7 +173,7 @@ def commitments(case: Case) -> Check:
     return summed(name, wrong, [], f"{scope.commitments:,} forgotten samples, {scope.retain:,} retained")
 
 
-def _purged(case: Case) -> list[DataErased] | None:
+def _purged(case: VerificationContext) -> list[DataErased] | None:
     """The versions that purges made of the run's data set, where the last of them is the one that is here; else None."""
     from megu.data import pins as dvc_pins
 
@@ -183,21 +183,21 @@ def _purged(case: Case) -> list[DataErased] | None:
     return steps if folder.is_dir() and vars(dvc_pins.hash_dir(folder)) == steps[-1].after else None
 
 
-def _commitments_after(case: Case, key: bytes, positions: Any, purged: list[DataErased]) -> Check:
+def _commitments_after(case: VerificationContext, key: bytes, positions: Any, purged: list[DataErased]) -> Check:
     """`commitments`, where rows of the data set are gone: those that are here are what they should be, and with the commitments to those
     that are gone they make up the old data set; the retain set was recomputed by the purge before it erased them.
 
     Of a run that saw a part of each class (`Dossier.per_class`) the positions count that part, which cannot be told again: every forgotten
     sample has to be here or among the rows that are gone.
     """
-    from megu.lineage.purged.erasures import kept_positions, makes_up
+    from megu.lineage.purged.erasures import makes_up, retained_positions
 
     name, scope, ids = "commitments", case.dossier.scope, _ids(case, whole=True)
     assert case.erasures is not None
     known = {commitment for entry in purged for commitment in entry.train.each()}
     parts, wrong = _each(case.opened.forgotten), []
     if case.dossier.per_class is None:
-        here, gone = kept_positions(positions["forget"], purged)
+        here, gone = retained_positions(positions["forget"], purged)
         as_recorded = parts - known == {commit(key, bytes(value)) for value in ids[here]} - known
     else:
         gone = len(parts & known)
@@ -219,7 +219,7 @@ def _each(commitments: bytes) -> set[bytes]:
     return {commitments[start : start + SIZE] for start in range(0, len(commitments), SIZE)}
 
 
-def _ids(case: Case, *, whole: bool = False) -> Any:
+def _ids(case: VerificationContext, *, whole: bool = False) -> Any:
     """The ids of the training images that the run saw (whole: of all there are), where the data set is here; None where it is not."""
     from megu.data import arrays
 
@@ -232,7 +232,7 @@ def _ids(case: Case, *, whole: bool = False) -> Any:
     return arrays.limited(loaded, None if whole else case.dossier.per_class).train.ids
 
 
-def files(case: Case) -> Check:
+def files(case: VerificationContext) -> Check:
     """Every file that a stage made, in the content store."""
     refs = {f"{record.label}/{name}": ref for record in case.records for name, ref in record.refs.items()}
     if case.project is None:
@@ -254,7 +254,7 @@ def files(case: Case) -> Check:
     return case.without_erased("files", wrong, missing, erased, said)
 
 
-def kept_results(case: Case) -> Check:
+def cached_results(case: VerificationContext) -> Check:
     """The kept results, which later runs use."""
     if case.project is None:
         return Check("kept results", None, "they are not here")
@@ -288,7 +288,7 @@ def _made_again(path: Path, record: Record) -> bool:
         return False
 
 
-def data(case: Case) -> Check:
+def data(case: VerificationContext) -> Check:
     """The data set under ``data/``, every byte."""
     from megu.data import advice
     from megu.data import pins as dvc_pins
@@ -313,28 +313,28 @@ def data(case: Case) -> Check:
     return Check(name, False, f"data/{facts.name} has the DVC hash {found.md5}, not {facts.dvc_hash}")
 
 
-def dvc(case: Case) -> Check:
+def dvc(case: VerificationContext) -> Check:
     """``data.dvc`` and ``dvc.lock``: as committed at the recorded commit, and as they are now."""
     from megu.lineage.verify import versioned
 
     return versioned.check_pins(case)
 
 
-def dvc_remotes(case: Case) -> Check:
+def dvc_remotes(case: VerificationContext) -> Check:
     """The configured DVC remotes are there."""
     from megu.lineage.verify import versioned
 
     return versioned.check_remotes(case)
 
 
-def code(case: Case) -> Check:
+def code(case: VerificationContext) -> Check:
     """The sources that the stages ran, by digest: as they are installed, or at the recorded commit."""
     from megu.lineage.verify import versioned
 
     return versioned.check_code(case)
 
 
-def index(case: Case) -> Check:
+def index(case: VerificationContext) -> Check:
     """The row of this run in the index, and the sets it names."""
     from megu.lineage.index import Index
     from megu.lineage.indexing import row_of

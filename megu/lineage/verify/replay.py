@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from megu.core.errors import MeguError
 from megu.core.files.store import Ref, without_nan
-from megu.lineage.verify.case import Case, Check, summed
 from megu.lineage.verify.checks import files
+from megu.lineage.verify.context import Check, VerificationContext, summed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 POINTS, NATS = 0.5, 0.02
 
 
-def metrics_again(case: Case) -> Check:
+def metrics_again(case: VerificationContext) -> Check:
     """Predict and evaluate afresh: original, unlearned model, and the retrain where there was one only."""
     name = "metrics again"
     if (gone := _erased(case, name)) is not None:
@@ -68,7 +68,7 @@ def metrics_again(case: Case) -> Check:
     return summed(name, wrong, [], f"{count} metrics measured again are what they were, {how}")
 
 
-def _models(case: Case) -> dict[str, str]:
+def _models(case: VerificationContext) -> dict[str, str]:
     """Model -> label of the record that has its weights. Of several retrains the evidence has the mean, which is not measured again."""
     labels = [record.label for record in case.records]
     found = {"original": next(label for label in labels if label == "original"), "unlearned": "unlearn"}
@@ -82,14 +82,14 @@ def _differs(name: str, recorded: float | None, found: float | None, exact: bool
     return [] if abs(recorded - found) <= allowed else [f"{name} was {recorded:.4f}, is {found:.4f}"]
 
 
-def _erased(case: Case, name: str) -> Check | None:
+def _erased(case: VerificationContext, name: str) -> Check | None:
     """What is said where a purge has taken what would be measured; None where none has."""
     if case.erasures is None or not (steps := case.erasures.data(case.dossier.data.dvc_hash)):
         return None
     return case.without_erased(name, [], [], [f"data set {case.erasures.by(steps[-1])}"], "cannot be measured again")
 
 
-def _dataset(case: Case) -> Dataset | None:
+def _dataset(case: VerificationContext) -> Dataset | None:
     """The data set as the run saw it; None where it is not here as it was."""
     from megu.data import arrays, pins
 
@@ -100,7 +100,7 @@ def _dataset(case: Case) -> Dataset | None:
     return arrays.limited(arrays.load(folder), case.dossier.per_class)
 
 
-def _answers(case: Case, weights: Ref, dataset: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
+def _answers(case: VerificationContext, weights: Ref, dataset: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
     """The logits of the training and of the test images."""
     from megu.core.device import resolve
     from megu.data.tensors import ImageSet
@@ -120,7 +120,7 @@ def _answers(case: Case, weights: Ref, dataset: Dataset) -> tuple[NDArray[Any], 
     return train, test
 
 
-def served_form(case: Case) -> Check:
+def served_form(case: VerificationContext) -> Check:
     """The registered version answers what the recorded weights do, on some test images."""
     import numpy as np
 

@@ -23,10 +23,10 @@ from megu.lineage.keys import Keys
 from megu.lineage.promoted import probes
 from megu.lineage.purged import erasures as purges
 from megu.lineage.purged.document import is_name as is_purge
-from megu.lineage.purged.surfaces import remotes
+from megu.lineage.purged.locations import remotes
 from megu.lineage.record import Newer, from_lines
 from megu.lineage.verify import checks, tracked
-from megu.lineage.verify.case import JSON, Case, Check, Opened
+from megu.lineage.verify.context import JSON, Check, Opened, VerificationContext
 
 if TYPE_CHECKING:
     from megu.tracking.lineage import MlflowClient
@@ -86,7 +86,9 @@ def verify(
             return Report(target, found.run_id, "", "", found_out)
         run_id = whole[0][1].dossier.run.mlflow_run_id
         erasures = purges.load(project, found.purges, trusted or own_key(project), run_id, sealed)
-        case = Case(project, whole[0][1], found.connected, found.unreachable, trusted or own_key(project), erasures=erasures)
+        case = VerificationContext(
+            project, whole[0][1], found.connected, found.unreachable, trusted or own_key(project), erasures=erasures
+        )
         found_out.extend(_all(case, replay))
         if found.purges or erasures.covering or sealed:
             found_out.append(_purge(case, erasures))
@@ -94,7 +96,7 @@ def verify(
         return Report(target, case.dossier.run.mlflow_run_id, case.dossier.root, case.seal.seal, found_out)
 
 
-def _purge(case: Case, erasures: purges.Erasures) -> Check:
+def _purge(case: VerificationContext, erasures: purges.Erasures) -> Check:
     """The purges of this run: signed, of this very dossier, and what they erased is still gone."""
     name, wrong = "purge", [*erasures.problems]
     for document in erasures.covering:
@@ -121,7 +123,7 @@ def _purge(case: Case, erasures: purges.Erasures) -> Check:
     return Check(name, False, "; ".join(wrong)) if wrong else Check(name, True, said)
 
 
-def _probes(case: Case, files: Mapping[str, bytes]) -> Iterator[Check]:
+def _probes(case: VerificationContext, files: Mapping[str, bytes]) -> Iterator[Check]:
     """What the served model is compared with is as it was when the version was promoted; nothing where there is none."""
     run_id, events = case.dossier.run.mlflow_run_id, case.project.ledger.events(kind=probes.MADE) if case.project else []
     named = [str(event.facts["sha256"]) for event in events if event.facts["run_id"] == run_id]
@@ -248,9 +250,9 @@ def opened(files: Mapping[str, bytes], place: str) -> tuple[Opened | None, Check
     return whole, Check(place, True, f"{len(NAMES)} files, whole and as sealed")
 
 
-def _all(case: Case, replay: bool) -> Iterator[Check]:
+def _all(case: VerificationContext, replay: bool) -> Iterator[Check]:
     """Every check. Files are hashed beside the questions to MLflow."""
-    apart: Sequence[Callable[[Case], Check]] = (checks.files, checks.kept_results, checks.data)
+    apart: Sequence[Callable[[VerificationContext], Check]] = (checks.files, checks.cached_results, checks.data)
     with ThreadPoolExecutor(1) as pool:
         waiting: list[Future[Check]] = [pool.submit(guarded, check, case) for check in apart]
         for check in (checks.signature, checks.chain, checks.facts, checks.verdict, checks.commitments):
@@ -280,7 +282,7 @@ def _has_remotes(project: Project) -> bool:
         return True
 
 
-def guarded(check: Callable[[Case], Check], case: Case) -> Check:
+def guarded(check: Callable[[VerificationContext], Check], case: VerificationContext) -> Check:
     """A check whose own trouble (a file that cannot be read, a server that is gone) is said, never raised."""
     name = name_of(check)
     try:
@@ -295,5 +297,5 @@ def guarded(check: Callable[[Case], Check], case: Case) -> Check:
         return Check(name, False, f"what is recorded is not as megu writes it ({type(error).__name__}: {error})")
 
 
-def name_of(check: Callable[[Case], Check]) -> str:
+def name_of(check: Callable[[VerificationContext], Check]) -> str:
     return check.__name__.replace("_", " ").replace("mlflow", "MLflow")

@@ -8,12 +8,12 @@ from pathlib import Path
 from megu.lineage import dossier as folder_of
 from megu.lineage.dossier import MAIN, Dossier, sha256
 from megu.lineage.keys import Keys
-from megu.lineage.promoted.champions import CHAMPION, PREVIOUS, Standing, standing
+from megu.lineage.promoted.champions import CHAMPION, PREVIOUS, Status, status
 from megu.lineage.record import hide_params
-from megu.lineage.verify.case import JSON, Case, Check, differences, summed
+from megu.lineage.verify.context import JSON, Check, VerificationContext, differences, summed
 
 
-def _home(case: Case, name: str) -> Check | None:
+def _home(case: VerificationContext, name: str) -> Check | None:
     """What is said when MLflow has nothing on this run."""
     if case.connected is None:
         return Check(name, None, case.unreachable)
@@ -22,7 +22,7 @@ def _home(case: Case, name: str) -> Check | None:
     return None
 
 
-def run_in_mlflow(case: Case) -> Check:
+def run_in_mlflow(case: VerificationContext) -> Check:
     """Parameters, metrics, tags and inputs of the MLflow run."""
     name = "run in MLflow"
     if away := _home(case, name):
@@ -48,7 +48,7 @@ def _own_tags() -> set[str]:
     return {lineage.ROOT_TAG, lineage.SEAL_TAG}
 
 
-def seal_in_mlflow(case: Case) -> Check:
+def seal_in_mlflow(case: VerificationContext) -> Check:
     """The root and the seal as MLflow has had them since the run."""
     name = "seal in MLflow"
     if away := _home(case, name):
@@ -62,7 +62,7 @@ def seal_in_mlflow(case: Case) -> Check:
     )
 
 
-def artifacts_in_mlflow(case: Case) -> Check:
+def artifacts_in_mlflow(case: VerificationContext) -> Check:
     """The files of the MLflow run."""
     name = "artifacts in MLflow"
     if away := _home(case, name):
@@ -78,7 +78,7 @@ def artifacts_in_mlflow(case: Case) -> Check:
     return _files(case, name, recorded, found, f"{len(set(recorded) & set(found))} files are what they were")
 
 
-def _files(case: Case, name: str, recorded: Mapping[str, str], found: Mapping[str, str], said: str) -> Check:
+def _files(case: VerificationContext, name: str, recorded: Mapping[str, str], found: Mapping[str, str], said: str) -> Check:
     wrong = [f"{path} has changed" for path, digest in recorded.items() if path in found and found[path] != digest]
     wrong += [f"{path} was added" for path in found if path not in recorded]
     gone = {path: case.erased(digest) for path, digest in recorded.items() if path not in found}
@@ -86,7 +86,7 @@ def _files(case: Case, name: str, recorded: Mapping[str, str], found: Mapping[st
     return case.without_erased(name, wrong, missing, [by for by in gone.values() if by is not None], said)
 
 
-def model_version(case: Case) -> Check:
+def model_version(case: VerificationContext) -> Check:
     """The registered version: what the registry says of it, and each of its files, the weights among them."""
     name, recorded = "model version", case.dossier.tracked.version
     if recorded is None:
@@ -124,7 +124,7 @@ def model_version(case: Case) -> Check:
     return summed(name, wrong + found_wrong, gone, said)
 
 
-def alias(case: Case) -> Check:
+def alias(case: VerificationContext) -> Check:
     """The alias that the run gave: still this version's, or moved on by a later recorded run."""
     name, recorded, given = "alias", case.dossier.tracked.version, case.dossier.tracked.alias
     if recorded is None or given is None:
@@ -153,11 +153,11 @@ def alias(case: Case) -> Check:
     return Check(name, True, f"{given} is at version {wanted}{moved}{more}")
 
 
-def _standing(case: Case, name: str) -> Standing:
-    return standing(case.project.ledger.events(name, "champion.")) if case.project else Standing()
+def _standing(case: VerificationContext, name: str) -> Status:
+    return status(case.project.ledger.events(name, "champion.")) if case.project else Status()
 
 
-def _champion(case: Case, now: Mapping[str, str], recorded: Mapping[str, JSON]) -> str | None:
+def _champion(case: VerificationContext, now: Mapping[str, str], recorded: Mapping[str, JSON]) -> str | None:
     """What is wrong when this version is the champion by MLflow alone or by the ledger alone, and no move is under way."""
     at = _standing(case, str(recorded["name"]))
     if at.version is None or at.intent is not None or now.get(CHAMPION) == at.version:
@@ -167,7 +167,7 @@ def _champion(case: Case, now: Mapping[str, str], recorded: Mapping[str, JSON]) 
     return f"{CHAMPION} is at version {now.get(CHAMPION, 'none')}, and by the ledger at version {at.version}"
 
 
-def chain_of_dossiers(case: Case) -> Check:
+def chain_of_dossiers(case: VerificationContext) -> Check:
     """The chain of dossiers of the registered model: the one before this, and the way from the newest to this one."""
     name, recorded, before = "chain of dossiers", case.dossier.tracked.version, case.dossier.previous
     if recorded is None:
@@ -189,7 +189,7 @@ def chain_of_dossiers(case: Case) -> Check:
     return summed(name, wrong, missing, f"{where}, {len(newer)} newer")
 
 
-def _newer(case: Case) -> list[Dossier]:
+def _newer(case: VerificationContext) -> list[Dossier]:
     """The dossiers from the newest of the registered model back to this one, without this one, newest first."""
     if "newer" in case.memo:
         found: list[Dossier] = case.memo["newer"]
@@ -221,7 +221,7 @@ def _newer(case: Case) -> list[Dossier]:
     return newer
 
 
-def _mains_of(case: Case, run_id: str) -> list[bytes | None]:
+def _mains_of(case: VerificationContext, run_id: str) -> list[bytes | None]:
     """The copies of another run's ``dossier.json``, in its folder and in MLflow; None for one that is gone from its place.
 
     A folder that is not here at all is another project's.

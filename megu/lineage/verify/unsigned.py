@@ -21,7 +21,7 @@ from megu.lineage.keys import Keys, public_of, sign, signed_by
 
 if TYPE_CHECKING:
     from megu.lineage.keys import Ed25519PrivateKey
-    from megu.lineage.verify.case import Opened
+    from megu.lineage.verify.context import Opened
 
 FORMAT = 1
 #: Before what is signed, so that a signature of a list is one of nothing else.

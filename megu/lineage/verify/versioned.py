@@ -17,7 +17,7 @@ from megu.data import pins as dvc_pins
 from megu.lineage.commitments import commit
 from megu.lineage.dossier import sha256
 from megu.lineage.keys import Keys
-from megu.lineage.verify.case import Case, Check, summed
+from megu.lineage.verify.context import Check, VerificationContext, summed
 
 #: The files of the project that say which data and which split; a dossier has their hashes.
 FILES = ("data.dvc", "dvc.lock")
@@ -36,7 +36,7 @@ def _outs(root: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]) if path.is_file() else []
 
 
-def check_pins(case: Case) -> Check:
+def check_pins(case: VerificationContext) -> Check:
     name, recorded = "dvc", case.dossier.data.files
     if case.project is None:
         return Check(name, None, "data.dvc and dvc.lock are not here")
@@ -63,7 +63,7 @@ def check_pins(case: Case) -> Check:
     return summed(name, wrong, missing, "; ".join(said))
 
 
-def _committed(case: Case, names: Sequence[str]) -> dict[str, bytes]:
+def _committed(case: VerificationContext, names: Sequence[str]) -> dict[str, bytes]:
     """Files of the project as they are in the run's commit, those that it has. Raises `MeguError` when they cannot be read here."""
     facts = case.dossier.environment
     if facts["git.commit"] == "unknown":
@@ -72,9 +72,9 @@ def _committed(case: Case, names: Sequence[str]) -> dict[str, bytes]:
     return git.files_at(case.project.root, facts["git.commit"], names)
 
 
-def check_remotes(case: Case) -> Check:
+def check_remotes(case: VerificationContext) -> Check:
     """The configured DVC remotes are there: of one that is not, nobody can say that what was erased is gone from it."""
-    from megu.lineage.purged import surfaces as places
+    from megu.lineage.purged import locations as places
 
     assert case.project is not None
     found = places.remotes(case.project.root)
@@ -82,7 +82,7 @@ def check_remotes(case: Case) -> Check:
     return summed("dvc remotes", [], places.missing(found), f"{said}: there")
 
 
-def _data_now(case: Case, digest: str) -> str:
+def _data_now(case: VerificationContext, digest: str) -> str:
     """What is wrong with ``data.dvc`` as it is now; other data sets may have come, and this one may have a newer version on disk."""
     assert case.project is not None
     path, name = case.project.root / "data.dvc", case.dossier.data.name
@@ -105,7 +105,7 @@ def _data_now(case: Case, digest: str) -> str:
     return ""
 
 
-def _lock_now(case: Case, digest: str) -> str:
+def _lock_now(case: VerificationContext, digest: str) -> str:
     """What is wrong with ``dvc.lock`` as it is now; it may be another request's, and then must be whole itself."""
     assert case.project is not None
     root, scope = case.project.root, case.dossier.scope
@@ -140,7 +140,7 @@ def locked_request(path: Path, key: bytes) -> str | None:
         return None
 
 
-def check_code(case: Case) -> Check:
+def check_code(case: VerificationContext) -> Check:
     name = "code"
     recorded = {
         part.removeprefix("code "): str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from megu.report.certificate.figure import bars
-from megu.report.certificate.words import Certificate
+from megu.report.certificate.text import Certificate
 from megu.report.templates import template
 
 

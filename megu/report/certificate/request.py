@@ -18,20 +18,20 @@ from megu.erasure.params import PurgeParams
 from megu.erasure.policy import until
 from megu.evaluation.gate import RuleResult
 from megu.lineage.dossier import Dossier, sha256
-from megu.lineage.promoted.champions import MOVED, standing
+from megu.lineage.promoted.champions import MOVED, status
 from megu.lineage.purged import document
 from megu.lineage.purged.document import RESIDUAL, Purge
-from megu.lineage.purged.surfaces import VERSIONS
+from megu.lineage.purged.locations import VERSIONS
 from megu.lineage.reading import Found, dossier_of
 from megu.lineage.verify.run import Report, own_key, verify
 from megu.promotion.params import PromotionParams, RegistryParams
-from megu.report.certificate.words import of_each
+from megu.report.certificate.text import of_each
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.request import RequestParams
 from megu.requests.states import DONE, PREFIX
 from megu.serving.follow import seen_event
-from megu.suppression.kept import Suppressions
 from megu.suppression.record import Header
+from megu.suppression.store import Suppressions
 
 #: Sentence of a limit -> how it begins where a dossier says it (`megu.lineage.dossier.claim`).
 LIMITS: Mapping[str, str] = {
@@ -160,7 +160,7 @@ def facts(
         controller=params.controller or project.root.name,
         own=(_last(entry, "unlearned", "version"), _time(entry, "unlearned")),
         move=move,
-        champion=f"{name}/{standing(events).version}",
+        champion=f"{name}/{status(events).version}",
         found=found,
         report=verify(str(move.facts["run_id"]), project, sealed=bool(found.purges)),
         configured=bool(promotion.served) and name == registry.name,

@@ -8,7 +8,7 @@ from datetime import date, datetime
 
 from markupsafe import Markup
 
-from megu.evaluation.gate import RuleResult, given_retrain, on_training, without_retrain
+from megu.evaluation.gate import RuleResult, on_training, provided_retrain, without_retrain
 from megu.lineage.dossier import MAIN
 from megu.report.certificate.figure import bars
 from megu.report.certificate.language import Language
@@ -128,7 +128,7 @@ class RequestPage:
         if without_retrain(evaluation) or not evaluation.get("reference"):
             yield self._say("compare.none")
         else:
-            yield self._say("compare.given" if given_retrain(evaluation) else "compare.trained")
+            yield self._say("compare.given" if provided_retrain(evaluation) else "compare.trained")
 
     @property
     def measures(self) -> Iterator[tuple[str, Markup, str]]:

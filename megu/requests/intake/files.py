@@ -47,7 +47,7 @@ def read(path: Path, params: RequestParams, today: date, project: Project | None
     found, people = list[Request](), People(project)
     for number, value in enumerate(values, start=1):
         where = f"{path.name}, {f'line {value.line}' if value.line else f'request {number}'}"
-        found += asked(value.values, where, params, today, people)
+        found += read_requests(value.values, where, params, today, people)
     return found
 
 
@@ -67,7 +67,7 @@ class People:
         return self._opened.get(data) or self._opened.setdefault(data, Search(self._project, data))
 
 
-def asked(value: Mapping[str, Any], where: str, params: RequestParams, today: date, people: People) -> list[Request]:
+def read_requests(value: Mapping[str, Any], where: str, params: RequestParams, today: date, people: People) -> list[Request]:
     """The requests that plain values are: one, or for each of the ``subjects`` one for every data set that has samples of theirs.
 
     Raises `MeguError` as `parse` does, and for a subject of whom there is no sample.

@@ -17,7 +17,7 @@ from megu.core.errors import MeguError
 from megu.core.outages import is_outage
 from megu.requests.inbox import Added, Done, Inbox
 from megu.requests.intake.files import People
-from megu.requests.intake.files import asked as asked_for
+from megu.requests.intake.files import read_requests as asked_for
 from megu.requests.intake.formats import as_json
 from megu.requests.request import RequestParams
 
@@ -43,8 +43,8 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    def refused(asked: Asked) -> JSONResponse | None:
-        given = asked.headers.get("authorization", "").removeprefix("Bearer ")
+    def refused(read_requests: Asked) -> JSONResponse | None:
+        given = read_requests.headers.get("authorization", "").removeprefix("Bearer ")
         if hmac.compare_digest(given.encode(), token.encode()):
             return None
         return JSONResponse({"error": "the token is missing or wrong"}, 401, {"WWW-Authenticate": "Bearer"})
@@ -58,12 +58,12 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
         requests = asked_for(value, "request", params, datetime.now(UTC).date(), People(inbox.project))
         return inbox.add_all(requests, "http")
 
-    async def add(asked: Asked) -> Response:
-        if no := refused(asked) or _unfit(asked):
+    async def add(read_requests: Asked) -> Response:
+        if no := refused(read_requests) or _unfit(read_requests):
             return no
         content = bytearray()
         try:
-            async for part in asked.stream():
+            async for part in read_requests.stream():
                 content += part
                 if len(content) > _LARGEST:
                     return _too_large()
@@ -91,11 +91,11 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
         said: dict[str, Any] = {"requests": rows} if value.get("subjects") else rows[0]
         return JSONResponse(said, 201 if any(one.new for one in added) else 200)
 
-    async def show(asked: Asked) -> JSONResponse:
-        if no := refused(asked):
+    async def show(read_requests: Asked) -> JSONResponse:
+        if no := refused(read_requests):
             return no
         try:
-            entry = await run_in_threadpool(inbox.entry, asked.path_params["request"])
+            entry = await run_in_threadpool(inbox.entry, read_requests.path_params["request"])
         except MeguError as error:
             return away(error) if is_outage(error) else JSONResponse({"error": error.what}, 404)
         return JSONResponse({"id": entry.id, "state": entry.state, "due": entry.due, "why": entry.reason or None})
@@ -105,11 +105,11 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
     )
 
 
-def _unfit(asked: Asked) -> JSONResponse | None:
+def _unfit(read_requests: Asked) -> JSONResponse | None:
     """What the head of a request says already, so that no body of it is read."""
     from starlette.responses import JSONResponse
 
-    head = asked.headers
+    head = read_requests.headers
     kind, _, rest = head.get("content-type", "application/json").partition(";")
     charset = rest.strip().lower().removeprefix("charset=").strip('"')
     if kind.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):

@@ -34,7 +34,7 @@ class CalibrationParams:
         check("share", self.share, 0 <= self.share <= 0.9, "between 0 and 0.9")
 
 
-def set_apart(groups: NDArray[Any], share: float) -> Positions:
+def select(groups: NDArray[Any], share: float) -> Positions:
     """Positions of the calibration set, ascending. groups: int (N,), each test image's (finer) class.
 
     Spread evenly over each group in the data set's order: no seed and no request changes it. One image of each group at least is measured.
@@ -49,7 +49,7 @@ def set_apart(groups: NDArray[Any], share: float) -> Positions:
 
 def of_dataset(dataset: Dataset, params: CalibrationParams) -> Positions:
     """Positions, in the test split of a data set, of its calibration set."""
-    return set_apart(dataset.test.labels if dataset.test.fine is None else dataset.test.fine, params.share)
+    return select(dataset.test.labels if dataset.test.fine is None else dataset.test.fine, params.share)
 
 
 def left_to_measure(dataset: Dataset, split: ForgetSplit, params: CalibrationParams) -> tuple[Positions, Dataset, ForgetSplit]:

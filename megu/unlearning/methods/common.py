@@ -18,8 +18,18 @@ from megu.core.seeds import derive, generator
 from megu.data.tensors import ImageSet
 from megu.models import seeded
 from megu.training.capture import Captured
-from megu.training.loop import Batches, Objective, answer, asked, fingerprint, forward, one_cycle, optimise, passed
-from megu.unlearning.methods.context import Context, given
+from megu.training.loop import (
+    Batches,
+    Objective,
+    answer,
+    fingerprint,
+    forward,
+    one_cycle,
+    optimise,
+    passed,
+    prediction_batch_size,
+)
+from megu.unlearning.methods.context import Context, require
 
 #: (logits, targets of a batch) -> loss
 LossOf = Callable[[Tensor, Tensor], Tensor]
@@ -84,7 +94,7 @@ def answers(model: nn.Module, images: ImageSet) -> Tensor:
     """float32 logits (N, K) of a frozen model for every image, on the device of the images."""
     with evaluating(model), torch.no_grad(), track("ask the original", len(images), "images") as advance:
         found = []
-        for start in range(0, len(images), size := asked(images.device)):
+        for start in range(0, len(images), size := prediction_batch_size(images.device)):
             inputs = images.batch(slice(start, start + size))
             found.append(model(inputs).float())
             advance(len(inputs))
@@ -122,7 +132,7 @@ def each_gradient(
 
 def fresh_model(context: Context, stream: str, device: torch.device) -> nn.Module:
     """A newly initialised network of the original's architecture; another for another ``stream``."""
-    return seeded(given(context.fresh, "fresh"), derive(context.seed, stream)).to(device)
+    return seeded(require(context.fresh, "fresh"), derive(context.seed, stream)).to(device)
 
 
 def sgd(lr: float, weight_decay: float = 0.0) -> MakeOptimiser:

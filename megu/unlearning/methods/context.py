@@ -53,7 +53,7 @@ class Missing(MeguError, ValueError):
     """A part of the context that the method needs is None."""
 
 
-def given(value: T | None, name: str) -> T:
+def require(value: T | None, name: str) -> T:
     """``value``, which must not be None; raises `Missing` naming the part of the context that is missing."""
     if value is None:
         raise Missing(f"this method needs context.{name}", f"give it {name}")

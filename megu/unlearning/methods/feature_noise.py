@@ -10,7 +10,7 @@ from torch import Tensor
 from megu.core.device import sent
 from megu.core.seeds import generator
 from megu.data.tensors import ImageSet
-from megu.unlearning.methods.context import Context, given
+from megu.unlearning.methods.context import Context, require
 from megu.unlearning.noise import mixture
 
 
@@ -34,7 +34,7 @@ class Noise:
     def __init__(self, context: Context, forget: ImageSet, targets: Tensor) -> None:
         self.params: NoiseParams = context.params
         self.seed = context.seed
-        bank = given(context.noise, "noise")
+        bank = require(context.noise, "noise")
         self.positive = torch.from_numpy(bank.positive).to(forget.device)
         self.negative = torch.from_numpy(bank.negative).to(forget.device)
         drawn = targets.cpu().double()[:, torch.from_numpy(bank.positive_classes)]

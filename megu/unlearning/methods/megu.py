@@ -26,7 +26,7 @@ from megu.core.seeds import derive, generator
 from megu.data.tensors import ImageSet
 from megu.training.loop import Batches, Objective, forward
 from megu.unlearning.methods.common import adam, answers, check_training, descend, sgd
-from megu.unlearning.methods.context import Context, Method, Span, given
+from megu.unlearning.methods.context import Context, Method, Span, require
 from megu.unlearning.methods.feature_noise import Noise
 from megu.unlearning.methods.rate import Tried, search
 from megu.unlearning.methods.steering import Steering
@@ -102,14 +102,14 @@ class MeguParams:
         return min(max(math.ceil(self.forget_epochs * count / self.steps), 1), self.batch_size // 2, count)
 
     @property
-    def kept_clean(self) -> bool:
+    def leaves_clean(self) -> bool:
         """Whether no forget sample carries noise."""
         return not (self.noise_share and self.noise_scale)
 
 
 def spares(params: MeguParams) -> frozenset[str]:
     """Without any noise in the training there is none to be made."""
-    return frozenset({"noise"}) if params.kept_clean else frozenset()
+    return frozenset({"noise"}) if params.leaves_clean else frozenset()
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
@@ -125,7 +125,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     )
     lesson = Lesson(model, forget, kept, context)
     shown = torch.randperm(len(forget), generator=generator(context.seed, "watched"))[:WATCHED].sort().values
-    known = lesson.known_of(watched)
+    known = lesson.retained_answers(watched)
 
     def attempt(lr: float, steps: int) -> tuple[nn.Module, Tried]:
         taught, targets = lesson.at(lr, steps)
@@ -152,10 +152,10 @@ class Lesson:
         """kept: the retain samples that are taught."""
         self.model, self.forget, self.kept, self.context = model, forget, kept, context
         self.params: MeguParams = context.params
-        self.perturbing = given(context.perturbing, "perturbing")
-        self.noise = None if self.params.kept_clean else Noise(context, forget, torch.from_numpy(self.perturbing.targets))
+        self.perturbing = require(context.perturbing, "perturbing")
+        self.noise = None if self.params.leaves_clean else Noise(context, forget, torch.from_numpy(self.perturbing.targets))
         self.known = (
-            self.known_of(kept)
+            self.retained_answers(kept)
             if self.params.retain_target == "answers"
             else F.one_hot(kept.labels, context.num_classes).float()
         )
@@ -163,7 +163,7 @@ class Lesson:
         self.forgetting = Batches(len(forget), forgets, derive(context.seed, "forget batches"))
         self.keeping = Batches(len(kept), self.params.batch_size - forgets, derive(context.seed, "retain batches"))
 
-    def known_of(self, images: ImageSet) -> Tensor:
+    def retained_answers(self, images: ImageSet) -> Tensor:
         """float32 (N, K), what the original answers without the classes that leave: a retrain would name none of them. Rows sum to 1."""
         leaves = torch.zeros(self.context.num_classes, dtype=torch.bool)
         leaves[list(self.context.forgotten)] = True

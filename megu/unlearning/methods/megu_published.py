@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from megu.core.params import STRICT, check
 from megu.data.tensors import ImageSet
 from megu.unlearning.methods.common import adam, check_training, drawn, shuffled, teach
-from megu.unlearning.methods.context import Context, Method, Span, given
+from megu.unlearning.methods.context import Context, Method, Span, require
 from megu.unlearning.methods.feature_noise import Noise
 
 
@@ -51,7 +51,7 @@ class MeguPublishedParams:
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
     """Minimise CE(f(x + N), perturbing label) over the forget set and CE(f(x), y) over retain samples, in the same batches."""
     params: MeguPublishedParams = context.params
-    labels = torch.from_numpy(given(context.perturbing, "perturbing").labels)
+    labels = torch.from_numpy(require(context.perturbing, "perturbing").labels)
     targets = F.one_hot(labels, context.num_classes).float()
     images = forget.joined(drawn(retain, params.retain_samples, context.seed))
     taught = torch.cat([targets.to(forget.device), F.one_hot(images.labels[len(forget) :], context.num_classes).float()])

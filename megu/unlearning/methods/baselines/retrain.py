@@ -9,7 +9,7 @@ from torch import nn
 from megu.core.params import STRICT
 from megu.data.tensors import ImageSet
 from megu.training.retrain import retrain
-from megu.unlearning.methods.context import Context, Method, given
+from megu.unlearning.methods.context import Context, Method, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class RetrainParams:
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
     """A network made anew and trained on the retain set only; with the reference's seed, the very weights of the reference."""
-    recipe, fresh = given(context.recipe, "recipe"), given(context.fresh, "fresh")
+    recipe, fresh = require(context.recipe, "recipe"), require(context.fresh, "fresh")
     return retrain(retain, recipe, context.num_classes, context.seed, fresh=fresh, checkpoint=context.checkpoint)
 
 

@@ -10,7 +10,7 @@ from suppression_fixtures import KEY, OTHER, listing, record
 
 from megu.core.errors import MeguError
 from megu.core.project import Project
-from megu.suppression.kept import ADDED, IMPORTED, REASONS, REMOVED, Suppressions
+from megu.suppression.store import ADDED, IMPORTED, REASONS, REMOVED, Suppressions
 
 IMAGES = garments(6, 3, size=32)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from megu.core.files import leftovers, temporary
+from megu.core.files import cleanup, temporary
 from megu.core.files.store import writing
 from megu.core.project import Project
 from megu.data import pins
@@ -40,7 +40,7 @@ def killed(project: Project) -> list[Path]:
 
 
 def test_they_are_found_at_once(project: Project, killed: list[Path]) -> None:
-    assert set(leftovers.sweep(project)) == set(killed)
+    assert set(cleanup.sweep(project)) == set(killed)
     assert not any(path.exists() for path in killed)
     assert (project.store.root / "aa" / "file.png").exists()
     assert (project.data("some") / "a.npy").exists()
@@ -52,7 +52,7 @@ def test_what_is_being_written_is_left_alone_however_long_it_takes(project: Proj
         written += [stack.enter_context(atomic_folder(target)).parent for target in (project.data("b"), project.dossiers / "r")]
         for path in written:
             aged(path, 86400)
-        assert leftovers.sweep(project) == []
+        assert cleanup.sweep(project) == []
         assert all(path.exists() for path in written)
         written[0].write_bytes(b"x")
 
@@ -62,19 +62,19 @@ def test_a_folder_of_somebody_else_is_left_alone_and_an_empty_one_is_ours_after_
     for folder in (theirs, empty):
         folder.mkdir(parents=True)
     (theirs / "file").write_bytes(b"x")
-    assert leftovers.left(project) == []
+    assert cleanup.left(project) == []
     aged(theirs, 86400)
     aged(empty, 2 * temporary.YOUNG_S)
-    assert leftovers.left(project) == [empty]
+    assert cleanup.left(project) == [empty]
 
 
 def test_a_checkpoint_is_kept_for_a_month(project: Project) -> None:
     project.checkpoints.mkdir(parents=True)
     old, new = (project.checkpoints / f"original-{name}.safetensors" for name in ("old", "new"))
-    for path, days in ((old, leftovers.CHECKPOINT_DAYS + 1), (new, leftovers.CHECKPOINT_DAYS - 1)):
+    for path, days in ((old, cleanup.CHECKPOINT_DAYS + 1), (new, cleanup.CHECKPOINT_DAYS - 1)):
         path.write_bytes(b"x")
         aged(path, days * 86400)
-    assert leftovers.sweep(project) == [old]
+    assert cleanup.sweep(project) == [old]
 
 
 def test_a_pin_stays_readable_for_whoever_could_read_it(project: Project) -> None:

@@ -13,7 +13,7 @@ from megu.core.errors import MeguError
 from megu.core.project import Project
 from megu.lineage.commitments import commit
 from megu.lineage.keys import Keys
-from megu.subjects.kept import RECORDED, Hashes, Subjects, commitment, pseudonym
+from megu.subjects.store import RECORDED, Hashes, Subjects, commitment, pseudonym
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 SAMPLES = [f"{number:032x}".encode() for number in range(40)]

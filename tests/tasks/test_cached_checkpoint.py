@@ -17,7 +17,7 @@ from megu.data.arrays import save
 from megu.training import loop as training
 from megu.training.loop import TrainParams
 from tasks.original import TRAINED
-from tasks.run import kept
+from tasks.run import cached
 
 ARCH = """import torch.nn as nn
 def build(k, c): return nn.Sequential(nn.Flatten(), nn.Linear(64, {0}), nn.ReLU(), nn.Linear({0}, k))
@@ -109,11 +109,11 @@ def test_a_checkpoint_of_other_code_packages_or_device_is_removed(project: Proje
     paths = []
     for now in (parts, {**parts, part: "another"}):
         token = stages._COMPUTING.set(TRAINED.key(now))
-        paths.append(kept.checkpoint(project, "original", data, TrainParams(), 0))
+        paths.append(cached.checkpoint(project, "original", data, TrainParams(), 0))
         stages._COMPUTING.reset(token)
         paths[-1].write_bytes(b"state")
     assert paths[0] != paths[1]
     assert left(project) == [paths[1]]
-    other = kept.checkpoint(project, "original", data, TrainParams(), 1)
+    other = cached.checkpoint(project, "original", data, TrainParams(), 1)
     assert other not in paths
     assert left(project) == [paths[1]], "that of other inputs stays"

@@ -13,8 +13,8 @@ from typing import Any
 
 from megu.core.errors import MeguError
 from megu.data.scope import RequestScope
-from megu.evaluation.gate import given_retrain, without_retrain
-from megu.evaluation.words import number
+from megu.evaluation.gate import provided_retrain, without_retrain
+from megu.evaluation.text import number
 from megu.lineage.dossier import MAIN, Dossier, Gate, sha256
 from megu.lineage.export.common import began, ended, model
 from megu.lineage.purged import document
@@ -94,7 +94,7 @@ def certificate(found: Found, report: Report, now: datetime) -> Certificate:
         asked=_asked(dossier),
         done=list(_done(dossier)),
         compared="the one brought for comparison, which its giver says never saw it"
-        if given_retrain(dossier.evidence.evaluation)
+        if provided_retrain(dossier.evidence.evaluation)
         else "the one trained for comparison",
         measures=list(_measures(dossier)),
         attack=_attack(dossier),
@@ -142,7 +142,7 @@ def _lead(dossier: Dossier, state: str) -> str:
 
 def _never_saw(dossier: Dossier) -> str:
     """What is true of the model that it was compared with."""
-    return "never saw them" if given_retrain(dossier.evidence.evaluation) is None else "its giver says never saw them"
+    return "never saw them" if provided_retrain(dossier.evidence.evaluation) is None else "its giver says never saw them"
 
 
 def _what(dossier: Dossier) -> str:
@@ -194,7 +194,7 @@ def _done(dossier: Dossier) -> Iterator[str]:
     yield f"In technical terms: {_small(str(dossier.method['title']))} ({dossier.method['paper']})."
     if dossier.labeler:
         yield f"Which answers those would be was judged by a {dossier.labeler['kind']}."
-    if given_retrain(dossier.evidence.evaluation):
+    if provided_retrain(dossier.evidence.evaluation):
         yield (
             "For comparison another model was brought from outside, not trained here; that it was trained without those images is its "
             "giver's word. What it answers is the measure of forgetting."
@@ -312,7 +312,7 @@ def _checked(report: Report, now: datetime) -> str:
 
 def _identifiers(found: Found) -> dict[str, str]:
     dossier = found.dossier
-    version, given = model(dossier), given_retrain(dossier.evidence.evaluation)
+    version, given = model(dossier), provided_retrain(dossier.evidence.evaluation)
     return {
         "Dossier (seal, SHA-256)": found.seal.seal,
         "Lineage (root, SHA-256)": dossier.root,

@@ -7,7 +7,7 @@ from typing import Any
 
 from megu.core.escaping import markdown
 from megu.core.progress import duration
-from megu.evaluation.gate import RuleResult, given_retrain, on_training, without_retrain
+from megu.evaluation.gate import RuleResult, on_training, provided_retrain, without_retrain
 from megu.evaluation.guide import Metric, title
 from megu.evaluation.own import explained
 from megu.evaluation.summary import Rung, Summary
@@ -27,12 +27,12 @@ def headline(request: str, evaluation: Mapping[str, Any], failures: Sequence[str
     said = " and ".join(failures[:_REASONS]) + (f" (and {len(failures) - _REASONS} more)" if len(failures) > _REASONS else "")
     if reference is None:
         return f"{known}; {rest}; judged without a retrain" + (f" — {said}" if said else "")
-    retrain = "given retrain" if given_retrain(evaluation) else "retrain"
+    retrain = "given retrain" if provided_retrain(evaluation) else "retrain"
     return f"{known}; {rest} ({retrain} {number(reference['Ar'])})" + (f" — {said}" if said else "")
 
 
 def retrain_title(given: str | None) -> str:
-    """What the retrain's column is called. given: as `megu.evaluation.gate.given_retrain` has it."""
+    """What the retrain's column is called. given: as `megu.evaluation.gate.provided_retrain` has it."""
     return "given retrain" if given else "true retrain"
 
 

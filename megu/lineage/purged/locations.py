@@ -170,7 +170,7 @@ def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[
     seen: set[Path] = set()
     for surface, folder in [*elsewhere, ("", root)]:
         for path in _walk(folder, project):
-            own, real = surface or surface_of(project, path), path.resolve()
+            own, real = surface or location_of(project, path), path.resolve()
             linked = path.is_symlink() and (
                 own in (DATA, OTHERS) or any(real.is_relative_to(each) for each in (root, *(each for _, each in elsewhere)))
             )
@@ -200,7 +200,7 @@ def _is_own(path: Path, root: Path) -> bool:
     return len(parts) <= 2 and parts[:1] in {(name,) for name in (".megu", "data", "requests", "results", "splits")}
 
 
-def surface_of(project: Project, path: Path) -> str:
+def location_of(project: Project, path: Path) -> str:
     """The surface of a file below the project's root."""
     parts = path.relative_to(project.root.resolve()).parts
     if parts[0] == ".megu":

@@ -60,7 +60,7 @@ class Opened:
 
 
 @dataclass
-class Case:
+class VerificationContext:
     """One dossier under verification. project: where the rest of it may be. connected: MLflow, or unreachable: why it cannot be asked.
 
     trusted: public keys (hex) that may have signed. memo: what was asked of MLflow already. erasures: what purges account for.

@@ -12,7 +12,7 @@ Numbers = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class CellScore:
     """One cell's numbers, or its error.
 
     original, unlearned, reference: metrics by name, in percent, entropies in nats; whatever the evaluation gives. comparison: of the
@@ -21,7 +21,7 @@ class Mark:
     time and of its passes (images through the network forward and backward). peak_mib: the most memory that a training stage held
     (`megu.core.device.Cost`).
     computed, kept: stages that ran in this benchmark's run, and that did not.
-    weights: digests by model. retrain: what the retrain is called (`megu.evaluation.words.retrain_title`).
+    weights: digests by model. retrain: what the retrain is called (`megu.evaluation.text.retrain_title`).
     """
 
     method: str
@@ -68,7 +68,7 @@ class Mark:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Mark:
+    def from_json(cls, value: Mapping[str, Any]) -> CellScore:
         swept = value.get("swept")
         return cls(**{**value, "swept": tuple(swept) if swept else None})
 
@@ -84,6 +84,6 @@ def numeric(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
-def finished(marks: Sequence[Mark]) -> list[Mark]:
+def finished(marks: Sequence[CellScore]) -> list[CellScore]:
     """Those without an error."""
     return [mark for mark in marks if mark.error is None]

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from megu.bench import config as files
 from megu.config import tree as config
-from megu.config.private import apart, kept_apart, names_samples, redacted, told
+from megu.config.redaction import names_samples, redact_settings, redacted, store_redacted, told
 from megu.core.project import Project
 
 
 def test_what_names_samples_goes_into_a_file_of_the_owners(project: Project) -> None:
     asked = ["forget.scenario=ids", f"forget.ids=[{'a' * 32}]", "unlearn.alpha=0.6"]
-    path, changes = apart(project, project.params, asked)
+    path, changes = redact_settings(project, project.params, asked)
     assert changes == []
     assert path.parent == project.home / "private"
     assert path.stat().st_mode & 0o777 == 0o600
     assert "a" * 32 not in path.name
     assert config.load(path) == config.load(project.params, asked)
-    assert apart(project, project.params, asked)[0] == path
-    assert apart(project, project.params, ["forget.files=[cat/1.png]", "forget.scenario=ids"])[0] != path
-    assert apart(project, project.params, [f"forget={{scenario: ids, ids: [{'a' * 32}]}}"])[1] == []
+    assert redact_settings(project, project.params, asked)[0] == path
+    assert redact_settings(project, project.params, ["forget.files=[cat/1.png]", "forget.scenario=ids"])[0] != path
+    assert redact_settings(project, project.params, [f"forget={{scenario: ids, ids: [{'a' * 32}]}}"])[1] == []
 
 
 def test_what_names_none_is_left_as_it_is(project: Project) -> None:
     asked = ["forget.classes=[Bag]", "unlearn.alpha=0.6"]
-    assert apart(project, project.params, asked) == (project.params, asked)
+    assert redact_settings(project, project.params, asked) == (project.params, asked)
     assert not project.home.exists()
 
 
@@ -43,6 +43,6 @@ def test_a_benchmark_and_its_settings_are_told_without_samples(project: Project)
     assert redacted(project, {"seeds": (0, 1), "name": "x"}) == {"seeds": [0, 1], "name": "x"}
     bench = project.root / "small.yaml"
     bench.write_text("methods: [finetune]\n")
-    kept = kept_apart(project, files.read(bench, [f"targets=[{{scenario: ids, ids: [{named}]}}]"]))
+    kept = store_redacted(project, files.read(bench, [f"targets=[{{scenario: ids, ids: [{named}]}}]"]))
     assert files.load(kept) == files.load(bench, [f"targets=[{{scenario: ids, ids: [{named}]}}]"])
     assert kept.stat().st_mode & 0o777 == 0o600

@@ -12,7 +12,7 @@ from megu.core.files.store import canonical_json
 from megu.core.project import Project
 from megu.core.settings.sections import read
 from megu.core.stages import PRIVATE
-from megu.lineage.commitments import commit, hidden
+from megu.lineage.commitments import commit, redact
 from megu.lineage.keys import Keys, write_secret
 
 #: Settings that name samples, or may: of a run, and of a benchmark.
@@ -26,7 +26,7 @@ def names_samples(setting: str) -> bool:
     return key in (*PRIVATE, "forget") or (key in _NAMING and bool(re.search(r"\b(ids|files)\b", value)))
 
 
-def apart(project: Project, params: Path, settings: Sequence[str]) -> tuple[Path, list[str]]:
+def redact_settings(project: Project, params: Path, settings: Sequence[str]) -> tuple[Path, list[str]]:
     """The configuration file and the changes to it that a flow is called with.
 
     Prefect keeps a flow's parameters in its database and shows them to whoever opens its pages. So changes that name samples go into
@@ -35,10 +35,10 @@ def apart(project: Project, params: Path, settings: Sequence[str]) -> tuple[Path
     """
     if not any(map(names_samples, settings)):
         return params, list(settings)
-    return kept_apart(project, config.settled(config.merged(read(params), settings))), []
+    return store_redacted(project, config.settled(config.merged(read(params), settings))), []
 
 
-def kept_apart(project: Project, values: Mapping[str, Any]) -> Path:
+def store_redacted(project: Project, values: Mapping[str, Any]) -> Path:
     """A file with a configuration or a benchmark that names samples."""
     content = canonical_json(values)  # JSON is YAML
     path = project.home / "private" / f"{commit(_key(project), content).hex()[:32]}.yaml"
@@ -56,7 +56,7 @@ def redacted(project: Project, values: Any) -> Any:
     """A benchmark or configuration with commitments for what its ``ids`` and ``files`` name. No key is made where none is needed."""
     if isinstance(values, Mapping):
         return {
-            name: hidden(_key(project), [str(one) for one in entry])
+            name: redact(_key(project), [str(one) for one in entry])
             if name in ("ids", "files") and isinstance(entry, Sequence) and entry and not isinstance(entry, str)
             else redacted(project, entry)
             for name, entry in values.items()

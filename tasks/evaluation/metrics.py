@@ -9,7 +9,7 @@ from megu.core.files.store import without_nan
 from megu.core.project import Project
 from megu.core.stages import Code, Outcome, Result, Stage
 from megu.evaluation.gate import DEEP_ASKED, GIVEN
-from tasks.run import kept
+from tasks.run import cached
 
 if TYPE_CHECKING:
     from megu.unlearning.labels.calibration_set import CalibrationParams
@@ -43,8 +43,8 @@ def evaluate(
     from megu.evaluation.condensed import Condensed, condense
     from megu.unlearning.labels.calibration_set import left_to_measure
 
-    whole = kept.dataset(project, data)
-    measured, loaded, positions = left_to_measure(whole, kept.forget_split(project, split), calibration)
+    whole = cached.dataset(project, data)
+    measured, loaded, positions = left_to_measure(whole, cached.forget_split(project, split), calibration)
     fine = None if loaded.train.fine is None or loaded.test.fine is None else (loaded.train.fine, loaded.test.fine)
     witnesses = [
         replace(found, test=found.test[measured], seen_test=found.seen_test[measured])
@@ -52,7 +52,7 @@ def evaluate(
     ]
     arrays: dict[str, Any] = {}
 
-    def mark(said: Any, name: str | None, more: dict[str, Any]) -> evaluation.Score:
+    def score(said: Any, name: str | None, more: dict[str, Any]) -> evaluation.Score:
         """name: under which the distributions are kept; None where they are not."""
         asked = (said, loaded.train.labels, loaded.test.labels, positions)
         found = evaluation.score(*asked, loaded.num_classes, loaded.train.fine)
@@ -83,7 +83,7 @@ def evaluate(
     # Of the original nobody asks what it holds.
     checks = [{}, *(entry.values["metrics"] for entry in deeper)] if deeper else [{}] * len(answers)
     beside = [{**time, **found} for time, found in zip(times, checks, strict=True)]
-    scores = [mark(*entry) for entry in zip(answers, names, beside, strict=True)]
+    scores = [score(*entry) for entry in zip(answers, names, beside, strict=True)]
     models = list(zip(scores, answers, strict=True))
     values = described(whole, loaded, positions, models[1], models[0])
     values |= against(models[1], models[2:], models[0]) if retrained else alone(values, models[1], loaded, positions, models[0])

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from megu.core.files.ledger import Event
-from megu.lineage.promoted.champions import MOVED, REJECTED, standing
+from megu.lineage.promoted.champions import MOVED, REJECTED, status
 from megu.requests.inbox import Entry, Inbox
 from megu.requests.states import PREFIX
 
 
-def settle_all(inbox: Inbox) -> dict[str, list[str]]:
-    """`settle`, for every registered model that a request waits for."""
+def reconcile_all(inbox: Inbox) -> dict[str, list[str]]:
+    """`reconcile`, for every registered model that a request waits for."""
     moved = dict[str, list[str]]()
     for name in sorted({_model(entry.fact("version")) for entry in inbox.entries("verified", "approved")}):
-        for to, requests in settle(inbox, name).items():
+        for to, requests in reconcile(inbox, name).items():
             moved.setdefault(to, []).extend(requests)
     return moved
 
 
-def settle(inbox: Inbox, name: str) -> dict[str, list[str]]:
+def reconcile(inbox: Inbox, name: str) -> dict[str, list[str]]:
     """Bring requests to where the champion of the registered model ``name`` has them by now; returns which went where.
 
     A version has forgotten everything of its data set that any version before it forgot, so its promotion fulfils the requests of those
@@ -63,7 +63,7 @@ def _dropped(entry: Entry, version: str, events: Sequence[Event], name: str) -> 
         return "no version of its model was registered"
     if any(event.kind == REJECTED and f"{name}/{event.facts['version']}" == version for event in events):
         return "its model was rejected"
-    if entry.state == "verified" and (standing(events).version or "") != entry.fact("champion"):
+    if entry.state == "verified" and (status(events).version or "") != entry.fact("champion"):
         return "its model was made to follow another champion"
     return ""
 
