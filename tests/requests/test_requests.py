@@ -154,7 +154,10 @@ def test_the_ledger_has_no_name_and_the_private_file_is_private(inbox: Inbox) ->
 
 def test_judging_rejects_with_a_reason_and_holds_up_no_other(inbox: Inbox) -> None:
     good, bad = inbox.add(request()).id, inbox.add(request(classes=("Car",))).id
-    assert inbox.review(lambda target: ("", 30) if "Bag" in target["classes"] else ("1 of 1 classes are not there", 0)) == (1, 1)
+    assert inbox.review(lambda target: ("", 30) if "Bag" in target["classes"] else ("1 of 1 classes are not there", 0)) == (
+        1,
+        1,
+    )
     assert (inbox.entry(good).state, inbox.entry(bad).state) == ("accepted", "rejected")
     assert inbox.entry(bad).reason == "1 of 1 classes are not there"
     assert [pending.id for pending in inbox.pending(3)] == [good]
