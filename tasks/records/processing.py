@@ -198,7 +198,7 @@ def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: 
             else ladder.climb(project, asked, tags, carry_out, batch=batch.id)
         )
         summary = climb.summary
-        made, verdict = has_root(project, summary)
+        made, verdict = written_dossier(project, summary)
     except Exception as error:
         why = scrubbed(f"{error}" if isinstance(error, MeguError) else f"{type(error).__name__}: {error}", _merged(targets))
         away = is_outage(error)
@@ -269,8 +269,8 @@ def from_champion(config: Config, at: str | None) -> Config:
     return config.model_copy(update={"original": OriginalParams(model=f"models:/{config.registry.name}/{at}")})
 
 
-def has_root(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
-    """The run's dossier as it was sealed, and the gate's verdict in it: what counts is what can be verified."""
+def written_dossier(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
+    """Return the dossier of a run as it was written, and the gate's verdict in it: what counts is what can be verified."""
     files = folder_of.read(project.dossiers / summary.mlflow_run_id)
     made = folder_of.parse(files[MAIN], MAIN)
     assert made.evidence.gate is not None  # None only in dossiers of an older format
