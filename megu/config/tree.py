@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -331,7 +332,10 @@ def _in_words(error: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, 
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{key}.{message}" if " = " in message else f"{key}: {message}", "change it there or with --set"
-    value = error.get("input")
+    value: Any = error.get("input")
+    if error["type"] == "choice":  # of the section, whose one key it is about
+        choice = CHOICES[place[0]]
+        key, value = f"{key}.{choice.key}", value[choice.key]
     if error["type"] == "string_type":
         return (
             f"{key} = {value!r} is no text",
@@ -357,5 +361,8 @@ def _owners(place: Sequence[str]) -> list[str]:
     """The other choices of a section, as "section.key=choice", that have the key."""
     if len(place) != 2 or place[0] not in CHOICES or place[0] == "unlearn":  # most methods have epochs, lr, …: no help
         return []
-    choice = CHOICES[place[0]]
-    return [f"{place[0]}.{choice.key}={value}" for value in choice.names() if place[1] in choice.keys(value)]
+    choice, found = CHOICES[place[0]], []
+    for value in choice.names():
+        with suppress(MeguError):  # a plugin that cannot be used keeps nothing else from being said
+            found += [f"{place[0]}.{choice.key}={value}"] if place[1] in choice.keys(value) else []
+    return found

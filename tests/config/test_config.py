@@ -146,3 +146,13 @@ def test_what_cannot_be_where_requests_choose_the_forget_set_is_one_line(values:
     assert str(raised.value).startswith(said)
     assert "\n" not in str(raised.value)
     config.parse({"original": {"weights": "a.pt"}, "reference": {"repeats": 3}}).for_requests()
+
+
+@pytest.mark.parametrize(("key", "near"), [("labeling.kind=prototipe", "prototype"), ("unlearn.method=finetun", "finetune")])
+def test_a_choice_that_there_is_not_is_said_where_it_was_made(key: str, near: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("forget: {classes: [Bag]}\n")
+    name, _, value = key.partition("=")
+    with pytest.raises(MeguError) as raised:
+        config.load(tmp_path / "params.yaml", [key])
+    said = f"--set {key}: {name} = {value!r}: there is no such {name.partition('.')[2]}, did you mean {near}?"
+    assert str(raised.value).startswith(said)

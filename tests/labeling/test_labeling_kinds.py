@@ -124,3 +124,9 @@ def test_one_that_is_not_usable_is_named_and_left_out(case: str, install: Instal
 def test_it_cannot_take_the_place_of_one_of_ours(install: Install) -> None:
     example(install, name="prototype")
     assert kinds.lookup("prototype").params is PrototypeParams
+
+
+def test_a_broken_one_does_not_hide_what_is_wrong_with_a_key(install: Install) -> None:
+    example(install, "import nothing_like_this\n")
+    with pytest.raises(MeguError, match=r"unknown key labeling\.concurrency: it is a key of labeling\.kind=ollama"):
+        configuration.parse({"forget": {"classes": ["Bag"]}, "labeling": {"concurrency": 2}})
