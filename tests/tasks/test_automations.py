@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from datetime import UTC, datetime, timedelta
 from itertools import islice, permutations
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+
+from new_databases import PREFECT
 
 from megu.core.errors import MeguError
 
@@ -64,18 +67,26 @@ DIED, NEVER = "megu: a run died without a word", "megu: a run never began"
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
 )
-def test_a_run_that_is_no_more_is_marked(states: dict[int, str], marked: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_no_more_is_marked(
+    states: dict[int, str], marked: set[str], databases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The events of a run's states, in seconds from the first, put to the very code by which Prefect's server decides."""
-    assert asyncio.run(fired(states, monkeypatch)) == marked
+    from prefect.server.database.configurations import AioSqliteConfiguration
+    from prefect.server.database.dependencies import temporary_database_config
+
+    own = shutil.copyfile(databases / PREFECT, tmp_path / PREFECT)  # at a server's own, the two would wait for each other
+    with temporary_database_config(AioSqliteConfiguration(f"sqlite+aiosqlite:///{own}")):
+        assert asyncio.run(fired(states, monkeypatch)) == marked
 
 
 async def fired(states: dict[int, str], monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The automations that act in the ten minutes after a run's last state."""
+    from prefect.server.database import provide_database_interface
     from prefect.server.events import triggers
     from prefect.server.events.schemas.automations import Automation, Firing
     from prefect.server.events.schemas.events import ReceivedEvent
 
-    from tasks.prefect.automations import create
+    from tasks.prefect.automations import read
 
     acted: set[str] = set()
 
@@ -83,12 +94,13 @@ async def fired(states: dict[int, str], monkeypatch: pytest.MonkeyPatch) -> set[
         acted.add(firing.trigger.automation.name)
 
     monkeypatch.setattr(triggers, "act", act)
-    create(FILE)
-    async with get_client() as client:
-        made = [found for name in (DIED, NEVER) for found in await client.read_automations_by_name(name)]
+    made = [Automation(**entry.model_dump(), id=uuid4()) for entry in read(FILE) if entry.name in (DIED, NEVER)]
     triggers.clear_loaded_automations()
+    database = provide_database_interface()
+    async with database.session_context(begin_transaction=True) as session:
+        session.add_all(database.Automation(**automation.model_dump()) for automation in made)
     for automation in made:
-        triggers.load_automation(Automation(**automation.model_dump()))
+        triggers.load_automation(automation)
     begun, run = datetime.now(UTC), {"prefect.resource.id": f"prefect.flow-run.{uuid4()}"}
     tagged = {"prefect.resource.id": "prefect.tag.megu", "prefect.resource.role": "tag"}
     due = dict.fromkeys(triggers.triggers, begun)
