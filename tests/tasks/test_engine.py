@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,11 @@ pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group
 
 
 class Counter:
-    """Two stages, the second on the first, that count how often they compute."""
+    """Two stages, the second on the first, that count how often they compute. flow_runs: Prefect's ids of the runs so far."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.flow_runs: list[str | None] = []
         self.outside = True
 
         def one(project: Project, number: int) -> Outcome:
@@ -41,6 +43,7 @@ def counter() -> Counter:
 @pytest.fixture
 def go(project: Project, counter: Counter) -> Callable[..., tuple[Any, list[bool], list[str]]]:
     from prefect import flow
+    from prefect.runtime import flow_run
 
     from tasks.run.engine import Executor
 
@@ -50,6 +53,7 @@ def go(project: Project, counter: Counter) -> Callable[..., tuple[Any, list[bool
 
         @flow(name="two-stages")
         def both() -> None:
+            counter.flow_runs.append(flow_run.get_id())
             executor.last = counter.wiring(executor, number, factor)  # type: ignore[attr-defined]
 
         both()
@@ -132,11 +136,16 @@ def test_an_error_in_a_stage_reaches_the_caller_and_keeps_nothing(go: Any, proje
     assert len(list(project.results.glob("one-*"))) == 1
 
 
-def test_prefect_draws_an_edge_from_each_stage_to_those_that_use_its_result(go: Any) -> None:
+def test_prefect_draws_an_edge_from_each_stage_to_those_that_use_its_result(go: Any, counter: Counter) -> None:
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
 
     go(number=5)
+    ours = FlowRunFilter.model_validate({"id": {"any_": counter.flow_runs}})
     with get_client(sync_client=True) as client:
-        found = {run.name: run for run in sorted(client.read_task_runs(), key=lambda run: str(run.created))}
+        until = time.monotonic() + 60
+        while len(found := {run.name: run for run in client.read_task_runs(flow_run_filter=ours)}) < 2:
+            assert time.monotonic() < until, "the server records task runs a moment after they ended"
+            time.sleep(0.1)
     drawn = {entry.id for entries in found["two"].task_inputs.values() for entry in entries if entry.input_type == "task_run"}
     assert drawn == {found["one"].id}
