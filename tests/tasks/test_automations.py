@@ -11,10 +11,9 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from new_databases import PREFECT
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-
-from new_databases import PREFECT
 
 from megu.core.errors import MeguError
 
