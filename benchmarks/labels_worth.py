@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,24 +130,40 @@ def moved(project: Project, cells: Iterable[Cell]) -> dict[tuple[str, str, int],
 
 def collect(project: Project, store: Path, seeds: Sequence[int]) -> dict[str, Any]:
     """docs/labels.json with the cells that the project has finished by now, and how far their targets moved for ``seeds``."""
-    content: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {"environment": {}, "marks": {}}
+    content: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {"machines": [], "marks": {}}
     database = project.home / "mlflow.db"
     for file in FILES:
         loaded = files.load(file)
-        known = {identity(mark): mark for mark in map(CellScore.from_json, content["marks"].get(loaded.name, []))}
+        known = finished(content, loaded.name)
         if database.exists() and (new := {identity(mark): brief(mark) for mark in finished_cells(database, loaded.name)}):
-            content["environment"] = environment(project.root)
             shares = moved(project, (cell for cell in expand(loaded) if cell.seed in seeds))
-            shares = {key: known[key].comparison["moved"] for key in known if "moved" in known[key].comparison} | shares
-            known |= {
-                key: replace(mark, comparison={**mark.comparison, "moved": shares[key]}) if key in shares else mark
-                for key, mark in new.items()
-            }
-        content["marks"][loaded.name] = [without_nan(mark.to_json()) for mark in known.values()]
+            shares = {key: mark.comparison["moved"] for key, (mark, _) in known.items() if "moved" in mark.comparison} | shares
+            here = number(content["machines"], environment(project.root))
+            for key, mark in new.items():
+                full = replace(mark, comparison={**mark.comparison, "moved": shares[key]}) if key in shares else mark
+                if key not in known or known[key][0] != full:
+                    known[key] = full, here
+        content["marks"][loaded.name] = [{"machine": at, **without_nan(mark.to_json())} for mark, at in known.values()]
     with writing(store) as temporary:
-        temporary.write_text(json.dumps(content, indent=None, separators=(",", ":")).replace('{"method"', '\n{"method"') + "\n")
+        temporary.write_text(json.dumps(content, separators=(",", ":")).replace('{"machine":', '\n{"machine":') + "\n")
         temporary.chmod(0o644)
     return content
+
+
+def finished(content: Mapping[str, Any], bench: str) -> dict[tuple[str, str, int], tuple[CellScore, int]]:
+    """The finished cells of a benchmark in docs/labels.json: by `identity`, each with the number of the machine that it was run on."""
+    found = {}
+    for entry in content["marks"].get(bench, []):
+        mark = CellScore.from_json({name: value for name, value in entry.items() if name != "machine"})
+        found[identity(mark)] = mark, entry["machine"]
+    return found
+
+
+def number(machines: list[dict[str, Any]], facts: Mapping[str, Any]) -> int:
+    """The position of a machine in the list, which it joins where it is new. Another commit or version is another machine."""
+    if facts not in machines:
+        machines.append(dict(facts))
+    return machines.index(dict(facts))
 
 
 def identity(mark: CellScore) -> tuple[str, str, int]:
@@ -169,7 +186,7 @@ def parts(content: Mapping[str, Any]) -> list[Part]:
     for file in FILES:
         loaded = files.load(file)
         wanted = expand(loaded)
-        known = {identity(mark): mark for mark in map(CellScore.from_json, content["marks"].get(loaded.name, []))}
+        known = {key: mark for key, (mark, _) in finished(content, loaded.name).items()}
         keys = [(cell.variant.label, cell.target, cell.seed) for cell in wanted]
         found.append(Part(loaded, paired.with_distances([known[key] for key in keys if key in known]), len(wanted)))
     return found
@@ -204,14 +221,31 @@ def document(content: Mapping[str, Any], path: Path) -> None:
     lines += ["The rows: " + "; ".join(f"*{form}*, {said}" for form, (said, _) in FORMS.items()) + ".", ""]
     for part in some:
         lines += section(part)
-    facts = content["environment"]
-    if facts:
-        lines += ["## Machine", "", f"{facts['cpu']}, {facts['cpus']} cores, threads: {facts['threads']}, torch {facts['version.torch']}, "
-                  f"Python {facts['python']}, commit {facts['git.commit'][:12]}.", ""]  # fmt: skip
+    lines += ["## Machines", "", *machines(content), ""]
     with writing(path) as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
         temporary.chmod(0o644)
     print(f"{path}: {done} of {wanted} runs")
+
+
+def machines(content: Mapping[str, Any]) -> list[str]:
+    """A line for each machine: what it is, and how many runs are from it; and whether any difference is between machines."""
+    runs = Counter(entry["machine"] for entries in content["marks"].values() for entry in entries)
+    where = {(bench, e["target"], e["seed"], e["machine"]) for bench, entries in content["marks"].items() for e in entries}
+    mixed = len(where) - len({key[:3] for key in where})
+    lines = [
+        f"- {runs[at]} runs: {facts['cpu']}, {facts['cpus']} cores, threads: {facts['threads']}, torch {facts['version.torch']}, "
+        f"Python {facts['python']}, commit {facts['git.commit'][:12]}."
+        for at, facts in enumerate(content["machines"])
+    ]
+    if len(lines) > 1:
+        said = (
+            f"in {mixed} of the pairs of a class and a seed they are not"
+            if mixed
+            else "so no difference above is between machines"
+        )
+        lines += ["", f"The runs of one class and seed are to be from one machine: {said}."]
+    return lines
 
 
 def overall(some: Sequence[Part]) -> list[str]:

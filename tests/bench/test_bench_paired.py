@@ -118,8 +118,8 @@ def content(*wanted: int) -> dict[str, Any]:
         ]
     facts = {"cpu": "a", "cpus": "2", "threads": "1", "version.torch": "2", "python": "3", "git.commit": "0" * 40}
     return {
-        "environment": facts,
-        "marks": {name: [WORTH.brief(entry).to_json() for entry in marks] for name, marks in made.items()},
+        "machines": [facts],
+        "marks": {name: [{"machine": 0, **WORTH.brief(entry).to_json()} for entry in marks] for name, marks in made.items()},
     }
 
 
@@ -143,8 +143,23 @@ def test_the_page_of_partial_results_says_what_is_missing_and_computes_its_sente
 def test_the_page_of_all_results_says_nothing_of_missing_ones_and_that_of_none_can_be_written(tmp_path: Path) -> None:
     WORTH.document(content(26, 26, 26), tmp_path / "labels.md")
     assert "missing" not in (tmp_path / "labels.md").read_text()
-    WORTH.document({"environment": {}, "marks": {}}, tmp_path / "labels.md")
+    WORTH.document({"machines": [], "marks": {}}, tmp_path / "labels.md")
     assert "0 of 78 runs" in (tmp_path / "labels.md").read_text()
+
+
+@pytest.mark.usefixtures("small")
+def test_the_page_says_which_machines_ran_it_and_whether_a_difference_is_between_two() -> None:
+    made = content(26, 0, 0)
+    other = {**made["machines"][0], "cpu": "b"}
+    assert (WORTH.number(made["machines"], dict(made["machines"][0])), WORTH.number(made["machines"], other)) == (0, 1)
+    assert WORTH.machines(made)[0].startswith("- 26 runs: a, ")
+    (first, second) = {entry["target"] for entry in made["marks"]["labels-memorised"]}
+    for entry in made["marks"]["labels-memorised"]:
+        entry["machine"] = int(entry["target"] == second)
+    assert WORTH.machines(made)[:2] == [line for line in WORTH.machines(made) if line.startswith("- 13 runs: ")]
+    assert "so no difference above is between machines" in WORTH.machines(made)[-1]
+    next(entry for entry in made["marks"]["labels-memorised"] if entry["target"] == first)["machine"] = 1
+    assert "in 1 of the pairs of a class and a seed they are not" in WORTH.machines(made)[-1]
 
 
 def test_what_is_kept_of_a_cell_comes_back_as_it_was() -> None:
