@@ -1,6 +1,6 @@
-"""Commitments to samples: whoever holds the key and a sample can tell whether it is meant, nobody else learns which is.
+"""Commitments to samples: whoever holds the key and a sample can tell whether it is the one meant; nobody else can.
 
-An id is a hash of an image, and hashing is not anonymisation: whoever has the image can make the hash. A commitment is
+An id is a hash of an image, and hashing is not anonymisation: whoever has the image can compute the hash. A commitment is
 HMAC-SHA256(key, id) under a random key that stays in the project.
 """
 
@@ -18,23 +18,23 @@ SIZE = 32
 
 
 def commit(key: bytes, sample: bytes) -> bytes:
-    """The commitment to one sample: 32 bytes."""
+    """Return the commitment to one sample: 32 bytes."""
     return hmac.digest(key, sample, "sha256")
 
 
 def commit_all(key: bytes, samples: Iterable[bytes]) -> bytes:
-    """The commitments to samples, without doubles, sorted, one after the other."""
+    """Return the commitments to samples, deduplicated, sorted and concatenated."""
     return b"".join(sorted({commit(key, sample) for sample in samples}))
 
 
 def redact(key: bytes, names: Sequence[str]) -> list[str]:
-    """Commitments in hex, sorted: what stands for ids and file names where they may not be written down."""
+    """Return sorted commitments in hex, to replace ids and file names that may not be written down."""
     return sorted(commit(key, name.encode()).hex() for name in names)
 
 
 def redact_parts(parts: Mapping[str, Any], key: bytes) -> dict[str, Any]:
-    """The parts of a cache key with commitments for what names samples. Parts that have them already stay as they are: a commitment is
-    64 hex characters, an id 32, and a file's name has a suffix."""
+    """Return the parts of a cache key with commitments in place of sample names. Parts that already hold commitments stay unchanged:
+    a commitment is 64 hex characters, an id 32, and a file name has a suffix."""
 
     def named(value: Sequence[str]) -> bool:
         return not all(re.fullmatch(r"[0-9a-f]{64}", entry) for entry in value)
@@ -43,12 +43,12 @@ def redact_parts(parts: Mapping[str, Any], key: bytes) -> dict[str, Any]:
 
 
 def fingerprint(key: bytes) -> str:
-    """Names a key without giving it away."""
+    """Return a name for a key that does not reveal it."""
     return commit(key, b"megu: which key is this").hex()[:16]
 
 
 def holds(path: Path, commitment: bytes) -> bool:
-    """Whether a file of sorted commitments has this one; reads a few of them only."""
+    """Return whether a file of sorted commitments contains this one; only a few of them are read."""
     low, high = 0, path.stat().st_size // SIZE
     with path.open("rb") as file:
         while low < high:

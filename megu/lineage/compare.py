@@ -1,4 +1,4 @@
-"""Why two runs differ: data, code, parameters, labeler, environment, and what came of it."""
+"""Why two runs differ: data, code, parameters, labeler, environment and results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GROUPS = ("data", "request", "code", "parameters", "labeler", "seeds", "environm
 def diff(
     before: Dossier, after: Dossier, records_before: Sequence[Record], records_after: Sequence[Record]
 ) -> dict[str, list[str]]:
-    """What differs, by group, each in words; a group in which nothing differs is empty."""
+    """Return the differences in words, by group; a group in which nothing differs is empty."""
     pairs: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         "data": (_data(before), _data(after)),
         "request": (_request(before), _request(after)),

@@ -1,8 +1,8 @@
-"""The dossier: a folder that says what a run did, in a form that can be checked without the project it was made in.
+"""The dossier: a folder that states what a run did, in a form that can be checked without the project it was made in.
 
-``dossier.json`` holds the facts, and the hashes of the two files beside it: ``records.jsonl`` (one record a stage,
-`megu.lineage.record`) and ``forgotten.hmac`` (commitments to the forgotten samples, `megu.lineage.commitments`). ``seal.json`` has
-the hash of ``dossier.json``, the seal, and the signature of it where there is one.
+``dossier.json`` holds the facts and the hashes of the two files beside it: ``records.jsonl`` (one record per stage,
+`megu.lineage.record`) and ``forgotten.hmac`` (commitments to the forgotten samples, `megu.lineage.commitments`). ``seal.json`` holds
+the hash of ``dossier.json`` (the seal) and, if the dossier is signed, the signature.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from pydantic import TypeAdapter
 
-#: Raised when what a dossier holds changes. 1: a verdict in words by two thresholds; 2: the gate's; 3: the gate's without a retrain, too;
-#: 4: the rungs of a ladder.
+#: Incremented when the contents of a dossier change. 1: a verdict in words by two thresholds; 2: the gate's; 3: the gate's, also
+#: without a retrain; 4: the rungs of a ladder.
 FORMAT = 4
 
 MAIN, RECORDS, FORGOTTEN, SEAL = "dossier.json", "records.jsonl", "forgotten.hmac", "seal.json"
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """Which run. created: when the dossier was sealed (UTC)."""
+    """The run. created: when the dossier was sealed (UTC)."""
 
     __pydantic_config__ = STRICT
 
@@ -52,12 +52,12 @@ class RunFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What is forgotten, in numbers and commitments.
+    """What is forgotten, as counts and commitments.
 
-    scenario, forget, retain, test_forget, test_retain: the request's kind, images of each group.
+    scenario, forget, retain, test_forget, test_retain: the kind of the request, and the number of images in each group.
     split: SHA-256 of the positions. through_dvc: whether ``dvc.lock`` pins them, with the hash dvc.
     locked: a commitment to the parameters in ``dvc.lock``.
-    key: fingerprint of the key of the commitments. commitments: how many distinct samples ``forgotten.hmac`` has.
+    key: fingerprint of the commitment key. commitments: number of distinct samples in ``forgotten.hmac``.
     retained: one commitment to the ids of the whole retain set.
     """
 
@@ -80,7 +80,7 @@ class Scope:
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
     """The data set. dvc_hash, size, nfiles: as DVC has them. pin: its entry in ``data.dvc``. files: SHA-256 of ``data.dvc`` and
-    ``dvc.lock`` as they were."""
+    ``dvc.lock`` at the time of the run."""
 
     __pydantic_config__ = STRICT
 
@@ -98,8 +98,8 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """Weights by SHA-256 of the file, and by `megu.training.weights.digest`. given: the original came from outside, so what it was trained
-    on is known to whoever gave it."""
+    """Weights, by the SHA-256 of the file and by `megu.training.weights.digest`. given: the original came from outside, so only its
+    supplier knows what it was trained on."""
 
     __pydantic_config__ = STRICT
 
@@ -112,7 +112,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What the gate said (`megu.evaluation.gate`). champion: the version that held the alias then; None without one."""
+    """The gate's decision (`megu.evaluation.gate`). champion: the version that held the alias at that time; None without one."""
 
     __pydantic_config__ = STRICT
 
@@ -123,10 +123,10 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What was measured and how it was judged.
+    """What was measured, and the verdict on it.
 
     evaluation: every metric, of original, unlearned and reference. thresholds: those applied. reference: what it was compared with.
-    verdict: one sentence. failures: what the thresholds do not allow; empty when nothing. gate: None in format 1.
+    verdict: one sentence. failures: what the thresholds do not allow; empty when nothing fails. gate: None in format 1.
     """
 
     __pydantic_config__ = STRICT
@@ -161,8 +161,8 @@ class Previous:
 
 @dataclass(frozen=True, kw_only=True)
 class Tracked:
-    """MLflow as it was when the dossier was sealed: the run (`megu.tracking.lineage.run_facts`), the SHA-256 of each of its
-    artifacts, the registered version (`megu.tracking.lineage.version_facts`) and the alias that it was given."""
+    """The state of MLflow when the dossier was sealed: the run (`megu.tracking.lineage.run_facts`), the SHA-256 of each of its
+    artifacts, the registered version (`megu.tracking.lineage.version_facts`) and the alias assigned to it."""
 
     __pydantic_config__ = STRICT
 
@@ -174,9 +174,9 @@ class Tracked:
 
 @dataclass(frozen=True, kw_only=True)
 class Dossier:
-    """Everything a run claims. files: SHA-256 of the files beside it. results: SHA-256 of each kept result's record, by label.
+    """Everything a run claims. files: SHA-256 of the files beside it. results: SHA-256 of each cached result's record, by label.
 
-    ladder: every rung up to this run, itself the last; empty where it was on none, and before format 4.
+    ladder: every rung up to and including this run; empty when the run was on no ladder, and before format 4.
     """
 
     __pydantic_config__ = STRICT
@@ -204,18 +204,18 @@ class Dossier:
 
     @property
     def per_class(self) -> int | None:
-        """Of each class the training images that the run saw (`megu.data.arrays.limited`); None for all, and where none is recorded."""
+        """Training images of each class that the run saw (`megu.data.arrays.limited`); None for all, or where no limit is recorded."""
         found = (self.parameters.get("data") or {}).get("per_class")
         return found if isinstance(found, int) else None
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON: what is hashed and signed."""
+        """Return canonical JSON: the bytes that are hashed and signed."""
         return canonical_json(asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seal:
-    """seal: SHA-256 of ``dossier.json``. signed: by the key ``public`` (hex), ``signature`` (hex); both None when it is not."""
+    """seal: SHA-256 of ``dossier.json``. signed: whether ``signature`` (hex) by the key ``public`` (hex) is there; else both are None."""
 
     __pydantic_config__ = STRICT
 
@@ -231,7 +231,7 @@ def sha256(content: bytes) -> str:
 
 
 def sealed(dossier: Dossier, records: bytes, forgotten: bytes, key: Ed25519PrivateKey | None) -> dict[str, bytes]:
-    """The files of the folder, by name."""
+    """Return the files of the folder, by name."""
     from megu.lineage.keys import public_of, sign
 
     content = dossier.to_bytes()
@@ -248,7 +248,7 @@ def sealed(dossier: Dossier, records: bytes, forgotten: bytes, key: Ed25519Priva
 def parse(content: bytes, where: str) -> Dossier:
     """Read a ``dossier.json``.
 
-    Raises `megu.lineage.record.Newer` for a newer format, `MeguError` for a cut file, an unknown field or a value of a wrong type.
+    Raises `megu.lineage.record.Newer` for a newer format, `MeguError` for a truncated file, an unknown field or a value of the wrong type.
     """
     dossier = _known(Dossier, content, where)
     if (dossier.evidence.gate is None) != (dossier.format == 1):
@@ -260,7 +260,7 @@ def parse_seal(content: bytes, where: str) -> Seal:
     """Read a ``seal.json``; raises as `parse` does."""
     seal = _known(Seal, content, where)
     if seal.signed != (seal.public is not None) or seal.signed != (seal.signature is not None):
-        raise MeguError(f"{where} says half of a signature", "it is not as megu wrote it")
+        raise MeguError(f"{where} has only half of a signature", "it is not as megu wrote it")
     return seal
 
 
@@ -270,21 +270,21 @@ def _known(kind: type[T], content: bytes, where: str) -> T:
     except ValueError as error:
         raise MeguError(f"{where} is cut off or not JSON ({error})", "get the file again") from None
     if not isinstance(value, Mapping):
-        raise MeguError(f"{where} is not a dossier's", "name a folder that megu wrote")
+        raise MeguError(f"{where} is not a dossier file", "name a folder that megu wrote")
     newer_is_refused(value.get("format"), FORMAT, where)
     return strict(kind, content, where)
 
 
 @cache
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """Kept: making one takes longer than all else that verifying a dossier computes."""
+    """Cached: building an adapter takes longer than everything else that verifying a dossier computes."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
 
 
 def strict(kind: type[T], content: bytes, where: str) -> T:
-    """A strict dataclass from JSON; raises `MeguError` naming the field that is unknown, missing or of a wrong type."""
+    """Parse JSON into a strict dataclass; raise `MeguError` naming the field that is unknown, missing or of the wrong type."""
     from pydantic import ValidationError
 
     try:
@@ -299,23 +299,23 @@ def strict(kind: type[T], content: bytes, where: str) -> T:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """The files of a folder by name, those that are there, and any that should not be."""
+    """Return the files present in a folder, by name, including any that should not be there."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-#: Said wherever ``train.pretrained`` is declared.
+#: Stated wherever ``train.pretrained`` is declared.
 PRETRAINED = "every network begins with weights made elsewhere: that they never saw this data set is their user's word"
 
 
 def describe_provided_retrain(weights: str) -> str:
-    """What is said wherever the retrain came from outside. weights: their SHA-256."""
+    """Return what is stated wherever the retrain came from outside. weights: their SHA-256."""
     return (
         f"the retrain was given (weights SHA-256 {weights}), not trained here: "
         "that it never saw the forgotten images is its giver's word"
     )
 
 
-#: Said wherever there was no retrain.
+#: Stated wherever there was no retrain.
 NO_RETRAIN = (
     "no model that never saw the forgotten images was there to compare with: what was judged was judged by the original, by chance and by "
     "held-out images of the same classes, which is less"
@@ -323,8 +323,8 @@ NO_RETRAIN = (
 
 
 def claim(method: str, given: bool, pretrained: bool = False, retrain: str | None = None, alone: bool = False) -> Claim:
-    """What a run may claim. given: the original model came from outside. pretrained: every network begins with weights from elsewhere.
-    retrain: the SHA-256 of the weights of a retrain that came from outside. alone: there was no retrain."""
+    """Return what a run may claim. given: the original model came from outside. pretrained: every network starts from weights made
+    elsewhere. retrain: the SHA-256 of the weights of a retrain that came from outside. alone: there was no retrain."""
     words = [
         *([PRETRAINED] if pretrained else []),
         *([describe_provided_retrain(retrain)] if retrain else []),

@@ -1,4 +1,4 @@
-"""How dossiers of format 1 were judged, before there was a gate: by two thresholds, and what was missing failed nothing."""
+"""How dossiers of format 1 were evaluated before there was a gate: by two thresholds, and a missing metric failed nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def failures(evaluation: Mapping[str, Any], forgotten: float, near: float) -> list[str]:
-    """What the comparison with the retrain does not allow; empty when nothing, or when there is no retrain."""
+    """Return what the comparison with the retrain does not allow; empty when nothing fails, or when there is no retrain."""
     after, reference = evaluation["unlearned"]["metrics"], (evaluation.get("reference") or {}).get("metrics")
     if reference is None:
         return []

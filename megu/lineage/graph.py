@@ -1,4 +1,4 @@
-"""The way from the model back to the data, as text and as Mermaid."""
+"""The path from the model back to the data, as text and as Mermaid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from megu.lineage.record import Record
 
 
 def text(records: Sequence[Record], model: str | None = None) -> str:
-    """A tree: the model at the top, below each thing what it was made of. What was shown before is named only."""
+    """Return a tree: the model at the top and, below each item, what it was made of. An item shown before is only named."""
     by_label = {record.label: record for record in records}
     tops = _ends(records)
     lines, shown = [], set[str]()
@@ -34,13 +34,13 @@ def text(records: Sequence[Record], model: str | None = None) -> str:
 
 
 def _ends(records: Sequence[Record]) -> list[str]:
-    """The records that nothing was made of."""
+    """Return the records from which nothing else was made."""
     used = {parent for record in records for parent in record.parents}
     return [record.label for record in records if record.label not in used]
 
 
 def describe(record: Record) -> str:
-    """A record in a few words: its label, what came out by hash, and what it was called where it has a name."""
+    """Describe a record in a few words: its label, its outputs by hash, and its name if it has one."""
     outs = [f"{name} {ref.sha256[:12]}" for name, ref in record.refs.items()]
     if len(outs) > 3:
         outs = [f"{len(outs)} files"]
@@ -50,7 +50,7 @@ def describe(record: Record) -> str:
 
 
 def mermaid(records: Sequence[Record], model: str | None = None) -> str:
-    """A Mermaid flowchart, data on the left."""
+    """Return a Mermaid flowchart with the data on the left."""
     names = {record.label: f"s{number}" for number, record in enumerate(records)}
     lines = ["flowchart LR"]
     for record in records:

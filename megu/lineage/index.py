@@ -1,7 +1,7 @@
-"""Which model saw a sample: an index over all recorded runs that answers at once.
+"""Which model saw a sample: an index of all recorded runs that answers at once.
 
-A run names two sets of commitments, the training images of its data set and its forget set. Each distinct set is one sorted file,
-written once under its own hash, however many runs name it; the runs are rows of a small database. It holds no ids.
+A run refers to two sets of commitments: the training images of its data set, and its forget set. Each distinct set is one sorted
+file, written once under its own hash, however many runs refer to it; the runs are rows of a small database. It holds no ids.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ History = Literal["trained", "forgot", "never saw", "unknown"]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One recorded run. model: the registered version (``models:/name/3``), empty without one. trained, forgotten: the sets, by SHA-256
-    of their files. given: the original came from outside. key: fingerprint of the key of the commitments. seal: the dossier's."""
+    """One recorded run. model: the registered version (``models:/name/3``), empty without one. trained, forgotten: the sets, by the
+    SHA-256 of their files. given: the original came from outside. key: fingerprint of the commitment key. seal: the dossier's."""
 
     run_id: str
     seal: str
@@ -43,14 +43,15 @@ class Row:
 
     @property
     def inherits(self) -> bool:
-        """Whether the unlearned model is made of the original; a retrain begins from nothing."""
+        """Whether the unlearned model is derived from the original; a retrain starts from scratch."""
         return self.method != "retrain"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run's two models have to do with a sample. A given original that an earlier run made is what that run says of it; of any other
-    only its giver knows, and "unknown" is passed on to what was made of it, unless the run itself trained on the sample or forgot it."""
+    """What a run's two models have to do with a sample. For a given original that an earlier run made, that run's answer counts. For any
+    other, only its supplier knows, and "unknown" passes on to what was made from it, unless the run itself trained on the sample or
+    forgot it."""
 
     row: Row
     unlearned: History
@@ -70,7 +71,7 @@ class Index:
         return self.root / "sets" / name[:2] / f"{name}.hmac"
 
     def put(self, commitments: bytes) -> str:
-        """Keep a set of commitments (`megu.lineage.commitments.commit_all`); returns its name."""
+        """Store a set of commitments (`megu.lineage.commitments.commit_all`) and return its name."""
         name = sha256(commitments)
         if not self.path(name).is_file() or sha256(self.path(name).read_bytes()) != name:
             with writing(self.path(name)) as temporary:
@@ -78,8 +79,8 @@ class Index:
         return name
 
     def trained(self, data: str, key: str, make: Callable[[], bytes]) -> str:
-        """The set of all training images of a version of a data set, made at the first use. data: its DVC hash, and the limit where a run
-        saw a part of it only."""
+        """Return the set of all training images of a version of a data set, made on first use. data: its DVC hash, and the limit where a
+        run saw only part of it."""
         with self._open() as opened:
             known = opened.execute("SELECT name FROM data WHERE data = ? AND key = ?", (data, key)).fetchone()
             if known and self.path(known[0]).is_file():
@@ -89,7 +90,7 @@ class Index:
             return name
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Keep rows; the row of a run that is known already is replaced."""
+        """Store rows; the row of a run that is already indexed is replaced."""
         with self._open() as opened:
             marks = ", ".join("?" for _ in _COLUMNS)
             opened.executemany(f"REPLACE INTO runs VALUES ({marks})", [astuple(row) for row in rows])
@@ -98,13 +99,13 @@ class Index:
         return next(iter(self._rows("WHERE run_id = ?", run_id)), None)
 
     def rows(self) -> list[Row]:
-        """Every recorded run, oldest first."""
+        """Return every recorded run, oldest first."""
         return self._rows("ORDER BY created, run_id")
 
     def which(self, key: bytes, sample: bytes) -> list[Answer]:
-        """For every recorded run, what its models have to do with a sample (its id). Each distinct set is looked into once.
+        """Return, for every recorded run, what its models have to do with a sample (its id). Each distinct set is searched once.
 
-        Raises `MeguError` when a set that a run names is gone.
+        Raises `MeguError` when a set that a run refers to is gone.
         """
         commitment = commit(key, sample)
         rows = self.rows()
@@ -116,7 +117,7 @@ class Index:
         return answers
 
     def entries(self, name: str) -> frozenset[bytes]:
-        """The commitments of a set. Raises `MeguError` when its file is gone or cut."""
+        """Return the commitments of a set. Raises `MeguError` when its file is gone or truncated."""
         try:
             content = self.path(name).read_bytes()
         except OSError:
@@ -156,12 +157,12 @@ class Index:
 
 def _lacks(name: str) -> MeguError:
     return MeguError(
-        f"the lineage index lacks the set {name[:16]}…", "run `megu lineage index`, which makes it from the dossiers"
+        f"the lineage index lacks the set {name[:16]}…", "run `megu lineage index`, which rebuilds it from the dossiers"
     )
 
 
 def _answer(row: Row, trained: bool, forgotten: bool, made: Mapping[str, History]) -> Answer:
-    """made: weights -> what the earlier run that made them says."""
+    """made: weights -> the answer of the earlier run that made them."""
     seen: History = "trained" if trained else "never saw"
     original = made.get(row.original, "unknown") if row.given else seen
     rest = original if row.inherits else "never saw"

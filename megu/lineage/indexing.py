@@ -1,4 +1,4 @@
-"""Rows of the index from dossiers, and samples by id, image or name."""
+"""Index rows built from dossiers, and look-ups of samples by id, image or name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from megu.lineage.keys import Keys
 
 
 def row_of(dossier: Dossier, seal: str, trained: str) -> Row:
-    """A dossier's row. trained: the name of the set of all training images."""
+    """Return a dossier's row. trained: the name of the set of all training images."""
     version = dossier.tracked.version
     return Row(
         run_id=dossier.run.mlflow_run_id,
@@ -37,7 +37,7 @@ def row_of(dossier: Dossier, seal: str, trained: str) -> Row:
 
 
 def add(project: Project, dossier: Dossier, seal: str, forgotten: bytes) -> None:
-    """Put a run into the index. Its data set must be there, or what a purge left of it, when the index does not have it yet.
+    """Add a run to the index. If the index does not have its data set yet, the data set, or what a purge left of it, must be here.
 
     Raises `MeguError` when it is not.
     """
@@ -56,13 +56,13 @@ def add(project: Project, dossier: Dossier, seal: str, forgotten: bytes) -> None
         purged = erasures.load(project, {}, own_key(project), dossier.run.mlflow_run_id, True).data(dossier.data.dvc_hash)
         if purged and loaded.limit is not None:
             raise MeguError(
-                "it saw a part of its data set only, and nobody can tell any more which of the erased images were in it",
+                "it saw only part of its data set, and nobody can tell any more which of the erased images were in that part",
                 "put .megu/lineage back from a backup",
             )
         if purged and purged[-1].after == vars(now) and erasures.makes_up(key, ids, purged):
             return erasures.before(key, ids, purged)
         if now.md5 != dossier.data.dvc_hash:
-            raise MeguError(f"data/{dossier.data.name} is another version by now", "bring that version back with DVC")
+            raise MeguError(f"data/{dossier.data.name} is a different version now", "bring that version back with DVC")
         return commit_all(key, (bytes(value) for value in ids))
 
     index.put(forgotten)
@@ -71,7 +71,7 @@ def add(project: Project, dossier: Dossier, seal: str, forgotten: bytes) -> None
 
 
 def rebuild(project: Project) -> tuple[int, list[str]]:
-    """Make the rows of every dossier of the project; returns how many, and what could not be indexed and why."""
+    """Rebuild the rows of every dossier of the project. Return how many, and what could not be indexed and why."""
     done, problems = 0, []
     for folder in sorted(project.dossiers.glob("*")) if project.dossiers.is_dir() else []:
         try:
@@ -84,7 +84,7 @@ def rebuild(project: Project) -> tuple[int, list[str]]:
 
 
 def which(project: Project, sample: str) -> tuple[list[str], list[Answer]]:
-    """The ids that ``sample`` may mean, and for every recorded run what its models have to do with it.
+    """Return the ids that ``sample`` may mean and, for every recorded run, what its models have to do with it.
 
     sample: an id (32 hex characters), an image file, or an image's name in a data set that came as files. An image file may have
     different ids in data sets of different sizes; a run that saw any of them saw it.
@@ -106,7 +106,7 @@ def _closest(answer: Answer) -> tuple[bool, bool]:
 
 
 def ids_of(project: Project, sample: str) -> list[str]:
-    """See `which`. Raises `MeguError` when there is no such sample."""
+    """Return the ids that a sample may mean; see `which`. Raises `MeguError` when there is no such sample."""
     if re.fullmatch(r"[0-9a-f]{32}", sample):
         return [sample]
     folders = [path.parent for path in sorted(project.root.glob("data/*/meta.json"))]
@@ -114,14 +114,14 @@ def ids_of(project: Project, sample: str) -> list[str]:
     found = list(dict.fromkeys(_in_image(path, folders) if path.is_file() else _by_name(sample, folders)))
     if not found:
         raise MeguError(
-            f"{sample} is no sample id, image file or name in a data set here",
-            "give 32 hex characters, an image file, or class/file as the images were added; a sample that was erased has no name any more",
+            f"{sample} is not a sample id, an image file, or the name of an image in a data set here",
+            "give 32 hex characters, an image file, or class/file as the images were added; an erased sample no longer has a name",
         )
     return found
 
 
 def _in_image(path: Path, folders: list[Path]) -> Iterator[str]:
-    """The id that an image has in the form of each data set here."""
+    """Yield the id of an image, brought to the form of each data set here."""
     import numpy as np
 
     from megu.data.images.decoding import decoded

@@ -1,7 +1,7 @@
-"""The project's secrets, in ``.megu/keys/``: the key of its commitments, and one to sign dossiers with.
+"""The project's secrets, in ``.megu/keys/``: the key of its commitments, and a key to sign dossiers with.
 
-Signatures are Ed25519 by ``cryptography``, which MLflow and Prefect bring already and which needs no network. OpenSSF's
-model-signing does the same to files, but brings sigstore, TUF and a dozen more packages that a plain key never uses.
+Signatures are Ed25519 by ``cryptography``, which MLflow and Prefect already install and which needs no network. OpenSSF's
+model-signing does the same for files, but brings in sigstore, TUF and a dozen more packages that a plain key never uses.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from megu.core.errors import MeguError
 from megu.core.params import STRICT
 
 if TYPE_CHECKING:
-    # The type, for who may not import cryptography.
+    # The type, for modules that may not import cryptography.
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey as Ed25519PrivateKey  # noqa: PLC0414
 
 PASSPHRASE = "MEGU_KEY_PASSPHRASE"
-#: Before what is signed, so that a signature of a dossier is one of nothing else.
+#: Prefixed to what is signed, so that the signature of a dossier is valid for nothing else.
 _CONTEXT = b"megu dossier 1\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LineageParams:
-    """key: a private key (Ed25519, PEM) to sign dossiers with, relative to the project; null takes the one that ``megu keys create``
-    made, and without one a dossier is left unsigned and says so. Its passphrase is ``$MEGU_KEY_PASSPHRASE``.
+    """key: a private key (Ed25519, PEM) to sign dossiers with, relative to the project; null uses the one that ``megu keys create``
+    made. Without one, a dossier is left unsigned and says so. The passphrase is ``$MEGU_KEY_PASSPHRASE``.
     """
 
     __pydantic_config__ = STRICT
@@ -51,9 +51,9 @@ class Keys:
         return self.folder / "signing.pub"
 
     def commitment_key(self, *, create: bool = False) -> bytes | None:
-        """The 32 random bytes under which samples are committed to; made once, with ``create``; None when there are none.
+        """Return the 32 random bytes of the commitment key; made once, with ``create``; None when there is none.
 
-        Raises `MeguError` when the file is damaged: a new key would fit no earlier commitment.
+        Raises `MeguError` when the file is damaged: a new key would match no earlier commitment.
         """
         path = self.folder / "commitments.key"
         if create and not path.exists():
@@ -62,16 +62,16 @@ class Keys:
         return read_commitment_key(path) if path.exists() else None
 
     def create(self) -> Path:
-        """Make a key to sign with; returns the public half's file, which may be given to anyone.
+        """Create a signing key. Return the file of its public half, which may be given to anyone.
 
-        Raises `MeguError` when there is one already.
+        Raises `MeguError` when there already is one.
         """
         from cryptography.hazmat.primitives import serialization as form
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         if self.private.exists() or self.public.exists():
             raise MeguError(
-                f"there is a key in {self.folder} already", "move it away, and keep its public half: old dossiers need it"
+                f"there is already a key in {self.folder}", "move it away, and keep its public half: old dossiers need it"
             )
         key = Ed25519PrivateKey.generate()
         passphrase = os.environ.get(PASSPHRASE)
@@ -83,20 +83,20 @@ class Keys:
 
 
 def read_commitment_key(path: Path) -> bytes:
-    """The 32 bytes in a file of the key of commitments. Raises `MeguError` when it is damaged, or is not there."""
+    """Read the 32 bytes of a commitment key file. Raises `MeguError` when it is damaged or missing."""
     try:
         text = path.read_text(encoding="ascii")
         key = bytes.fromhex(text)
     except (OSError, ValueError):
         text, key = "", b""
-    if len(key) != 32 or text != key.hex():  # capitals would be the same key, and another file
+    if len(key) != 32 or text != key.hex():  # capitals would be the same key in a different file
         what = "damaged" if path.is_file() else "not there"
-        raise MeguError(f"{path} is {what}", "restore it from a backup: nothing else fits the commitments made with it")
+        raise MeguError(f"{path} is {what}", "restore it from a backup: no other key matches the commitments made with it")
     return key
 
 
 def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file that must not be there yet, whole or not at all, readable by nobody else unless ``mode`` says so."""
+    """Write a file that must not exist yet, whole or not at all, readable by nobody else unless ``mode`` says so."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -109,13 +109,13 @@ def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
         temporary.unlink(missing_ok=True)
 
 
-#: Bytes of a nonce of AES-GCM.
+#: Length of an AES-GCM nonce in bytes.
 _NONCE = 12
 
 
 def encrypted(key: bytes, content: bytes, bound: bytes) -> bytes:
-    """Content under AES-256-GCM: a random nonce (12 bytes), the ciphertext, and the tag (16). key: 32 bytes, for few contents. bound: what
-    stands beside it in the clear, and cannot be changed either."""
+    """Encrypt content with AES-256-GCM: a random nonce (12 bytes), the ciphertext and the tag (16). key: 32 bytes, for few contents.
+    bound: what stands beside it in the clear, and cannot be changed either."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     nonce = secrets.token_bytes(_NONCE)
@@ -123,7 +123,7 @@ def encrypted(key: bytes, content: bytes, bound: bytes) -> bytes:
 
 
 def decrypted(key: bytes, content: bytes, bound: bytes) -> bytes | None:
-    """What was encrypted; None with another key, or when a bit of it or of ``bound`` was changed."""
+    """Return what was encrypted; None with a different key, or when a bit of it or of ``bound`` was changed."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -134,9 +134,9 @@ def decrypted(key: bytes, content: bytes, bound: bytes) -> bytes | None:
 
 
 def signer(keys: Keys, named: Path | None) -> Ed25519PrivateKey | None:
-    """The key to sign with: the one that is named, else the project's own, else None.
+    """Return the key to sign with: the one in the file ``named``, else the project's own, else None.
 
-    Raises `MeguError` when the file is no Ed25519 private key, or its passphrase is wrong or missing.
+    Raises `MeguError` when the file is not an Ed25519 private key, or its passphrase is wrong or missing.
     """
     path = named or (keys.private if keys.private.is_file() else None)
     if path is None:
@@ -159,17 +159,17 @@ def signer(keys: Keys, named: Path | None) -> Ed25519PrivateKey | None:
 
 
 def public_of(key: Ed25519PrivateKey) -> str:
-    """The public half in hex: 64 characters."""
+    """Return the public half in hex: 64 characters."""
     return key.public_key().public_bytes_raw().hex()
 
 
 def sign(key: Ed25519PrivateKey, content: bytes, context: bytes = _CONTEXT) -> str:
-    """The signature in hex. context: what stands before what is signed; an envelope with one of its own (DSSE) needs none."""
+    """Return the signature in hex. context: the prefix of what is signed; an envelope with its own prefix (DSSE) needs none."""
     return key.sign(context + content).hex()
 
 
 def signed_by(public: str, signature: str, content: bytes, context: bytes = _CONTEXT) -> bool:
-    """Whether ``signature`` is one of ``content`` by the holder of the key ``public``; both in hex as `sign` and `public_of` write it."""
+    """Return whether ``signature`` is a signature of ``content`` by the key ``public``, both in hex as `sign` and `public_of` write it."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -184,9 +184,9 @@ def signed_by(public: str, signature: str, content: bytes, context: bytes = _CON
 
 
 def read_public(path: Path) -> str:
-    """A public key file (PEM) in hex.
+    """Return the key of a public key file (PEM) in hex.
 
-    Raises `MeguError` when it is none.
+    Raises `MeguError` when the file is not one.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -1,4 +1,4 @@
-"""A dossier by the name that a person has for it."""
+"""Finding a dossier by the name a person uses for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from megu.lineage.verify.run import copies, opened
 
 @dataclass(frozen=True)
 class Found:
-    """A dossier that is whole. files: those of its folder by name. purges: the documents of purges beside them, oldest first."""
+    """A dossier that is whole. files: those of its folder, by name. purges: the purge documents beside them, oldest first."""
 
     dossier: Dossier
     records: Sequence[Record]
@@ -25,7 +25,7 @@ class Found:
 
 
 def dossier_of(target: str | None, project: Project | None) -> Found:
-    """A run id, ``models:/name/version`` or folder; None: the project's newest. Only one that is whole and as sealed.
+    """Return the dossier of a run id, ``models:/name/version`` or folder; None: the project's newest. It must be whole and as sealed.
 
     Raises `MeguError` when there is none.
     """
@@ -38,12 +38,12 @@ def dossier_of(target: str | None, project: Project | None) -> Found:
             if found is not None:
                 return Found(found.dossier, found.records, found.seal, files, every.purges_of(place))
             said.append(f"{place}: {check.says}")
-    raise MeguError(f"the dossier of {target} cannot be used ({'; '.join(said)})", f"`megu verify {target}` says all of it")
+    raise MeguError(f"the dossier of {target} cannot be used ({'; '.join(said)})", f"`megu verify {target}` shows every check")
 
 
 def newest(project: Project | None) -> str:
-    """The folder of the dossier written last."""
+    """Return the folder of the dossier written last."""
     folders = [path.parent for path in project.dossiers.glob(f"*/{MAIN}")] if project else []
     if not folders:
-        raise MeguError("there is no dossier here", "`megu run` leaves one, or name a dossier's folder")
+        raise MeguError("there is no dossier here", "`megu run` writes one, or name a dossier's folder")
     return str(max(folders, key=lambda folder: folder.stat().st_mtime_ns))

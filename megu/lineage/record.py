@@ -1,9 +1,9 @@
-"""One record a stage, chained by hash to one root.
+"""One record per stage, chained by hash to one root.
 
-A record has two parts. Its *identity* is what has to come out again: the code by digest, parameters, inputs, outputs, and the digests
-of the records it came from. Its *circumstances* vary from run to run: times, ids of runs, whether a kept result was used and where
-that was made. The root is over the identities alone, so that the same request on the same data gives the same root whenever it is
-run; the dossier's seal is over everything.
+A record has two parts. Its *identity* is what must be reproducible: the code by digest, parameters, inputs, outputs, and the digests
+of the records it came from. Its *circumstances* vary from run to run: times, run ids, whether a cached result was used and where it
+was made. The root covers the identities alone, so the same request on the same data gives the same root whenever it is run; the
+dossier's seal covers everything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from megu.core.files.store import Ref, canonical_json
 from megu.core.stages import PRIVATE, Result
 from megu.lineage.commitments import commit, redact_parts
 
-#: Raised when what a record holds changes.
+#: Incremented when the contents of a record change.
 FORMAT = 1
 
 JSON = Any
@@ -29,8 +29,8 @@ JSON = Any
 class Record:
     """One stage of a run.
 
-    label: its name in the run. stage, key: whose result, and under which name it is kept.
-    parts: what the key is made of (code digests, parameters, digests of inputs). files, values: what came out.
+    label: its name in the run. stage, key: the stage whose result it is, and the key under which that is cached.
+    parts: what the key is made of (code digests, parameters, digests of inputs). files, values: the outputs.
     parents: label -> digest of the records of its inputs. circumstances: the part that varies.
     """
 
@@ -54,12 +54,12 @@ class Record:
 
     @property
     def refs(self) -> dict[str, Ref]:
-        """The files that came out."""
+        """The output files."""
         return {name: Ref.from_json(entry) for name, entry in self.files.items()}
 
     @property
     def result_digest(self) -> str:
-        """What later stages' keys call this result (`megu.core.stages.Result.digest`)."""
+        """The digest by which the keys of later stages refer to this result (`megu.core.stages.Result.digest`)."""
         return Result(self.stage, {}, self.refs, self.values, {}, 0.0, {}).digest
 
 
@@ -71,7 +71,7 @@ def build(
     circumstances: Mapping[str, JSON],
     secret: bytes,
 ) -> Record:
-    """The record of a result. secret: the key of the commitments that stand for sample ids and names."""
+    """Build the record of a result. secret: the key of the commitments that replace sample ids and names."""
     return Record(
         label=label,
         stage=result.stage,
@@ -85,13 +85,13 @@ def build(
 
 
 def root(records: Iterable[Record]) -> str:
-    """The root of a run: SHA-256 over its records' digests, in order."""
+    """Return the root of a run: SHA-256 over its records' digests, in order."""
     chain = ["megu lineage", FORMAT, [record.digest for record in records]]
     return hashlib.sha256(canonical_json(chain)).hexdigest()
 
 
 def to_lines(records: Iterable[Record]) -> bytes:
-    """One line of canonical JSON a record."""
+    """Return one line of canonical JSON per record."""
     return b"".join(
         canonical_json({"format": FORMAT, "identity": record.identity, "circumstances": dict(record.circumstances)}) + b"\n"
         for record in records
@@ -99,9 +99,9 @@ def to_lines(records: Iterable[Record]) -> bytes:
 
 
 def from_lines(content: bytes, where: str) -> list[Record]:
-    """What `to_lines` wrote.
+    """Parse what `to_lines` wrote.
 
-    Raises `MeguError` for a cut file, an unknown field, a newer format.
+    Raises `MeguError` for a truncated file, an unknown field or a newer format.
     """
     if not content.endswith(b"\n"):
         raise MeguError(f"{where} is cut off", "get the file again")
@@ -126,7 +126,7 @@ def _parse(line: bytes, where: str) -> Record:
 
 
 def newer_is_refused(found: object, known: int, where: str) -> None:
-    """Raise `Newer` for a format that this version of megu cannot know, `MeguError` for one that never was."""
+    """Raise `Newer` for a format that this version of megu cannot know, `MeguError` for one that never existed."""
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise MeguError(f"{where} has no format that megu wrote ({found!r})", "it is not as megu wrote it")
     if found > known:
@@ -134,12 +134,12 @@ def newer_is_refused(found: object, known: int, where: str) -> None:
 
 
 class Newer(MeguError):
-    """Written by a newer version: it may be right, and cannot be judged."""
+    """Written by a newer version: it may be right, but cannot be checked."""
 
 
 def faults(records: Sequence[Record]) -> list[str]:
-    """What does not hold inside the chain: parents that are other records, keys that are not made of their parts, inputs that are
-    nobody's output."""
+    """Return what is wrong inside the chain: parents that are other records, keys that do not follow from their parts, inputs that no
+    record produced."""
     found, before = [], dict[str, Record]()
     for record in records:
         if record.label in before:
@@ -165,8 +165,8 @@ def _key(record: Record) -> str:
 
 
 def hide_params(params: Mapping[str, str], recorded: Mapping[str, str], key: bytes | None) -> dict[str, str]:
-    """MLflow's parameters as a dossier has them: where one has a commitment to a value that names samples (MLflow had those values
-    themselves once), the commitment to the value; without the key, something that equals no commitment."""
+    """Return MLflow's parameters as a dossier has them. Where the dossier has a commitment to a value that names samples (MLflow once
+    had the values themselves), return the commitment to the value; without the key, something that equals no commitment."""
     return {
         name: (f"hmac:{commit(key, value.encode()).hex()}" if key else "hmac: no key here")
         if name in PRIVATE and recorded.get(name, "").startswith("hmac:")

@@ -97,7 +97,7 @@ def signature_of_another(folder: Path) -> None:
         (lambda at: cut(at, MAIN), 1, "✗ dossier: dossier.json is cut off or not JSON ("),
         (lambda at: cut(at, SEAL), 1, "✗ dossier: seal.json is cut off or not JSON"),
         (lambda at: cut(at, RECORDS), 1, "✗ dossier: records.jsonl has changed"),
-        (signature_of_another, 1, "✗ signature: it is not one of dossier.json by the key "),
+        (signature_of_another, 1, "✗ signature: it is not a signature of dossier.json by the key "),
         (
             lambda at: changed(at, format=FORMAT + 1),
             2,

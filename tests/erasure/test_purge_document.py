@@ -79,8 +79,8 @@ def test_no_changed_bit_is_believed(place: int, bit: int) -> None:
         (lambda value: value["purge"].update(format=2), "format 2"),
         (lambda value: value["purge"].update(more=1), "the field purge.more is unknown"),
         (lambda value: value["purge"].pop("erased"), "the field purge.erased is missing"),
-        (lambda value: value["purge"]["covers"].clear(), "not what it seals"),
-        (lambda value: value.update(signature="00" * 64), "the signature is not one by the key"),
+        (lambda value: value["purge"]["covers"].clear(), "does not match its seal"),
+        (lambda value: value.update(signature="00" * 64), "the signature is not by the key"),
     ],
 )
 def test_what_is_wrong_is_said(change: Any, said: str) -> None:
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_said(change: Any, said: str) -> None:
 def test_a_cut_file_and_another_persons_key_are_said() -> None:
     with pytest.raises(MeguError, match="cut off"):
         parse(document().to_bytes()[:-5], "purge.json", TRUSTED)
-    with pytest.raises(MeguError, match="none that is trusted"):
+    with pytest.raises(MeguError, match="is not trusted here"):
         parse(document().to_bytes(), "purge.json", [public_of(Ed25519PrivateKey.generate())])
 
 

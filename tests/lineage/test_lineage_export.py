@@ -185,7 +185,7 @@ def test_the_card_says_where_there_were_no_test_images_and_what_part_of_the_data
     ]
     text = card.card(found)
     assert "| Af: forgotten, train (no test) | 97.0% |" in text
-    assert "at most 50 training images were used (`data.per_class`)" in text
+    assert "Per class, at most 50 training images were used (`data.per_class`)" in text
     assert "Af: forgotten, test" not in text
 
 

@@ -322,7 +322,7 @@ def test_which_models_saw_a_sample(finished: Finished, tmp_path: Path) -> None:
             assert {answer.original for answer in answers} == {"trained"}
     _, answers = indexing.which(finished.project, dataset.test.ids[0].decode())
     assert {answer.unlearned for answer in answers} == {"never saw"}
-    with pytest.raises(MeguError, match="is no sample id, image file or name"):
+    with pytest.raises(MeguError, match="is not a sample id, an image file, or the name"):
         indexing.which(finished.project, "nowhere/7.png")
 
 

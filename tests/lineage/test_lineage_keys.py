@@ -71,7 +71,7 @@ def test_what_is_signed_is_checked_with_the_public_half_alone(tmp_path: Path) ->
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     Keys(tmp_path).create()
     before = Keys(tmp_path).private.read_bytes()
-    with pytest.raises(MeguError, match="there is a key"):
+    with pytest.raises(MeguError, match="there is already a key"):
         Keys(tmp_path).create()
     assert Keys(tmp_path).private.read_bytes() == before
 

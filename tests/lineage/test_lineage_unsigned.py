@@ -47,9 +47,7 @@ def test_a_dossier_from_before_the_key_is_no_fault(
     assert signature(project).says == "unsigned: nothing says who made it"
     make_key(project, monkeypatch)
     assert "1 dossiers are older than the key and unsigned" in capsys.readouterr().out
-    assert signature(project) == Check(
-        "signature", True, "unsigned: it is older than the key, which has signed that it was there"
-    )
+    assert signature(project) == Check("signature", True, "unsigned: older than the key, and on the list that the key signed")
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -104,7 +102,7 @@ def test_a_list_that_the_key_did_not_sign_is_believed_of_nobody(
     change(value)
     unsigned.path(project).write_text(json.dumps(value))
     assert signature(project).holds is False
-    assert "unsigned.json is not as a trusted key signed it" in signature(project).says
+    assert "unsigned.json is not what a trusted key signed" in signature(project).says
 
 
 def key(project: Project) -> Any:

@@ -1,7 +1,7 @@
 """What a dossier says, in the forms that other tools read: pure functions from a dossier and its records to files.
 
-Nothing is added to what the dossier has, so an export may go wherever the dossier may: it names no sample. It is made on demand and
-not kept in MLflow, where it would be one more copy of the dossier to verify.
+Nothing is added to what the dossier holds, so an export may go wherever the dossier may: it names no sample. It is made on demand and
+not stored in MLflow, where it would be one more copy of the dossier to verify.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Exporter = Callable[[Found, "Ed25519PrivateKey | None"], Mapping[str, bytes]]
 
-#: Form -> what makes its files.
+#: Form -> the function that makes its files.
 EXPORTERS: Mapping[str, Exporter] = {
     "openlineage": openlineage.export,
     "prov": prov.export,
@@ -29,9 +29,9 @@ ALL = "all"
 
 
 def exported(found: Found, form: str, key: Ed25519PrivateKey | None) -> dict[str, bytes]:
-    """The files of one form, or of every one (`ALL`), by name. key: signs what can be signed.
+    """Return the files of one form, or of all of them (`ALL`), by name. key: signs what can be signed.
 
-    Raises `MeguError` for a form that there is not.
+    Raises `MeguError` for an unknown form.
     """
     if form != ALL and form not in EXPORTERS:
         raise MeguError(f"there is no export {form}", f"--format is one of {', '.join([*EXPORTERS, ALL])}")

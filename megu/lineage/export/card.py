@@ -1,4 +1,4 @@
-"""A model card as the Hugging Face Hub reads it: a README.md whose head is YAML, with the results as a model-index.
+"""A model card as the Hugging Face Hub reads it: a README.md with a YAML header that has the results as a model-index.
 
 https://huggingface.co/docs/hub/model-cards
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from megu.lineage.keys import Ed25519PrivateKey
 
 FILE = "README.md"
-#: Metric -> the split that it is measured on, as the Hub calls it.
+#: Metric -> the split it is measured on, by the Hub's name.
 _SPLITS = {"Ar": "test", "Af": "test", "test_accuracy": "test", "Ar_train": "train", "Af_train": "train"}
 
 
@@ -30,7 +30,7 @@ def export(found: Found, key: Ed25519PrivateKey | None) -> Mapping[str, bytes]:
 
 
 def metadata(found: Found) -> dict[str, JSON]:
-    """The head of the card. The licence of the weights is nobody's to guess, so it is said to be unknown."""
+    """Return the header of the card. The licence of the weights cannot be guessed, so it is given as unknown."""
     dossier = found.dossier
     registered = model(dossier)
     measured = dossier.evidence.evaluation["unlearned"]["metrics"]
@@ -71,7 +71,7 @@ def metadata(found: Found) -> dict[str, JSON]:
 
 
 def card(found: Found) -> str:
-    """The whole card."""
+    """Return the whole card."""
     import yaml
 
     head = yaml.safe_dump(metadata(found), sort_keys=False, allow_unicode=True)
@@ -91,7 +91,7 @@ def _body(found: Found) -> Iterator[str]:
     )
     yield f"- Request: {dossier.scope.scenario}, {dossier.scope.forget:,} training images; {dossier.scope.retain:,} were kept."
     if dossier.per_class is not None:
-        yield f"- Of each class at most {dossier.per_class:,} training images were used (`data.per_class`)."
+        yield f"- Per class, at most {dossier.per_class:,} training images were used (`data.per_class`)."
     method = dossier.method
     said = f"{_small(str(method['title']))} ({method['paper']})"
     yield f"- Method: {markdown_code(str(method['name']))}, {markdown(said)}."
@@ -100,7 +100,7 @@ def _body(found: Found) -> Iterator[str]:
         yield f"- Labeler: {markdown(said)}."
     yield f"- Compared with: {markdown(dossier.evidence.reference)}."
     yield "\n## Intended use\n"
-    yield "To take the place of the model that still knew the forgotten images. It classifies what that one classified, and nothing else."
+    yield "To replace the model that still knew the forgotten images. It classifies what that model classified, and nothing else."
     yield "\n## Evaluation\n"
     yield from _table(dossier)
     yield "\n## Limits\n"

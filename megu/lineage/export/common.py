@@ -1,4 +1,4 @@
-"""Names and times that every export gives alike."""
+"""Names and times that all exports share."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ JSON = Any
 
 
 def pretty(value: JSON) -> bytes:
-    """JSON that a person can read too; equal values give equal bytes."""
+    """Return JSON that a person can also read; equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def producer(dossier: Dossier) -> str:
-    """The program that made the run, as a package URL."""
+    """Return the program that made the run, as a package URL."""
     return f"pkg:generic/megu@{dossier.environment['version.megu']}"
 
 
 def model(dossier: Dossier) -> tuple[str, str] | None:
-    """Name and version of the registered model; None when none was registered."""
+    """Return name and version of the registered model; None when none was registered."""
     version = dossier.tracked.version
     return (str(version["name"]), str(version["version"])) if version else None
 
 
 def dvc_digest(dossier: Dossier) -> str:
-    """DVC's hash of the data set's folder without its suffix: the MD5 of its list of files."""
+    """Return DVC's hash of the data set's folder without its suffix: the MD5 of its list of files."""
     return dossier.data.dvc_hash.removesuffix(".dir")
 
 
 def began(dossier: Dossier) -> datetime:
-    """When MLflow's run began (UTC)."""
+    """Return when the MLflow run began (UTC)."""
     return datetime.fromtimestamp(dossier.tracked.run["started"] / 1000, UTC)
 
 
 def ended(dossier: Dossier) -> datetime:
-    """When the dossier was sealed (UTC)."""
+    """Return when the dossier was sealed (UTC)."""
     return datetime.fromisoformat(dossier.run.created)
 
 
 def computed(record: Record) -> tuple[datetime, datetime]:
-    """When a result began and ended to be computed, in this run or in the one that it was kept from (UTC, to the second)."""
+    """Return when the computation of a result began and ended, in this run or in the one it was cached from (UTC, to the second)."""
     made = datetime.fromisoformat(record.circumstances["origin"]["created"])
     return made - timedelta(seconds=float(record.circumstances["seconds_computed"])), made
 
 
 def iso(time: datetime) -> str:
-    """RFC 3339 to the millisecond, in UTC."""
+    """Return the time as RFC 3339 to the millisecond, in UTC."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def settings(record: Record) -> dict[str, JSON]:
-    """The parts of a record's key that are neither code nor earlier results: parameters, seeds, device class."""
+    """Return the parts of a record's key that are neither code nor earlier results: parameters, seeds, device class."""
     other = ("code ", "input ", "package ")
     return {name: value for name, value in record.parts.items() if not name.startswith(other) and name != "format"}

@@ -1,7 +1,7 @@
-"""An in-toto Statement v1 with SLSA's provenance v1 as its predicate, and the DSSE envelope of it where there is a key.
+"""An in-toto Statement v1 with SLSA provenance v1 as its predicate, and its DSSE envelope where there is a key.
 
-The subject is the unlearned model's weights; what went in are resolved dependencies. It says how the model was made, in the form that
-supply-chain tools check; that data was forgotten is the dossier's to say, which is among the by-products by its hash.
+The subject is the unlearned model's weights; the inputs are resolved dependencies. The statement says how the model was made, in the
+form that supply-chain tools check. That data was forgotten is stated by the dossier, which is listed by its hash among the by-products.
 https://github.com/in-toto/attestation, https://slsa.dev/spec/v1.1/provenance, https://github.com/secure-systems-lab/dsse
 """
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 FILE, ENVELOPE = "provenance.intoto.json", "provenance.intoto.dsse.json"
 STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
 PAYLOAD = "application/vnd.in-toto+json"
-#: What was done, by name: the request and the whole configuration are its external parameters.
+#: The name of what was done: the request and the whole configuration are its external parameters.
 BUILD = "urn:megu:unlearn:1"
 
 
 def export(found: Found, key: Ed25519PrivateKey | None) -> Mapping[str, bytes]:
-    """The statement, and with a key its envelope."""
+    """Return the statement and, with a key, its envelope."""
     said = statement(found)
     return {FILE: pretty(said)} | ({ENVELOPE: pretty(envelope(canonical_json(said), key))} if key else {})
 
@@ -72,7 +72,7 @@ def statement(found: Found) -> JSON:
 
 
 def _dependencies(dossier: Dossier) -> list[JSON]:
-    """What the model was made from.."""
+    """Return what the model was made from."""
     data = {
         "name": dossier.data.name,
         "uri": f"dvc:data/{dossier.data.name}",
@@ -92,7 +92,7 @@ def _dependencies(dossier: Dossier) -> list[JSON]:
 
 
 def envelope(payload: bytes, key: Ed25519PrivateKey) -> JSON:
-    """DSSE: the payload and a signature of its pre-authentication encoding."""
+    """Return the DSSE envelope: the payload and a signature of its pre-authentication encoding."""
     signature = base64.b64encode(bytes.fromhex(sign(key, encoded(payload), b""))).decode()
     return {
         "payloadType": PAYLOAD,
@@ -102,5 +102,5 @@ def envelope(payload: bytes, key: Ed25519PrivateKey) -> JSON:
 
 
 def encoded(payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: the type and the payload, each with its length before it."""
+    """Return DSSE's pre-authentication encoding: the type and the payload, each preceded by its length."""
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD), PAYLOAD.encode(), len(payload), payload)

@@ -1,7 +1,7 @@
-"""OpenLineage 2-0-2: a start and a completion for the run and for each stage, one event a line (https://openlineage.io/spec).
+"""OpenLineage 2-0-2: a start and a completion for the run and for each stage, one event per line (https://openlineage.io/spec).
 
 A stage's run is the computation that made its result, so a result that two runs share is one OpenLineage run, and sending its events
-again changes nothing. Facets are those of the specification; none is our own, since one would need a schema at a public address.
+again changes nothing. All facets are from the specification; one of our own would need a schema at a public address.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _FACETS = {
 
 
 def export(found: Found, key: Ed25519PrivateKey | None) -> Mapping[str, bytes]:
-    """The events as lines of JSON, as a file transport writes them."""
+    """Return the events as lines of JSON, as a file transport writes them."""
     return {FILE: b"".join(canonical_json(event) + b"\n" for event in events(found))}
 
 
 def events(found: Found) -> Iterator[JSON]:
-    """The run begins, each stage begins and ends, the run ends."""
+    """Yield the events: the run begins, each stage begins and ends, the run ends."""
     dossier, records = found.dossier, {record.label: record for record in found.records}
     whole = _Maker(dossier).whole(found)
     yield {**whole, "eventType": "START", "eventTime": iso(began(dossier))}
@@ -52,7 +52,7 @@ def events(found: Found) -> Iterator[JSON]:
 
 
 class _Maker:
-    """Makes the parts of events of one dossier."""
+    """Builds the parts of a dossier's events."""
 
     def __init__(self, dossier: Dossier) -> None:
         self.dossier = dossier
@@ -68,7 +68,7 @@ class _Maker:
         return self.facet("TagsRunFacet", tags=entries)
 
     def whole(self, found: Found) -> JSON:
-        """The run itself: from the data set to the model version."""
+        """Return the run itself: from the data set to the model version."""
         dossier, registered = self.dossier, model(self.dossier)
         weights = self.stored(dossier.models.unlearned, "safetensors")
         version = (
@@ -130,7 +130,7 @@ class _Maker:
         yield {**event, "eventType": "COMPLETE", "eventTime": iso(end), "outputs": self.made(record, sizes=True)}
 
     def made(self, record: Record, *, sizes: bool = False) -> list[JSON]:
-        """What came out of a stage: the data set, files, or values alone."""
+        """Return the outputs of a stage: the data set, files, or values alone."""
         if record.stage == "dataset":
             return [self.data()]
         files = [self.stored(ref.sha256, ref.kind, ref.size if sizes else None) for ref in record.refs.values()]
@@ -170,7 +170,7 @@ class _Maker:
 
 
 def run_id(*names: str) -> str:
-    """A UUID: that of a run that has one (32 hex characters), else one made from the names, the same each time."""
+    """Return a UUID: the run's own where it has one (32 hex characters), else one derived from the names, the same each time."""
     if len(names) == 1:
         with contextlib.suppress(ValueError):
             return str(uuid.UUID(names[0]))

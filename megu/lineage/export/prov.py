@@ -31,7 +31,7 @@ def export(found: Found, key: Ed25519PrivateKey | None) -> Mapping[str, bytes]:
 
 
 def document(found: Found) -> JSON:
-    """The PROV document of a dossier."""
+    """Return the PROV document of a dossier."""
     dossier, records = found.dossier, {record.label: record for record in found.records}
     made = {"megu": _agent("prov:SoftwareAgent", f"megu {dossier.environment['version.megu']}")}
     if dossier.labeler:
@@ -101,7 +101,7 @@ def document(found: Found) -> JSON:
 
 
 def outputs(record: Record, dossier: Dossier) -> dict[str, JSON]:
-    """What came out of a stage as entities: the data set, files, or its values alone."""
+    """Return the outputs of a stage as entities: the data set, files, or its values alone."""
     if record.stage == "dataset":
         return {f"dvc:{dvc_digest(dossier)}": _entity("DataSet", dossier.data.name)}
     files = {f"sha256:{ref.sha256}": _entity("File", f"{record.label}/{name}") for name, ref in record.refs.items()}
@@ -132,5 +132,5 @@ def _agent(kind: str, label: str) -> JSON:
 
 
 def _numbered(kind: str, entries: list[JSON]) -> JSON:
-    """Relations without a name of their own, named as blank nodes."""
+    """Return relations that have no name of their own, named as blank nodes."""
     return {f"_:{kind}{number}": entry for number, entry in enumerate(entries, 1)}

@@ -1,4 +1,4 @@
-"""Which version is the champion, and was, by the ledger. MLflow's aliases have no history; these events are it."""
+"""Which version is, and was, the champion according to the ledger. MLflow's aliases have no history; these events are that history."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from megu.core.files.ledger import Event
 #: The alias of the version in production, and of the one before it; only `megu.promotion.moves` moves them.
 CHAMPION, PREVIOUS = "champion", "previous_champion"
 
-#: Kinds of events; the subject is the registered model. An intent is followed by one of the two below it, or the process was killed.
+#: Kinds of events; the subject is the registered model. An intent is followed by one of the other two, unless the process was killed.
 INTENDED, MOVED, UNDONE = "champion.intended", "champion.moved", "champion.undone"
 REJECTED = "challenger.rejected"
 
 
 @dataclass(frozen=True)
 class Status:
-    """version: the champion by the last finished move; None before the first. intent: a move that was begun and is not finished.
+    """version: the champion after the last finished move; None before the first. intent: a move that was begun and is not finished.
 
     last: number of the newest of these events, 0 before the first.
     """
@@ -29,7 +29,7 @@ class Status:
 
 
 def status(events: Sequence[Event]) -> Status:
-    """Where the champion stands after the events of one registered model."""
+    """Return the champion's status after the events of one registered model."""
     now = Status()
     for event in events:
         if event.kind == INTENDED:
@@ -42,10 +42,10 @@ def status(events: Sequence[Event]) -> Status:
 
 
 def promotions(events: Sequence[Event]) -> list[Mapping[str, Any]]:
-    """The facts of every finished promotion (no rollbacks), oldest first."""
+    """Return the facts of every finished promotion (no rollbacks), oldest first."""
     return [event.facts for event in events if event.kind == MOVED and event.facts["why"] == "promotion"]
 
 
 def rejection(events: Sequence[Event], seal: str) -> Event | None:
-    """The event by which the evidence under this seal was rejected."""
+    """Return the event that rejected the evidence under this seal; None where there is none."""
     return next((event for event in events if event.kind == REJECTED and event.facts["seal"] == seal), None)

@@ -1,7 +1,7 @@
-"""``probes-….json``: a few test images by commitment, and what the champion and the version before it answer about them.
+"""``probes-….json``: a few test images by commitment, and the answers of the champion and of the version before it.
 
-It lies beside the dossier of the champion's run under the hash of its content, which is in the ledger too. It names no sample: whoever has the
-data set and the key of the commitments finds the images again. With it one can tell from outside which of the two versions a server has.
+It lies beside the dossier of the champion's run, named by the hash of its content, which is also in the ledger. It names no sample: whoever
+has the data set and the key of the commitments can find the images again. With it one can tell from outside which version a server has.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from megu.core.params import STRICT
 from megu.core.project import Project
 from megu.lineage.dossier import sha256, strict
 
-#: Raised when what the document holds changes.
+#: Incremented when the contents of the document change.
 FORMAT = 1
-#: The event that a document was made; its subject is the registered model.
+#: The event recorded when a document is made; its subject is the registered model.
 MADE = "served.probes"
 #: The version before the first champion: the model that was made to forget.
 ORIGINAL = "original"
@@ -31,8 +31,8 @@ _NAME = re.compile(r"probes-[0-9a-f]{16}\.json")
 class Probes:
     """model, version: the champion. before: the version before it, `ORIGINAL`, or empty where there is none whose answers are known.
 
-    data: the data set's name. key: fingerprint of the key of the commitments. samples: a commitment (hex) to each probe's id.
-    champion, other: probabilities (N, K) of the champion and of the version before it, rounded; other is empty where before is.
+    data: the data set's name. key: fingerprint of the commitment key. samples: a commitment (hex) to each probe's id.
+    champion, other: rounded probabilities (N, K) of the champion and of the version before it; other is empty where before is.
     """
 
     __pydantic_config__ = STRICT
@@ -60,12 +60,12 @@ def is_name(name: str) -> bool:
 
 
 def made_for(events: Sequence[Event], move: Event) -> Event | None:
-    """The event by which the probes of a move of the champion were made. events: of the registered model."""
+    """Return the event that recorded the probes of a move of the champion. events: those of the registered model."""
     return next((event for event in reversed(events) if event.kind == MADE and event.facts["event"] == move.number), None)
 
 
 def read(project: Project, made: Event) -> Probes:
-    """The document of an event. Raises `MeguError` when it is gone or not as it was."""
+    """Read the document of an event. Raises `MeguError` when it is gone or has changed."""
     path = project.dossiers / str(made.facts["run_id"]) / f"probes-{str(made.facts['sha256'])[:16]}.json"
     where = project.relative(path)
     try:
@@ -78,7 +78,7 @@ def read(project: Project, made: Event) -> Probes:
 
 
 def faults(files: Sequence[tuple[str, bytes]], named: Sequence[str]) -> list[str]:
-    """What is wrong with the documents beside a dossier, a line each. named: SHA-256 of those that the ledger has for its run."""
+    """Return what is wrong with the documents beside a dossier, one line each. named: SHA-256 of those in the ledger for its run."""
     here = {sha256(content) for _, content in files}
     wrong = [f"{name} has changed" for name, content in files if name.rpartition(": ")[2] != file_name(content)]
     return wrong + [f"probes-{digest[:16]}.json is gone" for digest in named if digest not in here]

@@ -1,4 +1,4 @@
-"""The rungs of a ladder, as the dossiers of their runs have them."""
+"""The rungs of a ladder, as recorded in the dossiers of their runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from megu.lineage.record import Record
 
 
 def rung_of(dossier: Dossier, records: Sequence[Record], seal: str = "") -> Rung:
-    """The rung that a dossier is of, made again from its evidence and its records; ``seconds`` is what it says itself.
+    """Rebuild a dossier's rung from its evidence and its records; ``seconds`` is copied from the dossier's own entry.
 
-    seal: the dossier's. Raises ``IndexError`` for a dossier that is of none.
+    seal: the dossier's. Raises ``IndexError`` for a dossier that is on no ladder.
     """
     said, own = dossier.ladder[-1], dossier.parameters["unlearn"]
     assert dossier.evidence.gate is not None

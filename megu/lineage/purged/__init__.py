@@ -1,3 +1,3 @@
-"""What a purge signed and where it looked, as verifying a run needs it.
-The purge itself is `megu.erasure`, which depends on lineage and never the other way.
+"""What a purge signed and where it searched, as needed to verify a run.
+The purge itself is `megu.erasure`, which depends on lineage, never the reverse.
 """

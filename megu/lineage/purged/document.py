@@ -1,8 +1,8 @@
 """``purge.json``: what a purge did, found and left, as a signed document. It names no sample.
 
-It names the seals of the dossiers whose requests it fulfils, and the purge before it. Of a data set it holds the hash before and after, and
-for each row that is gone its position and the commitment to its id: whoever has the project's key can show that the new version and the
-rows that are gone are together the old version, without having one of those rows.
+It lists the seals of the dossiers whose requests it fulfils, and the purge before it. For each data set it holds the hash before and after
+and, for each removed row, its position and the commitment to its id: whoever has the project's key can show that the new version and the
+removed rows together make up the old version, without having any of those rows.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from megu.lineage.purged import locations as places
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-#: Raised when what the document holds changes.
+#: Incremented when the contents of the document change.
 FORMAT = 1
 #: Its name in a dossier's folder; a later purge of the same run is ``purge-2.json``.
 NAME = "purge.json"
 
 ERASED, RESIDUAL, RETAINED = "ERASED", "RESIDUAL", "RETAINED"
 
-#: Why a stored file of a data set's old version goes.
+#: Why a stored file of a data set's old version is erased.
 OF_VERSION = "of the version of {} that has the images"
-#: Why a file is left that has the content of one that was erased.
+#: Why a file remains that has the content of an erased one.
 CAME_BACK = "has come back, or was copied"
 
 
 def holds_samples(name: str) -> bool:
-    """Whether a file of a data set has the samples themselves: their images or ids. Labels, names and facts may be another set's too."""
+    """Return whether a data set's file holds the samples themselves: their images or ids. Labels, names and facts may recur elsewhere."""
     return name.endswith(("_images.npy", "_ids.npy"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Covered:
-    """A run whose request is fulfilled. seal: its dossier's. request: in words. forgotten: SHA-256 of its ``forgotten.hmac``."""
+    """A run whose request is fulfilled. seal: its dossier's. request: as text. forgotten: SHA-256 of its ``forgotten.hmac``."""
 
     __pydantic_config__ = STRICT
 
@@ -54,7 +54,7 @@ class Covered:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows of one split that are gone: positions in the version before, ascending; their ids' commitments in that order, in hex."""
+    """Removed rows of one split: positions in the version before, ascending; the commitments to their ids in that order, in hex."""
 
     __pydantic_config__ = STRICT
 
@@ -85,7 +85,7 @@ class DataErased:
 class Entry:
     """One thing that was erased, kept or left. what: where it was, relative to the project. sha256: of its content, for a file.
 
-    why: what of the samples it had, or why it stays. until: the day on which a purge will take it, where there is one.
+    why: what it held of the samples, or why it stays. until: the day from which a purge will remove it, if there is one.
     """
 
     __pydantic_config__ = STRICT
@@ -99,7 +99,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """verdict: `ERASED`, `RESIDUAL` or `RETAINED`. says: it in words."""
+    """verdict: `ERASED`, `RESIDUAL` or `RETAINED`. says: the verdict in words."""
 
     __pydantic_config__ = STRICT
 
@@ -110,10 +110,10 @@ class Location:
 
 @dataclass(frozen=True, kw_only=True)
 class Purge:
-    """created: when it was decided (UTC). previous: seal of the purge before. key: fingerprint of the key of the commitments.
+    """created: when it was decided (UTC). previous: seal of the purge before. key: fingerprint of the commitment key.
 
     policy: the section ``purge`` as applied. witnessed: runs whose commitments were recomputed, and held, while the rows were still there.
-    looked: how many samples were looked for, in how many files and bytes, and how many could not be (images of one shade).
+    looked: how many samples were searched for, in how many files and bytes, and how many could not be (images of one shade).
     """
 
     __pydantic_config__ = STRICT
@@ -134,7 +134,7 @@ class Purge:
     environment: dict[str, str]
 
     def holding(self) -> set[str]:
-        """SHA-256 of what was erased of the data sets, DVC's cache and remotes and held samples: equal content anywhere is a copy."""
+        """Return the SHA-256 of what held samples and was erased from data sets, DVC's cache and remotes: equal content is a copy."""
         return {
             entry.sha256
             for entry in self.erased
@@ -147,14 +147,14 @@ class Purge:
         }
 
     def harmless(self) -> set[str]:
-        """SHA-256 of what else was erased there, as belonging to the old version: equal content may be another data set's."""
+        """Return the SHA-256 of what else was erased there as part of the old version: equal content may be another data set's."""
         data = (places.DATA, places.CACHE, places.REMOTES)
         return {entry.sha256 for entry in self.erased if entry.sha256 is not None and entry.surface in data} - self.holding()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """The file. seal: SHA-256 of the purge in canonical JSON; public, signature: in hex, of those bytes."""
+    """The file. seal: SHA-256 of the purge in canonical JSON. public, signature: in hex, the signature being of those bytes."""
 
     __pydantic_config__ = STRICT
 
@@ -168,7 +168,7 @@ class Sealed:
 
 
 def content_of(purge: Purge) -> bytes:
-    """What is sealed and signed."""
+    """Return the bytes that are hashed and signed."""
     return canonical_json(asdict(purge))
 
 
@@ -180,9 +180,9 @@ def sealed(purge: Purge, key: Ed25519PrivateKey) -> Sealed:
 
 
 def parse(content: bytes, where: str, trusted: Sequence[str]) -> Sealed:
-    """Read a document, and believe it only when it is whole and signed by one of the keys ``trusted`` (hex).
+    """Read a document, and accept it only when it is whole and signed by one of the keys ``trusted`` (hex).
 
-    Raises `megu.lineage.record.Newer` for a newer format, `MeguError` for everything else that is wrong, each in one line.
+    Raises `megu.lineage.record.Newer` for a newer format, `MeguError` for anything else that is wrong, in one line.
     """
     from megu.lineage.keys import signed_by
     from megu.lineage.record import newer_is_refused
@@ -191,22 +191,20 @@ def parse(content: bytes, where: str, trusted: Sequence[str]) -> Sealed:
         value = json.loads(content)
         newer_is_refused(value["purge"]["format"], FORMAT, where)
     except (ValueError, KeyError, TypeError) as error:
-        raise MeguError(f"{where} is cut off or not a purge's ({error!r})", "get the file again") from None
+        raise MeguError(f"{where} is cut off or not a purge document ({error!r})", "get the file again") from None
     found = strict(Sealed, content, where)
     signed = content_of(found.purge)
     if sha256(signed) != found.seal:
-        raise MeguError(f"{where} is not what it seals", "it is not as megu wrote it")
+        raise MeguError(f"{where} does not match its seal", "it is not as megu wrote it")
     if found.public not in trusted:
-        raise MeguError(
-            f"{where} is signed by {found.public[:16]}…, which is none that is trusted here", "name the key with --key"
-        )
+        raise MeguError(f"{where} is signed by {found.public[:16]}…, which is not trusted here", "name the key with --key")
     if not signed_by(found.public, found.signature, signed):
-        raise MeguError(f"{where}: the signature is not one by the key {found.public[:16]}…", "it is not as megu wrote it")
+        raise MeguError(f"{where}: the signature is not by the key {found.public[:16]}…", "it is not as megu wrote it")
     return found
 
 
 def file_name(number: int) -> str:
-    """The name of a run's ``number``-th purge, from 1."""
+    """Return the name of a run's ``number``-th purge, from 1."""
     return NAME if number == 1 else f"purge-{number}.json"
 
 

@@ -1,4 +1,4 @@
-"""What valid purges account for, as verify asks: a file that is gone because it was erased is no fault, if exactly that was signed."""
+"""What valid purges account for in a verification: a file that is gone because it was erased is no fault, if exactly that was signed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from megu.lineage.commitments import commit
 from megu.lineage.dossier import sha256
 from megu.lineage.purged.document import DataErased, Sealed, is_name, parse
 
-#: Digits of a seal that a person is shown.
+#: Digits of a seal that are shown to a person.
 _SHOWN = 12
 
 
 @dataclass(frozen=True)
 class Erasures:
-    """The purges that are believed, oldest first. problems: those that are not, and why, a line each.
+    """The purges that are accepted, oldest first. problems: those that are not, and why, one line each.
 
-    all_accepted: with ``--sealed``. Without, a run that a purge covers is not said to hold for having been purged; every other run is.
+    all_accepted: with ``--sealed``. Without it, what was erased counts as correct for every run except those that the purge covers.
     """
 
     documents: tuple[Sealed, ...] = ()
@@ -40,24 +40,24 @@ class Erasures:
 
     @property
     def covering(self) -> list[Sealed]:
-        """Those that the run at hand is purged by."""
+        """The purges that cover the run being verified."""
         return [entry for entry in self.documents if any(run.mlflow_run_id == self.run_id for run in entry.purge.covers)]
 
     @property
     def accepted(self) -> bool:
-        """Whether what was erased counts as it should be."""
+        """Whether what was erased counts as correct."""
         return self.all_accepted or not self.covering
 
     def file(self, digest: str) -> str | None:
-        """The purge that erased the content with this SHA-256, in words; None where none did."""
+        """Return the purge that erased the content with this SHA-256, in words; None where none did."""
         return _words(self._files.get(digest))
 
     def version(self, name: str, version: str) -> str | None:
-        """The purge that erased a registered version."""
+        """Return the purge that erased a registered version, in words; None where none did."""
         return _words(self._versions.get(f"models:/{name}/{version}"))
 
     def data(self, md5: str) -> list[DataErased]:
-        """The new versions of a data set that purges made of the one with this DVC hash, in order."""
+        """Return the new versions of a data set that purges made from the one with this DVC hash, in order."""
         found, now = [], md5
         for document in self.documents:
             for entry in document.purge.data:
@@ -67,11 +67,11 @@ class Erasures:
         return found
 
     def by(self, entry: DataErased) -> str:
-        """The purge that made a version, in words."""
+        """Return the purge that made a version, in words."""
         return _words(next((d.seal for d in self.documents if entry in d.purge.data), None)) or ""
 
     def witnessed(self, run_id: str, seal: str) -> bool:
-        """Whether a purge recomputed the commitments of this very dossier while the rows were there."""
+        """Return whether a purge recomputed the commitments of exactly this dossier while the rows were there."""
         wanted = {"mlflow_run_id": run_id, "seal": seal}
         return any(wanted in document.purge.witnessed for document in self.documents)
 
@@ -81,7 +81,7 @@ def _words(seal: str | None) -> str | None:
 
 
 def load(project: Project | None, beside: Mapping[str, bytes], trusted: Sequence[str], run_id: str, sealed: bool) -> Erasures:
-    """The purges of a project, and those that lie beside a dossier. Only what one of the keys ``trusted`` signed is believed."""
+    """Load the purges of a project, and those beside a dossier. Only what one of the keys ``trusted`` signed is accepted."""
     contents: dict[str, bytes] = {sha256(content): content for content in beside.values()}
     if project is not None and project.dossiers.is_dir():
         for path in sorted(project.dossiers.glob("*/purge*.json")):
@@ -99,19 +99,19 @@ def load(project: Project | None, beside: Mapping[str, bytes], trusted: Sequence
 
 
 def makes_up(key: bytes, ids: Iterable[Any], erased: Sequence[DataErased]) -> bool:
-    """Whether the training images that are here, and the rows that are gone, are together the version that was there before."""
+    """Return whether the training images that are here and the removed rows together make up the version that was there before."""
     return sha256(before(key, ids, erased)) == erased[0].trained
 
 
 def before(key: bytes, ids: Iterable[Any], erased: Sequence[DataErased]) -> bytes:
-    """The commitments (`megu.lineage.commitments.commit_all`) to the training images that are here and to those that are gone."""
+    """Return the commitments (`megu.lineage.commitments.commit_all`) to the training images that are here and to those that are gone."""
     there = {commit(key, bytes(value)) for value in ids}
     gone = {commitment for entry in erased for commitment in entry.train.each()}
     return b"".join(sorted(there | gone))
 
 
 def retained_positions(positions: Any, erased: Sequence[DataErased]) -> tuple[Any, int]:
-    """Where rows of the first version are in the last one, those that still are; and how many are gone."""
+    """Return where the remaining rows of the first version are in the last one, and how many rows are gone."""
     import numpy as np
 
     now, gone = np.asarray(positions), 0

@@ -1,4 +1,4 @@
-"""The surfaces of a project: everywhere that a forgotten sample, or something made of it, may lie."""
+"""The surfaces of a project: every place where a forgotten sample, or something made from it, may lie."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from megu.core.files.exclusion import JOURNAL, unfinished
 from megu.core.project import Project
 from megu.data import dvc
 
-#: In the order in which a verdict names them.
+#: In the order in which a verdict lists them.
 SURFACES = (
     "data set",
     "splits",
@@ -41,10 +41,10 @@ TRACKED, ARTIFACTS, VERSIONS, ANSWERS, REPORTS, DOSSIERS, LEFTOVERS, OTHERS = SU
 
 #: Seconds within which a remote's server has to accept a connection.
 REACH_S = 2.0
-#: Where the servers of remotes listen whose address names no port.
+#: Default ports, for the servers of remotes whose address has no port.
 _PORTS = {"http": 80, "https": 443, "webdav": 80, "webdavs": 443, "ssh": 22, "hdfs": 8020, "webhdfs": 9870}
 _FIX = "bring it back, or `dvc remote remove {}`"
-#: Folders that hold programs, not data. What git keeps is looked at by nobody: see docs/erasure.md.
+#: Folders that hold programs, not data. What git stores is not searched: see docs/erasure.md.
 PASSED = {".git", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
 #: First part of a path below the home -> its surface.
 _HOME = {
@@ -59,7 +59,7 @@ _HOME = {
 
 @dataclass(frozen=True)
 class Remote:
-    """A DVC remote. folder: where it is on a disk of ours; None for one elsewhere. server: the address that is connected to."""
+    """A DVC remote. folder: its path on a local disk; None for one elsewhere. server: the address to connect to."""
 
     name: str
     url: str
@@ -72,8 +72,8 @@ class Remote:
 
 
 def _settings(root: Path, option: str) -> dict[str, tuple[str, Path]]:
-    """Section -> an option of DVC's configuration, where a section has it, and the folder that it is relative to. The user's and the system's
-    configuration count in every project; the project's own goes over them, its local one over that.
+    """Return section -> an option of DVC's configuration, where a section has it, and the folder that it is relative to. The user's and the
+    system's configuration apply to every project; the project's own overrides them, and its local one overrides that.
 
     Raises `MeguError` when one cannot be read: a remote might be missed.
     """
@@ -85,7 +85,7 @@ def _settings(root: Path, option: str) -> dict[str, tuple[str, Path]]:
         except (configparser.Error, UnicodeDecodeError) as error:
             named = f".dvc/{path.name}" if path.parent == root / ".dvc" else path
             raise MeguError(
-                f"{named} cannot be read ({str(error).splitlines()[0]})", "mend it: it says which remotes there are"
+                f"{named} cannot be read ({str(error).splitlines()[0]})", "fix it: it says which remotes there are"
             ) from None
         found |= {
             section.strip("'\""): (parser[section][option], path.parent)
@@ -96,7 +96,7 @@ def _settings(root: Path, option: str) -> dict[str, tuple[str, Path]]:
 
 
 def remotes(root: Path) -> list[Remote]:
-    """The configured DVC remotes, by name."""
+    """Return the configured DVC remotes, sorted by name."""
     found, servers = [], _settings(root, "endpointurl")
     for section, (url, where) in _settings(root, "url").items():
         if section.startswith('remote "'):
@@ -108,20 +108,20 @@ def remotes(root: Path) -> list[Remote]:
 
 
 def cache(root: Path) -> Path:
-    """DVC's cache, where the configuration puts it."""
+    """Return the folder of DVC's cache, as configured."""
     named, where = _settings(root, "dir").get("cache", ("cache", root / ".dvc"))
     return where / named
 
 
 def shares_cache(root: Path) -> bool:
-    """Whether DVC's configuration says that the cache is shared between users (``cache.shared group``)."""
+    """Return whether DVC's configuration shares the cache between users (``cache.shared group``)."""
     return _settings(root, "shared").get("cache", ("", root))[0].strip() != ""
 
 
 def missing(remotes: Sequence[Remote], limit: float = REACH_S) -> list[str]:
-    """What is wrong with remotes, a line each: a folder that is gone, a server that accepts no connection within ``limit`` seconds.
+    """Return what is wrong with remotes, one line each: a folder that is gone, a server that accepts no connection in ``limit`` seconds.
 
-    All are asked at once. Of an address without a server in it (``s3://bucket``) nothing can be said without its store's own client.
+    All are asked at once. An address without a server in it (``s3://bucket``) cannot be checked without its store's own client.
     """
     found: dict[str, str] = {}
 
@@ -131,10 +131,12 @@ def missing(remotes: Sequence[Remote], limit: float = REACH_S) -> list[str]:
     asking = {remote.name: threading.Thread(target=ask, args=(remote,), daemon=True) for remote in remotes}
     for thread in asking.values():
         thread.start()
-    until = time.monotonic() + limit + 0.5  # a name look-up knows no timeout
+    until = time.monotonic() + limit + 0.5  # a name look-up has no timeout
     for name, thread in asking.items():
         thread.join(max(until - time.monotonic(), 0.0))
-        found.setdefault(name, f"the DVC remote {name} does not answer (its name is looked up in vain): {_FIX.format(name)}")
+        found.setdefault(
+            name, f"the DVC remote {name} does not answer (the look-up of its name timed out): {_FIX.format(name)}"
+        )
     return [line for line in (found[remote.name] for remote in remotes) if line]
 
 
@@ -158,10 +160,10 @@ def _missing(remote: Remote, limit: float) -> str:
 
 
 def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[tuple[str, Path]]:
-    """Every file of every surface that is on a disk of ours, each once, and every folder that cannot be listed. extra: folders elsewhere, with
+    """Yield every file of every surface on a local disk, each once, and every folder that cannot be listed. extra: folders elsewhere, with
     their surface.
 
-    A link to a file is looked at where it leads, unless that is nowhere here: then as a file, in megu's own places.
+    A link to a file is searched at its target; if the target is not searched here, as a file, if the link is in megu's own places.
     """
     folders = [(_surface, path) for _surface, path in ((CACHE, cache(project.root)), *extra)]
     folders += [(REMOTES, remote.folder) for remote in remotes(project.root) if remote.folder is not None]
@@ -180,9 +182,9 @@ def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[
 
 
 def _walk(folder: Path, project: Project) -> Iterator[Path]:
-    """Links to folders are followed where megu's own folders are, which may be on another disk."""
+    """Walk a folder. Links to folders are followed where they are megu's own folders, which may be on another disk."""
     passed = {project.keys.resolve()}
-    if unfinished(project):  # what is left of one that has ended is looked at
+    if unfinished(project):  # the remains of a purge that has ended are searched
         passed.add((project.home / JOURNAL).resolve())
     closed: list[OSError] = []
     for here, names, files in os.walk(folder, onerror=closed.append):
@@ -195,13 +197,13 @@ def _walk(folder: Path, project: Project) -> Iterator[Path]:
 
 
 def _is_own(path: Path, root: Path) -> bool:
-    """Whether a folder is megu's own, one of them, or a data set."""
+    """Return whether a folder is one of megu's own or a data set."""
     parts = path.relative_to(root).parts if path.is_relative_to(root) else ()
     return len(parts) <= 2 and parts[:1] in {(name,) for name in (".megu", "data", "requests", "results", "splits")}
 
 
 def location_of(project: Project, path: Path) -> str:
-    """The surface of a file below the project's root."""
+    """Return the surface of a file below the project's root."""
     parts = path.relative_to(project.root.resolve()).parts
     if parts[0] == ".megu":
         if parts[1].startswith("mlflow.db"):
@@ -211,7 +213,7 @@ def location_of(project: Project, path: Path) -> str:
         return CACHE
     if parts[:2] == ("results", "dossiers"):
         return DOSSIERS
-    if parts[0] == "requests" and len(parts) > 1:  # what waits in the inbox is its sender's still
+    if parts[0] == "requests" and len(parts) > 1:  # what waits in the inbox still belongs to its sender
         return {"split": SPLITS, "forget.json": LEFTOVERS, "refused": LEFTOVERS}.get(parts[1], OTHERS)
     first = {"data": DATA, "splits": SPLITS, "results": REPORTS, ".dvc": LEFTOVERS}
     return first.get(parts[0], OTHERS) if len(parts) > 1 else OTHERS

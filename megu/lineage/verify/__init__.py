@@ -1,3 +1,3 @@
-"""Verifying: everything that a dossier says and that can be recomputed, is.
-`run` asks the checks of the other modules one after the other.
+"""Verification: recompute everything a dossier says that can be recomputed.
+`run` calls the checks of the other modules one after the other.
 """

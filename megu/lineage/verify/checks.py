@@ -1,4 +1,4 @@
-"""The checks of what lies in the dossier and in the project: each says whether one thing is as recorded."""
+"""The checks of the dossier itself and of the project: each says whether one thing is as recorded."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ if TYPE_CHECKING:
 
 
 def signature(case: VerificationContext) -> Check:
-    """Signed by whom, if at all."""
+    """Check who signed the dossier, if anyone did."""
     seal, name = case.seal, "signature"
     if not seal.signed or seal.public is None or seal.signature is None:
         if case.trusted:
             return _unsigned(case)
         return Check(name, True, "unsigned: nothing says who made it")
     if not signed_by(seal.public, seal.signature, case.opened.content):
-        return Check(name, False, f"it is not one of {MAIN} by the key {seal.public[:16]}…")
+        return Check(name, False, f"it is not a signature of {MAIN} by the key {seal.public[:16]}…")
     if not case.trusted:
-        return Check(name, None, f"by the key {seal.public[:16]}…, and whose that is cannot be told: name it with --key")
+        return Check(name, None, f"by the key {seal.public[:16]}…, whose owner is not known: name it with --key")
     if seal.public not in case.trusted:
-        return Check(name, False, f"by the key {seal.public[:16]}…, which is none that is trusted here")
+        return Check(name, False, f"by the key {seal.public[:16]}…, which is not trusted here")
     return Check(name, True, f"by the key {seal.public[:16]}…")
 
 
 def _unsigned(case: VerificationContext) -> Check:
-    """A dossier without a signature where there is a key: it is older than the key, by the key's own word, or a fault."""
+    """Check a dossier without a signature where there is a key: either the key signed that the dossier is older, or it is a fault."""
     from megu.lineage.verify import unsigned
 
     wrong = "unsigned, though there is a key that should have signed it"
     try:
         if case.project is not None and case.seal.seal in unsigned.seals(case.project, case.trusted):
-            return Check("signature", True, "unsigned: it is older than the key, which has signed that it was there")
+            return Check("signature", True, "unsigned: older than the key, and on the list that the key signed")
     except MeguError as error:
         return Check("signature", False, f"{wrong}; {error.what}")
     return Check("signature", False, f"{wrong} (`megu keys adopt RUN` for one that is older than the key)")
 
 
 def chain(case: VerificationContext) -> Check:
-    """Each record made of those before it, and all of them the root."""
+    """Check that each record is made from those before it, and that all of them together give the root."""
     wrong = faults(case.records)
     if root(case.records) != case.dossier.root:
-        wrong.append("the records do not come to the root")
-    return summed("chain", wrong, [], f"{len(case.records)} records come to the root {case.dossier.root[:16]}…")
+        wrong.append("the records do not give the root")
+    return summed("chain", wrong, [], f"{len(case.records)} records give the root {case.dossier.root[:16]}…")
 
 
 def facts(case: VerificationContext) -> Check:
-    """What the dossier says is what its records say."""
+    """Check that the dossier says what its records say."""
     dossier = case.dossier
     pairs: dict[str, tuple[JSON, JSON]] = {}
     if (data := case.record("dataset")) is not None:
@@ -103,7 +103,7 @@ def facts(case: VerificationContext) -> Check:
 
 
 def verdict(case: VerificationContext) -> Check:
-    """The gate's verdict, made again from the evidence, the thresholds that were applied and the champion of that time."""
+    """Recompute the gate's verdict from the evidence, the thresholds that were applied and the champion of that time."""
     evidence, request = case.dossier.evidence, str(case.dossier.request["words"])
     wrong: list[str] = []
     if evidence.gate is None:
@@ -124,7 +124,7 @@ def verdict(case: VerificationContext) -> Check:
 
 
 def ladder(case: VerificationContext) -> Check:
-    """Each rung is what the dossier of its run says, and none before the last passed."""
+    """Check that each rung is what the dossier of its run says, and that none before the last passed."""
     *before, own = case.dossier.ladder
     wrong, missing = [], []
     if own != rung_of(case.dossier, case.records):
@@ -146,35 +146,35 @@ def ladder(case: VerificationContext) -> Check:
 
 
 def commitments(case: VerificationContext) -> Check:
-    """The commitments are those to the forgotten samples, made again from data and split under the project's key."""
+    """Recompute the commitments to the forgotten samples from data and split under the project's key."""
     name, scope = "commitments", case.dossier.scope
     if len(case.opened.forgotten) != scope.commitments * SIZE:
-        return Check(name, False, f"{FORGOTTEN} has not the {scope.commitments:,} commitments it should have")
+        return Check(name, False, f"{FORGOTTEN} does not have the {scope.commitments:,} commitments it should have")
     key = Keys(case.project.keys).commitment_key() if case.project else None
     if key is None:
         return Check(name, None, "the key is not here (.megu/keys/commitments.key of the project)")
     if fingerprint(key) != scope.key:
-        return Check(name, False if case.at_home() else None, "the key here is another one")
+        return Check(name, False if case.at_home() else None, "the key here is a different one")
     split, positions = case.record("split"), None
     if case.project is not None and split is not None and case.project.store.holds(Ref.from_json(split.files["positions"])):
         positions = case.project.store.arrays(Ref.from_json(split.files["positions"]))
     ids = _ids(case)
     if positions is None or ids is None:
-        return Check(name, None, "the data set or the split is not here to make them again")
+        return Check(name, None, "the data set or the split that they are computed from is not here")
     if (purged := _purged(case)) is not None:
         return _commitments_after(case, key, positions, purged)
     forget = [bytes(value) for value in ids[positions["forget"]]]
     retain = [bytes(value) for value in ids[positions["retain"]]]
     wrong = [] if commit_all(key, forget) == case.opened.forgotten else ["they are not those to the forgotten samples"]
     if commit(key, b"".join(sorted(retain))).hex() != scope.retained:
-        wrong.append("the retain set is another")
+        wrong.append("the retain set is a different one")
     counts = {group: len(positions[group]) for group in ("forget", "retain", "test_forget", "test_retain")}
     wrong += differences({group: getattr(scope, group) for group in counts}, counts)
     return summed(name, wrong, [], f"{scope.commitments:,} forgotten samples, {scope.retain:,} retained")
 
 
 def _purged(case: VerificationContext) -> list[DataErased] | None:
-    """The versions that purges made of the run's data set, where the last of them is the one that is here; else None."""
+    """Return the versions that purges made from the run's data set, if the last of them is the one that is here; else None."""
     from megu.data import pins as dvc_pins
 
     if case.project is None or case.erasures is None or not (steps := case.erasures.data(case.dossier.data.dvc_hash)):
@@ -184,11 +184,11 @@ def _purged(case: VerificationContext) -> list[DataErased] | None:
 
 
 def _commitments_after(case: VerificationContext, key: bytes, positions: Any, purged: list[DataErased]) -> Check:
-    """`commitments`, where rows of the data set are gone: those that are here are what they should be, and with the commitments to those
-    that are gone they make up the old data set; the retain set was recomputed by the purge before it erased them.
+    """`commitments`, where rows of the data set are gone: the rows that are here must be as recorded and, with the commitments to the
+    removed rows, make up the old data set. The purge recomputed the retain set before it erased them.
 
-    Of a run that saw a part of each class (`Dossier.per_class`) the positions count that part, which cannot be told again: every forgotten
-    sample has to be here or among the rows that are gone.
+    For a run that saw part of each class (`Dossier.per_class`), positions refer to that part, which can no longer be determined: every
+    forgotten sample must be here or among the removed rows.
     """
     from megu.lineage.purged.erasures import makes_up, retained_positions
 
@@ -205,7 +205,7 @@ def _commitments_after(case: VerificationContext, key: bytes, positions: Any, pu
     if not as_recorded:
         wrong.append("they are not those to the forgotten samples")
     if not makes_up(key, ids, purged):
-        wrong.append("what is here and what was erased are not together the data set of the run")
+        wrong.append("what is here and what was erased do not make up the data set of the run")
     counts = {group: len(positions[group]) for group in ("forget", "retain", "test_forget", "test_retain")}
     wrong += differences({group: getattr(scope, group) for group in counts}, counts)
     rows = sum(len(entry.train.positions) for entry in purged)
@@ -220,7 +220,7 @@ def _each(commitments: bytes) -> set[bytes]:
 
 
 def _ids(case: VerificationContext, *, whole: bool = False) -> Any:
-    """The ids of the training images that the run saw (whole: of all there are), where the data set is here; None where it is not."""
+    """Return the ids of the training images that the run saw (whole: of all there are); None where the data set is not here."""
     from megu.data import arrays
 
     if case.project is None:
@@ -233,7 +233,7 @@ def _ids(case: VerificationContext, *, whole: bool = False) -> Any:
 
 
 def files(case: VerificationContext) -> Check:
-    """Every file that a stage made, in the content store."""
+    """Check every file that a stage made, in the content store."""
     refs = {f"{record.label}/{name}": ref for record in case.records for name, ref in record.refs.items()}
     if case.project is None:
         return Check("files", None, f"the {len(refs)} files of the stages are not here")
@@ -255,7 +255,7 @@ def files(case: VerificationContext) -> Check:
 
 
 def cached_results(case: VerificationContext) -> Check:
-    """The kept results, which later runs use."""
+    """Check the cached results that later runs would use."""
     if case.project is None:
         return Check("kept results", None, "they are not here")
     wrong, missing, erased, again = [], [], list[str](), 0
@@ -275,7 +275,7 @@ def cached_results(case: VerificationContext) -> Check:
 
 
 def _made_again(path: Path, record: Record) -> bool:
-    """Whether a kept result that is not the one recorded was made later and is the same."""
+    """Return whether a cached result that is not the recorded file was made later and has the same content."""
     try:
         kept = Result.from_json(json.loads(json.loads(path.read_bytes())["result"]))
         made = dict(record.circumstances)
@@ -289,7 +289,7 @@ def _made_again(path: Path, record: Record) -> bool:
 
 
 def data(case: VerificationContext) -> Check:
-    """The data set under ``data/``, every byte."""
+    """Check every byte of the data set under ``data/``."""
     from megu.data import advice
     from megu.data import pins as dvc_pins
     from megu.data.arrays import FILES
@@ -314,28 +314,28 @@ def data(case: VerificationContext) -> Check:
 
 
 def dvc(case: VerificationContext) -> Check:
-    """``data.dvc`` and ``dvc.lock``: as committed at the recorded commit, and as they are now."""
+    """Check ``data.dvc`` and ``dvc.lock``: as committed at the recorded commit, and as they are now."""
     from megu.lineage.verify import versioned
 
     return versioned.check_pins(case)
 
 
 def dvc_remotes(case: VerificationContext) -> Check:
-    """The configured DVC remotes are there."""
+    """Check that the configured DVC remotes are there."""
     from megu.lineage.verify import versioned
 
     return versioned.check_remotes(case)
 
 
 def code(case: VerificationContext) -> Check:
-    """The sources that the stages ran, by digest: as they are installed, or at the recorded commit."""
+    """Check the sources that the stages ran, by digest: as they are installed, or at the recorded commit."""
     from megu.lineage.verify import versioned
 
     return versioned.check_code(case)
 
 
 def index(case: VerificationContext) -> Check:
-    """The row of this run in the index, and the sets it names."""
+    """Check the row of this run in the index, and the sets it refers to."""
     from megu.lineage.index import Index
     from megu.lineage.indexing import row_of
 
@@ -344,7 +344,7 @@ def index(case: VerificationContext) -> Check:
     kept = Index(case.project.index)
     row = kept.row(case.dossier.run.mlflow_run_id)
     if row is None:
-        return Check("index", None, "this run is not in the index: `megu lineage index` makes it again")
+        return Check("index", None, "this run is not in the index: `megu lineage index` rebuilds it")
     wrong = differences(vars(row_of(case.dossier, case.seal.seal, row.trained)), vars(row))
     missing = []
     for what, name in (("training", row.trained), ("forget", row.forgotten)):
@@ -368,4 +368,4 @@ def index(case: VerificationContext) -> Check:
         (missing if data_moved else wrong).append(
             "its training set is not that of the data set as the run saw it (`megu lineage index` makes it again)"
         )
-    return summed("index", wrong, missing, "which samples this run saw is indexed")
+    return summed("index", wrong, missing, "the samples this run saw are indexed")

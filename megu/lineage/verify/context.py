@@ -19,7 +19,7 @@ JSON = Any
 
 @dataclass(frozen=True)
 class Check:
-    """holds: True, False (it differs), or None (it cannot be checked here). says: what was looked at, or what is wrong, in one line."""
+    """holds: True, False (it differs), or None (it cannot be checked here). says: what was checked, or what is wrong, in one line."""
 
     name: str
     holds: bool | None
@@ -27,14 +27,14 @@ class Check:
 
 
 def summed(name: str, wrong: Sequence[str], missing: Sequence[str], said: str) -> Check:
-    """One check over many things: all that are wrong are named, then all that are missing."""
+    """Return one check over many things: it lists all that are wrong, then all that are missing."""
     if wrong:
         return Check(name, False, "; ".join([*wrong, *missing]))
     return Check(name, None, "; ".join(missing)) if missing else Check(name, True, said)
 
 
 def differences(recorded: Mapping[str, JSON], found: Mapping[str, JSON], *, more: bool = True) -> list[str]:
-    """What differs between two mappings, by name. more: whether names that were not recorded count."""
+    """Return what differs between two mappings, by name. more: whether names that were not recorded count."""
     wrong = [
         f"{name} was {_short(value)}, is {_short(found[name]) if name in found else 'gone'}"
         for name, value in recorded.items()
@@ -50,7 +50,7 @@ def _short(value: JSON) -> str:
 
 @dataclass(frozen=True)
 class Opened:
-    """A copy that is whole. content: ``dossier.json`` as it lies there."""
+    """A copy that is whole. content: the bytes of ``dossier.json``."""
 
     dossier: Dossier
     content: bytes
@@ -61,9 +61,9 @@ class Opened:
 
 @dataclass
 class VerificationContext:
-    """One dossier under verification. project: where the rest of it may be. connected: MLflow, or unreachable: why it cannot be asked.
+    """One dossier under verification. project: where the rest of it may be. connected: MLflow; unreachable: why it cannot be queried.
 
-    trusted: public keys (hex) that may have signed. memo: what was asked of MLflow already. erasures: what purges account for.
+    trusted: public keys (hex) that may have signed. memo: what MLflow has answered so far. erasures: what purges account for.
     """
 
     project: Project | None
@@ -75,19 +75,19 @@ class VerificationContext:
     erasures: Erasures | None = None
 
     def erased(self, digest: str) -> str | None:
-        """The purge that erased the content with this SHA-256, in words; None where none did."""
+        """Return the purge that erased the content with this SHA-256, in words; None where none did."""
         return self.erasures.file(digest) if self.erasures else None
 
     def without_erased(
         self, name: str, wrong: Sequence[str], missing: Sequence[str], erased: Sequence[str], said: str
     ) -> Check:
-        """`summed`, where some things are gone because a purge erased them: no fault where that counts, else not to be checked."""
+        """`summed`, where some things are gone because a purge erased them: no fault if that is accepted, else they cannot be checked."""
         if not erased:
             return summed(name, wrong, missing, said)
         words = f"{len(erased)} {erased[0]}"
         if self.erasures is not None and self.erasures.accepted:
             return summed(name, wrong, missing, f"{said}, {words}")
-        return summed(name, wrong, [*missing, f"{words} (--sealed takes that as it should be)"], said)
+        return summed(name, wrong, [*missing, f"{words} (--sealed accepts that)"], said)
 
     @property
     def dossier(self) -> Dossier:
@@ -105,7 +105,7 @@ class VerificationContext:
         return next((record for record in self.records if record.stage in stage.split("|")), None)
 
     def run(self) -> dict[str, JSON] | None:
-        """What MLflow says of the run now; None when it is not there. Asked once."""
+        """Return what MLflow says about the run now; None when it is not there. MLflow is queried once."""
         if self.connected is None:
             return None
         if "run" not in self.memo:
@@ -116,5 +116,5 @@ class VerificationContext:
         return found
 
     def at_home(self) -> bool:
-        """Whether the project at hand is the one the run was made in."""
+        """Return whether this project is the one the run was made in."""
         return self.run() is not None

@@ -1,4 +1,4 @@
-"""Measure again from the weights: what the dossier says of the unlearned model and of the original is what they do."""
+"""Evaluate the weights again: the original and the unlearned model must perform as the dossier says."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from megu.data.arrays import Dataset
 
-#: On another machine the last bit of an answer may differ, and with it an image at the edge: up to here, in points (metrics in
-#: percent) or nats (entropies), a fresh evaluation is the same.
+#: On another machine the last bit of an answer may differ, and with it the prediction for a borderline image: up to these limits, in
+#: points (metrics in percent) or nats (entropies), a fresh evaluation counts as the same.
 POINTS, NATS = 0.5, 0.02
 
 
 def metrics_again(case: VerificationContext) -> Check:
-    """Predict and evaluate afresh: original, unlearned model, and the retrain where there was one only."""
+    """Predict and evaluate afresh: the original, the unlearned model, and the retrain if there was exactly one."""
     name = "metrics again"
     if (gone := _erased(case, name)) is not None:
         return gone
@@ -47,7 +47,7 @@ def metrics_again(case: VerificationContext) -> Check:
     exact = case.dossier.device["class"] == "cpu" and all(
         here[key] == there[key] for key in ("cpu", "version.torch", "threads")
     )
-    # A run of before there was a calibration set has none.
+    # Runs from before the calibration set existed have none.
     evaluated = case.record("evaluation")
     params = CalibrationParams(share=evaluated.parts.get("calibration.share", 0.0) if evaluated else 0.0)
     measured, left, positions = left_to_measure(dataset, positions, params)
@@ -61,7 +61,7 @@ def metrics_again(case: VerificationContext) -> Check:
         more = held_out.score(said, labels[1], positions, chosen) if held_out.HELD_OUT in recorded else {}
         for metric, value in without_nan({**score.metrics, **more}).items():
             if metric not in recorded[model]["metrics"]:
-                continue  # measured since a later version only
+                continue  # only later versions measure it
             count += 1
             wrong += _differs(f"{model} {metric}", recorded[model]["metrics"][metric], value, exact)
     how = "to the last digit" if exact else f"within {POINTS} points, on another machine or device"
@@ -69,7 +69,7 @@ def metrics_again(case: VerificationContext) -> Check:
 
 
 def _models(case: VerificationContext) -> dict[str, str]:
-    """Model -> label of the record that has its weights. Of several retrains the evidence has the mean, which is not measured again."""
+    """Return model -> label of the record with its weights. Of several retrains the evidence has the mean, which is not measured again."""
     labels = [record.label for record in case.records]
     found = {"original": next(label for label in labels if label == "original"), "unlearned": "unlearn"}
     return found | ({"reference": "reference"} if "reference" in labels else {})
@@ -83,14 +83,14 @@ def _differs(name: str, recorded: float | None, found: float | None, exact: bool
 
 
 def _erased(case: VerificationContext, name: str) -> Check | None:
-    """What is said where a purge has taken what would be measured; None where none has."""
+    """Return the check to report where a purge has erased what would be measured; None where none has."""
     if case.erasures is None or not (steps := case.erasures.data(case.dossier.data.dvc_hash)):
         return None
     return case.without_erased(name, [], [], [f"data set {case.erasures.by(steps[-1])}"], "cannot be measured again")
 
 
 def _dataset(case: VerificationContext) -> Dataset | None:
-    """The data set as the run saw it; None where it is not here as it was."""
+    """Return the data set as the run saw it; None where it is not here unchanged."""
     from megu.data import arrays, pins
 
     assert case.project is not None
@@ -101,7 +101,7 @@ def _dataset(case: VerificationContext) -> Dataset | None:
 
 
 def _answers(case: VerificationContext, weights: Ref, dataset: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The logits of the training and of the test images."""
+    """Return the logits of the training and of the test images."""
     from megu.core.device import resolve
     from megu.data.tensors import ImageSet
     from megu.training.loop import predict
@@ -121,7 +121,7 @@ def _answers(case: VerificationContext, weights: Ref, dataset: Dataset) -> tuple
 
 
 def served_form(case: VerificationContext) -> Check:
-    """The registered version answers what the recorded weights do, on some test images."""
+    """Check that the registered version answers as the recorded weights do, on some test images."""
     import numpy as np
 
     name, recorded = "served form", case.dossier.tracked.version

@@ -1,7 +1,7 @@
-"""Recompute everything a dossier says that can be recomputed. One `Check` a line: it holds, it differs, or it cannot be checked here.
+"""Recompute everything a dossier says that can be recomputed. One `Check` per line: it holds, it differs, or it cannot be checked here.
 
-A dossier is verified inside the project it was made in (everything is there), or as a folder copied anywhere (what is not there
-cannot be checked). Nothing is written and nothing is loaded that could run code.
+A dossier is verified inside the project it was made in (everything is there), or as a folder copied anywhere (what is missing
+cannot be checked). Nothing is written, and nothing is loaded that could run code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """run_id, root, seal: of the dossier, empty where none could be read."""
+    """run_id, root, seal: the dossier's; empty where none could be read."""
 
     target: str
     run_id: str
@@ -65,8 +65,8 @@ def verify(
 ) -> Report:
     """Check a dossier: ``target`` is a folder, a run id or ``models:/name/version``.
 
-    project: the one at hand, None outside of any. replay: evaluate again from the weights (minutes on a large set).
-    trusted: public keys in hex; else the project's own. sealed: take what a purge of this run erased as it should be.
+    project: the current one, None outside of any. replay: evaluate again from the weights (minutes on a large set).
+    trusted: public keys in hex; by default the project's own. sealed: accept what a purge of this run erased.
 
     Raises `MeguError` when there is no such dossier.
     """
@@ -77,7 +77,7 @@ def verify(
         for place, files in found.places.items():
             read, said = opened(files, place)
             if read is not None:
-                # Each copy is whole in itself; the first is the one that all others have to be.
+                # Each copy is whole in itself; all others must be equal to the first.
                 other = [name for name in NAMES if whole and files[name] != found.places[whole[0][0]][name]]
                 said = Check(place, False, f"{', '.join(other)} is not as in the {whole[0][0]}") if other else said
                 whole.append((place, read))
@@ -97,7 +97,7 @@ def verify(
 
 
 def _purge(case: VerificationContext, erasures: purges.Erasures) -> Check:
-    """The purges of this run: signed, of this very dossier, and what they erased is still gone."""
+    """Check the purges of this run: they are signed, they are of exactly this dossier, and what they erased is still gone."""
     name, wrong = "purge", [*erasures.problems]
     for document in erasures.covering:
         covered = next(run for run in document.purge.covers if run.mlflow_run_id == erasures.run_id)
@@ -119,12 +119,12 @@ def _purge(case: VerificationContext, erasures: purges.Erasures) -> Check:
         return Check(name, True, "none is of this run")
     count = sum(len(document.purge.erased) for document in erasures.covering)
     left = [entry for document in erasures.covering for entry in document.purge.residual]
-    said = f"{len(erasures.covering)} signed, {count} erased, {len(left)} said to be left"
+    said = f"{len(erasures.covering)} signed, {count} erased, {len(left)} reported as left"
     return Check(name, False, "; ".join(wrong)) if wrong else Check(name, True, said)
 
 
 def _probes(case: VerificationContext, files: Mapping[str, bytes]) -> Iterator[Check]:
-    """What the served model is compared with is as it was when the version was promoted; nothing where there is none."""
+    """Check that the documents a served model is compared with are unchanged since the promotion; yield nothing where there are none."""
     run_id, events = case.dossier.run.mlflow_run_id, case.project.ledger.events(kind=probes.MADE) if case.project else []
     named = [str(event.facts["sha256"]) for event in events if event.facts["run_id"] == run_id]
     if not files and not named:
@@ -135,7 +135,7 @@ def _probes(case: VerificationContext, files: Mapping[str, bytes]) -> Iterator[C
 
 
 def own_key(project: Project | None) -> list[str]:
-    """The project's own public key, in hex, where it has one."""
+    """Return the project's own public key, in hex, if it has one."""
     from megu.lineage.keys import read_public
 
     if project is None or not Keys(project.keys).public.is_file():
@@ -156,10 +156,10 @@ def _reach(project: Project | None) -> tuple[MlflowClient | None, str]:
 
 @dataclass(frozen=True)
 class Copies:
-    """The copies of one run's dossier: their files by where they are; no files where one should be and is gone.
+    """The copies of one run's dossier: their files by place; no files where a copy should be and is gone.
 
     purges, probes: the documents of purges, and of promotions (`megu.lineage.promoted.probes`), beside them, by place and name: they came
-    later and are no part of the dossier.
+    later and are not part of the dossier.
     """
 
     run_id: str
@@ -170,7 +170,7 @@ class Copies:
     probes: Mapping[str, bytes]
 
     def purges_of(self, place: str) -> list[bytes]:
-        """The documents beside one copy, oldest first."""
+        """Return the purge documents beside one copy, oldest first."""
         found = {
             name.removeprefix(f"{place}: "): content for name, content in self.purges.items() if name.startswith(f"{place}: ")
         }
@@ -178,7 +178,7 @@ class Copies:
 
 
 def copies(target: str, project: Project | None, stack: ExitStack) -> Copies:
-    """Every copy of a dossier that can be found: the folder, and the one in MLflow.
+    """Find every copy of a dossier: the folder, and the one in MLflow.
 
     Raises `MeguError` when there is none.
     """
@@ -228,7 +228,7 @@ def _run_of(files: Mapping[str, bytes]) -> str | None:
 
 
 def opened(files: Mapping[str, bytes], place: str) -> tuple[Opened | None, Check]:
-    """Read one copy; None where it is not whole, in a form that is known, and as sealed."""
+    """Read one copy; None where it is not whole, not in a known format, or not as sealed."""
     if not files:
         return None, Check(place, None, "it is gone")
     wrong = [f"{name} is missing" for name in NAMES if name not in files]
@@ -251,7 +251,7 @@ def opened(files: Mapping[str, bytes], place: str) -> tuple[Opened | None, Check
 
 
 def _all(case: VerificationContext, replay: bool) -> Iterator[Check]:
-    """Every check. Files are hashed beside the questions to MLflow."""
+    """Run every check. Files are hashed while MLflow is queried."""
     apart: Sequence[Callable[[VerificationContext], Check]] = (checks.files, checks.cached_results, checks.data)
     with ThreadPoolExecutor(1) as pool:
         waiting: list[Future[Check]] = [pool.submit(guarded, check, case) for check in apart]
@@ -275,7 +275,7 @@ def _all(case: VerificationContext, replay: bool) -> Iterator[Check]:
 
 
 def _has_remotes(project: Project) -> bool:
-    """Whether there are DVC remotes to look at; a configuration that cannot be read may have some."""
+    """Return whether there are DVC remotes to check; a configuration that cannot be read may have some."""
     try:
         return bool(remotes(project.root))
     except MeguError:
@@ -283,7 +283,7 @@ def _has_remotes(project: Project) -> bool:
 
 
 def guarded(check: Callable[[VerificationContext], Check], case: VerificationContext) -> Check:
-    """A check whose own trouble (a file that cannot be read, a server that is gone) is said, never raised."""
+    """Run a check; its own failure (a file that cannot be read, a server that is gone) is reported, never raised."""
     name = name_of(check)
     try:
         return check(case)

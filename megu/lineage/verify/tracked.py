@@ -1,4 +1,4 @@
-"""The checks of what MLflow has: the run, its files, the registered version, its alias, the chain of dossiers."""
+"""The checks of what MLflow holds: the run, its files, the registered version, its alias, the chain of dossiers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from megu.lineage.verify.context import JSON, Check, VerificationContext, differ
 
 
 def _home(case: VerificationContext, name: str) -> Check | None:
-    """What is said when MLflow has nothing on this run."""
+    """Return the check to report when MLflow has nothing on this run."""
     if case.connected is None:
         return Check(name, None, case.unreachable)
     if case.run() is None:
@@ -23,7 +23,7 @@ def _home(case: VerificationContext, name: str) -> Check | None:
 
 
 def run_in_mlflow(case: VerificationContext) -> Check:
-    """Parameters, metrics, tags and inputs of the MLflow run."""
+    """Check the parameters, metrics, tags and inputs of the MLflow run."""
     name = "run in MLflow"
     if away := _home(case, name):
         return away
@@ -49,7 +49,7 @@ def _own_tags() -> set[str]:
 
 
 def seal_in_mlflow(case: VerificationContext) -> Check:
-    """The root and the seal as MLflow has had them since the run."""
+    """Check the root and the seal that MLflow has held since the run."""
     name = "seal in MLflow"
     if away := _home(case, name):
         return away
@@ -63,7 +63,7 @@ def seal_in_mlflow(case: VerificationContext) -> Check:
 
 
 def artifacts_in_mlflow(case: VerificationContext) -> Check:
-    """The files of the MLflow run."""
+    """Check the files of the MLflow run."""
     name = "artifacts in MLflow"
     if away := _home(case, name):
         return away
@@ -87,7 +87,7 @@ def _files(case: VerificationContext, name: str, recorded: Mapping[str, str], fo
 
 
 def model_version(case: VerificationContext) -> Check:
-    """The registered version: what the registry says of it, and each of its files, the weights among them."""
+    """Check the registered version: what the registry says about it, and each of its files, including the weights."""
     name, recorded = "model version", case.dossier.tracked.version
     if recorded is None:
         return Check(name, True, "none was registered")
@@ -125,7 +125,7 @@ def model_version(case: VerificationContext) -> Check:
 
 
 def alias(case: VerificationContext) -> Check:
-    """The alias that the run gave: still this version's, or moved on by a later recorded run."""
+    """Check the alias that the run assigned: still this version's, or moved on by a later recorded run."""
     name, recorded, given = "alias", case.dossier.tracked.version, case.dossier.tracked.alias
     if recorded is None or given is None:
         return Check(name, True, "none was given")
@@ -158,7 +158,7 @@ def _standing(case: VerificationContext, name: str) -> Status:
 
 
 def _champion(case: VerificationContext, now: Mapping[str, str], recorded: Mapping[str, JSON]) -> str | None:
-    """What is wrong when this version is the champion by MLflow alone or by the ledger alone, and no move is under way."""
+    """Return what is wrong when this version is the champion only in MLflow or only in the ledger, and no move is under way."""
     at = _standing(case, str(recorded["name"]))
     if at.version is None or at.intent is not None or now.get(CHAMPION) == at.version:
         return None
@@ -168,7 +168,7 @@ def _champion(case: VerificationContext, now: Mapping[str, str], recorded: Mappi
 
 
 def chain_of_dossiers(case: VerificationContext) -> Check:
-    """The chain of dossiers of the registered model: the one before this, and the way from the newest to this one."""
+    """Check the chain of dossiers of the registered model: the one before this, and the path from the newest to this one."""
     name, recorded, before = "chain of dossiers", case.dossier.tracked.version, case.dossier.previous
     if recorded is None:
         return Check(name, True, "no registered model, so no chain")
@@ -190,7 +190,7 @@ def chain_of_dossiers(case: VerificationContext) -> Check:
 
 
 def _newer(case: VerificationContext) -> list[Dossier]:
-    """The dossiers from the newest of the registered model back to this one, without this one, newest first."""
+    """Return the dossiers from the newest of the registered model back to this one, without this one, newest first."""
     if "newer" in case.memo:
         found: list[Dossier] = case.memo["newer"]
         return found
@@ -222,9 +222,9 @@ def _newer(case: VerificationContext) -> list[Dossier]:
 
 
 def _mains_of(case: VerificationContext, run_id: str) -> list[bytes | None]:
-    """The copies of another run's ``dossier.json``, in its folder and in MLflow; None for one that is gone from its place.
+    """Return the copies of another run's ``dossier.json``, in its folder and in MLflow; None for one that is gone from its place.
 
-    A folder that is not here at all is another project's.
+    A folder that is not here at all belongs to another project.
     """
     from megu.tracking import lineage
 

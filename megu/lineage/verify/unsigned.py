@@ -1,8 +1,8 @@
-"""Dossiers that are older than the project's key: the key signs a list of them, so that each is told from one whose signature was taken away.
+"""Dossiers older than the project's key: the key signs a list of them, to tell them from dossiers whose signature was removed.
 
-``.megu/keys/unsigned.json`` is written when the key is made, and names every unsigned dossier of then by its seal. Nobody can add to it without
-the key, and no date is believed: a dossier that was made later is not in it, and unsigned it is a fault. What was not found then (a dossier
-brought back from a backup) is added by hand, with ``megu keys adopt``.
+``.megu/keys/unsigned.json`` is written when the key is made, and lists every unsigned dossier of that time by its seal. Nobody can add to it
+without the key, and no date is trusted: a dossier that was made later is not on it and, if unsigned, is a fault. What was not found at that
+time (a dossier brought back from a backup) is added by hand, with ``megu keys adopt``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from megu.lineage.verify.context import Opened
 
 FORMAT = 1
-#: Before what is signed, so that a signature of a list is one of nothing else.
+#: Prefixed to what is signed, so that the signature of a list is valid for nothing else.
 _CONTEXT = b"megu unsigned 1\n"
 
 
@@ -33,16 +33,16 @@ def path(project: Project) -> Path:
 
 
 def seals(project: Project, trusted: Sequence[str]) -> frozenset[str]:
-    """The seals on the list; none where there is none.
+    """Return the seals on the list; none where there is no list.
 
-    Raises `MeguError` for a list that is not as one of the keys ``trusted`` (hex) signed it.
+    Raises `MeguError` for a list that is not what one of the keys ``trusted`` (hex) signed.
     """
     found = _read(project, trusted)
     return frozenset(found["dossiers"].values()) if found else frozenset()
 
 
 def _read(project: Project, trusted: Sequence[str]) -> dict[str, Any] | None:
-    """What the list says; None where there is none. Raises as `seals` does."""
+    """Return the content of the list; None where there is no list. Raises as `seals` does."""
     file = path(project)
     if not file.is_file():
         return None
@@ -56,13 +56,13 @@ def _read(project: Project, trusted: Sequence[str]) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise MeguError(
-        f"{project.relative(file)} is not as a trusted key signed it",
+        f"{project.relative(file)} is not what a trusted key signed",
         "restore it from a backup, or delete it and name the dossiers again: `megu keys adopt RUN`",
     )
 
 
 def begin(project: Project, key: Ed25519PrivateKey) -> list[str]:
-    """Write the list for a key that has just been made; returns the MLflow ids of the runs on it."""
+    """Write the list for a key that has just been made. Return the MLflow ids of the runs on it."""
     found = {
         run_id: whole[0].seal.seal
         for run_id, whole in _every(project).items()
@@ -73,7 +73,7 @@ def begin(project: Project, key: Ed25519PrivateKey) -> list[str]:
 
 
 def adopt(project: Project, key: Ed25519PrivateKey, names: Sequence[str]) -> list[str]:
-    """Put dossiers on the list (named as for ``megu verify``); returns their runs' MLflow ids.
+    """Add dossiers to the list (named as for ``megu verify``). Return their runs' MLflow ids.
 
     Raises `MeguError` for one that is not whole, has a signature in any copy, or is younger than the key.
     """
@@ -106,7 +106,7 @@ def _write(project: Project, key: Ed25519PrivateKey, said: Mapping[str, Any]) ->
 
 
 def _every(project: Project) -> dict[str, list[Opened]]:
-    """Every dossier of the project, its whole copies by its run: those here, and those that are in MLflow only."""
+    """Return run -> the whole copies of its dossier, for every dossier here and those that are only in MLflow."""
     from megu.lineage.index import Index
 
     names = {folder.name for folder in project.dossiers.glob("*") if folder.is_dir()} if project.dossiers.is_dir() else set()
@@ -115,7 +115,7 @@ def _every(project: Project) -> dict[str, list[Opened]]:
 
 
 def _copies(project: Project, name: str) -> list[Opened | None]:
-    """The copies of a dossier, None for one that is not whole."""
+    """Return the copies of a dossier, None for one that is not whole."""
     from megu.lineage.verify.run import copies, opened
 
     with ExitStack() as stack:
@@ -126,7 +126,7 @@ def _copies(project: Project, name: str) -> list[Opened | None]:
 
 
 def _since(keys: Keys) -> str:
-    """When a key without a list was made, as far as its file says."""
+    """Return when a key without a list was made, as far as its file tells."""
     return datetime.fromtimestamp(keys.private.stat().st_mtime, UTC).isoformat() if keys.private.is_file() else _now()
 
 

@@ -1,4 +1,4 @@
-"""What git and DVC have of a run: the pins, the split and the sources at the commit it was made at."""
+"""What git and DVC have of a run: the pins, the split, and the sources at the commit it was made from."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from megu.lineage.dossier import sha256
 from megu.lineage.keys import Keys
 from megu.lineage.verify.context import Check, VerificationContext, summed
 
-#: The files of the project that say which data and which split; a dossier has their hashes.
+#: The files of the project that determine the data and the split; a dossier has their hashes.
 FILES = ("data.dvc", "dvc.lock")
 
 
 def entry_of(root: Path, name: str) -> dict[str, Any] | None:
-    """The whole entry of a data set in ``data.dvc``; None when it is not pinned."""
+    """Return the whole entry of a data set in ``data.dvc``; None when it is not pinned."""
     return next((out for out in _outs(root) if Path(str(out["path"])).name == name), None)
 
 
@@ -56,7 +56,7 @@ def check_pins(case: VerificationContext) -> Check:
                 not_said = "" if dirty == "true" else ", as far as is known,"
                 missing.append(f"{file} was not{not_said} committed when the run was made")
             else:
-                wrong.append(f"{file} is another at {commit[:12]}")
+                wrong.append(f"{file} is different at {commit[:12]}")
     for file, look in (("data.dvc", _data_now), ("dvc.lock", _lock_now)):
         if file in recorded and (problem := look(case, recorded[file])):
             wrong.append(problem)
@@ -64,7 +64,7 @@ def check_pins(case: VerificationContext) -> Check:
 
 
 def _committed(case: VerificationContext, names: Sequence[str]) -> dict[str, bytes]:
-    """Files of the project as they are in the run's commit, those that it has. Raises `MeguError` when they cannot be read here."""
+    """Return the files that the run's commit has, as they are there. Raises `MeguError` when they cannot be read here."""
     facts = case.dossier.environment
     if facts["git.commit"] == "unknown":
         raise MeguError(f"the run recorded no commit ({facts.get('git.why', 'it did not say why')})")
@@ -73,7 +73,7 @@ def _committed(case: VerificationContext, names: Sequence[str]) -> dict[str, byt
 
 
 def check_remotes(case: VerificationContext) -> Check:
-    """The configured DVC remotes are there: of one that is not, nobody can say that what was erased is gone from it."""
+    """Check that the configured DVC remotes are there: for one that is not, nobody can say that what was erased is gone from it."""
     from megu.lineage.purged import locations as places
 
     assert case.project is not None
@@ -83,7 +83,7 @@ def check_remotes(case: VerificationContext) -> Check:
 
 
 def _data_now(case: VerificationContext, digest: str) -> str:
-    """What is wrong with ``data.dvc`` as it is now; other data sets may have come, and this one may have a newer version on disk."""
+    """Return what is wrong with ``data.dvc`` now; other data sets may have been added, and this one may have a newer version on disk."""
     assert case.project is not None
     path, name = case.project.root / "data.dvc", case.dossier.data.name
     if not path.is_file():
@@ -106,7 +106,7 @@ def _data_now(case: VerificationContext, digest: str) -> str:
 
 
 def _lock_now(case: VerificationContext, digest: str) -> str:
-    """What is wrong with ``dvc.lock`` as it is now; it may be another request's, and then must be whole itself."""
+    """Return what is wrong with ``dvc.lock`` now; it may be another request's, and must then be consistent itself."""
     assert case.project is not None
     root, scope = case.project.root, case.dossier.scope
     path = root / "dvc.lock"
@@ -130,7 +130,7 @@ def _lock_now(case: VerificationContext, digest: str) -> str:
 
 
 def locked_request(path: Path, key: bytes) -> str | None:
-    """A commitment to the parameters that ``dvc.lock`` has for the split (they may name samples)."""
+    """Return a commitment to the parameters that ``dvc.lock`` has for the split (they may name samples)."""
     import yaml
 
     try:
@@ -174,13 +174,13 @@ def check_code(case: VerificationContext) -> Check:
             missing.append(f"{module} is not in the recorded commit")
         elif hashlib.sha256(sources.meaning(source.decode()).encode()).hexdigest() != digest:
             (wrong if case.dossier.environment["git.dirty"] == "false" else missing).append(
-                f"{module} is another at the recorded commit"
+                f"{module} is different at the recorded commit"
             )
     return summed(name, wrong, missing, f"{len(now)} modules as installed, {len(others)} as at {commit[:12]}")
 
 
 def _installed(modules: dict[str, str]) -> dict[str, str]:
-    """The digest of each module of ours as it is installed, those that are."""
+    """Return the digest of each installed module of ours."""
     found = {}
     for module in modules:
         path = sources.module_file(module, sources.ROOT) if module.split(".")[0] in sources.PACKAGES else None
