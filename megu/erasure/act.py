@@ -1,4 +1,4 @@
-"""Carry out a plan. Each action may be done again: what is gone is done, so a purge that was killed goes on where it was."""
+"""Carry out a plan. Each action can be repeated: what is gone is done, so a purge that was killed resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def prepare_data(plan: Plan, found: ForgottenSamples, folder: Path) -> Plan:
-    """Write the new versions of the data sets below ``folder``; returns the plan with their hashes."""
+    """Write the new versions of the data sets below ``folder``. Return the plan with their hashes."""
     for number, (dataset, masks) in enumerate(found.data):
         new = folder / dataset.path.name
         write_new(dataset, masks, new)
@@ -43,7 +43,7 @@ def write_new(dataset: Dataset, masks: Masks, new: Path) -> None:
 
 
 def _bring_along(old: Path, new: Path) -> None:
-    """Copy what else lies in a data set's folder as it is."""
+    """Copy everything else in a data set's folder unchanged."""
     for path in (path for path in old.iterdir() if not os.path.lexists(new / path.name)):
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, new / path.name, symlinks=True)
@@ -54,7 +54,7 @@ def _bring_along(old: Path, new: Path) -> None:
 def carry_out(
     project: Project, plan: Plan, prepared: Path, scanners: Sequence[Scanner], key: bytes, connected: MlflowClient | None
 ) -> None:
-    """Do everything. Raises `MeguError` for what cannot be done now (a database that is in use, a file that may not be removed)."""
+    """Carry out every action. Raises `MeguError` for what cannot be done now (a database in use, a file that may not be removed)."""
     for action in plan.actions:
         match action.kind:
             case "file":
@@ -78,7 +78,7 @@ def carry_out(
 
 
 def remove(path: Path) -> None:
-    """Unlink a file, and the folder that it leaves empty in a store of files by hash."""
+    """Remove a file, and the folder that it leaves empty in a store of files by hash."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -91,7 +91,7 @@ def remove(path: Path) -> None:
 def swap(project: Project, plan: Plan, name: str, prepared: Path) -> None:
     """Put the new version of a data set in its place, and pin it.
 
-    Killed between the two, the pin is put right the next time. Where the old version has come back meanwhile, the new one is written again.
+    If killed between the two, the next call corrects the pin. Where the old version has come back meanwhile, the new one is written again.
     """
     erased = next(each for each in plan.data if each.name == name)
     here, ready = project.data(name), prepared / name
@@ -108,14 +108,14 @@ def swap(project: Project, plan: Plan, name: str, prepared: Path) -> None:
     if not _is_version(here, erased.after):
         raise MeguError(
             f"data/{name} was changed while a purge was under way, and is neither its old version nor its new one",
-            f"bring back the version {erased.after['md5']} or {erased.before['md5']}, and purge again; keep what is there elsewhere",
+            f"bring back the version {erased.after['md5']} or {erased.before['md5']}, and purge again; keep a copy of what is there elsewhere",
         )
     if name in pins.read(project.root):
         pins.write(project.root, name, pins.DirHash(**erased.after))
 
 
 def _is_version(folder: Path, version: dict[str, Any]) -> bool:
-    """Whether a folder is a version of a data set, with or without what else lies there."""
+    """Return whether a folder is a version of a data set, with or without other files in it."""
     return folder.is_dir() and version in (vars(pins.hash_dir(folder)), vars(pins.hash_dir(folder, only=FILES)))
 
 
@@ -129,9 +129,9 @@ def _write_again(dataset: Dataset, erased: DataErased, ready: Path) -> None:
 
 
 def clean(database: Path, scanners: Sequence[Scanner], key: bytes) -> None:
-    """Take ids and images out of the cells of a SQLite database, and what SQLite leaves of them in its free pages.
+    """Remove ids and images from the cells of a SQLite database, and what SQLite leaves of them in its free pages.
 
-    In the place of an id comes the beginning of its commitment, of the same length, so that what is around it stays as it is written.
+    An id is replaced by the beginning of its commitment, of the same length, so that the text around it stays as written.
     """
     if not database.is_file():
         return
@@ -147,7 +147,7 @@ def clean(database: Path, scanners: Sequence[Scanner], key: bytes) -> None:
 
 
 def _columns(opened: sqlite3.Connection) -> list[tuple[str, list[str]]]:
-    """Tables with their columns; not the generated ones, nor tables without rows to name."""
+    """Return tables with their columns, without generated columns and tables that have no row ids."""
     found = []
     for (table,) in opened.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '%WITHOUT ROWID%'"
@@ -176,7 +176,7 @@ def _clean_column(opened: sqlite3.Connection, table: str, column: str, scanners:
 
 
 def vacuum(database: Path) -> None:
-    """Write a database anew, without what was deleted from it."""
+    """Rewrite a database without what was deleted from it."""
     if not database.is_file():
         return
     with contextlib.closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as opened:

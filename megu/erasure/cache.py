@@ -1,7 +1,7 @@
 """What the cache of a project holds, and removing what nothing needs any more.
 
-The cache is Prefect's result records under ``.megu/results`` and the files that they name under ``.megu/store``. A result that a
-dossier has a record of stays, and so do the files that it names: `megu verify` looks for both. Whatever else goes can be computed again.
+The cache is Prefect's result records under ``.megu/results`` and the files that they refer to under ``.megu/store``. A result recorded in
+a dossier stays, and so do its files: `megu verify` checks both. Everything else that is removed can be computed again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from megu.lineage.verify.run import opened
 @dataclass(frozen=True)
 class Entry:
     """One cached result. created: when it was computed (UTC). run, flow: the MLflow run and the Prefect flow run that computed it, empty
-    where that is not known. files: those it names. size: bytes of its record and of its files, which other results may name too.
+    where unknown. files: those it refers to. size: bytes of its record and of its files, which other results may share.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Needed:
-    """Why results stay, by cache key, and files, by SHA-256: who needs them, for a person."""
+    """Why results (by cache key) and files (by SHA-256) stay: who needs them, in words for a person."""
 
     results: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -63,8 +63,8 @@ class Needed:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What goes, or went. results: records. files: of the store. spared: how many of the results that were asked for stay, by who needs
-    them. size: bytes."""
+    """What is, or was, removed. results: records. files: of the store. spared: how many of the selected results stay, by who needs them.
+    size: bytes."""
 
     results: tuple[Path, ...]
     files: tuple[Path, ...]
@@ -81,7 +81,7 @@ class Pruned:
 
 
 def entries(project: Project) -> list[Entry]:
-    """Every cached result, oldest first. A record that cannot be read is one of no known run, which names nothing."""
+    """Return every cached result, oldest first. A record that cannot be read counts as one of an unknown run, without files."""
     known = dict(cached_results(project))
     found = []
     for path in sorted(project.results.glob("*-*")) if project.results.is_dir() else []:
@@ -105,18 +105,18 @@ def entries(project: Project) -> list[Entry]:
 
 
 def stored(project: Project) -> list[Path]:
-    """Every file of the store; what a killed process was writing is none yet."""
+    """Return every file of the store, without what a killed process was still writing."""
     return sorted(path for path in project.store.root.glob("??/*") if path.is_file() and not path.name.startswith("."))
 
 
 def unnamed(project: Project, cached: list[Entry], needed: Needed) -> list[Path]:
-    """The files of the store that no result names and nobody needs: a stopped stage's, or a removed result's."""
+    """Return the files of the store that no result refers to and nothing needs: those of a stopped stage, or of a removed result."""
     named = {project.store.path(ref) for entry in cached for ref in entry.files}
     return [path for path in stored(project) if path not in named and _sha256(path) not in needed.files]
 
 
 def by_dossiers(project: Project) -> Needed:
-    """What the dossiers of the project's folder have records of.
+    """Return what the dossiers in the project's folder have records of.
 
     Raises `MeguError` for a dossier that is not whole: what it needs cannot be known.
     """
@@ -128,16 +128,16 @@ def by_dossiers(project: Project) -> Needed:
         if found is None:
             raise MeguError(
                 f"the dossier {project.relative(folder)} is not whole ({check.says}), so what it needs cannot be known",
-                f"`megu verify {folder.name}` says all of it; put it right, or move it away",
+                f"`megu verify {folder.name}` shows every check; repair it, or move it away",
             )
         needed.add(list(found.records), "a dossier")
     return needed
 
 
 def by_versions(project: Project, needed: Needed) -> None:
-    """Add what the registered versions need that are not deleted: their weights, and the records of a dossier that only MLflow has.
+    """Add what the registered versions need, except deleted ones: their weights, and the records of a dossier that only MLflow has.
 
-    Raises `MeguError` where MLflow cannot be asked, or has a dossier that cannot be used.
+    Raises `MeguError` where MLflow cannot be queried, or has a dossier that cannot be used.
     """
     from megu import tracking
     from megu.tracking import lineage, purging
@@ -157,10 +157,10 @@ def by_versions(project: Project, needed: Needed) -> None:
 
 
 def plan(project: Project, days: int | None, run: str | None, now: datetime | None = None) -> Pruned:
-    """Say what `prune` would remove; changes nothing. days: at least so old, counted from when it was computed. run: only what this MLflow run
-    or Prefect flow run computed; without it also files of that age that nothing names.
+    """Return what `prune` would remove; change nothing. days: minimum age, counted from when a result was computed. run: only what this
+    MLflow run or Prefect flow run computed; without it, also files of that age that nothing refers to.
 
-    Raises `MeguError` where what is needed cannot be known, and for a run that computed nothing that is here.
+    Raises `MeguError` where what is needed cannot be known, and for a run of which no result is here.
     """
     now = now or datetime.now(UTC)
     cached, needed = entries(project), by_dossiers(project)
@@ -187,9 +187,9 @@ def plan(project: Project, days: int | None, run: str | None, now: datetime | No
 
 
 def prune(project: Project, days: int | None, run: str | None) -> Pruned:
-    """Remove what `plan` says. No run of the project can be under way meanwhile: it may be about to use what would go.
+    """Remove what `plan` says. No run of the project can be under way meanwhile: it may be about to use what would be removed.
 
-    Records go first, so that wherever it is stopped each result that is left has its files.
+    Records are removed first, so that wherever this is stopped, each remaining result has its files.
     """
     with purging(project):
         found = plan(project, days, run)

@@ -1,4 +1,4 @@
-"""What a purge decides, on paper: what goes, what stays and until when, what is left."""
+"""The decisions of a purge, before it acts: what is erased, what stays and until when, what is left."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from megu.lineage.purged.document import Covered, DataErased, Entry, Rows
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do. kind: "file" (what: its path), "cells" (of the database what), "version" (models:/name/3), "run" (a deleted MLflow
-    run's id), "data" (a data set's name) or "replaced" (a file of the data set, which its new version replaces). Paths are relative to the
-    project. folder: where a version's or a run's files lie. personal: whether it has something of the samples, so that the same content
-    elsewhere is a copy of them."""
+    """One thing to do. kind: "file" (what: its path), "cells" (what: a database's path), "version" (models:/name/3), "run" (a deleted
+    MLflow run's id), "data" (a data set's name) or "replaced" (a file of the data set, which its new version replaces). Paths are
+    relative to the project. folder: where the files of a version or a run lie. personal: whether it holds anything of the samples, so
+    that equal content elsewhere is a copy of them."""
 
     kind: str
     surface: str
@@ -32,7 +32,7 @@ class Action:
 
 @dataclass
 class Plan:
-    """See `megu.lineage.purged.document.Purge` for the fields that go into it. rows: of each data set that is to change."""
+    """A plan; see `megu.lineage.purged.document.Purge` for the fields that go into it. data: the rows of each data set that is to change."""
 
     created: str
     previous: str | None
@@ -68,14 +68,14 @@ class Plan:
 
     @property
     def decided(self) -> set[str]:
-        """The files, by their paths, on which there is a decision."""
+        """The paths of the files on which a decision has been made."""
         left = {entry.what for entry in [*self.residual, *self.retained]}
         return left | {action.what for action in self.actions if action.kind in ("file", "cells", "replaced")}
 
     def take(
         self, project: Project, stores: Stores, surface: str, path: Path, sha256: str, why: str, *, personal: bool = True
     ) -> None:
-        """Decide that a file goes, or, where it is not megu's to remove, is left. What has nothing of the samples is left without a word."""
+        """Decide that a file is erased or, where it is not megu's to remove, left. A file without anything of the samples is left silently."""
         what = project.relative(path)
         reason = ""
         if surface in (places.OTHERS, places.DOSSIERS, places.DATA):

@@ -1,4 +1,4 @@
-"""What earlier purges of the same runs said: once the images are gone there is nothing to search by."""
+"""What earlier purges of the same runs said: once the images are gone, there is nothing left to search with."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SAID = ", as the purge"
 
 
 def documents(project: Project, runs: Sequence[Opened]) -> list[Sealed]:
-    """The purges that cover some of the runs, oldest first."""
+    """Return the purges that cover any of the runs, oldest first."""
     covered = {run.dossier.run.mlflow_run_id for run in runs}
     known = erasures.load(project, {}, own_key(project), "", True).documents
     return [document for document in known if covered & {run.mlflow_run_id for run in document.purge.covers}]
 
 
 def objects(before: Sequence[Sealed]) -> set[str]:
-    """The MD5s of the stored files that purges found to hold samples."""
+    """Return the MD5s of the stored files that purges found to hold samples."""
     stores = (places.CACHE, places.REMOTES)
     return {
         "".join(Path(each.what).parts[-2:])
@@ -47,7 +47,7 @@ def decide(
     digests: Mapping[Path, tuple[str, str]],
     waiting: Set[Path],
 ) -> None:
-    """Decide on what ``before`` erased and is back, and on what they had to leave. waiting: the private files of open requests."""
+    """Decide on what the purges ``before`` erased and is back, and on what they had to leave. waiting: private files of open requests."""
     _back(project, plan, known, before, hits, digests)
     surfaces = {project.relative(path): surface for path, (surface, _) in digests.items()}
     decided, kept = plan.decided, {entry.what for document in before for entry in document.purge.retained}
@@ -76,7 +76,7 @@ def _back(
     hits: Mapping[Path, tuple[str, Found]],
     digests: Mapping[Path, tuple[str, str]],
 ) -> None:
-    """What was erased and is there again: what holds samples wherever it is, all else in its old place."""
+    """Decide on what was erased and is there again: files that hold samples anywhere, all others in their old place."""
     erased = [(entry, document) for document in before for entry in document.purge.erased if entry.sha256 is not None]
     anywhere = {digest: document for document in before for digest in document.purge.holding()}
     there = {(entry.what, entry.sha256): document for entry, document in erased}
@@ -92,8 +92,8 @@ def _back(
 
 
 def _left(before: Sequence[Sealed]) -> dict[str, tuple[Entry, Sealed]]:
-    """The files that purges left or kept, by path; the newest word counts. Not copies of what says nothing of anybody: an older megu took
-    arrays of labels that are equal for copies."""
+    """Return the files that purges left or kept, by path; the newest purge counts. Copies that say nothing about anybody are left out: an
+    older megu took equal arrays of labels for copies."""
     found = {}
     for document in before:
         harmless = document.purge.harmless()

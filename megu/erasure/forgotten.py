@@ -1,4 +1,4 @@
-"""Whom a purge is for: the runs whose requests it fulfils, and the samples that these forgot, where they still are."""
+"""The scope of a purge: the runs whose requests it fulfils, and the samples that they forgot, wherever these still are."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ Masks = dict[str, NDArray[np.bool_]]
 
 
 def targets(project: Project, names: Sequence[str]) -> list[Opened]:
-    """The dossiers named (as for `megu verify`), or with no name those of all runs that forgot what they should by their own verdict.
+    """Return the named dossiers (as for `megu verify`) or, without a name, those of all runs that forgot what they should by their own
+    verdict.
 
-    Raises `MeguError` for a name that is none, or a dossier that is not whole.
+    Raises `MeguError` for a name without a dossier, or a dossier that is not whole.
     """
     from megu.lineage.verify.run import copies, opened
 
@@ -38,7 +39,9 @@ def targets(project: Project, names: Sequence[str]) -> list[Opened]:
             read = [opened(files, place) for place, files in copies(name, project, stack).places.items()]
         whole = next((dossier for dossier, _ in read if dossier is not None), None)
         if whole is None:
-            raise MeguError(f"the dossier of {name} cannot be used ({read[0][1].says})", f"`megu verify {name}` says all of it")
+            raise MeguError(
+                f"the dossier of {name} cannot be used ({read[0][1].says})", f"`megu verify {name}` shows every check"
+            )
         if names or (not whole.dossier.evidence.failures and "reference" in whole.dossier.evidence.evaluation):
             found.append(whole)
     if not found:
@@ -51,7 +54,7 @@ def targets(project: Project, names: Sequence[str]) -> list[Opened]:
 
 @dataclass(frozen=True)
 class ForgottenSamples:
-    """forgotten: the commitments of all forgotten samples. data: each data set here that has some, with the rows that are to go, by split."""
+    """forgotten: the commitments to all forgotten samples. data: each data set here that has some, with the rows to erase, by split."""
 
     key: bytes
     forgotten: frozenset[bytes]
@@ -59,11 +62,11 @@ class ForgottenSamples:
 
     @property
     def count(self) -> int:
-        """Rows that are to go."""
+        """Number of rows to erase."""
         return sum(int(mask.sum()) for _, masks in self.data for mask in masks.values())
 
     def patterns(self) -> list[SearchPatterns]:
-        """What to look for, one for each form that the images have; distinct images."""
+        """Return what to search for: one entry for each form that the images have, with distinct images."""
         found = []
         for dataset, masks in self.data:
             images, ids = _images(dataset, masks), _ids(dataset, masks)
@@ -73,11 +76,11 @@ class ForgottenSamples:
 
 
 def forgotten_samples(project: Project, runs: Sequence[Opened], test_images: bool) -> ForgottenSamples:
-    """The samples of the runs' commitments in every data set under ``data/``: a sample is found by what it is, not by where it was, also in
-    another size (`megu.erasure.search.resized`).
+    """Find the samples of the runs' commitments in every data set under ``data/``. A sample is found by its content, not by its position,
+    also in another size (`megu.erasure.search.resized`).
 
-    test_images: of a class or finer class that a request names, the test images of the data set that it was made for as well. The training
-    images that ``data.per_class`` kept from the run are of that class too, and go. Of a person every sample goes, test images too.
+    test_images: for a class or finer class that a request names, erase also the test images of the data set it was made for. Training
+    images of that class that ``data.per_class`` kept from the run are erased too. Of a person, every sample is erased, test images too.
 
     Raises `MeguError` when the key of the commitments is not here.
     """
@@ -92,7 +95,7 @@ def forgotten_samples(project: Project, runs: Sequence[Opened], test_images: boo
         for split in SPLITS:
             theirs = np.isin(getattr(dataset, split).ids, people.get(path.parent.name, ()))
             wanted[split] |= theirs
-            if split == "train":  # of a person the run may have seen a part only, as of a class
+            if split == "train":  # the run may have seen only part of a person's samples, as of a class
                 named |= {commit(key, bytes(value)) for value in dataset.train.ids[theirs]}
         for run in runs:
             if run.dossier.data.name == path.parent.name:
@@ -105,7 +108,7 @@ def forgotten_samples(project: Project, runs: Sequence[Opened], test_images: boo
                     wanted["train"] |= rest
                     named |= {commit(key, bytes(value)) for value in dataset.train.ids[rest]}
         if any(mask.any() for mask in wanted.values()):
-            # Every copy: an image that is gone from one split is gone from the other, and from every other data set (below).
+            # Every copy: an image removed from one split is removed from the other, and from every other data set (below).
             found.append((dataset, wanted))
     every = _copies(project, found)
     resized = {commit(key, bytes(value)) for dataset, masks in every for value in dataset.train.ids[masks["train"]]}
@@ -113,8 +116,8 @@ def forgotten_samples(project: Project, runs: Sequence[Opened], test_images: boo
 
 
 def _people(project: Project, key: bytes, forgotten: frozenset[bytes]) -> dict[str, list[bytes]]:
-    """Data set -> ids of the samples of people, train and test, whatever part of the data set is in use: of those of whom the runs forgot a
-    sample, and of those of whom no model was trained on any."""
+    """Return data set -> ids of people's samples, train and test, whatever part of the data set is in use: for people of whom the runs
+    forgot a sample, and for those on whose samples no model was trained."""
     inbox, found = Inbox(project), dict[str, list[bytes]]()
     for entry in inbox.entries(*FORGOTTEN):
         if "person" not in entry.facts:
@@ -126,7 +129,7 @@ def _people(project: Project, key: bytes, forgotten: frozenset[bytes]) -> dict[s
 
 
 def _copies(project: Project, found: Sequence[tuple[Dataset, Masks]]) -> list[tuple[Dataset, Masks]]:
-    """The rows of every data set that are one of the images, by its id or in another size."""
+    """Return the rows of every data set that are one of the images, by id or in another size."""
     every = [arrays.load(path.parent) for path in sorted(project.root.glob("data/*/meta.json"))]
     masks = [{split: np.zeros(len(getattr(dataset, split)), dtype=bool) for split in SPLITS} for dataset in every]
     new = [(_images(dataset, wanted), _ids(dataset, wanted)) for dataset, wanted in found]
@@ -161,7 +164,7 @@ def _of(key: bytes, ids: NDArray[np.bytes_], commitments: frozenset[bytes]) -> N
 
 
 def _named(dataset: Dataset, split: str, run: Opened) -> NDArray[np.bool_]:
-    """The images of a split of the classes and finer classes that a request names."""
+    """Return which images of a split are of the classes and finer classes that a request names."""
     scope, part = RequestScope.of(run.dossier.request), getattr(dataset, split)
     found = np.isin(part.labels, [number for number, name in enumerate(dataset.classes) if name in scope.classes])
     if part.fine is not None:

@@ -1,7 +1,7 @@
-"""What a purge needs to know after a kill: the plan, the samples to look for, and the data sets' new versions, ready to take their place.
+"""What a purge needs to resume after a kill: the plan, the samples to search for, and the data sets' new versions, ready to be moved in.
 
-The folder ``.megu/purge/`` appears whole, before anything is erased, and goes when the verdict is published. While it is there it holds the
-forgotten images themselves, which the last search needs: an unfinished purge is not an erasure, and says so.
+The folder ``.megu/purge/`` appears whole, before anything is erased, and is removed when the verdict is published. While it exists it holds
+the forgotten images themselves, which the last search needs: an unfinished purge is not an erasure, and says so.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Journal:
         return (self.root / PLAN).is_file()
 
     def begin(self, patterns: Sequence[SearchPatterns], prepare: Callable[[Path], Plan]) -> Plan:
-        """Write the journal. prepare: puts the new versions of the data sets below a folder, and returns the plan with their hashes."""
+        """Write the journal. prepare: writes the new versions of the data sets below a folder, and returns the plan with their hashes."""
         with atomic_folder(self.root) as folder:
             plan = prepare(folder / "data")
             for number, entry in enumerate(patterns):
@@ -52,7 +52,7 @@ class Journal:
         return Plan.from_json(json.loads((self.root / PLAN).read_bytes()))
 
     def keep(self, plan: Plan) -> None:
-        """Put a plan that was added to in the place of the one that is there."""
+        """Replace the stored plan by one that was added to."""
         with writing(self.root / PLAN) as temporary:
             temporary.write_bytes(canonical_json(plan.to_json()))
 
@@ -65,17 +65,17 @@ class Journal:
 
     @property
     def verdict(self) -> Path:
-        """The verdict as it was signed, there before it is published."""
+        """The file of the verdict as it was signed; it is written before the verdict is published."""
         return self.root / "verdict.json"
 
     def clear(self) -> None:
-        """Take away what a killed purge left of a journal that was not whole yet, or not any more: images. Needs the purge's lock."""
+        """Remove what a killed purge left of a journal that was not whole yet, or no longer whole: images. Needs the purge's lock."""
         for folder in self.root.parent.glob(f".{self.root.name}-*"):
             shutil.rmtree(folder)
         if not self.open and self.root.is_dir():
             shutil.rmtree(self.root)
 
     def end(self) -> None:
-        """Take it away; the plan first, so that half of a journal is none."""
+        """Remove the journal, the plan first, so that half a journal counts as none."""
         (self.root / PLAN).unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the section ``purge`` of the configuration says."""
+"""The section ``purge`` of the configuration."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from megu.core.params import STRICT, check
 
 @dataclass(frozen=True, kw_only=True)
 class PurgeParams:
-    """models_days: days after a run for which the superseded models that knew the samples are kept, to go back to; 0 erases them at
-        once, null never.
-    test_images: whether a request for a class or sub-class takes its test images too.
-    shared_stores: whether no other project uses the DVC cache and remotes outside of the project's folder, nor a cache that is shared
+    """models_days: days after a run for which superseded models that knew the samples are kept for a rollback; 0 erases them at once,
+        null never.
+    test_images: whether a request for a class or sub-class erases its test images too.
+    shared_stores: whether no other project uses the DVC cache and remotes outside the project's folder, nor a shared cache
         (``cache.shared``): only then is anything removed from them.
-    suppress_days: days for which what was erased is recognised when it is offered again (`megu.suppression`); 0 not at all, null for
+    suppress_days: days for which erased samples are recognised when they are offered again (`megu.suppression`); 0 not at all, null for
         ever.
     """
 

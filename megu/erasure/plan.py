@@ -1,4 +1,4 @@
-"""A purge on paper: what would be erased, what stays and until when, and what is out of reach. Nothing is changed here."""
+"""Plan a purge: what would be erased, what stays and until when, and what is out of reach. Nothing is changed here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tracked:
-    """What MLflow has; all empty where there is none. unreachable: why it could not be asked."""
+    """What MLflow has; everything is empty without MLflow. unreachable: why it could not be queried."""
 
     runs: Sequence[RunPlace] = ()
     versions: Sequence[VersionPlace] = ()
@@ -57,7 +57,7 @@ def tracked(project: Project, connected: MlflowClient | None, unreachable: str) 
 
 
 def dossiers(project: Project) -> list[Opened]:
-    """Every dossier of the project that is whole."""
+    """Return every dossier of the project that is whole."""
     folders = [path for path in sorted(project.dossiers.glob("*")) if path.is_dir()] if project.dossiers.is_dir() else []
     plain = ({name: content for name, content in folder_of.read(folder).items() if not is_name(name)} for folder in folders)
     read = (opened(files, "dossier")[0] for files in plain)
@@ -67,7 +67,7 @@ def dossiers(project: Project) -> list[Opened]:
 def make(
     project: Project, runs: Sequence[Opened], found: ForgottenSamples, asked: PurgeParams, mlflow: Tracked, previous: str | None
 ) -> tuple[Plan, list[Scanner]]:
-    """The plan for some runs, and the scanners that looked (their counts are in the plan)."""
+    """Make the plan for some runs. Return it with the scanners that searched (their counts are in the plan)."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     every = dossiers(project)
     plan = Plan(
@@ -109,13 +109,13 @@ def make(
 
 
 def _recomputed(project: Project, run: Opened) -> bool:
-    """Whether the commitments of a run hold now, earlier purges accounted for."""
+    """Return whether the commitments of a run hold now, accounting for earlier purges."""
     known = erasures.load(project, {}, own_key(project), run.dossier.run.mlflow_run_id, True)
     return guarded(checks.commitments, VerificationContext(project, run, None, "", [], erasures=known)).holds is True
 
 
 def counted(scanners: Sequence[Scanner]) -> dict[str, int]:
-    """How much was looked for, and at."""
+    """Return how much was searched for, and how much was searched."""
     return {
         "samples": sum(len(scanner.images) for scanner in scanners),
         "of one shade": sum(scanner.patterns.flat for scanner in scanners),
@@ -125,7 +125,7 @@ def counted(scanners: Sequence[Scanner]) -> dict[str, int]:
 
 
 def elsewhere(mlflow: Tracked) -> list[tuple[str, Path]]:
-    """Folders of MLflow's that may lie outside the project."""
+    """Return MLflow's folders that may lie outside the project, each with its surface."""
     runs = [(places.ARTIFACTS, run.folder) for run in mlflow.runs if run.folder is not None]
     versions = [(places.VERSIONS, version.folder) for version in mlflow.versions if version.folder is not None]
     return [*versions, *runs]
@@ -134,8 +134,8 @@ def elsewhere(mlflow: Tracked) -> list[tuple[str, Path]]:
 def search_stores(
     project: Project, scanners: Sequence[Scanner], mlflow: Tracked
 ) -> tuple[dict[Path, tuple[str, Found]], dict[Path, tuple[str, str]]]:
-    """Every file in which something was found or that leaves a doubt, with its surface; and the surface and SHA-256 of every file that can be
-    read."""
+    """Search every store. Return each file in which something was found or that leaves a doubt, with its surface; and the surface and SHA-256
+    of every readable file."""
     hits: dict[Path, tuple[str, Found]] = {}
     digests: dict[Path, tuple[str, str]] = {}
     for surface, path in places.files(project, elsewhere(mlflow)):
@@ -161,7 +161,7 @@ def _derived(
     mlflow: Tracked,
     here: Set[str],
 ) -> dict[str, str]:
-    """SHA-256 -> why, of what was made of the samples and may go: answers one by one, and models that were trained on them.
+    """Return SHA-256 -> why, for what was made from the samples and may be erased: answers per image, and models trained on them.
 
     here: the SHA-256 of every file.
     """
@@ -207,7 +207,7 @@ def _derived(
 
 
 def _trained(made: Sequence[policy.Made], every: Sequence[Opened], seen: policy.Seen) -> set[str]:
-    """The models among ``made`` that were trained on forgotten samples, or on a split of which no dossier says that it leaves them out."""
+    """Return the models among ``made`` trained on forgotten samples, or on a split that no dossier shows to leave them out."""
     without = {
         split
         for run in every
@@ -230,7 +230,7 @@ def _files(
     digests: Mapping[Path, tuple[str, str]],
     gone: Mapping[str, str],
 ) -> None:
-    """A decision on every file."""
+    """Decide on every file."""
     decided, erased = plan.decided, dict(gone)
     for path, (surface, found) in hits.items():
         what = project.relative(path)
@@ -239,7 +239,7 @@ def _files(
         if surface in (places.TRACKED, places.PREFECT) and _is_database(path):
             plan.actions.append(Action("cells", surface, what, None, str(found)))
         elif surface in (places.TRACKED, places.PREFECT) and path.name.endswith(("-wal", "-shm", "-journal")):
-            continue  # goes into its database when that is cleaned
+            continue  # merged into its database when that is cleaned
         else:
             plan.take(project, known, surface, path, digests[path][1], str(found))
             if surface in (places.STORE, places.ARTIFACTS):
@@ -250,7 +250,7 @@ def _files(
 def _rest(
     project: Project, plan: Plan, known: Stores, digests: Mapping[Path, tuple[str, str]], erased: Mapping[str, str]
 ) -> None:
-    """The files in which nothing was found. erased: SHA-256 -> why, of what goes wherever it is."""
+    """Decide on the files in which nothing was found. erased: SHA-256 -> why, of what is erased wherever it is."""
     decided = plan.decided
     results = dict(policy.cached_results(project))
     useless = {path.resolve() for path, result in results.items() if any(ref.sha256 in erased for ref in result.files.values())}
@@ -280,12 +280,12 @@ def _rest(
 
 
 def _named(project: Project) -> set[str]:
-    """What the dossiers name in the store."""
+    """Return what the dossiers refer to in the store."""
     return {ref.sha256 for entry in dossiers(project) for record in entry.records for ref in record.refs.values()}
 
 
 def _waiting(project: Project) -> set[Path]:
-    """The private files of requests that are not fulfilled yet."""
+    """Return the private files of requests that are not fulfilled yet."""
     inbox = Inbox(project)
     open_ones = (each for each in inbox.entries() if each.state in OPEN and each.state not in FORGOTTEN_STATES)
     return {inbox.path(each.id).resolve() for each in open_ones}
@@ -294,7 +294,7 @@ def _waiting(project: Project) -> set[Path]:
 def _requests(
     project: Project, plan: Plan, found: ForgottenSamples, hits: Mapping[Path, tuple[str, Found]], waiting: Set[Path]
 ) -> None:
-    """The private files of requests: those that name forgotten samples by their files go too; what an open request names stays for it."""
+    """Decide on the private files of requests: those that name forgotten samples are erased too; an open request keeps its file."""
     gone = {bytes(value) for dataset, masks in found.data for value in dataset.train.ids[masks["train"]]}
     for path in sorted([*project.requests.glob("*.json"), *(project.home / "private").glob("*.yaml")]):
         named = _named_files(path, [dataset for dataset, _ in found.data])
@@ -310,7 +310,7 @@ def _requests(
 
 
 def _named_files(path: Path, datasets: Sequence[Dataset]) -> set[bytes]:
-    """The ids of the images that a request or a configuration names by their files, in the data set that it names, or in any."""
+    """Return the ids of the images that a request or a configuration names by file, in the data set that it names, or in any."""
     try:
         value = json.loads(path.read_bytes())
         about = value.get("data") or ""
@@ -325,7 +325,7 @@ def _named_files(path: Path, datasets: Sequence[Dataset]) -> set[bytes]:
 def _doubts(
     project: Project, plan: Plan, hits: Mapping[Path, tuple[str, Found]], digests: Mapping[Path, tuple[str, str]]
 ) -> None:
-    """What may hold something of them and is not erased for a doubt: it is looked at again when all else is gone."""
+    """Record as residual what may hold something of them; a doubt erases nothing. It is searched again when everything else is gone."""
     decided = {action.what for action in plan.actions if action.kind == "file"} | {each.what for each in plan.residual}
     for path, (surface, found) in hits.items():
         what = project.relative(path)
@@ -340,7 +340,7 @@ def _is_database(path: Path) -> bool:
 
 
 def _kept(plan: Plan, runs: Sequence[Opened]) -> None:
-    """What stays of the runs."""
+    """Record what stays of the runs."""
     ids = ", ".join(run.dossier.run.mlflow_run_id for run in runs)
     plan.retained.append(entry(places.STORE, f"of {ids}", policy.KEPT))
     plan.retained.append(entry(places.DOSSIERS, f"of {ids}", policy.KEPT_DOSSIER))
@@ -348,7 +348,7 @@ def _kept(plan: Plan, runs: Sequence[Opened]) -> None:
 
 
 def _unreachable(project: Project, plan: Plan, mlflow: Tracked, objects: Set[str]) -> None:
-    """What is out of reach from here. objects: MD5s of files that hold samples."""
+    """Record what is out of reach from here. objects: MD5s of files that hold samples."""
     for remote in places.remotes(project.root):
         if remote.folder is None:
             named = ", ".join(f"files/md5/{md5[:2]}/{md5[2:]}" for md5 in sorted(objects))
@@ -373,7 +373,7 @@ def _unreachable(project: Project, plan: Plan, mlflow: Tracked, objects: Set[str
 
 
 def _is_ours(project: Project) -> bool:
-    """Whether MLflow's database is the project's own: of another one, the runs that were deleted may be others', who want them back."""
+    """Return whether MLflow's database is the project's own: in any other, deleted runs may belong to people who want them back."""
     from megu.tracking.purging import database
 
     return database(project.home) == project.home / "mlflow.db"

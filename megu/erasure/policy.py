@@ -1,4 +1,4 @@
-"""What becomes of what the stages made of the samples: which files have them one by one, which are models trained on them."""
+"""What becomes of what the stages made from the samples: which files have a row per sample, which are models trained on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from megu.lineage.commitments import SIZE
 from megu.lineage.index import Index
 from megu.lineage.record import Record
 
-#: Stage and file: one row a sample of the data set, whatever was forgotten.
+#: Stage and file: one row per sample of the data set, whatever was forgotten.
 PER_SAMPLE = {
     ("predictions", "predictions"): "what a model answers to each image",
     ("condensed", "condensed"): "what a model answers to each image",
@@ -26,12 +26,12 @@ PER_SAMPLE = {
     ("evaluation", "distributions"): "confidence and entropy of each image",
     ("shadow", "shadow"): "what a shadow model answers to each image",
 }
-#: Stage -> a model trained on the whole data set, the forgotten samples among it.
+#: Stage -> a model trained on the whole data set, including the forgotten samples.
 MODELS = {"original": "weights", "given": "weights"}
-#: Stage -> a model trained on what a split retains (a given retrain: by its giver's word): it knows the samples unless the split's forget set
-#: has them.
+#: Stage -> a model trained on what a split retains (for a given retrain, on its supplier's word): it knows the samples unless the split's
+#: forget set has them.
 RETAINING = {"unlearn": "weights", "reference": "weights", "given-reference": "weights"}
-#: What stays of a run, and why. None of it has a sample of its own.
+#: What stays of a run, and why. None of it contains a sample.
 KEPT = (
     "the unlearned model, the retrain, and numbers over many images (entanglement, matrix, noise, metrics, histograms) "
     "are the evidence of the run"
@@ -44,7 +44,7 @@ KEPT_SPLITS = "positions in a version of the data set that is gone; they show no
 
 @dataclass(frozen=True)
 class Made:
-    """A file that a stage made, of which data set (its DVC hash) and, where the stage needs one, of which split (its result's digest)."""
+    """A file that a stage made, with its data set (DVC hash) and, where the stage needs one, its split (digest of the split's result)."""
 
     stage: str
     name: str
@@ -54,7 +54,7 @@ class Made:
 
 
 def cached_results(project: Project) -> Iterator[tuple[Path, Result]]:
-    """Every kept result that can be read, with its file."""
+    """Yield every cached result that can be read, with its file."""
     for path in sorted(project.results.glob("*")) if project.results.is_dir() else []:
         try:
             yield path, Result.from_json(json.loads(json.loads(path.read_bytes())["result"]))
@@ -63,7 +63,7 @@ def cached_results(project: Project) -> Iterator[tuple[Path, Result]]:
 
 
 def made(results: Sequence[Result], records: Sequence[tuple[str, Sequence[Record]]]) -> list[Made]:
-    """The files of kept results, and of the records of dossiers (each with its data set's hash): a result may be gone and its file not."""
+    """Return the files of cached results and of dossiers' records (each with its data set's hash): a file may outlive its result."""
     hashes = {result.digest: str(result.values["dvc_hash"]) for result in results if result.stage == "dataset"}
     found = [
         Made(result.stage, name, ref.sha256, hashes.get(str(result.parts.get("input data")), ""), _split(result.parts))
@@ -80,7 +80,7 @@ def made(results: Sequence[Result], records: Sequence[tuple[str, Sequence[Record
 
 
 def splits_of(records: Sequence[Record]) -> set[str]:
-    """The splits, by their results' digests, that the models of a run were made for."""
+    """Return the splits, by the digests of their results, that the models of a run were made for."""
     return {_split(record.parts) for record in records if record.stage in RETAINING}
 
 
@@ -90,9 +90,9 @@ def _split(parts: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Seen:
-    """Which data sets and models had the forgotten samples, by the index. data: DVC hashes. models, known: SHA-256 of weights, those that saw
-    them and all. runs: MLflow run id -> whether its retain set has some of them. innocent: originals that were trained here, on a part of a
-    data set (``data.per_class``) that has none of them."""
+    """Which data sets and models had the forgotten samples, according to the index. data: DVC hashes. models: SHA-256 of the weights that
+    saw them. known: SHA-256 of all weights. runs: MLflow run id -> whether its retain set has some of them. innocent: originals trained
+    here, on a part of a data set (``data.per_class``) that has none of them."""
 
     data: frozenset[str]
     models: frozenset[str]
@@ -102,8 +102,8 @@ class Seen:
 
 
 def seen(index: Index, forgotten: frozenset[bytes]) -> Seen:
-    """Ask the index of every recorded run: a model has seen a sample that its training set has and its forget set has not, or that the model
-    it was made of had seen, which an earlier run may have trained on more than this one."""
+    """Query the index about every recorded run. A model has seen a sample if the sample is in its training set and not in its forget set,
+    or if the model it was made from had seen it: an earlier run may have trained that one on more than this run has."""
     wanted = np.frombuffer(b"".join(sorted(forgotten)), dtype=f"S{SIZE}")
     inside: dict[str, NDArray[np.bool_]] = {}
 
@@ -130,7 +130,7 @@ def seen(index: Index, forgotten: frozenset[bytes]) -> Seen:
 
 
 def until(days: int | None, since: str, now: str) -> tuple[bool, str | None]:
-    """Whether models superseded at ``since`` may go now, and the day on which they may; None for never."""
+    """Return whether models superseded at ``since`` may be erased now, and the day from which they may; None for never."""
     if days is None:
         return False, None
     day = datetime.fromisoformat(since) + timedelta(days=days)

@@ -1,4 +1,4 @@
-"""A purge from beginning to end: plan, journal, erase, look again, sign, publish."""
+"""A purge from beginning to end: plan, journal, erase, search again, sign, publish."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Connected = tuple["MlflowClient | None", str]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A plan, or what came of it. sealed: the document, None of a plan only. resumed: whether an unfinished purge was gone on with."""
+    """A plan, or its result. sealed: the document; None for a plan only. resumed: whether an unfinished purge was continued."""
 
     plan: Plan
     surfaces: list[Location]
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def dry_run(project: Project, names: Sequence[str], params: PurgeParams) -> Outcome:
-    """What `apply` would do; changes nothing. An unfinished purge is what it would go on with, whatever is named."""
+    """Return what `apply` would do; change nothing. It would first finish an unfinished purge, whatever is named."""
     if (journal := Journal.of(project)).open:
         return Outcome(decided := journal.plan(), _expected(decided), None, resumed=True)
     connected, why = _reach(project)
@@ -85,21 +85,19 @@ def apply(
 ) -> Outcome:
     """Purge, or finish a purge that was stopped, whatever is named now. With nothing to erase, nothing is signed.
 
-    ignored: dead MLflow runs that MLflow still calls running; the document says which. An unfinished purge
-    goes on ignoring those that it ignored before.
+    ignored: dead MLflow runs that MLflow still reports as running; the document lists them. An unfinished purge
+    keeps ignoring those that it ignored before.
 
     Raises `MeguError` when there is no key to sign with, a run is under way, or something cannot be erased now.
     """
     signing = signer(Keys(project.keys), key_file)
     if signing is None:
-        raise MeguError(
-            "there is no key to sign with, and nobody need believe an unsigned purge", "make one: `megu keys create`"
-        )
+        raise MeguError("there is no key to sign with, and an unsigned purge proves nothing", "make one: `megu keys create`")
     commitments = Keys(project.keys).commitment_key()
     if commitments is None:
         raise MeguError("the key of the commitments is not here", "put it back into .megu/keys/commitments.key")
     journal, (connected, why) = Journal.of(project), _reach(project)
-    # Prefect's, MLflow's and DVC's own locks do not keep a run from writing what is being looked for.
+    # Prefect's, MLflow's and DVC's own locks do not keep a run from writing what is being searched for.
     with purging(project), file_lock(project.home / "data.lock"):
         journal.clear()
         resumed = journal.open
@@ -147,9 +145,9 @@ def _reach(project: Project) -> Connected:
 
 
 def _refuse_live_runs(connected: MlflowClient | None, home: Path, ignored: Sequence[str] = ()) -> list[str]:
-    """Raise `MeguError` for a run that MLflow calls running: of another machine or folder nobody here can tell whether it lives.
+    """Raise `MeguError` for a run that MLflow reports as running: on another machine or in another folder, it may or may not be alive.
 
-    Returns those of ``ignored`` that it would have been.
+    Return those of ``ignored`` that would have been such a run.
     """
     if connected is None:
         return []
@@ -162,19 +160,19 @@ def _refuse_live_runs(connected: MlflowClient | None, home: Path, ignored: Seque
         where = found.data.tags[orphans.PROCESS_TAG].partition(" ")[0]
         since = datetime.fromtimestamp(found.info.start_time / 1000, UTC).isoformat(timespec="minutes")
         raise MeguError(
-            f"the run {left[0]} on {where} is under way since {since}, and may write what is looked for",
+            f"the run {left[0]} on {where} has been under way since {since}, and may write what is being searched for",
             f"wait for it, or stop it; if its process is dead, add --ignore-run {left[0]}: the signed document will say so",
         )
     return sorted(set(ignored) & set(running))
 
 
 def _ignoring(runs: Sequence[str]) -> dict[str, list[str]]:
-    """What the document says of the runs that were ignored."""
+    """Return the document's entry for the runs that were ignored."""
     return {"ignored_runs": sorted(set(runs))} if runs else {}
 
 
 def _expected(made: Plan) -> list[Location]:
-    """What the verdict would be if all goes as planned."""
+    """Return the verdict that results if everything goes as planned."""
     erased = [Entry(surface=a.surface, what=a.what, sha256=a.sha256, why=a.why, until=None) for a in made.actions]
     return _surfaces(erased, made.retained, made.residual, planned=True)
 
@@ -182,7 +180,7 @@ def _expected(made: Plan) -> list[Location]:
 def _surfaces(
     erased: Sequence[Entry], retained: Sequence[Entry], residual: Sequence[Entry], *, planned: bool = False
 ) -> list[Location]:
-    """A verdict for every surface."""
+    """Return a verdict for every surface."""
     found = []
     for name in places.SURFACES:
         gone, kept, left = ([entry for entry in entries if entry.surface == name] for entries in (erased, retained, residual))
@@ -203,7 +201,7 @@ def _surfaces(
 
 
 def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflow: plan.Tracked) -> Purge:
-    """Look everywhere again; what is still found is residual."""
+    """Search everywhere again; what is still found is residual."""
     hits, digests = plan.search_stores(project, scanners, mlflow)
     erased = [Entry(surface=a.surface, what=a.what, sha256=a.sha256, why=a.why, until=None) for a in decided.actions]
     gone = {action.sha256 for action in decided.actions if action.personal and action.surface != places.RESULTS} - {None}
@@ -239,7 +237,7 @@ def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflo
 
 
 def _signed(journal: Journal, found: Purge, public: str, sign: Callable[[], Sealed]) -> Sealed:
-    """The verdict, signed once: a purge that was killed while it published goes on with the same document, if it still says what is so."""
+    """Sign the verdict once: a purge killed while publishing resumes with the same document, if that is still true."""
     try:
         before = parse(journal.verdict.read_bytes(), journal.verdict.name, [public])
         if replace(before.purge, looked=found.looked) == found:
@@ -253,7 +251,7 @@ def _signed(journal: Journal, found: Purge, public: str, sign: Callable[[], Seal
 
 
 def publish(project: Project, document: Sealed, connected: MlflowClient | None) -> None:
-    """Put the document beside each dossier that it covers, into MLflow and into the ledger; where it is already, it stays."""
+    """Put the document beside each dossier that it covers, into MLflow and into the ledger; a copy that is already there stays."""
     content = document.to_bytes()
     for covered in document.purge.covers:
         folder = project.dossiers / covered.mlflow_run_id
@@ -287,7 +285,7 @@ def _own_name(folder: Path, content: bytes) -> str:
 
 
 def newest(project: Project) -> str | None:
-    """The seal of the project's newest purge."""
+    """Return the seal of the project's newest purge."""
     if not Keys(project.keys).public.is_file():
         return None
     trusted = [read_public(Keys(project.keys).public)]

@@ -1,4 +1,4 @@
-"""What becomes of a data set's old version: its files, their links, and what DVC's cache and remotes have of them."""
+"""What becomes of a data set's old version: its files, links to them, and their copies in DVC's cache and remotes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from megu.lineage.purged.document import OF_VERSION, DataErased, Rows, holds_sam
 def decide(project: Project, plan: Plan, found: ForgottenSamples, *, alone: bool) -> tuple[Stores, set[str]]:
     """Decide on the data sets and on what the stores have of their present versions. alone: see `Stores`.
 
-    Returns the stores, and the MD5s of the files that hold samples.
+    Return the stores, and the MD5s of the files that hold samples.
     """
     for dataset, _ in found.data:
         if more := advice.strays(dataset.path):  # the folder is replaced as a whole
@@ -72,22 +72,22 @@ def _rows(key: bytes, dataset: Dataset, masks: Masks, split: str) -> Rows:
 
 
 def _changed(dataset: Dataset, masks: Masks) -> list[Path]:
-    """The files of this version that the next does not have: those of the splits that change, and the facts."""
+    """Return the files of this version that the next does not have: those of the splits that change, and the facts."""
     splits = [split for split in SPLITS if masks[split].any()]
     names = {f"{split}_{column}.npy" for split in splits for column in ("images", "labels", "ids", "fine", "names")}
     return [path for path in sorted(dataset.path.iterdir()) if path.name in {*names, "meta.json"}]
 
 
 def _is_elsewhere(project: Project, known: Stores, path: Path) -> bool:
-    """Whether a file of a data set is a link, or in a linked folder, to where nothing is looked for."""
+    """Return whether a file of a data set is a link, or in a linked folder, that leads to a place that is not searched."""
     real = path.resolve()
     return not real.is_relative_to(project.root.resolve()) and known.store_of(real) is None
 
 
 def _in_stores(project: Project, plan: Plan, known: Stores, name: str, gone: Sequence[Path], listing: str) -> None:
-    """The stored files of this version that the next does not have, and its listing.
+    """Decide on the stored files of this version that the next does not have, and on its listing.
 
-    Images and ids are the samples' wherever they are. So are names, but another data set may have the same ones; labels say nothing.
+    Images and ids are personal wherever they are. So are names, but another data set may have the same ones; labels say nothing.
     """
     for md5, role in [(listing, ""), *((_md5(path), path.name) for path in gone)]:
         for store, path in known.of(md5):
@@ -97,6 +97,6 @@ def _in_stores(project: Project, plan: Plan, known: Stores, name: str, gone: Seq
 
 
 def _md5(path: Path) -> str:
-    """The name that DVC's cache has for a file."""
+    """Return the name of a file in DVC's cache."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -48,7 +48,7 @@ def test_what_is_neither_version_is_kept_and_nobody_is_told_to_delete_it(stopped
     mine.write_bytes((tmp_path / "old" / "test_labels.npy").read_bytes())
     with pytest.raises(MeguError, match="neither its old version nor its new one") as refused:
         run.apply(stopped.project, [], PurgeParams())
-    assert "keep what is there elsewhere" in refused.value.fix
+    assert "keep a copy of what is there elsewhere" in refused.value.fix
     assert mine.read_bytes() != new
     mine.write_bytes(new)
     assert run.apply(stopped.project, [], PurgeParams()).resumed

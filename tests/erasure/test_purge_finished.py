@@ -324,7 +324,7 @@ def test_a_run_whose_process_was_killed_is_marked_and_a_live_one_is_left(project
     with pytest.raises(MeguError, match="is under way") as refused:
         run.apply(project, [], AT_ONCE, ignored=[live])
     assert f"--ignore-run {away}" in refused.value.fix
-    assert "on elsewhere is under way since" in refused.value.what
+    assert "on elsewhere has been under way since" in refused.value.what
     assert run._refuse_live_runs(connected, project.home, [live, away, gone]) == sorted([live, away])
     with working(project), pytest.raises(MeguError, match="a run is under way in this project"):
         run.apply(project, [], AT_ONCE)

@@ -1,8 +1,8 @@
-"""Many byte strings at once, in buffers of any size: the bytes of images and the ids of samples.
+"""Search buffers of any size for many byte strings at once: the bytes of images and the ids of samples.
 
-Of each string eight pieces of eight bytes are known, one for each place that a piece can have between the 64-bit words of a buffer. So
-wherever a string lies, one of its pieces is a whole word, and a buffer need only be read word by word, each looked up in a table. Only where
-one is found are the strings themselves compared: the cost hardly depends on how many there are.
+For each string, eight pieces of eight bytes are indexed, one for each alignment to the 64-bit words of a buffer. Wherever a string lies, one
+of its pieces is a whole word, so a buffer need only be read word by word, each looked up in a table. Only where a word is found are the
+strings themselves compared: the cost hardly depends on how many there are.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 from megu.data.arrays import Images
 
 _WORD = 8
-#: The shortest string with a piece for each place.
+#: The shortest string that has a piece for each alignment.
 SHORTEST = 2 * _WORD - 1
 _BITS = 22
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-#: Words of a buffer looked at together; bounds the memory.
+#: Words of a buffer that are searched together; bounds the memory.
 _CHUNK = 1 << 20
-#: A piece in which fewer neighbours differ (of a black or white square) would be found everywhere.
+#: A piece in which fewer neighbours differ (as in a black or white square) would be found everywhere.
 _CHANGES = 2
 
 
 class Strings:
-    """Finds any of N strings of one length. strings: uint8 (N, L), L at least `SHORTEST`. What hardly varies is `flat` and not looked for."""
+    """Finds any of N strings of one length. strings: uint8 (N, L), L at least `SHORTEST`. Strings that hardly vary are `flat`, and are not
+    searched for."""
 
     def __init__(self, strings: NDArray[np.uint8]) -> None:
         self.strings = np.ascontiguousarray(strings)
@@ -48,7 +49,7 @@ class Strings:
         self._table[_slots(self._words)] = True
 
     def find(self, buffer: Any) -> set[int]:
-        """The numbers of the strings that occur in a buffer of bytes, at any offset."""
+        """Return the numbers of the strings that occur in a buffer of bytes, at any offset."""
         data = np.frombuffer(buffer, dtype=np.uint8)
         words = data[: len(data) // _WORD * _WORD].view("<u8")
         found: set[int] = set()
@@ -73,9 +74,9 @@ def _slots(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class SearchPatterns:
-    """What may be nowhere any more. images: uint8 (N, H, W, C), distinct. ids: "S32" (N,), theirs, and of others without an image at hand.
+    """What must not remain anywhere. images: uint8 (N, H, W, C), distinct. ids: "S32" (N,), theirs, and those of samples without an image.
 
-    Raises ``ValueError`` for images too small to be told from chance.
+    Raises ``ValueError`` for images too small to be distinguished from chance.
     """
 
     images: Images
@@ -93,13 +94,13 @@ class SearchPatterns:
 
     @property
     def flat(self) -> int:
-        """Images of one shade, which any file may have the bytes of: they are not looked for byte by byte."""
+        """Number of images of one shade, whose bytes may occur in any file: they are not searched for byte by byte."""
         return len(self._pixels[0].flat)
 
     def pixels_in(self, buffer: Any) -> set[int]:
-        """The images whose rows of pixels are in a buffer, channels last or first."""
+        """Return the images whose rows of pixels are in a buffer, channels last or first."""
         return set[int]().union(*(strings.find(buffer) for strings in self._pixels))
 
     def ids_in(self, buffer: Any) -> set[int]:
-        """The ids that stand in a buffer as text."""
+        """Return the ids that occur in a buffer as text."""
         return self._names.find(buffer)

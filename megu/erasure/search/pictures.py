@@ -1,9 +1,9 @@
 """Copies of an image in another form: encoded again, made larger, or drawn into a figure.
 
-A picture that is a copy as a whole is brought to the image's size and compared. In a figure an image is drawn with every pixel as a block
-(`megu.report.figures`): along a row of the figure the colours follow each other as along a row of the image, each some pixels wide, whatever
-the scale and the place. So runs of one colour are made one, in both, and the image's rows looked for as byte strings. Drawing moves some
-grey levels by one, so levels are counted by eights, in two ways whose borders lie apart.
+To find a whole picture that is a copy, it is brought to the image's size and compared. In a figure an image is drawn with every pixel as a
+block (`megu.report.figures`): along a row of the figure the colours follow each other as along a row of the image, each some pixels wide,
+whatever the scale and the place. So runs of one colour are merged in both, and the image's rows are searched for as byte strings. Drawing
+shifts some grey levels by one, so levels are grouped in steps of eight, in two ways whose borders lie apart.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from megu.data.images.layout import IMAGES
 from megu.erasure.search.patterns import Strings
 from megu.erasure.search.unpack import Reader, describe
 
-#: Mean difference in grey levels up to which two pictures are one: JPEG and resizing stay below; of 12 million pairs of different
-#: Fashion-MNIST images none does, the nearest differ by 5.1.
+#: Mean difference in grey levels up to which two pictures count as the same. JPEG and resizing stay below it; of 12 million pairs of
+#: different Fashion-MNIST images none does: the nearest differ by 5.1.
 NEAR = 4.0
-#: Up to here after both were made small; what is then made larger again is compared once more.
+#: Up to this difference after both were made small, the image is enlarged again and compared once more.
 _CLOSE = 16.0
-#: A drawn image is found by its most varied rows: so many of them, of so many colours each, and so many have to be there.
+#: A drawn image is found by its most varied rows: how many of them are searched for, and how many must be there.
 _ROWS, _SEEN = 4, 2
-#: Begin and width of the steps that grey levels are counted by.
+#: Offsets and width of the steps that grey levels are grouped in.
 _BORDERS, _STEP = (0, 4), 8
 _SIGNS = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|GIF8[79]a", re.DOTALL)
-#: How pictures begin whose signs are too short to be looked for anywhere.
+#: How pictures begin whose signatures are too short to be searched for anywhere.
 _OTHERS = re.compile(rb"BM....\0\0\0\0|II\*\0|MM\0\*|P[1-6][\s#]", re.DOTALL)
-#: Files that are pictures by their name, also of kinds that cannot be decoded here.
+#: Files that are pictures by their name, including kinds that cannot be decoded here.
 SUFFIXES = IMAGES | {".avif", ".heic", ".heif", ".jp2", ".jxl", ".pbm"}
-#: What is tried: no kind that another program decodes.
+#: The kinds that are tried: none that needs another program to decode it.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
-#: Pixels of a picture that is decoded, and of all frames of an animation; bounds memory and time.
+#: Most pixels of a picture that is decoded, and of all frames of an animation; bounds memory and time.
 _PIXELS, _FRAMES = 1 << 26, 1 << 30
 _ORIENTATION = 0x0112
 _BASE64 = re.compile(rb"(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD)[A-Za-z0-9+/]{40,}={0,2}")
@@ -52,17 +52,17 @@ _BASE64 = re.compile(rb"(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD)[A-Za-z0-9+/]{40,}={0,2
 
 @dataclass(frozen=True)
 class Undecoded:
-    """A picture that cannot be decoded, and may show anything. why: in a few words."""
+    """A picture that cannot be decoded and may show anything. why: in a few words."""
 
     why: str
 
 
 def pictures_in(content: memoryview, suffix: str = "") -> Iterator[NDArray[np.uint8] | Undecoded]:
-    """Every picture inside some bytes, one after the other: at any offset, plain or as base64 (a page's data URIs, a question to a labeler);
-    each of an animation; (h, w, 3). suffix: of the file's name, ".png".
+    """Yield every picture inside some bytes, (h, w, 3): at any offset, plain or as base64 (a page's data URIs, a question to a labeler), and
+    every frame of an animation. suffix: of the file's name, ".png".
 
-    What is a picture by its name, its beginning or as base64 and cannot be decoded is told. Further inside, the two or three bytes that a
-    picture begins with are there by chance.
+    What is a picture by its name, its beginning or as base64 but cannot be decoded is reported. Further inside, the two or three bytes that
+    a picture begins with may be there by chance.
     """
     begins = False
     for match in _SIGNS.finditer(content):
@@ -85,7 +85,7 @@ def pictures_in(content: memoryview, suffix: str = "") -> Iterator[NDArray[np.ui
 
 
 def _decoded(content: memoryview) -> Iterator[NDArray[np.uint8] | Undecoded]:
-    """The frames of a picture, as they are stored and as they are shown, and the first as a data set has it; one in memory at a time."""
+    """Yield the frames of a picture, as stored and as shown, and the first as a data set has it; one in memory at a time."""
     from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
     Image.init()
@@ -136,11 +136,11 @@ class Pictures:
         object.__setattr__(self, "_rows", tuple((Strings(found), owner) for found, owner in rows))
 
     def find(self, picture: NDArray[np.uint8]) -> set[int]:
-        """The images that a picture (h, w, 3) is a copy of, or has drawn in it."""
+        """Return the images that a picture (h, w, 3) is a copy of, or that are drawn in it."""
         return self._as_whole(picture) | self._drawn(picture)
 
     def _as_whole(self, picture: NDArray[np.uint8]) -> set[int]:
-        """By its middle, as a data set has it, and as a whole where that has the shape of the images."""
+        """Compare the middle of the picture, as a data set has it, and the whole picture if it has the shape of the images."""
         from PIL import Image
 
         (height, width), channels = self.images.shape[1:3], self.images.shape[3]
@@ -151,7 +151,7 @@ class Pictures:
         return set[int]().union(*(self._like(np.asarray(form, dtype=np.int16).ravel(), shown) for form in forms))
 
     def _like(self, there: NDArray[np.int16], shown: Any) -> set[int]:
-        """The images that are near to a picture that was brought to their size. shown: the picture before."""
+        """Return the images that are close to a picture that was brought to their size. shown: the picture before that."""
         if np.ptp(there) < NEAR:  # one shade
             return set()
         found = set()
@@ -166,7 +166,7 @@ class Pictures:
     def _drawn(self, picture: NDArray[np.uint8]) -> set[int]:
         if picture.shape[0] < self.images.shape[1] or picture.shape[1] < self.images.shape[2]:
             return set()
-        fresh = np.r_[True, (picture[1:] != picture[:-1]).any(axis=(1, 2))]  # of rows that repeat, one is enough
+        fresh = np.r_[True, (picture[1:] != picture[:-1]).any(axis=(1, 2))]  # one of several equal rows is enough
         pixels = picture[fresh].reshape(-1, 3)[:, : self.images.shape[3]]
         found: set[int] = set()
         for border, (rows, owner) in zip(_BORDERS, self._rows, strict=True):
@@ -181,12 +181,12 @@ def _stepped(levels: NDArray[np.uint8], border: int) -> NDArray[np.uint8]:
 
 
 def _merged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pixels (n, C) with runs of one colour made one."""
+    """Return pixels (n, C) with runs of one colour merged."""
     return np.ascontiguousarray(pixels[np.r_[True, (pixels[1:] != pixels[:-1]).any(axis=1)]])
 
 
 def _resized(image: NDArray[np.uint8], picture: Any) -> bool:
-    """Whether making the image larger, in one of the usual ways, gives the picture."""
+    """Return whether enlarging the image in one of the usual ways gives the picture."""
     from PIL import Image
 
     small = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
@@ -196,8 +196,8 @@ def _resized(image: NDArray[np.uint8], picture: Any) -> bool:
 
 
 def _varied(images: Images) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The middles of the rows of each image that have the most colours, bytes (n, L), and whose they are. The outer colours of a row may run
-    into what is beside the image, so they are left out."""
+    """Return the middles of the rows with the most colours of each image, bytes (n, L), and the image of each. The outer colours of a row may
+    merge with what is beside the image, so they are left out."""
     count, height, width, channels = images.shape
     colours = 16 if channels == 1 else 8
     fresh = np.ones((count, height, width), dtype=bool)

@@ -1,8 +1,8 @@
 """The forgotten images in another size: `megu data add --size` packs the same files again.
 
-Certain is what packing says itself: an image that is brought to the size of another as `megu data add` does it, and is then the other byte
-for byte. Where neither is the other's source, both may still be of one photograph that is not here: they are compared in two small forms, and
-those that differ by less than two images of one class mostly do are suspected. `benchmarks/resized.py` measures how often that is right.
+A match is certain when an image, brought to the size of another as `megu data add` does it, equals the other byte for byte. Where neither is
+the other's source, both may still come from one photograph that is not here: they are compared in two small forms, and those that differ by
+less than two images of one class usually do are suspected. `benchmarks/resized.py` measures how often that is right.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from megu.data.arrays import Images, image_ids
 from megu.data.images.decoding import brought_to
 from megu.data.writing import chunks
 
-#: An image of fewer bytes, or of fewer different neighbours, may be another's by chance.
+#: An image with fewer bytes, or fewer differing neighbours, may equal another by chance.
 _BYTES, _CHANGES = 64, 24
 #: Side of the coarse form, and the largest one of the fine form, in pixels.
 _COARSE, _FINE = 8, 64
-#: Mean difference, in units of the mean difference of neighbouring pixels, up to which two images are suspected to be one.
+#: Mean difference, in units of the mean difference of neighbouring pixels, up to which two images are suspected to be the same.
 _COARSE_NEAR, _FINE_NEAR = 0.10, 0.16
-#: What is not nearer than this in the coarse form (root mean square, same unit) is not compared in the fine one.
+#: Images further apart than this in the coarse form (root mean square, same unit) are not compared in the fine one.
 _FAR = 0.5
-#: Logarithm of the ratio of two proportions up to which they are one.
+#: Logarithm of the ratio of two proportions up to which they count as equal.
 _PROPORTION = 0.02
 
 
 @dataclass(frozen=True)
 class Matches:
-    """certain: for each row the number of the image that it is in another size, -1 for none; int64 (n,). suspected: bool (n,)."""
+    """certain: for each row the number of the image of which it is another size, -1 for none; int64 (n,). suspected: bool (n,)."""
 
     certain: NDArray[np.int64]
     suspected: NDArray[np.bool_]
@@ -47,7 +47,7 @@ class Resized:
     _forms: dict[tuple[int, int, int], NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     def find(self, rows: Images) -> Matches:
-        """rows: uint8 (n, h, w, c). Rows of the images' own shape are not looked at: they are looked for byte by byte."""
+        """Compare rows, uint8 (n, h, w, c). Rows of the images' own shape are skipped: those are searched for byte by byte."""
         certain = self.certain(rows)
         suspected = np.concatenate([np.zeros(0, dtype=bool), *map(self._suspected, self._of_another_form(rows))])
         return Matches(certain, (certain < 0) & np.pad(suspected, (0, len(rows) - len(suspected))))
@@ -68,7 +68,7 @@ class Resized:
         return np.array([one if one >= 0 else own.get(digest, -1) for one, digest in zip(found, smaller, strict=True)])
 
     def _known(self, size: tuple[int, ...], channels: int) -> dict[bytes, int]:
-        """The images brought to a size, by their digests; without those that may be another's by chance."""
+        """Return the images brought to a size, by digest; without those that may equal another by chance."""
         if (*size, channels) not in self._packed:
             known: dict[bytes, int] = {}
             start = 0
@@ -100,7 +100,7 @@ class Resized:
             return found
         unit = rough[numbers]
         near = np.abs(here[numbers] - there[at]).mean(axis=1) <= _COARSE_NEAR * unit
-        near &= min(least) > _COARSE  # of images that are no larger, the fine form is the same
+        near &= min(least) > _COARSE  # for images that are no larger, the fine form is the same
         fine, fine_rows = self._form(least, channels), _form(rows[np.unique(at)], least, channels)
         place = np.searchsorted(np.unique(at), at)
         unit = _roughness(fine, least, channels)[numbers]
@@ -115,7 +115,7 @@ class Resized:
 
 
 def packed(images: Images, size: tuple[int, ...]) -> Images:
-    """Images (n, h, w, c) as `megu data add --size` brings them to a size (height, width)."""
+    """Return images (n, h, w, c) as `megu data add --size` brings them to a size (height, width)."""
     return np.stack([np.asarray(picture) for picture in _pictures(images, size)]).reshape(len(images), *size, images.shape[3])
 
 
@@ -136,13 +136,13 @@ def _widened(images: Images, channels: int) -> Images:
 
 
 def _telling(images: Images) -> NDArray[np.int64]:
-    """How many neighbours differ in each image."""
+    """Return how many neighbours differ in each image."""
     flat = images.reshape(len(images), -1)
     return np.asarray((flat[:, 1:] != flat[:, :-1]).sum(axis=1))
 
 
 def _roughness(forms: NDArray[np.float32], size: tuple[int, int], channels: int) -> NDArray[np.float32]:
-    """The mean difference of neighbouring pixels of each; (n,), at least 1 grey level."""
+    """Return the mean difference of neighbouring pixels of each image; (n,), at least 1 grey level."""
     images = forms.reshape(len(forms), *size, channels)
     across, down = (np.abs(np.diff(images, axis=axis)).mean(axis=(1, 2, 3)) for axis in (2, 1))
     rough: NDArray[np.float32] = np.maximum((across + down) / 2, np.float32(1))

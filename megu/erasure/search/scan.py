@@ -1,8 +1,8 @@
 """Search files of any kind for forgotten samples: bytes of their images, their ids, and their images in another form.
 
-Looked into: the file as it is; pictures anywhere in it, also as base64; the cells of a SQLite database, whose long values lie in pieces; and
-what archives hold (`megu.erasure.search.unpack`), to a depth of three. What cannot be read there is found too, as `Found.unreadable`: it
-may hold anything.
+Searched are: the file as it is; pictures anywhere in it, also as base64; the cells of a SQLite database, whose long values lie in pieces; and
+the contents of archives (`megu.erasure.search.unpack`), to a depth of three. What cannot be read is reported as `Found.unreadable`: it may
+hold anything.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from megu.erasure.search.unpack import Budget, Reader, describe, is_archive, mem
 
 _DEPTH = 3
 _SQLITE = b"SQLite format 3\0"
-#: A database, its write-ahead log and its journal: long values lie in pieces in them.
+#: A database, its write-ahead log and its journal, in which long values lie in pieces.
 _PIECES = (_SQLITE, b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")
-#: The largest database inside an archive that is opened: it is held in memory.
+#: The largest database inside an archive that is opened; it is held in memory.
 _DATABASE = 1 << 28
-#: Suspected rows that are named.
+#: Suspected rows that are listed.
 _ROWS = 20
 _NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Found:
-    """What of the forgotten samples is in one place, and what cannot be told of it.
+    """What of the forgotten samples is in one place, and what cannot be determined.
 
-    Certain, each a set of numbers of samples: pixels: their bytes; copies: their images in another form; ids: their ids as text. A `Found` is
+    Certain, each a set of sample numbers: pixels: their bytes; copies: their images in another form; ids: their ids as text. A `Found` is
     true when something is certain.
 
     Doubtful: suspected: places in it that look like one of the images in another size. unreadable: parts of it that could not be read, and why;
-    "" before the colon is the whole. Where there is a doubt, nobody may say that nothing of them is there (`RESIDUAL`), and nothing is erased
-    for it.
+    "" before the colon is the whole. Where there is a doubt, nobody may claim that nothing of them is there (`RESIDUAL`), and nothing is
+    erased because of it.
     """
 
     pixels: frozenset[int] = frozenset()
@@ -57,12 +57,12 @@ class Found:
 
     @property
     def images(self) -> bool:
-        """Whether an image can be seen there; an id alone shows none."""
+        """Whether an image can be seen there; an id alone shows no image."""
         return bool(self.pixels or self.copies)
 
     @property
     def doubtful(self) -> bool:
-        """Whether something of them may be there all the same."""
+        """Whether something of the samples may be there although nothing proves it."""
         return bool(self.suspected or self.unreadable)
 
     def __or__(self, other: Found) -> Found:
@@ -81,14 +81,14 @@ class Found:
 
 
 def _some(parts: frozenset[str], most: int = 3) -> str:
-    """Some of them, and how many more there are."""
+    """Return some of the parts, and how many more there are."""
     shown = [part.removeprefix(": ") for part in sorted(parts)[:most]]
     return "; ".join(shown) + (f"; and {len(parts) - most} more" if len(parts) > most else "")
 
 
 @dataclass
 class Scanner:
-    """Looks for `SearchPatterns`. Files of the same content are looked into once. files, size: how many files and bytes were looked at."""
+    """Searches for `SearchPatterns`. Files with equal content are searched once. files, size: how many files and bytes were searched."""
 
     patterns: SearchPatterns
     files: int = 0
@@ -105,15 +105,15 @@ class Scanner:
         return self.patterns.images
 
     def file(self, path: Path) -> Found:
-        """What is in a file. Raises ``FileNotFoundError`` for one that vanishes; one that cannot be read is `Found.unreadable`."""
+        """Search a file. Raises ``FileNotFoundError`` for one that vanishes; one that cannot be read is `Found.unreadable`."""
         return inspect([self], path)[0]
 
     def content(self, content: bytes, suffix: str = "") -> Found:
-        """What is in some bytes. suffix: of a file's name, ".png"."""
+        """Search some bytes. suffix: of a file's name, ".png"."""
         return self._in(memoryview(content), suffix, _DEPTH, Budget(len(content)))
 
     def mapped(self, path: Path, content: memoryview, digest: str) -> Found:
-        """What is in a file whose content and SHA-256 are at hand."""
+        """Search a file whose content and SHA-256 are already known."""
         self.files += 1
         self.size += len(content)
         suffix = _suffix(path.name)
@@ -155,7 +155,7 @@ class Scanner:
         return found
 
     def _in_rows(self, rows: Images, words: str = "") -> Found:
-        """What is in an array of images of another size. words: for what is suspected; the rows are named without them."""
+        """Search an array of images of another size. words: describes what is suspected; without it, the rows are listed."""
         matches = self._resized.find(rows)
         at = np.flatnonzero(matches.suspected)
         few = ", ".join(map(str, at[:_ROWS].tolist())) + (", …" if len(at) > _ROWS else "")
@@ -174,7 +174,7 @@ class Scanner:
 
 
 def inspect(scanners: Sequence[Scanner], path: Path) -> tuple[Found, str | None]:
-    """What all scanners find in a file, and its SHA-256; None where it, or a folder, cannot be read.
+    """Return what all scanners find in a file, and its SHA-256; None where the file, or a folder, cannot be read.
 
     Raises ``FileNotFoundError`` for a file that vanishes.
     """
@@ -183,7 +183,7 @@ def inspect(scanners: Sequence[Scanner], path: Path) -> tuple[Found, str | None]
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             if not file.seek(0, 2):
                 return Found(), digest
-            # Not closed by hand: it is when nobody looks into it any more.
+            # Not closed here: it closes itself when nothing refers to it any more.
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
         raise
@@ -196,7 +196,7 @@ def inspect(scanners: Sequence[Scanner], path: Path) -> tuple[Found, str | None]
 
 
 def _images_in(content: memoryview) -> Images | None:
-    """The images (n, h, w, c) that a NumPy file holds; None for any other content."""
+    """Return the images (n, h, w, c) in a NumPy file; None for any other content."""
     if bytes(content[:6]) != b"\x93NUMPY":
         return None
     try:
@@ -219,14 +219,14 @@ def _images_in(content: memoryview) -> Images | None:
 
 
 def _suffix(name: str) -> str:
-    """The ending of a file's name by which it is known for a picture; of macOS's companions (``._a.png``) none."""
+    """Return the suffix by which a file name marks a picture; empty for macOS's companion files (``._a.png``)."""
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
     return suffix if suffix in SUFFIXES and not path.name.startswith("._") else ""
 
 
 def _inside(name: str, found: Found) -> Found:
-    """What was found inside a part of something, its places told from outside."""
+    """Return what was found inside a part, with its places as seen from outside."""
     if not name or not found.doubtful:
         return found
     moved = [
@@ -241,7 +241,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 
 def _in_memory(content: memoryview) -> sqlite3.Connection:
-    """A database that is no file. Raises ``sqlite3.Error`` for one that is too large."""
+    """Open a database that is not a file. Raises ``sqlite3.Error`` for one that is too large."""
     if len(content) > _DATABASE:
         raise sqlite3.DataError("a database too large to be opened here")
     whole = bytearray(content)
@@ -252,9 +252,9 @@ def _in_memory(content: memoryview) -> sqlite3.Connection:
 
 
 def cells(opening: Callable[[], sqlite3.Connection], broken: set[str], least: int = 32) -> Iterator[tuple[str, str, bytes]]:
-    """Table, column and content of every text or blob of a SQLite database that is long enough to hold an id.
+    """Yield table, column and content of every text or blob of a SQLite database that is long enough to hold an id.
 
-    broken: what cannot be read is put there, and why.
+    broken: collects what cannot be read, and why.
     """
     try:
         with contextlib.closing(opening()) as opened:

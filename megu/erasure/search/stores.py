@@ -1,8 +1,8 @@
-"""DVC's cache and its remotes on a disk of ours: which of their objects may be removed, and which something else refers to.
+"""DVC's cache and its remotes on a local disk: which of their objects may be removed, and which something else refers to.
 
-An object that anything else refers to is never removed: another data set that is pinned, a ``.dvc`` file or ``dvc.lock`` here or at git's
-HEAD, a link in the project's folder. What another project refers to cannot be seen from here, so from a store that others may use nothing
-is removed unless ``purge.shared_stores`` says that this project is alone in it.
+An object that anything else refers to is never removed: another pinned data set, a ``.dvc`` file or ``dvc.lock`` here or at git's HEAD, a
+link in the project's folder. References from other projects cannot be seen from here, so nothing is removed from a store that others may
+use, unless ``purge.shared_stores`` says that only this project uses it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from megu.core.processes import git
 from megu.core.project import Project
 from megu.lineage.purged import locations as places
 
-#: In the reasons why an object may not be removed.
+#: Parts of the reasons why an object may not be removed.
 _REFERS, _MAY_USE = "refers to it", "other projects may use it"
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of objects by MD5. shared: why other projects may use it; empty where none is expected to."""
+    """A folder of objects by MD5. shared: why other projects may use it; empty where none is expected to use it."""
 
     surface: str
     folder: Path
@@ -41,7 +41,7 @@ class Stores:
     references: Mapping[str, str] = field(repr=False)
 
     def of(self, md5: str) -> Iterator[tuple[Store, Path]]:
-        """Where an object lies, in DVC's present layout and its former one."""
+        """Yield where an object lies, in DVC's present layout and its former one."""
         for store in self.each:
             for path in (store.folder / "files" / "md5" / md5[:2] / md5[2:], store.folder / md5[:2] / md5[2:]):
                 if path.is_file():
@@ -52,11 +52,11 @@ class Stores:
         return next((store for store in self.each if real.is_relative_to(store.folder)), None)
 
     def refers(self, path: Path) -> str:
-        """What refers to an object; empty when nothing is known to."""
+        """Return what refers to an object; empty when nothing is known to."""
         return self.references.get(path.parent.name + path.name, "")
 
     def keeps(self, path: Path) -> str:
-        """Why an object may not be removed, in words; empty when it may."""
+        """Return why an object may not be removed, in words; empty when it may."""
         if by := self.refers(path):
             return f"{by} {_REFERS}: take it away there, and purge again"
         store = self.store_of(path)
@@ -66,12 +66,12 @@ class Stores:
 
 
 def was_retained(why: str) -> bool:
-    """Whether a reason, as a purge gave it, is one of `Stores.keeps`."""
+    """Return whether a reason given by a purge is one of `Stores.keeps`."""
     return _REFERS in why or _MAY_USE in why
 
 
 def find(project: Project, purged: Iterable[str], stays: Iterable[str], alone: bool) -> Stores:
-    """The stores of a project. purged: the data sets whose versions so far are to go. stays: MD5s that their new versions have too.
+    """Return the stores of a project. purged: data sets whose versions so far are to be erased. stays: MD5s that their new versions share.
 
     Raises `MeguError` when a file that may refer to objects cannot be read.
     """
@@ -89,7 +89,7 @@ def find(project: Project, purged: Iterable[str], stays: Iterable[str], alone: b
 
 
 def every(project: Project) -> Iterator[Store]:
-    """DVC's cache and the remotes that are folders."""
+    """Yield DVC's cache and the remotes that are folders."""
     root = project.root.resolve()
 
     def shared(folder: Path) -> str:
@@ -103,7 +103,7 @@ def every(project: Project) -> Iterator[Store]:
 
 
 def _files_here(root: Path) -> Iterator[tuple[str, bytes]]:
-    """DVC's files in the project's folder, by their relative paths."""
+    """Yield DVC's files in the project's folder, with their relative paths."""
     for folder, names, files in os.walk(root):
         names[:] = [name for name in names if name not in places.PASSED and name not in (".megu", ".dvc")]
         for name in files:
@@ -117,7 +117,7 @@ def _is_dvcs(name: str) -> bool:
 
 
 def _files_at_head(root: Path) -> Iterator[tuple[str, bytes]]:
-    """DVC's files as they are committed at HEAD. Raises `MeguError` when git is there and does not answer."""
+    """Yield DVC's files as committed at HEAD. Raises `MeguError` when git is there and does not answer."""
     if not any((folder / ".git").exists() for folder in (root, *root.resolve().parents)):
         return
 
@@ -134,12 +134,12 @@ def _git(root: Path, *arguments: str) -> bytes:
         return git.ask(root, *arguments, timeout=60)
     except git.Refused as error:
         raise MeguError(
-            f"git does not say what is committed ({error})", "mend it: a purge removes nothing that is pinned at HEAD"
+            f"git does not say what is committed ({error})", "fix it: a purge removes nothing that is pinned at HEAD"
         ) from None
 
 
 def _named(content: bytes, where: str) -> Iterator[tuple[str, str]]:
-    """MD5 and path of everything that one of DVC's files names."""
+    """Yield MD5 and path of everything that one of DVC's files names."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -147,7 +147,7 @@ def _named(content: bytes, where: str) -> Iterator[tuple[str, str]]:
         waiting: list[Any] = [yaml.load(content, Loader=loader)]
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MeguError(
-            f"{where} cannot be read ({' '.join(str(error).split())})", "mend it: it may name what must not be removed"
+            f"{where} cannot be read ({' '.join(str(error).split())})", "fix it: it may name what must not be removed"
         ) from None
     while waiting:
         value = waiting.pop()
@@ -160,19 +160,19 @@ def _named(content: bytes, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _members(stores: Stores, md5: str) -> list[str]:
-    """An object and, where it is the listing of a folder, the objects that this names."""
+    """Return an object and, where it is the listing of a folder, the objects that it lists."""
     found = [md5]
     if md5.endswith(".dir"):
         for _, path in stores.of(md5):
             try:
                 found += [str(entry["md5"]) for entry in json.loads(path.read_bytes())]
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # damaged: DVC can make nothing of it either
+                continue  # damaged: DVC cannot use it either
     return found
 
 
 def _links(root: Path, stores: Stores, purged: set[str]) -> dict[str, str]:
-    """The objects that symbolic links in the project's folder lead to, those of ``purged`` left out; a data set may be a link itself."""
+    """Return the objects that symbolic links in the project's folder lead to, without those of ``purged``; a data set may itself be a link."""
     found = {}
     linked = [path for path in (root / "data").glob("*") if path.is_symlink() and f"data/{path.name}" not in purged]
     for start in (root, *linked):

@@ -1,9 +1,9 @@
-"""What archives hold, file by file, in bounded memory: gzip, bzip2, xz, zip (so ``.npz``) and tar.
+"""The contents of archives, file by file, in bounded memory: gzip, bzip2, xz, zip (including ``.npz``) and tar.
 
-What cannot be read is named, and hides nothing else.
+What cannot be read is reported, and hides nothing else.
 
-A file of an archive is held in memory up to a size, above it in an unnamed temporary file. All that is unpacked of one file is limited too: a
-few kilobytes can be packed such that they would fill a disk.
+A file of an archive is held in memory up to a certain size, beyond that in an unnamed temporary file. The total unpacked from one file is
+limited too: a few kilobytes can unpack to something that fills a disk.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 
 _READ = 1 << 20
-#: Bytes of a file of an archive that are held in memory.
+#: Most bytes of a file of an archive that are held in memory.
 _IN_MEMORY = 1 << 26
-#: Bytes that may be unpacked of one file: so many at least, and so many times its own size where that is more.
+#: Bytes that may be unpacked from one file: at least this many, or this many times its own size where that is more.
 _AT_LEAST, _TIMES = 1 << 28, 30
-#: What a broken or encrypted archive makes the standard library raise.
+#: What the standard library raises for a broken or encrypted archive.
 _BROKEN: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError)
 _BROKEN += (zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
-#: How files begin that are packed or encrypted in a way that nothing here can undo.
+#: First bytes of files that are packed or encrypted in a way that nothing here can undo.
 _CLOSED = {
     b"7z\xbc\xaf\x27\x1c": "packed by 7-Zip",
     b"Rar!\x1a\x07": "packed by RAR",
@@ -45,13 +45,13 @@ _CLOSED = {
 
 
 class Budget:
-    """How much may still be unpacked of one file. spent: whether that was too little."""
+    """How much may still be unpacked from one file. spent: whether that was too little."""
 
     def __init__(self, size: int) -> None:
         self.left, self.spent = max(_AT_LEAST, _TIMES * size), False
 
     def take(self, size: int) -> None:
-        """Raises ``ValueError`` when it is used up."""
+        """Use up some bytes. Raises ``ValueError`` when nothing is left."""
         self.left -= size
         if self.left < 0:
             self.spent = True
@@ -60,9 +60,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Member:
-    """A file of an archive. name: "" for what a compressed file holds. content: what could be read of it; until the next one is asked for.
+    """A file of an archive. name: "" for the content of a compressed file. content: what could be read of it; valid until the next member.
 
-    why: the reason for which it, or the rest of it, could not be read; "" when all of it was.
+    why: why it, or the rest of it, could not be read; "" when all of it was.
     """
 
     name: str
@@ -99,12 +99,12 @@ class Reader(io.RawIOBase):
 
 
 def is_archive(content: memoryview) -> bool:
-    """Whether something begins as an archive does, also as one that `members` cannot open."""
+    """Return whether something begins as an archive does, including kinds that `members` cannot open."""
     return _kind(content) is not None
 
 
 def members(content: memoryview, budget: Budget) -> Iterator[Member]:
-    """The files of an archive, in order; nothing of what is none."""
+    """Yield the files of an archive, in order; nothing for anything else."""
     kind = _kind(content)
     if kind is None:
         return
@@ -121,7 +121,7 @@ def members(content: memoryview, budget: Budget) -> Iterator[Member]:
 
 
 def describe(error: BaseException) -> str:
-    """Why something cannot be read, in one short line."""
+    """Return why something cannot be read, in one short line."""
     said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return "encrypted" if "password" in said or "encrypted" in said else str(said)[:120]
 
@@ -145,7 +145,7 @@ def _kind(content: memoryview) -> Callable[[memoryview, Budget], _Opened] | str 
 
 
 def _is_tar(head: bytes) -> bool:
-    """Whether a header of the oldest form of tar, which has no sign, is whole."""
+    """Return whether a header of the oldest form of tar, which has no magic number, is whole."""
     if len(head) < 512 or not head[0]:
         return False
     try:
@@ -167,12 +167,12 @@ def _zip(content: memoryview, budget: Budget) -> _Opened:
 
 
 def _tar(content: memoryview, budget: Budget) -> _Opened:
-    """What lies between two files and is not one is named: a broken header would otherwise end the archive without a word."""
+    """Yield the files of a tar. Data between files that is not one is reported: else a broken header would end the archive silently."""
     with tarfile.open(fileobj=Reader(content), mode="r:", ignore_zeros=True) as tar:
         end, after = 0, "its beginning"
         while True:
             entry = tar.next()
-            tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all it has passed
+            tar.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps every entry it has passed
             begin = entry.offset if entry is not None else len(content)
             if np.frombuffer(content[end:begin], dtype=np.uint8).any():
                 yield Member("", memoryview(b""), f"what follows {after} is no tar")
@@ -184,7 +184,7 @@ def _tar(content: memoryview, budget: Budget) -> _Opened:
 
 
 def _member(name: str, opening: Callable[[], Any], budget: Budget) -> _Opened:
-    """One file; what was read of it before it broke is there too."""
+    """Yield one file, with what was read of it before it broke."""
     why, held = "", io.BytesIO()
     with contextlib.ExitStack() as stack:
         aside: Any = None
@@ -203,7 +203,7 @@ def _member(name: str, opening: Callable[[], Any], budget: Budget) -> _Opened:
             yield Member(name, held.getbuffer(), why)
         else:
             aside.flush()
-            # Not closed by hand: it is when nobody looks into it any more.
+            # Not closed here: it closes itself when nothing refers to it any more.
             yield Member(name, memoryview(mmap.mmap(aside.fileno(), 0, access=mmap.ACCESS_READ)), why)
 
 
