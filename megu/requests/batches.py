@@ -1,4 +1,4 @@
-"""What is processed together, and how a request that spoils a batch is found."""
+"""Which requests are processed together, and how a request that spoils a batch is found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from megu.core.files.store import canonical_json
 
 @dataclass(frozen=True)
 class Pending:
-    """A request that waits. kind, data: `megu.requests.request.Request`. due: ISO date. number: of the event that it came in with.
+    """A waiting request. kind, data: see `megu.requests.request.Request`. due: ISO date. number: of the event with which it came in.
 
     failures: how often it failed before.
     """
@@ -26,7 +26,7 @@ class Pending:
 
 @dataclass(frozen=True)
 class Batch:
-    """Requests of one kind for one data set, the one that is due first in front."""
+    """Requests of one kind for one data set, the one due first in front."""
 
     kind: str
     ids: tuple[str, ...]
@@ -34,7 +34,7 @@ class Batch:
 
     @property
     def id(self) -> str:
-        """Named by what is in it, so that the same requests tried again are the same batch."""
+        """An id derived from the content, so that the same requests tried again are the same batch."""
         return f"b{hashlib.sha256(canonical_json(sorted(self.ids))).hexdigest()[:16]}"
 
     def halves(self) -> tuple[Batch, Batch]:
@@ -43,10 +43,10 @@ class Batch:
 
 
 def batches(pending: Iterable[Pending], size: int) -> list[Batch]:
-    """Every request in one batch of at most ``size`` of its kind and data set. What is due first comes first, within batches and among them.
+    """Put every request into a batch of at most ``size`` of its kind and data set. Earlier due dates come first, within and among batches.
 
-    What failed before is kept from what did not, in ever smaller company (a sixteenth of ``size``, then a sixteenth of that): one
-    that kills the run it is in, so that nobody can say which it was, is alone soon.
+    Requests that failed before are separated from those that did not, in ever smaller batches (a sixteenth of ``size``, then a sixteenth
+    of that): a request that kills its run, so that nobody can say which one it was, is soon alone.
     """
     alike: dict[tuple[str, str, int], list[Pending]] = {}
     for request in sorted(pending, key=lambda request: (request.due, request.number)):
@@ -62,25 +62,25 @@ def _parts(waiting: Sequence[Pending], size: int) -> Iterator[Sequence[Pending]]
 
 @dataclass(frozen=True)
 class Attempt:
-    """A batch that was tried. reason: why it failed, None when it did not."""
+    """A batch that was tried. reason: why it failed; None when it did not."""
 
     batch: Batch
     reason: str | None
 
 
-#: Failures one after the other, none that worked before, after which the fault is not a request's.
+#: Failures in a row, with no success in between, after which the fault is not a request's.
 _ENOUGH = 12
 
 
 class Away(Exception):
-    """Raised by an attempt that an outage ended (`megu.core.outages`); says which. The batch is as it was before."""
+    """Raised by an attempt that an outage ended (`megu.core.outages`); the message names the outage. The batch is as it was before."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What came of the batches. tried: in order. stopped: the fault lies elsewhere, and what is not in ``tried`` was not begun.
+    """The results of the batches. tried: in order. stopped: the fault lies elsewhere, and what is not in ``tried`` was not begun.
 
-    outage: what was away, empty when nothing was; nothing in the batch that met it failed.
+    outage: what was unavailable, empty when nothing was; the requests of the batch that met it did not fail.
     """
 
     tried: Sequence[Attempt]
@@ -89,7 +89,7 @@ class Work:
 
     @property
     def spoilt(self) -> dict[str, str]:
-        """The requests that fail alone, with the reason; none when everything does."""
+        """The requests that fail by themselves, with the reason; none when everything fails."""
         if self.stopped and not self.outage:
             return {}
         return {
@@ -98,11 +98,11 @@ class Work:
 
 
 def work_through(queue: Iterable[Batch], attempt: Callable[[Batch], str | None]) -> Work:
-    """Try every batch; of one that fails, its halves, so that what spoils it ends up alone and the others go through.
+    """Try every batch, and the halves of each that fails, so that the request that spoils it ends up alone and the others go through.
 
-    attempt: does a batch and returns why it failed, None when it did not. When it raises `Away`, it stops there, and the batch and those
-    after it wait as they are. When a dozen fail with nothing that works between them, the fault lies elsewhere too, though nobody knows
-    where, and it stops as well.
+    attempt: processes a batch and returns why it failed, None when it did not. When it raises `Away`, the work stops there, and this batch
+    and those after it wait unchanged. When a dozen fail without a success between them, the fault lies elsewhere too, though nobody knows
+    where, and the work stops as well.
     """
     waiting, tried = list(queue), list[Attempt]()
     failed = 0

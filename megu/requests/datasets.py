@@ -1,4 +1,4 @@
-"""Which data set a request is about, and which one a registered model is of."""
+"""Which data set a request is about, and which one a registered model was trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from megu.lineage.promoted.champions import MOVED
 
 
 def configured(project: Project) -> str:
-    """The data set that ``params.yaml`` names now."""
+    """Return the data set that ``params.yaml`` names now."""
     return section(project.params, "data", DataParams).name
 
 
@@ -32,8 +32,8 @@ def must_exist(project: Project, name: str) -> None:
 
 
 def of_old_request(project: Project, events: Iterable[Event]) -> str:
-    """The data set of a request from before requests named one: that of the run that forgot it, or the only one that this project ever
-    had; empty where neither is known.
+    """Return the data set of a request from before requests named one: that of the run that forgot it, or the only one that this project
+    ever had; empty where neither is known.
     """
     for event in events:
         if run := event.facts.get("mlflow_run"):
@@ -46,7 +46,7 @@ def of_old_request(project: Project, events: Iterable[Event]) -> str:
 
 
 def of_champions(project: Project) -> dict[str, str]:
-    """Registered model -> the data set that its champion is of, by the ledger; the one that moved last comes last."""
+    """Return registered model -> the data set of its champion, according to the ledger; the model that moved last comes last."""
     found: dict[str, str] = {}
     for event in project.ledger.events(kind=MOVED):
         found.pop(event.subject, None)

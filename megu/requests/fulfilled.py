@@ -1,7 +1,7 @@
-"""What a batch forgets: what its requests name, and everything that any request had forgotten before.
+"""What a batch forgets: what its requests name, and everything that earlier requests had forgotten.
 
-A model that forgets a new request but is repaired on, or compared with a retrain on, what an earlier one had forgotten would bring
-that back. So the forget set only ever grows: each version has forgotten all of it, and its evidence is about all of it.
+A model that forgets a new request, but is repaired on samples that an earlier request had forgotten, or compared with a retrain on them,
+would bring those back. So the forget set only ever grows: each version has forgotten all of it, and its evidence covers all of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Target = Mapping[str, Sequence[str]]
 
 
 class DatasetContents:
-    """What a data set has, looked up once for any number of requests."""
+    """The content of a data set, looked up once for any number of requests."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -41,7 +41,8 @@ class DatasetContents:
         return "the data set" if limit is None else f"the data set as data.per_class leaves it ({limit} of each class)"
 
     def fault(self, target: Target) -> tuple[str, int]:
-        """Why a request cannot be, empty when it can, and how many training images it is. The reason names nothing: the ledger has it."""
+        """Return why a request cannot be fulfilled (empty when it can), and how many training images it covers. The reason names no sample:
+        it goes into the ledger."""
         if target["classes"]:
             return self._classes(target["classes"], self.dataset.classes, self.labels)
         if target["subclasses"]:
@@ -63,7 +64,7 @@ class DatasetContents:
         return self._images(ids)
 
     def _person(self, samples: set[str]) -> tuple[str, int]:
-        """As `fault`, for all that there is of a person, of which no model need be trained on any."""
+        """As `fault`, for all samples of a person; possibly no model was trained on any of them."""
         if samples.isdisjoint(self.positions) and samples.isdisjoint(self._whole):
             return f"none of the {len(samples)} samples is in the data set", 0
         return self._images(samples & self.positions.keys())
@@ -94,11 +95,11 @@ class DatasetContents:
         return "", sum(chosen)
 
     def committed(self, key: bytes, wanted: AbstractSet[bytes]) -> set[str]:
-        """The ids of the training images that these are commitments to (`megu.lineage.commitments.commit`)."""
+        """Return the ids of the training images that these are commitments to (`megu.lineage.commitments.commit`)."""
         return {identifier for identifier in self.positions if wanted and commit(key, identifier.encode()) in wanted}
 
     def still_here(self, target: Target) -> dict[str, set[str]]:
-        """The part of an earlier request that the data set has still, its files by their ids."""
+        """Return the part of an earlier request that the data set still has, its files by their ids."""
         return {
             "classes": set(target["classes"]) & set(self.dataset.classes),
             "subclasses": set(target["subclasses"]) & set(self.dataset.fine or ()),
@@ -107,7 +108,7 @@ class DatasetContents:
         }
 
     def samples(self, target: Target) -> set[str]:
-        """The ids of every training image that a request means and the data set has still."""
+        """Return the ids of every training image that a request covers and the data set still has."""
         here, names, fine = self.still_here(target), self.dataset.classes, self.dataset.fine or ()
         inside = {
             identifier
@@ -121,9 +122,9 @@ class DatasetContents:
         return here["ids"] | inside
 
     def combined(self, new: Iterable[Target], before: Iterable[Target], more: Iterable[str] = ()) -> ForgetParams:
-        """One forget set of new requests and all earlier ones. A class of which every image goes is named as one.
+        """Return one forget set of new requests and all earlier ones. A class whose images are all forgotten is named as a class.
 
-        more: ids beside them (`committed`, of what was forgotten without a request or whose target was deleted). Raises `MeguError` when
+        more: further ids (`committed`, of what was forgotten without a request or whose target was deleted). Raises `MeguError` when
         a file that a new request names is not there.
         """
         classes, subclasses, ids = set[str](), set[str](), set(more)
@@ -148,7 +149,7 @@ class DatasetContents:
         return forget(classes, subclasses, (i for i in ids if i not in self.positions or not inside[self.positions[i]].all()))
 
     def _within(self, classes: AbstractSet[str], subclasses: AbstractSet[str]) -> NDArray[np.bool_]:
-        """Mask (N,) of the training images of these classes and finer classes."""
+        """Return the mask (N,) of the training images of these classes and finer classes."""
         train, names, fine = self.dataset.train, self.dataset.classes, self.dataset.fine or ()
         inside = np.isin(train.labels, [number for number, name in enumerate(names) if name in classes])
         if train.fine is not None:
@@ -157,7 +158,7 @@ class DatasetContents:
 
 
 def forget(classes: Iterable[str], subclasses: Iterable[str], ids: Iterable[str]) -> ForgetParams:
-    """The parameters that mean these together: a plain scenario where one kind is all there is."""
+    """Return the parameters for all of these together: a plain scenario where there is only one kind."""
     whole, finer, listed = (tuple(sorted(names)) for names in (classes, subclasses, ids))
     if whole and not finer and not listed:
         return ForgetParams(scenario="class", classes=whole)

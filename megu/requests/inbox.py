@@ -1,6 +1,6 @@
 """The inbox: requests as the ledger knows them, and their targets in private files that a purge can delete.
 
-The ledger has counts, dates and words from closed lists; what a request names lies in ``.megu/requests/<id>.json``, which only its
+The ledger has counts, dates and values from closed lists; what a request names is in ``.megu/requests/<id>.json``, which only its
 owner can read. The file is written before the event, so an event always has its file; the same request gives the same file.
 """
 
@@ -30,7 +30,7 @@ NEVER_SEEN = "no model of the data set is trained on any of the samples; the nex
 
 @dataclass(frozen=True)
 class Entry:
-    """A request as the ledger has it, oldest event first. data: its data set, empty where nobody knows (`datasets.of_old_request`)."""
+    """A request as the ledger has it, oldest event first. data: its data set, empty where unknown (`datasets.of_old_request`)."""
 
     id: str
     events: Sequence[Event]
@@ -45,7 +45,7 @@ class Entry:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What it came in with."""
+        """The facts with which it came in."""
         return self.events[0].facts
 
     @property
@@ -58,16 +58,16 @@ class Entry:
 
     @property
     def refused(self) -> bool:
-        """Whether it waits for a person, since not even the exact retrain passes the gate."""
+        """Whether it waits for a person because not even the exact retrain passes the gate."""
         return self.state == "accepted" and refused(self.events)
 
     @property
     def reason(self) -> str:
-        """Why it is where it is, as far as anyone said."""
+        """Why it is in its present state, if a reason was recorded."""
         return str(self.events[-1].facts.get("why", ""))
 
     def fact(self, name: str) -> str:
-        """The newest value of a fact; empty when no event has it."""
+        """Return the newest value of a fact; empty when no event has it."""
         return next((str(event.facts[name]) for event in reversed(self.events) if name in event.facts), "")
 
     def overdue(self, today: date) -> bool:
@@ -89,7 +89,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Added:
-    """new: False when the request was there already, and nothing has changed."""
+    """new: False when the request was already there and nothing has changed."""
 
     id: str
     new: bool
@@ -98,14 +98,14 @@ class Added:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a request belongs: its id, and the state of what has that id already."""
+    """Where a request belongs: its id, and the state of the request that already has that id."""
 
     id: str
     state: State | None
 
 
 class Done(MeguError):
-    """Requests that are fulfilled already: nothing was written. entries: each with its number among the ``asked`` ones."""
+    """Raised for requests that are already fulfilled: nothing was written. entries: each with its number among the ``asked`` ones."""
 
     def __init__(self, entries: Sequence[tuple[int, Entry]], asked: int) -> None:
         self.entries = entries
@@ -113,7 +113,7 @@ class Done(MeguError):
         which = f"request {number}" if asked > 1 else "the request"
         what = f"{which} is fulfilled already: {first.id} is {first.state} since {first.events[-1].time[:10]}"
         more = f", and so are {len(others)} more" if others else ""
-        super().__init__(f"{what}{more}; nothing was taken in", "if the data came back, ask again under a reference of its own")
+        super().__init__(f"{what}{more}; nothing was taken in", "if the data came back, ask again under a new reference")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Inbox:
         return self.project.ledger
 
     def path(self, request: str) -> Path:
-        """The private file of a request."""
+        """Return the private file of a request."""
         return self.project.requests / f"{request}.json"
 
     def add(self, request: Request, via: str = "command") -> Added:
@@ -135,10 +135,10 @@ class Inbox:
         return self.add_all([request], via)[0]
 
     def add_all(self, requests: Sequence[Request], via: str) -> list[Added]:
-        """Take requests in, all of them or none. One that is open already changes nothing; one that was withdrawn or rejected before is
-        a new request, with an id of its own.
+        """Take requests in, all of them or none. One that is already open changes nothing; one that was withdrawn or rejected before
+        becomes a new request, with its own id.
 
-        Raises `Done` for one that is fulfilled already, and `MeguError` for a data set that there is not.
+        Raises `Done` for one that is already fulfilled, and `MeguError` for an unknown data set.
         """
         key = Keys(self.project.keys).commitment_key(create=True)
         assert key is not None
@@ -148,7 +148,7 @@ class Inbox:
             if done := [(number, place.id) for number, place in enumerate(placed, start=1) if place.state in DONE]:
                 raise Done([(number, self.entry(name)) for number, name in done], len(placed))
             for place, request in zip(placed, asked, strict=True):
-                # Written again where it was lost and is still needed; what a purge deleted of one that is forgotten stays deleted.
+                # Written again where it was lost and is still needed; if the request is forgotten, what a purge deleted stays deleted.
                 if place.state is None or place.state not in FORGOTTEN:
                     _write(self.path(place.id), canonical_json(request.to_json()))
             added = self._append(placed, asked, via)
@@ -163,7 +163,7 @@ class Inbox:
         return request
 
     def _place(self, key: bytes, request: Request) -> _Place:
-        """The id that a request has, and where that stands: the first that is not taken by one that was withdrawn or rejected."""
+        """Return the id of a request and its state: the first id that is not taken by a withdrawn or rejected request."""
         unnamed = identity(key, request, named=False)
         old = self.ledger.events(unnamed, PREFIX)
         if old and state_of(old) not in DROPPED and self._with_data(Entry(unnamed, old)).data in ("", request.data):
@@ -176,21 +176,21 @@ class Inbox:
         raise AssertionError("the counter never ends")
 
     def _append(self, placed: Sequence[_Place], requests: Sequence[Request], via: str) -> list[Added] | None:
-        """One transaction; None, and nothing is appended, when a request went elsewhere since it was looked at."""
+        """Append in one transaction. Return None, with nothing appended, when a request changed its state in the meantime."""
         added = []
         with self.ledger.transaction() as writer:
             states = [state_of(writer.events(place.id)) for place in placed]
             if any(now in DROPPED | DONE for now in states):
                 return None
             for place, request, before in zip(placed, requests, states, strict=True):
-                now = before or state_of(writer.events(place.id))  # the same twice in one file
+                now = before or state_of(writer.events(place.id))  # the same request twice in one file
                 if now is None:
                     writer.append(f"{PREFIX}received", place.id, {**request.facts, "via": via})
                 added.append(Added(place.id, now is None, now or "received"))
         return added
 
     def entries(self, *states: State) -> list[Entry]:
-        """The requests in these states (all, without one), the oldest first."""
+        """Return the requests in these states (without any: all), the oldest first."""
         found = [entry for entry in grouped(self.ledger.events(kind=PREFIX)) if not states or entry.state in states]
         return [self._with_data(entry) for entry in found]
 
@@ -198,14 +198,14 @@ class Inbox:
         return entry if entry.data else replace(entry, data=datasets.of_old_request(self.project, entry.events))
 
     def entry(self, request: str) -> Entry:
-        """One request, with its target if that is still kept. Raises `MeguError` when there is none."""
+        """Return one request, with its target if that is still kept. Raises `MeguError` when there is none."""
         events = self.ledger.events(request, PREFIX)
         if not events:
             raise MeguError(f"there is no request {request}", "`megu request list` names them")
         return self._with_data(Entry(request, events, self.target(request), data_of(events)))
 
     def target(self, request: str) -> dict[str, list[str]] | None:
-        """What a request names; None once that was deleted."""
+        """Return what a request names; None once that was deleted."""
         try:
             value = json.loads(self.path(request).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -217,7 +217,7 @@ class Inbox:
     def move(
         self, requests: Iterable[str], to: State, facts: Mapping[str, Any], *, out_of: Collection[State] = STATES
     ) -> list[str]:
-        """Bring requests to another state, those that are in one of ``out_of`` and may go there; returns which did."""
+        """Move the requests that are in one of ``out_of`` and may go there to another state. Return those that moved."""
         moved = []
         with self.ledger.transaction() as writer:
             for request in requests:
@@ -226,29 +226,29 @@ class Inbox:
         return moved
 
     def withdraw(self, request: str) -> None:
-        """Take a request back. Raises `MeguError` when there is none, or it is too late."""
+        """Withdraw a request. Raises `MeguError` when there is none, or it is too late."""
         events = self.entry(request).events
         if state_of(events) == "withdrawn":
             return
         try:
             self.ledger.append(f"{PREFIX}withdrawn", request, {}, unless=lambda events: refusal(events, "withdrawn"))
         except Refused as error:
-            raise MeguError(f"{request}: {error}", "what a run has begun is finished; see `megu request show`") from None
+            raise MeguError(f"{request}: {error}", "what a run has begun will be finished; see `megu request show`") from None
 
     def retry(self, request: str) -> None:
-        """Let a request that failed too often be tried again. Raises `MeguError` when there is none that waits."""
+        """Let a request that failed too often be tried again. Raises `MeguError` when it is not waiting for that."""
         events = self.entry(request).events
         if state_of(events) != "accepted" or not failures(events):
-            raise MeguError(f"{request} does not wait for another try: it is {state_of(events)}", "nothing is to be done")
+            raise MeguError(f"{request} is not waiting for another try: it is {state_of(events)}", "nothing needs to be done")
         self.move([request], "accepted", {"again": True, "why": "asked for by a person"})
 
     def review(
         self, fault: Callable[[Mapping[str, Sequence[str]]], tuple[str, int]], data: str | None = None
     ) -> tuple[int, int]:
-        """Accept or reject every request that came in, of one data set when given; returns how many of each.
+        """Accept or reject every request that came in (data: of one data set only). Return how many were accepted and rejected.
 
-        fault: of a target, why it cannot be (empty when it can) and how many training images it is. One that is none of them, since no model
-        that is made of the data set is trained on any of a person's samples, is fulfilled at once.
+        fault: for a target, returns why it cannot be fulfilled (empty when it can) and how many training images it covers. A request that
+        covers none, because no model of the data set is trained on any of the person's samples, is fulfilled at once.
         """
         judged: list[tuple[str, State, dict[str, Any]]] = []
         for entry in self.entries("received"):
@@ -264,7 +264,7 @@ class Inbox:
         return moved.count("accepted"), moved.count("rejected")
 
     def pending(self, attempts: int) -> list[Pending]:
-        """What can be processed: accepted, not refused by the gate, and not failed too often."""
+        """Return what can be processed: accepted, not refused by the gate, and not failed too often."""
         return [
             Pending(entry.id, str(entry.facts["kind"]), entry.due, entry.events[0].number, entry.failures, entry.data)
             for entry in self.entries("accepted")
@@ -272,16 +272,16 @@ class Inbox:
         ]
 
     def held(self, attempts: int) -> list[Entry]:
-        """What a person must look at: it failed too often, or not even the exact retrain passes the gate."""
+        """Return what a person must look at: requests that failed too often, or for which not even the exact retrain passes the gate."""
         return [entry for entry in self.entries("accepted") if entry.failures >= attempts or entry.refused]
 
     def claim(self, batch: Batch, facts: Mapping[str, Any]) -> Batch:
-        """Begin to process a batch; returns it without what was withdrawn or taken by another run meanwhile."""
+        """Begin to process a batch. Return it without what was withdrawn or taken by another run in the meantime."""
         return replace(batch, ids=tuple(self.move(batch.ids, "processing", {**facts, "batch": batch.id})))
 
 
 def grouped(events: Iterable[Event]) -> list[Entry]:
-    """Requests from their events, the oldest first."""
+    """Return requests from their events, the oldest first."""
     found: dict[str, list[Event]] = {}
     for event in events:
         found.setdefault(event.subject, []).append(event)
@@ -289,7 +289,7 @@ def grouped(events: Iterable[Event]) -> list[Entry]:
 
 
 def data_of(events: Sequence[Event]) -> str:
-    """The data set that a request came in with; empty in ledgers from before requests named one."""
+    """Return the data set with which a request came in; empty in ledgers from before requests named one."""
     return str(events[0].facts.get("data", ""))
 
 
@@ -305,9 +305,9 @@ def _move(writer: Writer, request: str, to: State, facts: Mapping[str, Any], out
 
 
 def _write(path: Path, content: bytes) -> None:
-    """A private file, whole or not at all; one that is there stays (the name comes of what it names)."""
+    """Write a private file, whole or not at all; an existing one stays (its name is derived from its content)."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with writing(path) as temporary:  # made readable by its owner only
+    with writing(path) as temporary:  # readable by its owner only
         temporary.write_bytes(content)

@@ -1,7 +1,7 @@
-"""``megu status``: requests by state and age, the last runs, the champion and what it came from, the next schedule, what needs a person.
+"""``megu status``: requests by state and age, the last runs, the champion and its predecessors, the next schedule, what needs a person.
 
-Needs no torch and no MLflow: the ledger, the index of dossiers and, where a server runs, one question to Prefect are enough, so it answers
-at once.
+It needs neither torch nor MLflow: the ledger, the index of dossiers and, where a server runs, a query to Prefect are enough, so it
+answers at once.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from megu.servers import addresses, services
 
 #: Runs that are shown.
 _LAST = 5
-#: For each question to Prefect, in seconds.
+#: Timeout of each query to Prefect, in seconds.
 _PATIENCE_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """services: where each server is, the project's own or the team's that the environment names; None for one that does not run.
+    """services: address of each server, the project's own or the team's that the environment names; None for one that does not run.
 
     requests: how many by state. waiting: the open ones that are due first.
 
     runs: the last recorded ones. champion: version, since when, by whom; None without one. lineage: the versions before it, newest first.
-    served: what the server of ``promotion.served`` was seen to have (`megu.serving.check`); None where there is none.
-    ladder: the rungs of the last one (`megu.promotion.ladder`), as the ledger has them, and what it came to; None before there was one.
-    schedules: the next runs that Prefect has planned; None when no server could be asked, for the reason ``unanswered``.
-    person: what needs a person, a line each.
+    served: what the server of ``promotion.served`` was found to serve (`megu.serving.check`); None where there is none.
+    ladder: the rungs of the last ladder (`megu.promotion.ladder`) according to the ledger, and its outcome; None before the first.
+    schedules: the next runs that Prefect has planned; None when no server could be queried, for the reason ``unanswered``.
+    person: what needs a person, one line each.
     """
 
     services: dict[str, str | None]
@@ -72,7 +72,7 @@ def overview(
     served: Mapping[str, Any] | None = None,
     awaited: bool = False,
 ) -> Overview:
-    """Everything, as it stands now. name: of the registered model. served: what its server was seen to have, where it was asked. awaited:
+    """Return the present overview. name: of the registered model. served: what its server was found to serve, if it was queried. awaited:
     whether requests close only when that is the champion (``promotion.served``)."""
     today = today or datetime.now(UTC).date()
     entries = Inbox(project).entries()
@@ -145,7 +145,7 @@ def _ladder(events: Sequence[Event]) -> dict[str, Any] | None:
 def _to_promote(
     project: Project, name: str, entries: Sequence[Entry], rows: Sequence[Row], events: Sequence[Event]
 ) -> list[str]:
-    """The newest version that may be promoted: of the requests, or else of a run without one that the gate let pass."""
+    """Return a line for the newest version that may be promoted: one that fulfils requests, else one of a run that the gate let pass."""
     verified = [entry for entry in entries if entry.state == "verified"]
     models = {entry.fact("version").rpartition("/")[0] for entry in verified} - {""}
     lines = []
@@ -184,7 +184,7 @@ def _number(model: str) -> int:
 def _needs_a_person(
     project: Project, attempts: int, entries: Sequence[Entry], late: Sequence[Entry], awaited: str
 ) -> list[str]:
-    """awaited: the registered model whose requests close when its server was seen to serve the champion; empty for none."""
+    """Return what needs a person. awaited: the model whose requests close once its server is found to serve the champion; empty for none."""
     lines = []
     lines += [
         f"request {entry.id} was refused: {_no_code(entry.reason)}; look at the thresholds of `gate`, then `megu request retry {entry.id}`"
@@ -200,7 +200,7 @@ def _needs_a_person(
     if unseen := [entry for entry in promoted if awaited and entry.fact("version").rpartition("/")[0] == awaited]:
         lines.append(f"{len(unseen)} fulfilled, and close when the server serves the champion: reload it, then `megu status`")
     done = [entry for entry in promoted if entry not in unseen]
-    # What no model was trained on has no version whose certificate could be shown.
+    # A request whose samples no model was trained on has no version whose certificate could be shown.
     for fulfilled in filter(
         None, ([one for one in done if one.fact("version")], [one for one in done if not one.fact("version")])
     ):
@@ -211,12 +211,12 @@ def _needs_a_person(
         lines.append(f"{len(late)} overdue, the first since {min(entry.due for entry in late)}: `megu request list --overdue`")
     refused = project.root / "requests" / "refused"
     if refused.is_dir() and (found := sorted(path.name for path in refused.glob("*.why"))):
-        lines.append(f"{len(found)} files of requests were refused: see requests/refused/")
+        lines.append(f"{len(found)} request files were refused: see requests/refused/")
     return lines
 
 
 def _planned(api: str | None) -> tuple[list[dict[str, str]] | None, str]:
-    """The next planned run of each deployment, by two questions to Prefect; None and the reason when it does not answer at once."""
+    """Return the next planned run of each deployment, by two queries to Prefect; None and the reason when it does not answer at once."""
     if not api:
         return None, "no Prefect server runs (`megu up`)"
     asked = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
@@ -236,7 +236,7 @@ def _planned(api: str | None) -> tuple[list[dict[str, str]] | None, str]:
 
 
 def markdown(now: Overview, written: Callable[[str], str] = escaping.markdown) -> str:
-    """The same for a person, in Markdown that reads well on a terminal. written: how names are written, there `megu.core.escaping.plain`."""
+    """Return the overview as Markdown that reads well on a terminal. written: how names are escaped; `megu.core.escaping.plain` there."""
     requests = ", ".join(f"{count} {state}" for state, count in now.requests.items()) or "none"
     lines = ["## Requests", "", f"{requests}{f'; **{now.overdue} overdue**' if now.overdue else ''}", ""]
     if now.waiting:
@@ -276,7 +276,7 @@ def markdown(now: Overview, written: Callable[[str], str] = escaping.markdown) -
 
 
 def describe_rung(facts: Mapping[str, Any]) -> str:
-    """A rung of a ladder in words. facts: of its event in the ledger."""
+    """Describe a rung of a ladder in words. facts: of its event in the ledger."""
     why = facts.get("why") or ", ".join(facts.get("broken", []))
     version = str(facts.get("version", "")).removeprefix("models:/")
     took = f" in {duration(facts['seconds'])}" if "seconds" in facts else ""
@@ -287,12 +287,12 @@ def describe_rung(facts: Mapping[str, Any]) -> str:
 
 
 def _no_code(text: str) -> str:
-    """A name or a reason in a line that has code spans of its own."""
+    """Return a name or a reason without backticks, for a line that has its own code spans."""
     return text.replace("`", "'")
 
 
 def _outside_code(line: str, written: Callable[[str], str]) -> str:
-    """A line with commands in code spans: what is around them is written as names are."""
+    """Return a line with commands in code spans, the text around them escaped as names are."""
     parts = re.split(r"(?<!`)(`[^`]+`)(?!`)", line)
     return "".join(part if number % 2 else _kept_spaces(part, written) for number, part in enumerate(parts))
 

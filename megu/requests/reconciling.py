@@ -1,4 +1,4 @@
-"""What a promotion means for requests. The promoter knows versions only; here the requests follow the ledger's champion."""
+"""What a promotion means for requests. The promoter knows only versions; here the requests follow the ledger's champion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from megu.requests.states import PREFIX
 
 
 def reconcile_all(inbox: Inbox) -> dict[str, list[str]]:
-    """`reconcile`, for every registered model that a request waits for."""
+    """Call `reconcile` for every registered model that a request waits for."""
     moved = dict[str, list[str]]()
     for name in sorted({_model(entry.fact("version")) for entry in inbox.entries("verified", "approved")}):
         for to, requests in reconcile(inbox, name).items():
@@ -20,11 +20,11 @@ def reconcile_all(inbox: Inbox) -> dict[str, list[str]]:
 
 
 def reconcile(inbox: Inbox, name: str) -> dict[str, list[str]]:
-    """Bring requests to where the champion of the registered model ``name`` has them by now; returns which went where.
+    """Bring requests to the state that follows from the champion of the registered model ``name``. Return which went where.
 
-    A version has forgotten everything of its data set that any version before it forgot, so its promotion fulfils the requests of those
-    as well. What belongs to a version that was rejected, or made to follow another champion than there is now, is accepted again. Safe to
-    repeat, and to do in two processes at once.
+    A version has forgotten everything of its data set that any version before it forgot, so its promotion fulfils their requests as well.
+    Requests of a version that was rejected, or made to follow a champion other than the present one, are accepted again. Safe to repeat,
+    and to do in two processes at once.
     """
     events, moved = inbox.ledger.events(name), dict[str, list[str]]()
     ours = {entry.fact("version") for entry in inbox.entries()} - {""}
@@ -39,13 +39,13 @@ def reconcile(inbox: Inbox, name: str) -> dict[str, list[str]]:
             moved.setdefault("promoted", []).extend(done[1])
         elif why := _dropped(entry, version, events, name):
             facts = {"why": why, "failed": "rejected" in why}
-            # Out of the state that was looked at: by now another process may have had it accepted, which is not to count twice.
+            # Only out of the state seen above: another process may have had it accepted since, which must not count twice.
             moved.setdefault("accepted", []).extend(inbox.move([entry.id], "accepted", facts, out_of=[entry.state]))
     return moved
 
 
 def _promotion_of(entry: Entry, events: Sequence[Event], name: str, ours: set[str]) -> Event | None:
-    """The first promotion of a version that has forgotten it: its own, or a later one that the processing flow made."""
+    """Return the first promotion of a version that has forgotten the request: its own, or a later one made by the processing flow."""
     verified = next(event.number for event in reversed(entry.events) if event.kind == f"{PREFIX}verified")
     own = _number(entry.fact("version"))
     for event in events:
@@ -58,7 +58,7 @@ def _promotion_of(entry: Entry, events: Sequence[Event], name: str, ours: set[st
 
 
 def _dropped(entry: Entry, version: str, events: Sequence[Event], name: str) -> str:
-    """Why its version will never be the champion; empty while it may."""
+    """Return why the request's version will never be the champion; empty while it may."""
     if not version:
         return "no version of its model was registered"
     if any(event.kind == REJECTED and f"{name}/{event.facts['version']}" == version for event in events):

@@ -1,7 +1,7 @@
-"""A request to forget: what, why, on what ground, for whom, by when. Everything but the target is from a closed list.
+"""A request to forget: what, why, on what legal basis, for whom, by when. Everything but the target is from a closed list.
 
-There is no field for free text: a name or an address written there would outlive the data in the ledger, which nothing is ever
-removed from. The target itself may name a person (a file, or a class of one), so it is kept apart, where it can be deleted.
+There is no field for free text: a name or an address written there would outlive the data in the ledger, from which nothing is ever
+removed. The target itself may name a person (a file, or a class of one), so it is stored separately, where it can be deleted.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ KINDS = ("class", "subclass", "ids")
 #: What a request may name.
 TARGETS = ("classes", "subclasses", "ids", "files", "samples")
 
-#: A ticket's number in the team's own system, as DSR-2026-0142, ABC-123/4, #123, 4711 or a UUID; a name, an address or a telephone
-#: number is none.
+#: A ticket number in the team's own system, such as DSR-2026-0142, ABC-123/4, #123, 4711 or a UUID; not a name, an address or a
+#: telephone number.
 _REFERENCE = re.compile(
     r"[A-Z]{2,10}([-/._]?[0-9]{1,8}){1,4}|#?[0-9]{1,9}|[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
 )
@@ -55,11 +55,11 @@ _DATA = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 class RequestParams:
     """How requests are processed.
 
-    due_days: days until a request is due that names no date (the GDPR's month).
-    batch: requests that are processed together at most.
+    due_days: days until a request without a due date is due (the GDPR's month).
+    batch: the most requests that are processed together.
     attempts: failures after which a request waits for a person (``megu request retry``).
-    controller: who answers for the processing, one line, on the page of a request (``megu certificate --request``); else the folder's name.
-    backups_days: days for which your backups are kept, for the same page; null: it says that nobody has stated it.
+    controller: the controller of the processing, one line, on the page of a request (``megu certificate --request``); else the folder's name.
+    backups_days: days for which your backups are kept, for the same page; null: the page says that this was not stated.
     """
 
     __pydantic_config__ = STRICT
@@ -83,13 +83,13 @@ class RequestParams:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request. It names classes, finer classes, training images by id or file, or all that there is of a person; one kind at a time.
+    """One request. It names classes, finer classes, training images by id or file, or all samples of a person; one kind at a time.
 
-    reason, basis, requester: one of `REASONS`, `BASES`, `REQUESTERS`. due: ISO date. reference: a ticket's number
-    ("DSR-2026-0142"), which also tells two requests for the same thing apart; empty for none. data: the data set that it is about,
-    whatever is configured later; empty for the one that is configured when it comes in. samples: the ids of a person's samples in the whole
-    data set, train and test. Those that are training images in use are forgotten, all of them are erased. person: their pseudonym
-    (`megu.subjects.store.pseudonym`), which ties the requests of one person together; empty for a request that is not about one.
+    reason, basis, requester: one of `REASONS`, `BASES`, `REQUESTERS`. due: ISO date. reference: a ticket number
+    ("DSR-2026-0142"), which also distinguishes two requests for the same thing; empty for none. data: the data set that it is about,
+    whatever is configured later; empty for the one configured when it comes in. samples: the ids of a person's samples in the whole
+    data set, train and test. Those that are training images in use are forgotten, and all of them are erased. person: their pseudonym
+    (`megu.subjects.store.pseudonym`), which connects the requests of one person; empty for a request that is not about a person.
     """
 
     __pydantic_config__ = STRICT
@@ -127,17 +127,17 @@ class Request:
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`; requests of one kind are measured alike, so they are processed together."""
+        """One of `KINDS`; requests of one kind are measured in the same way, so they are processed together."""
         return "class" if self.classes else "subclass" if self.subclasses else "ids"
 
     @property
     def target(self) -> dict[str, list[str]]:
-        """What is to be forgotten, without doubles, in order."""
+        """What is to be forgotten, deduplicated and sorted."""
         return {name: sorted(set(getattr(self, name))) for name in TARGETS if name != "samples" or self.samples}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a ledger may have of it: counts in the place of names."""
+        """What the ledger may hold of it: counts in place of names."""
         return {
             "kind": self.kind,
             **{name: len(entries) for name, entries in self.target.items() if entries},
@@ -157,10 +157,10 @@ def _is_date(text: str) -> bool:
 
 
 def identity(key: bytes, request: Request, *, named: bool = True, earlier: int = 0) -> str:
-    """The request's id: "r" and 16 hex characters, the same whenever the same target is asked for under the same reference.
+    """Return the request's id: "r" and 16 hex characters, the same whenever the same target is requested under the same reference.
 
-    It is a commitment under the project's key, so that nobody outside can find out from the id which sample was meant. named: with its
-    data set; ids of ledgers from before requests named one are without. earlier: how many of the same were withdrawn or rejected before.
+    It is a commitment under the project's key, so that nobody outside can find out from the id which sample was meant. named: whether to
+    include its data set; ids from before requests named one lack it. earlier: how many of the same were withdrawn or rejected before.
     """
     about = ["request", request.target, request.reference, *([request.data] if named else []), *([earlier] if earlier else [])]
     about += [request.person] if request.person else []
@@ -168,7 +168,7 @@ def identity(key: bytes, request: Request, *, named: bool = True, earlier: int =
 
 
 def scrubbed(text: str, targets: Mapping[str, Any] | None = None, most: int = 200) -> str:
-    """A reason as a ledger may have it: one line, without the names in ``targets`` (`Request.target`), ids, paths or logins."""
+    """Return a reason as the ledger may hold it: one line, without the names in ``targets`` (`Request.target`), ids, paths or logins."""
     names = sorted({name for entries in (targets or {}).values() for name in entries}, key=len, reverse=True)
     for name in names:
         text = text.replace(name, "…")

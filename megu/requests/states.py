@@ -1,4 +1,4 @@
-"""Where a request stands, as its events in the ledger say, and where it may go from there."""
+"""The states of a request, as its events in the ledger give them, and the transitions between them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ State = Literal[
 ]
 STATES: tuple[State, ...] = get_args(State)
 
-#: What fails goes back to "accepted", with the reason; what no model was trained on is "promoted" from there. Nothing leaves "closed",
-#: "rejected" and "withdrawn".
+#: A request that fails goes back to "accepted", with the reason; one whose samples no model was trained on goes from there to "promoted".
+#: Nothing leaves "closed", "rejected" and "withdrawn".
 TRANSITIONS: Mapping[State | None, frozenset[State]] = {
     None: frozenset({"received"}),
     "received": frozenset({"accepted", "rejected", "withdrawn"}),
@@ -28,13 +28,13 @@ TRANSITIONS: Mapping[State | None, frozenset[State]] = {
     "withdrawn": frozenset(),
 }
 
-#: A run is at work on it, or was.
+#: A run is working on it, or was.
 IN_FLIGHT: frozenset[State] = frozenset({"processing", "unlearned"})
 #: A model forgot it, so no later model may bring it back, and no version may serve that was trained on it.
 FORGOTTEN: frozenset[State] = frozenset({"unlearned", "verified", "approved", "promoted", "closed"})
-#: Fulfilled: what is asked again is answered with that.
+#: Fulfilled: if it is asked again, that is the answer.
 DONE: frozenset[State] = frozenset({"promoted", "closed"})
-#: Nothing was forgotten for it: what is asked again is a new request.
+#: Nothing was forgotten for it: if it is asked again, it is a new request.
 DROPPED: frozenset[State] = frozenset({"rejected", "withdrawn"})
 OPEN: frozenset[State] = frozenset(STATES) - {"closed", "rejected", "withdrawn"}
 
@@ -42,7 +42,7 @@ PREFIX = "request."
 
 
 def state_of(events: Sequence[Event]) -> State | None:
-    """The state after these events of one request; None before the first."""
+    """Return the state after these events of one request; None before the first."""
     for event in reversed(events):
         name = event.kind.removeprefix(PREFIX)
         if event.kind.startswith(PREFIX) and name in STATES:
@@ -51,7 +51,7 @@ def state_of(events: Sequence[Event]) -> State | None:
 
 
 def refusal(events: Sequence[Event], to: State) -> str | None:
-    """Why a request with these events may not go to ``to``; None when it may."""
+    """Return why a request with these events may not go to ``to``; None when it may."""
     now = state_of(events)
     if to in TRANSITIONS[now]:
         return None
@@ -59,7 +59,7 @@ def refusal(events: Sequence[Event], to: State) -> str | None:
 
 
 def failures(events: Sequence[Event]) -> int:
-    """How often it failed since it came in, or since a person asked for another try."""
+    """Return how often the request failed since it came in, or since a person asked for another try."""
     count = 0
     for event in events:
         count = 0 if event.facts.get("again") else count + bool(event.facts.get("failed"))
@@ -67,7 +67,7 @@ def failures(events: Sequence[Event]) -> int:
 
 
 def refused(events: Sequence[Event]) -> bool:
-    """Whether the gate turned down even the exact retrain, and no person has asked for another try since."""
+    """Return whether the gate refused even the exact retrain, and no person has asked for another try since."""
     found = False
     for event in events:
         found = not event.facts.get("again") and (found or bool(event.facts.get("refused")))

@@ -191,7 +191,7 @@ def test_what_failed_too_often_waits_for_a_person(inbox: Inbox) -> None:
     assert [entry.id for entry in inbox.held(2)] == [added]
     inbox.retry(added)
     assert [pending.id for pending in inbox.pending(2)] == [added]
-    with pytest.raises(MeguError, match="does not wait"):
+    with pytest.raises(MeguError, match="is not waiting"):
         inbox.retry(added)
 
 
@@ -295,11 +295,11 @@ def test_a_file_with_a_request_that_is_fulfilled_is_set_aside_whole_with_the_rea
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.yaml", "[1, 2]", "no request and no list"),
+        ("a.yaml", "[1, 2]", "neither a request nor a list"),
         ("a.yaml", "classes: [", "line 1 is not YAML|line 2 is not YAML"),
         ("a.yaml", "", "holds no request"),
-        ("a.json", '{"classes": [1.5], "basis": "contract", "requester": "court"}', "no list of names"),
-        ("a.json", '{"classes": ["Bag"], "basis": true, "requester": "court"}', "value is no text"),
+        ("a.json", '{"classes": [1.5], "basis": "contract", "requester": "court"}', "not a list of names"),
+        ("a.json", '{"classes": ["Bag"], "basis": true, "requester": "court"}', "value is not text"),
         ("a.csv", "reference,basis\nDSR-1\n", "a.csv, line 2 has 1 columns, the first line has 2"),
         ("a.csv", "reference,basis,class\nDSR-1,contract,Bag\nDSR-1,court-order,Bag\n", "differs"),
     ],

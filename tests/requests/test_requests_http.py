@@ -90,7 +90,7 @@ def test_without_the_token_nothing_is_taken_or_told(client: TestClient, inbox: I
     ("content", "code", "said"),
     [
         (b"{", 400, "not JSON"),
-        (b"[]", 422, "no request"),
+        (b"[]", 422, "is not a request"),
         (json.dumps({**BODY, "requester": "Anna"}).encode(), 422, "requester must be one of"),
         (json.dumps({**BODY, "note": "for Anna"}).encode(), 422, "no free text"),
         (b"x" * (5 << 20), 413, "at most"),

@@ -1,3 +1,3 @@
-"""How requests come in: as files, as text of several formats, over HTTP.
-What has been taken in is the inbox's (`megu.requests.inbox`).
+"""How requests come in: as files, as text in several formats, over HTTP.
+Once taken in, they belong to the inbox (`megu.requests.inbox`).
 """

@@ -1,8 +1,8 @@
-"""Requests as files: YAML or JSON (one request, or a list), or CSV (a row for each thing named); and a folder of them.
+"""Requests as files: YAML or JSON (one request, or a list), or CSV (one row for each item named); and a folder of them.
 
-A program puts a file into ``requests/inbox/`` under a name that begins with a dot and renames it when it is whole. A file that was
-taken in is deleted, since what it names may be nowhere else by then than in the private files; one with anything wrong in it is moved
-to ``requests/refused/`` as a whole, with the reason beside it, and holds up no other.
+A program writes a file into ``requests/inbox/`` under a name that begins with a dot, and renames it when it is complete. A file that was
+taken in is deleted, since from then on only the private files may hold what it names. A file with anything wrong in it is moved as a
+whole to ``requests/refused/``, with the reason beside it, and holds up no other.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from megu.subjects.search import Search
 
 SUFFIXES = (".yaml", ".yml", ".json", ".csv")
-#: A file of ids is some megabytes; what is larger is something else.
+#: A file of ids has a few megabytes; anything larger is something else.
 _LARGEST = 64 << 20
 
 
 def read(path: Path, params: RequestParams, today: date, project: Project | None = None) -> list[Request]:
-    """The requests in a file. project: where people are looked for; without one a file that names any is refused.
+    """Read the requests in a file. project: where people are looked up; without one, a file that names any is refused.
 
-    Raises `MeguError` naming the file and what is wrong, and never the value: it may be a name.
+    Raises `MeguError` naming the file and what is wrong, but never the value: it may be a name.
     """
     kind = path.suffix.lower()
     text = tables.text_of(path, _LARGEST)
@@ -52,25 +52,25 @@ def read(path: Path, params: RequestParams, today: date, project: Project | None
 
 
 class People:
-    """Looks for people in a project's data sets (`megu.subjects.search`), which are read when the first is asked for."""
+    """Looks up people in a project's data sets (`megu.subjects.search`), which are read at the first look-up."""
 
     def __init__(self, project: Project | None) -> None:
         self._project = project
         self._opened: dict[str, Search] = {}
 
     def search(self, data: str = "") -> Search:
-        """In one data set, or in all that have subjects. Raises `MeguError` where there are none."""
+        """Return the search in one data set, or in all that have subjects. Raises `MeguError` where there are none."""
         from megu.subjects.search import Search
 
         if self._project is None:
-            raise MeguError("a request of a person is looked up in a project", "take it in there")
+            raise MeguError("a request about a person can be read only in a project", "add it there")
         return self._opened.get(data) or self._opened.setdefault(data, Search(self._project, data))
 
 
 def read_requests(value: Mapping[str, Any], where: str, params: RequestParams, today: date, people: People) -> list[Request]:
-    """The requests that plain values are: one, or for each of the ``subjects`` one for every data set that has samples of theirs.
+    """Return the requests that plain values stand for: one, or for each of the ``subjects`` one per data set that has samples of theirs.
 
-    Raises `MeguError` as `parse` does, and for a subject of whom there is no sample.
+    Raises `MeguError` as `parse` does, and for a subject without samples.
     """
     rest = {name: entry for name, entry in value.items() if name != "subjects"}
     if not (named := value.get("subjects")):
@@ -81,9 +81,11 @@ def read_requests(value: Mapping[str, Any], where: str, params: RequestParams, t
         raise MeguError(f"{where}: subjects and {extra[0]} are two requests", "ask for each by itself")
     subjects = [named] if isinstance(named, str | int) else named
     if not isinstance(subjects, list | tuple) or not all(isinstance(_as_text(subject), str) for subject in subjects):
-        raise MeguError(f"{where}: subjects is no list of names", "write [first, second]")
+        raise MeguError(f"{where}: subjects is not a list of names", "write [first, second]")
     known = dict.fromkeys(spelt(_as_text(subject), where) for subject in subjects)
-    parse({**rest, "ids": "0" * 32}, where, params, today)  # what else is wrong is said before anybody is looked for
+    parse(
+        {**rest, "ids": "0" * 32}, where, params, today
+    )  # anything else that is wrong is reported before anybody is looked up
     search = people.search(_as_text(rest.get("data") or ""))
     return [
         parse({**rest, "data": found.data}, where, params, today, samples=(*found.train, *found.test), person=found.person)
@@ -94,21 +96,21 @@ def read_requests(value: Mapping[str, Any], where: str, params: RequestParams, t
 
 #: What a request names in lists.
 _LISTS = ("classes", "subclasses", "ids", "files")
-#: What is found out about a person, and written by nobody.
+#: What is looked up about a person, and never written in a request.
 _FOUND = {"samples", "person"}
 
 
 def parse(
     value: Mapping[str, Any], where: str, params: RequestParams, today: date, samples: tuple[str, ...] = (), person: str = ""
 ) -> Request:
-    """A request from plain values; a due date that is not given is counted from ``today``. samples, person: as of `Request`.
+    """Build a request from plain values; a missing due date is counted from ``today``. samples, person: as in `Request`.
 
     Raises `MeguError` that says which key is wrong and what it must be, without the value.
     """
     known = {entry.name for entry in fields(Request)} - _FOUND
     unknown = sorted(set(map(str, value)) - known)
     if unknown:
-        # The key may be told, as a name is hardly written there; what stands under it may not.
+        # The key may be shown, since a name is hardly written there; its value may not.
         raise MeguError(
             f"{where}: a request has no {unknown[0][:40]!r}, and no free text",
             f"it has {', '.join(sorted({*known, 'subjects'}))}",
@@ -118,7 +120,7 @@ def parse(
         if name in given:
             listed = [given[name]] if isinstance(given[name], str) else given[name]
             if not isinstance(listed, (list, tuple)) or not all(isinstance(_as_text(entry), str) for entry in listed):
-                raise MeguError(f"{where}: {name} is no list of names", "write [first, second]")
+                raise MeguError(f"{where}: {name} is not a list of names", "write [first, second]")
             given[name] = tuple(map(_as_text, listed))
     given |= {"ids": tuple(entry.strip().lower() for entry in given["ids"])} if "ids" in given else {}
     given |= {"files": tuple(entry.replace("\\", "/") for entry in given["files"])} if "files" in given else {}
@@ -127,7 +129,7 @@ def parse(
     if missing:
         raise MeguError(f"{where}: it lacks {' and '.join(missing)}", "see `megu request add --help`")
     if not all(isinstance(given.get(name, ""), str) for name in ("reason", "basis", "requester", "due", "reference", "data")):
-        raise MeguError(f"{where}: a value is no text", "put it in quotes")
+        raise MeguError(f"{where}: a value is not text", "put it in quotes")
     try:
         given["due"] = formats.day(given["due"])
     except ValueError as error:
@@ -140,20 +142,20 @@ def parse(
 
 
 def _as_text(value: Any) -> Any:
-    """A whole number is a name too: a ticket, or a class of digits."""
+    """Return a whole number as text: it is a name too, of a ticket or of a class of digits."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def ids_in(path: Path) -> list[str]:
-    """The ids in a CSV file: its column "id", or its only column, with that heading or without one.
+    """Return the ids in a CSV file: its column "id", or its only column, with or without that heading.
 
-    Raises `MeguError` when there is no such column, and for what is no id.
+    Raises `MeguError` when there is no such column, and for a cell that is not an id.
     """
     return formats.ids(tables.text_of(path, _LARGEST), path.name)
 
 
 def listed_in(path: Path) -> dict[str, list[str]]:
-    """What a CSV file lists: ``subjects`` where it has a column "subject", else ``ids`` (`ids_in`)."""
+    """Return what a CSV file lists: ``subjects`` where it has a column "subject", else ``ids`` (`ids_in`)."""
     from megu.subjects import table
 
     columns, _ = tables.table(tables.text_of(path, _LARGEST), path.name, ["id", table.SUBJECT])
@@ -162,7 +164,7 @@ def listed_in(path: Path) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Taken:
-    """A file of the folder. added: what came of its requests; refused: why it was set aside, empty when it was not."""
+    """A file of the folder. added: the outcome of its requests. refused: why it was set aside; empty when it was not."""
 
     file: str
     added: Sequence[Added] = ()
@@ -170,7 +172,7 @@ class Taken:
 
 
 def take(inbox: Inbox, params: RequestParams, today: date, data: str = "") -> list[Taken]:
-    """Take in every file of the watched folder, one taker at a time; see the module. data: the data set of what names none."""
+    """Take in every file of the watched folder, in one process at a time; see the module. data: the data set of requests that name none."""
     folder, taken = inbox.project.inbox, list[Taken]()
     if not folder.is_dir():
         return taken

@@ -1,4 +1,4 @@
-"""Requests as text: JSON, YAML or a table, as people and programs write them. What can be read in two ways is refused, with the line.
+"""Requests as text: JSON, YAML or a table, as people and programs write them. Ambiguous text is refused, with the line.
 
 No value is ever repeated in a message: it may be a name.
 """
@@ -18,7 +18,7 @@ from megu.core.files.tables import table
 if TYPE_CHECKING:
     from yaml import Node
 
-#: Columns that name one thing a row; rows of one reference are one request.
+#: Columns that name one item per row; rows with one reference are one request.
 ONE = {"class": "classes", "subclass": "subclasses", "id": "ids", "file": "files", "subject": "subjects"}
 #: A request is a mapping with lists in it, in a list.
 _DEEPEST = 8
@@ -26,14 +26,14 @@ _DEEPEST = 8
 
 @dataclass(frozen=True)
 class Value:
-    """A request's plain values. line: where it begins; 0 where that is not known."""
+    """A request's plain values. line: where it begins; 0 where unknown."""
 
     line: int
     values: Mapping[str, Any]
 
 
 def as_json(text: str) -> Any:
-    """A JSON value, strictly. Raises `ValueError` for what is not, too deep, not finite, or names a key twice."""
+    """Parse a JSON value strictly. Raises `ValueError` for text that is not JSON, is too deep, is not finite, or has a key twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -42,7 +42,7 @@ def as_json(text: str) -> Any:
         return found
 
     def refused(number: str) -> NoReturn:
-        raise ValueError(f"{number} is no number of JSON")
+        raise ValueError(f"{number} is not a JSON number")
 
     try:
         return json.loads(text, object_pairs_hook=unique, parse_constant=refused)
@@ -51,7 +51,7 @@ def as_json(text: str) -> Any:
 
 
 def from_json(text: str, name: str) -> list[Value]:
-    """One request, or a list of them."""
+    """Read one request, or a list of them."""
     try:
         value = as_json(text)
     except json.JSONDecodeError as error:
@@ -60,12 +60,12 @@ def from_json(text: str, name: str) -> list[Value]:
         raise MeguError(f"{name} is not JSON: {error}", "correct it") from None
     entries = value if isinstance(value, list) else [value] if value else []
     if not all(isinstance(entry, dict) for entry in entries):
-        raise MeguError(f"{name} is no request and no list of requests", "write {…} or [{…}, {…}]")
+        raise MeguError(f"{name} is neither a request nor a list of requests", "write {…} or [{…}, {…}]")
     return [Value(0, entry) for entry in entries]
 
 
 def from_yaml(text: str, name: str) -> list[Value]:
-    """One request, or a list of them. Every value is the text that stands there: `no`, `07` and `2026` are names as well."""
+    """Read one request, or a list of them. Every value is the text as written: `no`, `07` and `2026` are names too."""
     import yaml
 
     try:
@@ -84,12 +84,12 @@ def from_yaml(text: str, name: str) -> list[Value]:
         return []
     entries = node.value if isinstance(node, yaml.SequenceNode) else [node]
     if not all(isinstance(entry, yaml.MappingNode) for entry in entries):
-        raise MeguError(f"{name} is no request and no list of requests", "write `key: value` lines")
+        raise MeguError(f"{name} is neither a request nor a list of requests", "write `key: value` lines")
     return [Value(_line(entry), _mapping(entry, name)) for entry in entries]
 
 
 def _line(what: Any) -> int:
-    """Where an event or a node of YAML begins."""
+    """Return the line on which an event or a node of YAML begins."""
     return int(what.start_mark.line) + 1
 
 
@@ -98,7 +98,7 @@ def _mapping(node: Node, name: str) -> dict[str, Any]:
     for key, value in node.value:
         line = _line(key)
         if not isinstance(key.value, str):
-            raise MeguError(f"{name}, line {line}: a key is no text", "correct it")
+            raise MeguError(f"{name}, line {line}: a key is not text", "correct it")
         if key.value in found:
             raise MeguError(f"{name}, line {line}: the request has this key twice", "keep one of them")
         found[key.value] = _plain(value, f"{name}, line {line}")
@@ -107,19 +107,19 @@ def _mapping(node: Node, name: str) -> dict[str, Any]:
 
 def _plain(node: Node, where: str) -> Any:
     if isinstance(node.value, str):
-        # Only for a whole value: in a list of names it is what is written.
+        # Only for a whole value: in a list of names, the text counts as written.
         empty = not getattr(node, "style", None) and node.value in ("", "~", "null", "Null", "NULL")
         return None if empty else node.value
     if all(not isinstance(entry, tuple) and isinstance(entry.value, str) for entry in node.value):
         return [entry.value for entry in node.value]
-    raise MeguError(f"{where}: the value is no text and no list of names", "write a text, or [first, second]")
+    raise MeguError(f"{where}: the value is neither text nor a list of names", "write a text, or [first, second]")
 
 
 # --- tables ------------------------------------------------------------------------------------------------------------------
 
 
 def from_table(text: str, name: str, fields: Sequence[str]) -> list[Value]:
-    """Rows with the columns of a request (``fields``, and `ONE`); those of one reference are one request, a row without one is its own."""
+    """Read rows with the columns of a request (``fields`` and `ONE`). Rows with one reference are one request, a row without is its own."""
     heads, rows = table(text, name, [*fields, *ONE])
     found: dict[str, tuple[int, dict[str, Any]]] = {}
     for line, row in rows:
@@ -135,14 +135,14 @@ def from_table(text: str, name: str, fields: Sequence[str]) -> list[Value]:
 
 
 def ids(text: str, name: str) -> list[str]:
-    """The ids in a table: its column ``id``, or its only column where that has no heading. Raises `MeguError` with the line."""
+    """Return the ids in a table: its column ``id``, or its only column if that has no heading. Raises `MeguError` with the line."""
     heads, rows = table(text, name, ["id"])
     if "id" in heads:
         cells = [(line, row[heads.index("id")].strip().lower()) for line, row in rows]
     elif len(heads) == 1 and is_id(heads[0]):
         cells = [(1, heads[0]), *((line, row[0].strip().lower()) for line, row in rows)]
     elif len(heads) == 1:
-        raise MeguError(f"{name}: the first line is no sample id and not the heading `id`", "give the column that heading")
+        raise MeguError(f"{name}: the first line is neither a sample id nor the heading `id`", "give the column that heading")
     else:
         raise MeguError(f"{name} has no column `id`", "give the column of sample ids that heading")
     for line, cell in cells:
@@ -163,9 +163,9 @@ _YEAR_LAST = re.compile(rf"(\d{{1,2}})([-/.])(\d{{1,2}})\2(\d{{4}}){_TIME}")
 
 
 def day(text: str) -> str:
-    """A date as ISO has it: of 2026-12-24, 2026/12/24, 24.12.2026 and 24/12/2026 or 12/24/2026, each with a time or without.
+    """Return an ISO date for 2026-12-24, 2026/12/24, 24.12.2026, and 24/12/2026 or 12/24/2026, each with or without a time.
 
-    Raises `ValueError` with the reason: with slashes or hyphens, day and month cannot be told apart where both are at most 12.
+    Raises `ValueError` with the reason: with slashes or hyphens, day and month are ambiguous where both are at most 12.
     """
     text = text.strip()
     if found := _YEAR_FIRST.fullmatch(text):

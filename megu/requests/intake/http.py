@@ -1,8 +1,8 @@
-"""Requests over HTTP, for a ticket system or a form: ``POST /requests`` takes one in, ``GET /requests/<id>`` says where it stands.
+"""Requests over HTTP, for a ticket system or a form: ``POST /requests`` takes one in, ``GET /requests/<id>`` returns its state.
 
-Starlette and uvicorn come with Prefect; what they leave to a proxy, clients that never end, is `megu.requests.intake.patience`. Whoever calls
-must hold the token in ``$MEGU_REQUEST_TOKEN``; without one nothing is served. What is answered and logged has ids and states, never what
-a request names.
+Starlette and uvicorn come with Prefect; clients that never finish, which they leave to a proxy, are handled by
+`megu.requests.intake.patience`. Callers need the token in ``$MEGU_REQUEST_TOKEN``; without one nothing is served. Answers and logs have
+ids and states, never what a request names.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from starlette.responses import JSONResponse, Response
 
 TOKEN = "MEGU_REQUEST_TOKEN"
-#: A hundred thousand ids.
+#: Enough for a hundred thousand ids.
 _LARGEST = 4 << 20
 _SHORTEST = 16
-#: Clients at once, bytes that the head of a request may have, and seconds that all of it may take.
+#: Most clients at once, bytes in the head of a request, and seconds that a whole request may take.
 _CLIENTS, _HEAD, _PATIENCE_S = 256, 16 << 10, 20.0
 
 
 def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
-    """The server's application; see the module."""
+    """Return the server's application; see the module."""
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import ClientDisconnect
@@ -50,7 +50,7 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
         return JSONResponse({"error": "the token is missing or wrong"}, 401, {"WWW-Authenticate": "Bearer"})
 
     def away(error: MeguError) -> JSONResponse:
-        """What is wrong here is for whoever runs the server, not for who asks."""
+        """Log the error for the operator of the server; the client does not see it."""
         logging.getLogger("uvicorn.error").error(str(error))
         return JSONResponse({"error": "the inbox cannot be used now: try again later"}, 503)
 
@@ -68,15 +68,15 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
                 if len(content) > _LARGEST:
                     return _too_large()
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody hears it
+            return Response(status_code=400)  # nobody receives it
         try:
             value = as_json(content.decode())
-        except ValueError as error:  # one that the decoder or the parser wrote would repeat the body
+        except ValueError as error:  # the decoder's or the parser's own message would repeat the body
             own = type(error) is ValueError
             return JSONResponse({"error": f"the body is not JSON{f': {error}' if own else ''}"}, 400)
         try:
             if not isinstance(value, dict):
-                raise MeguError("the body is no request", 'send {"classes": ["…"], "basis": "…", "requester": "…"}')
+                raise MeguError("the body is not a request", 'send {"classes": ["…"], "basis": "…", "requester": "…"}')
             added = await run_in_threadpool(take, value)
         except Done as error:
             (_, entry), *_ = error.entries
@@ -87,7 +87,7 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
                 return away(error)
             return JSONResponse({"error": str(error)}, 422)
         rows = [{"id": one.id, "new": one.new, "state": one.state} for one in added]
-        # Of people there is a request for each data set that has samples of theirs.
+        # For people, there is a request for each data set that has samples of theirs.
         said: dict[str, Any] = {"requests": rows} if value.get("subjects") else rows[0]
         return JSONResponse(said, 201 if any(one.new for one in added) else 200)
 
@@ -106,16 +106,16 @@ def application(inbox: Inbox, params: RequestParams, token: str) -> Starlette:
 
 
 def _unfit(read_requests: Asked) -> JSONResponse | None:
-    """What the head of a request says already, so that no body of it is read."""
+    """Return a refusal if the head of a request already justifies one, so that its body is not read."""
     from starlette.responses import JSONResponse
 
     head = read_requests.headers
     kind, _, rest = head.get("content-type", "application/json").partition(";")
     charset = rest.strip().lower().removeprefix("charset=").strip('"')
     if kind.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
-        return JSONResponse({"error": "the body is not said to be JSON in UTF-8: send Content-Type: application/json"}, 415)
+        return JSONResponse({"error": "the body is not declared as JSON in UTF-8: send Content-Type: application/json"}, 415)
     if head.get("content-encoding", "identity").strip().lower() != "identity":
-        return JSONResponse({"error": "a body is not to be compressed: send no Content-Encoding"}, 415)
+        return JSONResponse({"error": "the body must not be compressed: send no Content-Encoding"}, 415)
     if "content-length" in head and "transfer-encoding" in head:
         return JSONResponse({"error": "the body has two lengths: send Content-Length or chunks"}, 400)
     return _too_large() if int(head.get("content-length", "0")) > _LARGEST else None
@@ -124,11 +124,11 @@ def _unfit(read_requests: Asked) -> JSONResponse | None:
 def _too_large() -> JSONResponse:
     from starlette.responses import JSONResponse
 
-    return JSONResponse({"error": f"a request has at most {_LARGEST >> 20} MB"}, 413)
+    return JSONResponse({"error": f"a request may have at most {_LARGEST >> 20} MB"}, 413)
 
 
 def token() -> str:
-    """The token that callers must hold. Raises `MeguError` when none is set, or one that can be guessed."""
+    """Return the token that callers need. Raises `MeguError` when none is set, or one that can be guessed."""
     found = os.environ.get(TOKEN, "")
     if len(found) < _SHORTEST:
         raise MeguError(
@@ -145,7 +145,7 @@ def serve(inbox: Inbox, params: RequestParams, host: str, port: int) -> None:
 
 
 def server(app: Starlette, host: str, port: int, patience: float = _PATIENCE_S) -> uvicorn.Config:
-    """How the application is served. patience: seconds that a client has to send a request, however it trickles in."""
+    """Return the server's configuration. patience: seconds that a client has to send a request, however slowly it trickles in."""
     import uvicorn
 
     from megu.requests.intake.patience import patient

@@ -1,6 +1,6 @@
-"""uvicorn's protocol with a deadline: whoever does not end a request in time is dropped, however slowly bytes keep coming.
+"""uvicorn's protocol with a deadline: a client that does not finish its request in time is dropped, however slowly bytes keep coming.
 
-uvicorn waits for the rest of a request for as long as the connection is there, and leaves the rest to a proxy.
+uvicorn itself waits for the rest of a request as long as the connection lasts, and leaves deadlines to a proxy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def patient(seconds: float) -> type[H11Protocol]:
-    """The protocol class with this deadline, from the beginning of a connection or the end of the request before."""
+    """Return the protocol class with this deadline, counted from the beginning of a connection or the end of the previous request."""
 
     class Patient(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
@@ -29,7 +29,7 @@ def patient(seconds: float) -> type[H11Protocol]:
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            if self.conn.their_state is not h11.SEND_BODY:  # refused before its end: the rest has the time that is left
+            if self.conn.their_state is not h11.SEND_BODY:  # refused before its end: the rest gets the remaining time
                 self._begin()
 
         def send_400_response(self, msg: str) -> None:
@@ -48,7 +48,7 @@ def patient(seconds: float) -> type[H11Protocol]:
 
         def _too_slow(self) -> None:
             if self.transport.is_closing() or self.conn.their_state in (h11.DONE, h11.MUST_CLOSE):
-                return  # the request is whole: now it is the application's turn
+                return  # the request is complete: now it is the application's turn
             if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
                 self.transport.close()  # it sent nothing
                 return
@@ -56,7 +56,7 @@ def patient(seconds: float) -> type[H11Protocol]:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
         def _refuse(self, status: HTTPStatus) -> None:
-            """Answer where nothing was answered yet, and close."""
+            """Send an answer unless one was sent, and close."""
             if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 body = f'{{"error": "{status.phrase.lower()}"}}'.encode()
                 head: list[tuple[bytes, bytes]] = [
