@@ -16,7 +16,7 @@ from megu.subjects.store import Hashes, Subjects, commitment, pseudonym
 
 @dataclass(frozen=True)
 class Found:
-    """A person's samples in one data set. person: their pseudonym. train, test: sample ids, of the whole data set whatever part is in use."""
+    """A person's samples in one data set. person: their pseudonym. train, test: sample ids in the whole data set, whatever part is in use."""
 
     person: str
     data: str
@@ -27,27 +27,27 @@ class Found:
 class Search:
     """Finds people in the data sets of a project, or in one of them. Each data set is read once.
 
-    Who is on an image is known by the subjects of any data set. Where another data set has an image that is equal to the pixel, with subjects
-    of its own or without, that is theirs too.
+    Which person an image belongs to is known from the subjects of any data set. If another data set, with or without subjects of its own, has
+    a pixel-identical image, that image is theirs too.
     """
 
     def __init__(self, project: Project, data: str = "") -> None:
-        """Raises `MeguError` where there are no subjects, or some cannot be read."""
+        """Read the data sets. Raises `MeguError` where there are no subjects, or some cannot be read."""
         subjects = Subjects(project)
         self.names = [data] if data else subjects.names()
         if not self.names:
             raise MeguError("no data set here has subjects", "give them with `megu data subjects NAME FILE`")
         here = {path.parent.name for path in project.root.glob("data/*/meta.json")}
-        #: The data sets without subjects: what is equal to the pixel is found there, and nothing else.
+        #: The data sets without subjects: only pixel-identical images are found there.
         self.without = [] if data else sorted(here - set(self.names))
         opened = {name: subjects.opened(name) for name in self.names}
         self._key = subjects.key
         self._sets = {name: _Set(project, name, opened.get(name), self._key) for name in (*self.names, *self.without)}
 
     def find(self, subject: str, where: str) -> list[Found]:
-        """The samples of a subject in each data set that has any; where: what names it in an error, which never repeats it.
+        """Return a subject's samples in each data set that has any. where: what an error refers to; it never repeats the subject.
 
-        Raises `MeguError` for a subject that no data set has, and for a data set that has them and is not here.
+        Raises `MeguError` for a subject that no data set has, and for a data set that has samples of the subject but is not here.
         """
         person = commitment(self._key, subject)
         theirs = frozenset[str]().union(*(self._sets[name].of(person) for name in self.names))
@@ -65,7 +65,7 @@ class Search:
 
 
 class _Set:
-    """A data set, and its subjects where it has any."""
+    """A data set, and its subjects if it has any."""
 
     def __init__(self, project: Project, name: str, hashes: Hashes | None, key: bytes) -> None:
         self._name, self._hashes, self._key = name, hashes, key
@@ -75,7 +75,7 @@ class _Set:
         return self._hashes is not None and bool(self._hashes.samples(person))
 
     def of(self, person: bytes) -> set[str]:
-        """The ids of a person's samples; those that were erased since are none. Raises `MeguError` for a data set that is not here."""
+        """Return the ids of a person's samples, without those erased since. Raises `MeguError` for a data set that is not here."""
         wanted = self._hashes.samples(person) if self._hashes is not None else frozenset()
         if wanted and not self._is_here:
             raise MeguError(
@@ -85,7 +85,7 @@ class _Set:
         return {self._committed[one] for one in wanted & self._committed.keys()} if wanted else set()
 
     def here(self, ids: Set[str]) -> dict[str, tuple[str, ...]]:
-        """Those of the ids that each split has."""
+        """Return those of the ids that each split has."""
         return {split: tuple(sorted(ids & known)) for split, known in self._ids.items()}
 
     @property

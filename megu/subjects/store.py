@@ -1,8 +1,8 @@
-"""Keyed hashes of a table of subjects, ``.megu/subjects/<data set>``: who has the file alone learns how many rows it has and nothing else.
+"""Keyed hashes of a table of subjects, ``.megu/subjects/<data set>``: the file alone reveals how many rows it has and nothing else.
 
-A file is one line of canonical JSON (`Header`) and after it, under AES-256-GCM with the line as associated data, 64 bytes a row, sorted: the
-commitment to the subject and the commitment to the sample (`megu.lineage.commitments`). The key is HMAC-SHA256(key of the commitments,
-``CONTEXT``). The ledger has for which data sets there is one, so a file that vanished is an error: a request would miss samples.
+A file is one line of canonical JSON (`Header`) followed by, encrypted with AES-256-GCM with the line as associated data, 64 bytes per row,
+sorted: the commitment to the subject and the commitment to the sample (`megu.lineage.commitments`). The key is HMAC-SHA256(key of the
+commitments, ``CONTEXT``). The ledger knows which data sets have a file, so a file that vanished is an error: requests would miss samples.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from megu.core.project import Project
 from megu.lineage.commitments import SIZE, commit, fingerprint
 from megu.lineage.keys import Keys, decrypted, encrypted
 
-#: Raised when what a file holds changes.
+#: Incremented when the contents of a file change.
 FORMAT = 1
 CONTEXT = b"megu subjects 1"
 #: The kind of the ledger's events; each has a data set's name and counts.
 RECORDED = "subjects.recorded"
-#: What stands before a subject that is committed to, so that one that looks like a sample's id has another commitment.
+#: Prefixed to a subject that is committed to, so that one that looks like a sample's id has a different commitment.
 _SUBJECT = b"megu subject\0"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What anybody can read of a file. rows: pairs of subject and sample. key: fingerprint of the key."""
+    """The part of a file that anybody can read. rows: pairs of subject and sample. key: fingerprint of the key."""
 
     format: int
     data: str
@@ -48,12 +48,12 @@ class Hashes:
 
     def __init__(self, rows: NDArray[np.uint8]) -> None:
         self.rows = rows
-        # The first 8 of 32 bytes are as good as all to search by; the rest is compared.
+        # For searching, the first 8 of 32 bytes are as good as all; the rest is compared.
         self._first = np.ascontiguousarray(rows[:, :8]).view(">u8").ravel().astype(np.uint64)
 
     @classmethod
     def of(cls, key: bytes, pairs: Iterable[tuple[bytes, str]]) -> Hashes:
-        """Of pairs of sample id and subject."""
+        """Make the hashes of pairs of sample id and subject."""
         people, samples = dict[str, bytes](), dict[bytes, bytes]()
         joined = set[bytes]()
         for sample, subject in pairs:
@@ -62,23 +62,23 @@ class Hashes:
         return cls(np.frombuffer(b"".join(sorted(joined)), dtype=np.uint8).reshape(-1, 2 * SIZE))
 
     def samples(self, person: bytes) -> frozenset[bytes]:
-        """The commitments to the samples of a subject, by the commitment to it."""
+        """Return the commitments to the samples of a subject. person: the commitment to the subject."""
         wanted = np.uint64(int.from_bytes(person[:8], "big"))
         low, high = (int(np.searchsorted(self._first, wanted, side=side)) for side in ("left", "right"))
         return frozenset(bytes(row[SIZE:]) for row in self.rows[low:high] if bytes(row[:SIZE]) == person)
 
     def count(self) -> tuple[int, int]:
-        """How many subjects and how many samples there are."""
+        """Return how many subjects and how many samples there are."""
         return tuple(len(np.unique(self.rows[:, half], axis=0)) for half in (slice(0, SIZE), slice(SIZE, None)))  # type: ignore[return-value]
 
 
 def commitment(key: bytes, subject: str) -> bytes:
-    """The commitment to a subject: 32 bytes."""
+    """Return the commitment to a subject: 32 bytes."""
     return commit(key, _SUBJECT + subject.encode())
 
 
 def pseudonym(person: bytes) -> str:
-    """What a person is called where their name may not be written: "p" and 16 hex characters, the same in every request of theirs."""
+    """Return the name used for a person where their own may not be written: "p" and 16 hex characters, the same in all their requests."""
     return f"p{person.hex()[:16]}"
 
 
@@ -92,7 +92,7 @@ class Subjects:
         return self.project.home / "subjects" / data
 
     def names(self) -> list[str]:
-        """The data sets that have subjects."""
+        """Return the data sets that have subjects."""
         return list(dict.fromkeys(event.subject for event in self.project.ledger.events(kind=RECORDED)))
 
     @cached_property
@@ -104,9 +104,9 @@ class Subjects:
         return key
 
     def record(self, data: str, pairs: Iterable[tuple[bytes, str]]) -> Header:
-        """Keep the subjects of a data set in the place of those that there were. pairs: sample id and subject.
+        """Store the subjects of a data set, replacing earlier ones. pairs: sample id and subject.
 
-        The event comes after the file: killed between, doing it again completes it.
+        The event comes after the file: if killed between the two, doing it again completes it.
         """
         key = Keys(self.project.keys).commitment_key(create=True)
         assert key is not None
@@ -122,11 +122,11 @@ class Subjects:
         return header
 
     def header(self, data: str) -> Header:
-        """What is kept for a data set; see `opened`."""
+        """Return the header of a data set's file; see `opened`."""
         return self._read(data)[0]
 
     def opened(self, data: str) -> Hashes:
-        """The rows of a data set.
+        """Return the rows of a data set.
 
         Raises `MeguError` for one without subjects, a file that is gone or was changed, and when its key is not here.
         """

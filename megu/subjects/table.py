@@ -1,4 +1,4 @@
-"""``subjects.csv``: a row for each sample of a person, by id or by file. No value is ever repeated in a message: it names a person."""
+"""``subjects.csv``: one row for each sample of a person, by id or by file. No value is ever repeated in a message: it names a person."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from megu.data.naming import nfc
 from megu.data.splits import file_names
 
 SUBJECT, SAMPLE = "subject", ("sample", "file", "id")
-#: Characters that the name of a subject may have, and bytes of a table: ten million rows.
+#: Most characters in the name of a subject, and most bytes of a table: ten million rows.
 _LONGEST, _LARGEST = 255, 1 << 30
 
 
 @dataclass(frozen=True)
 class Table:
-    """pairs: sample id (32 characters) and subject, without doubles. absent: rows that name no image of the data set, which is a part of a
-    larger one."""
+    """pairs: sample id (32 characters) and subject, deduplicated. absent: number of rows that name no image of the data set, which is a part
+    of a larger one."""
 
     pairs: frozenset[tuple[bytes, str]]
     absent: int = 0
@@ -31,14 +31,14 @@ class Table:
 def read(path: Path, dataset: Dataset) -> Table:
     """Read a table for a data set: a column ``subject``, and a column ``sample`` (or ``file``, ``id``) of sample ids or file names.
 
-    Any number of rows may have the same sample or the same subject. Raises `MeguError` with the line for what is no table, an empty subject and
-    a sample that the data set does not have, unless only a part of the images was packed (``--only``, ``--per-class``).
+    Any number of rows may have the same sample or the same subject. Raises `MeguError` with the line for a file that is not a table, an empty
+    subject, and a sample that the data set does not have, unless only part of the images was packed (``--only``, ``--per-class``).
     """
     columns, rows = tables.table(tables.text_of(path, _LARGEST), path.name, [SUBJECT, *SAMPLE])
     samples = [name for name in SAMPLE if name in columns]
     if SUBJECT not in columns or len(samples) != 1:
         raise MeguError(
-            f"{path.name}: the first line is not the headings of a table of subjects",
+            f"{path.name}: the first line does not have the headings of a table of subjects",
             f"give it a column {SUBJECT!r} and one column {SAMPLE[0]!r} (or {' or '.join(map(repr, SAMPLE[1:]))})",
         )
     who, what = columns.index(SUBJECT), columns.index(samples[0])
@@ -54,7 +54,7 @@ def read(path: Path, dataset: Dataset) -> Table:
 
 
 def subjects(path: Path) -> list[str]:
-    """The subjects in a table with a column ``subject``, without doubles, in order. Raises `MeguError` with the line."""
+    """Return the subjects in a table with a column ``subject``, deduplicated, in order. Raises `MeguError` with the line."""
     columns, rows = tables.table(tables.text_of(path, _LARGEST), path.name, [SUBJECT])
     if SUBJECT not in columns:
         raise MeguError(f"{path.name} has no column {SUBJECT!r}", "give the column of subjects that heading")
@@ -66,12 +66,12 @@ def subjects(path: Path) -> list[str]:
 
 
 def spelt(text: str, where: str) -> str:
-    """The name of a subject in the one spelling that it is kept by. Raises `MeguError` for one that cannot be."""
+    """Return the name of a subject in its normalised spelling. Raises `MeguError` for a name that cannot be one."""
     subject = nfc(text.strip())
     if not subject:
         raise MeguError(f"{where}: the subject is empty", "write who it is, as your system calls them")
     if len(subject) > _LONGEST or not subject.isprintable():
-        raise MeguError(f"{where}: the subject is no text of at most {_LONGEST} characters", "correct it")
+        raise MeguError(f"{where}: the subject is not text of at most {_LONGEST} characters", "correct it")
     return subject
 
 
@@ -91,7 +91,7 @@ class _Known:
                 self.files[split] = dict(zip((nfc(name.decode()) for name in part.names.tolist()), ids, strict=True))
 
     def ids(self, sample: str, where: str) -> list[bytes]:
-        """The id that a cell names; none for an image that is known to have been left out."""
+        """Return the id that a cell names; none for an image that is known to have been left out."""
         if not sample:
             raise MeguError(f"{where}: the sample is empty", "write its id or its file")
         if re.fullmatch(r"[0-9a-fA-F]{32}", sample):

@@ -1,4 +1,4 @@
-"""What is answered to a request for samples that were erased already."""
+"""The answer to a request for samples that were already erased."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Target = Mapping[str, Sequence[str]]
 
 
 def fault(project: Project, data: str, own: Callable[[Target], tuple[str, int]], target: Target) -> tuple[str, int]:
-    """As ``own`` (`megu.requests.fulfilled.DatasetContents.fault`); the reason says what of it was erased, by which request and when."""
+    """As ``own`` (`megu.requests.fulfilled.DatasetContents.fault`); the reason also says what was erased, by which request and when."""
     why, count = own(target)
     erased = answer(project, data, target) if why else ""
     return f"{why}: {erased}" if erased else why, count
 
 
 def answer(project: Project, data: str, target: Target) -> str:
-    """Say of what a request names what was erased, by which request and when; empty when nothing was. It names no sample.
+    """Return which of a request's items were erased, by which request and when; empty when none were. The answer names no sample.
 
     data: the data set's name. Ids are looked up in the list, classes in the dossiers of the runs that forgot them. The names of erased files
-    are kept nowhere, so nothing is said of them. Raises `MeguError` when the list or its key is not whole.
+    are stored nowhere, so nothing is said about them. Raises `MeguError` when the list or its key is not whole.
     """
     listed = Suppressions(project).opened()
     ids = [value.encode() for value in (*target["ids"], *target.get("samples", ()))]
@@ -40,7 +40,7 @@ def answer(project: Project, data: str, target: Target) -> str:
 
 
 def _first(project: Project, headers: Sequence[Header], kind: str, name: str) -> Header | None:
-    """The record of the oldest run that forgot a class. Later runs forget it again, and their records have what else they forgot."""
+    """Return the record of the oldest run that forgot a class. Later runs forget it again, but their records hold what else they forgot."""
     pairs = [
         (run.run.created, len(header.runs), header.id, header)
         for header in headers
@@ -51,7 +51,7 @@ def _first(project: Project, headers: Sequence[Header], kind: str, name: str) ->
 
 
 def _dossiers(project: Project, header: Header) -> Iterator[Dossier]:
-    """Those of a record's runs that are here."""
+    """Yield the dossiers of a record's runs that are here."""
     for run in header.runs:
         try:
             yield folder_of.parse(folder_of.read(project.dossiers / run)[MAIN], MAIN)

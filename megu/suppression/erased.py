@@ -1,4 +1,4 @@
-"""What a purge puts on the suppression list, before anything is erased."""
+"""What a purge adds to the suppression list before anything is erased."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def suppress(
     samples: Sequence[tuple[str, Images, Ids]],
     days: int | None,
 ) -> None:
-    """Put samples on the list that are not on it: a record for each data set and run.
+    """Add the samples that are not on the list yet: one record for each data set and run.
 
     erased: when (UTC, ISO 8601). runs: MLflow run id, and the set of what the run forgot (`megu.lineage.index`), oldest first; a sample counts
-    for the first run that forgot it. samples: of each data set its name, the images and their ids. days: how long they stay on the list, None
+    for the first run that forgot it. samples: for each data set its name, the images and their ids. days: how long they stay on the list, None
     for ever. Safe to repeat.
     """
     if days == 0:
@@ -66,18 +66,18 @@ def suppress(
 
 
 def _owner(commitment: bytes, forgotten: Sequence[tuple[str, frozenset[bytes]]]) -> int:
-    """The number of the first run that forgot a sample; -1 for one that goes with them (a test image of a class)."""
+    """Return the number of the first run that forgot a sample; -1 for one erased along with them (a test image of a class)."""
     return next((number for number, (_, known) in enumerate(forgotten) if commitment in known), -1)
 
 
 def _forgotten(project: Project, name: str) -> frozenset[bytes]:
     try:
         return Index(project.index).entries(name)
-    except MeguError:  # the index is made anew by `megu lineage index`; till then they count for all runs
+    except MeguError:  # until `megu lineage index` rebuilds the index, they count for all runs
         return frozenset()
 
 
 def _requests(ledger: Ledger, runs: Sequence[str]) -> list[str]:
-    """The requests that were fulfilled by runs, by id."""
+    """Return the ids of the requests that the runs fulfilled."""
     events = ledger.events(kind="request.")
     return sorted({event.subject for event in events if event.facts.get("mlflow_run") in runs})

@@ -1,4 +1,4 @@
-"""Image files, or a data set's folder, against a suppression list."""
+"""Checking image files, or a data set's folder, against a suppression list."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from megu.data.images.layout import IMAGES
 from megu.suppression.listed import SuppressionList
 from megu.suppression.record import Header
 
-#: Pixels of images of one size that are looked for together.
+#: Pixels of images of one size that are checked together.
 _TOGETHER = 1 << 24
 
 
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Checked:
-    """images: how many were looked at. rows: those on the list. unreadable: files with an image's ending that are none, and what
+    """images: how many were checked. rows: those on the list. unreadable: files with an image suffix that are not images, and what
     cannot be opened."""
 
     images: int
@@ -47,9 +47,9 @@ class Checked:
 
 
 def check_files(listed: SuppressionList, source: Path) -> Checked:
-    """Look at every image below a folder or in an archive, whatever its place there, or at every row of a data set's folder.
+    """Check every image below a folder or in an archive, wherever it lies there, or every row of a data set's folder.
 
-    Raises `MeguError` for a source that is neither, or has no image.
+    Raises `MeguError` for a source that is neither, or has no images.
     """
     rows, unreadable, count = list[Row](), list[str](), 0
     with ExitStack() as stack:
@@ -72,9 +72,9 @@ def _data_set(source: Path) -> Iterator[tuple[list[str], Images]]:
 
 
 def _batches(source: Path, stack: ExitStack, unreadable: list[str]) -> Iterator[tuple[list[str], Images]]:
-    """Images of one size at a time, with the names of their files."""
+    """Yield images of one size at a time, with the names of their files."""
     waiting: dict[tuple[int, ...], tuple[list[str], list[Images]]] = {}
-    with warnings.catch_warnings(action="ignore"):  # Pillow's, on files that it reads nevertheless
+    with warnings.catch_warnings(action="ignore"):  # Pillow's, about files that it reads all the same
         for file in files_in([source], stack):
             path = PurePosixPath(file.name)
             if clutter(path.parts) or (not file.problem and (file.folder or path.suffix.lower() not in IMAGES)):

@@ -1,4 +1,4 @@
-"""Images against a suppression list. Needs the list, the key, NumPy and cryptography; no project."""
+"""Matching images against a suppression list. Needs the list, the key, NumPy and cryptography; no project."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Matches:
-    """certain, suspected: for each image the number of the record that it is in, -1 where none; int64 (N,). An image that is certain is not
-    suspected as well."""
+    """certain, suspected: for each image the number of the record that has it, -1 for none; int64 (N,). A certain image is not also
+    suspected."""
 
     certain: Numbers
     suspected: Numbers
 
 
 class SuppressionList:
-    """A list that was opened with its key. headers: its records, without those whose time is over.
+    """A list that was opened with its key. headers: its records, without those that have expired.
 
     An image is *certain* when its pixels are those of an erased sample: as it is, as grey where all its channels are equal, or brought to the
-    size of the erased ones as `megu data add --size` does it. It is *suspected* when its perceptual hash is near one
-    (`megu.data.images.near`): another size or quality of it, or an image much like it. Look at what is suspected.
+    size of the erased ones as `megu data add --size` does it. It is *suspected* when its perceptual hash is close to that of an erased sample
+    (`megu.data.images.near`): another size or quality of it, or an image much like it. A person should look at what is suspected.
     """
 
     def __init__(self, records: Sequence[Record], key: bytes, today: date | None = None) -> None:
-        """Raises `MeguError` for another key, or a record that was changed."""
+        """Open the records. Raises `MeguError` for a wrong key, or a record that was changed."""
         now = today or datetime.now(UTC).date()
         self._key = key
         self._records = [record for record in records if not record.header.expired(now)]
@@ -58,7 +58,7 @@ class SuppressionList:
     def read(cls, path: Path, key: Path) -> SuppressionList:
         """Open an exported list. key: the project's ``.megu/keys/commitments.key``.
 
-        Raises `MeguError` for files that cannot be read, another key, or a list that was changed.
+        Raises `MeguError` for files that cannot be read, a wrong key, or a list that was changed.
         """
         try:
             content = path.read_bytes()
@@ -67,11 +67,11 @@ class SuppressionList:
         return cls(parse(content, str(path)), read_commitment_key(key))
 
     def __len__(self) -> int:
-        """How many samples were erased."""
+        """Return how many samples were erased."""
         return sum(header.samples for header in self.headers)
 
     def find(self, images: Images) -> Matches:
-        """Look for images uint8 (N, H, W, C), one channel or three."""
+        """Match images, uint8 (N, H, W, C), with one channel or three."""
         certain, suspected = (np.full(len(images), -1, dtype=np.int64) for _ in range(2))
         start = 0
         for part in chunks(images) if self.headers else ():
@@ -80,7 +80,7 @@ class SuppressionList:
         return Matches(certain, suspected)
 
     def find_ids(self, ids: Sequence[bytes]) -> Numbers:
-        """Look for sample ids (`megu.data.arrays.image_ids`); as `Matches.certain`."""
+        """Match sample ids (`megu.data.arrays.image_ids`). Return the same as `Matches.certain`."""
         return self._exact.find([commit(self._key, bytes(value)) for value in ids])
 
     def _find(self, images: Images) -> tuple[Numbers, Numbers]:
@@ -101,18 +101,18 @@ class SuppressionList:
         return certain, suspected
 
     def _fill(self, certain: Numbers, images: Images, size: tuple[int, int], rows: Numbers) -> None:
-        """Look for some rows of images, brought to a size (height, width)."""
+        """Match some rows of images, brought to a size (height, width)."""
         if len(rows):
             certain[rows] = self.find_ids(image_ids(_in_size(images[rows], size)).tolist())
 
 
 def is_grey(images: Images) -> NDArray[np.bool_]:
-    """Which images (N, H, W, C) have one channel, or equal ones: bool (N,)."""
+    """Return which images (N, H, W, C) have one channel, or equal channels: bool (N,)."""
     return np.asarray((images == images[..., :1]).all(axis=(1, 2, 3)))
 
 
 class _Exact:
-    """Which of many sets a commitment is in."""
+    """Finds which of many sets a commitment is in."""
 
     def __init__(self, sets: Sequence[Sequence[bytes]]) -> None:
         joined = np.frombuffer(b"".join(entry for entries in sets for entry in entries), dtype=">u8").reshape(-1, SIZE // 8)
@@ -125,7 +125,7 @@ class _Exact:
         if not len(self._rows) or not commitments:
             return found
         wanted = np.frombuffer(b"".join(commitments), dtype=">u8").reshape(-1, SIZE // 8)
-        # The first 8 of 32 bytes are as good as all to search by; the rest is compared.
+        # For searching, the first 8 of 32 bytes are as good as all; the rest is compared.
         at = np.minimum(np.searchsorted(self._rows[:, 0], wanted[:, 0]), len(self._rows) - 1)
         same = (self._rows[at] == wanted).all(axis=1)
         found[same] = self._numbers[at[same]]
@@ -133,7 +133,7 @@ class _Exact:
 
 
 def _in_size(images: Images, size: tuple[int, int]) -> Images:
-    """Images as `megu data add --size` brings them to a size (height, width)."""
+    """Return images as `megu data add --size` brings them to a size (height, width)."""
     if images.shape[1:3] == size:
         return images
     from PIL import Image

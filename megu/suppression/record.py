@@ -1,9 +1,9 @@
-"""One record of a suppression list: samples that were erased together, and what is said of them.
+"""One record of a suppression list: samples that were erased together, and facts about them.
 
-A record is one line of canonical JSON (`Header`) and after it as many bytes as that says. The bytes are a nonce (12), and under AES-256-GCM
-with the line as associated data: ``exact`` commitments of 32 bytes, then ``near`` hashes of 12 (`megu.data.images.near`), each sorted. The
-key is HMAC-SHA256(key of the commitments, ``CONTEXT``). A list is records one after the other, in any order. Without the key a record says what
-its line says, and nothing else; with it one can test images, and knows 96 signs of each.
+A record is one line of canonical JSON (`Header`), followed by as many bytes as that line says. The bytes are a nonce (12) and, encrypted with
+AES-256-GCM with the line as associated data, ``exact`` commitments of 32 bytes, then ``near`` hashes of 12 (`megu.data.images.near`), each
+sorted. The key is HMAC-SHA256(key of the commitments, ``CONTEXT``). A list is a sequence of records in any order. Without the key, a record
+reveals what its line says and nothing else; with the key one can test images, and learns 96 bits about each.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from megu.data.images import near
 from megu.lineage.commitments import SIZE, commit, fingerprint
 from megu.lineage.keys import decrypted, encrypted
 
-#: Raised when what a record holds changes.
+#: Incremented when the contents of a record change.
 FORMAT = 1
 CONTEXT = b"megu suppression list 1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What anybody can read of a record.
+    """The part of a record that anybody can read.
 
-    id: "s" and 16 hex characters. erased: when (UTC). requests: the requests that were fulfilled, by id; runs: the MLflow runs that forgot.
-    data: the data set's name. shape: height, width and channels of its images. samples: how many were erased; exact, near: what is kept of
-    them. until: the last day on which the record counts, None for ever. key: fingerprint of the key. bytes: what follows the line.
+    id: "s" and 16 hex characters. erased: when (UTC). requests: ids of the requests that were fulfilled. runs: the MLflow runs that forgot.
+    data: the data set's name. shape: height, width and channels of its images. samples: how many were erased. exact, near: how many
+    commitments and hashes of them are stored. until: the last day on which the record counts, None for ever. key: fingerprint of the key.
+    bytes: how many follow the line.
     """
 
     format: int
@@ -54,7 +55,7 @@ class Header:
         return self.until is not None and self.until < today.isoformat()
 
     def __str__(self) -> str:
-        """Who asked and when it was done: "by r0123456789abcdef, on 2026-11-27"."""
+        """Return who asked and when it was done: "by r0123456789abcdef, on 2026-11-27"."""
         by = ", ".join(self.requests or [f"run {run}" for run in self.runs])
         return f"by {by}, on {self.erased[:10]}"
 
@@ -70,7 +71,7 @@ class Record:
         return _line(self.header) + self.content
 
     def opened(self, key: bytes) -> tuple[list[bytes], near.Hashes]:
-        """The commitments, and the hashes uint8 (near, 12). Raises `MeguError` for another key, or when anything was changed."""
+        """Return the commitments, and the hashes uint8 (near, 12). Raises `MeguError` for a wrong key, or when anything was changed."""
         plain = decrypted(_own_key(key), self.content, _line(self.header)) if fingerprint(key) == self.header.key else None
         cut = self.header.exact * SIZE
         if plain is None or len(plain) != cut + self.header.near * near.SIZE:
@@ -83,7 +84,7 @@ class Record:
 
 
 def made(key: bytes, commitments: Iterable[bytes], hashes: near.Hashes, **facts: Any) -> Record:
-    """A new record. facts: of `Header`, those that are not computed here (erased, requests, runs, data, shape, samples, until)."""
+    """Make a new record. facts: the fields of `Header` not computed here (erased, requests, runs, data, shape, samples, until)."""
     exact, rows = sorted(set(commitments)), np.unique(hashes, axis=0)
     plain = b"".join(exact) + rows.tobytes()
     name = commit(key, canonical_json(["suppression", facts]) + plain).hex()[:16]
@@ -100,7 +101,7 @@ def made(key: bytes, commitments: Iterable[bytes], hashes: near.Hashes, **facts:
 
 
 def parse(content: bytes, where: str) -> list[Record]:
-    """The records of a list. Raises `MeguError` for a file that is none, is cut off, or was made by a newer megu."""
+    """Read the records of a list. Raises `MeguError` for a file that is not a list, is cut off, or was made by a newer megu."""
     found, at = list[Record](), 0
     while at < len(content):
         end = content.find(b"\n", at) + 1

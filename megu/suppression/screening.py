@@ -1,4 +1,4 @@
-"""Data sets against the project's suppression list: what was erased is left out or refused wherever a data set comes from."""
+"""Screening data sets against the project's suppression list: erased images are left out or refused wherever a data set comes from."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from megu.data.writing import atomic_folder
 from megu.suppression.listed import Matches, SuppressionList
 from megu.suppression.store import Suppressions
 
-#: Images that are named.
+#: Images that are listed by name.
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Screened:
-    """What of a data set is on the list. found: by split."""
+    """The part of a data set that is on the list. found: by split."""
 
     dataset: Dataset
     listed: SuppressionList
@@ -37,7 +37,7 @@ class Screened:
         return sum(int((matches.certain >= 0).sum()) for matches in self.found.values())
 
     def lines(self, kind: str) -> Iterator[str]:
-        """A line a record, with a few names: "3 images: erased by …, on …: train/cat/7". kind: "certain" or "suspected"."""
+        """Yield one line per record, with a few names: "3 images erased by …, on …: train/cat/7". kind: "certain" or "suspected"."""
         places = [
             (int(number), _name(self.dataset, split, int(at)))
             for split, matches in self.found.items()
@@ -53,7 +53,7 @@ class Screened:
 
 
 def screened(project: Project, folder: Path) -> Screened | None:
-    """A data set's folder against the list; None where the project has none.
+    """Screen a data set's folder against the list; None where the project has no list.
 
     Raises `MeguError` when the list is not whole, or its key is not here.
     """
@@ -71,13 +71,13 @@ def screened(project: Project, folder: Path) -> Screened | None:
 
 
 def screen(project: Project, policy: Suppressed, folder: Path) -> list[str]:
-    """Leave what was erased out of a data set's folder, or refuse it; returns what was left out and what is suspected, a line each.
+    """Leave erased images out of a data set's folder, or refuse the folder. Return what was left out and what is suspected, one line each.
 
-    Without the erased images the folder is the version that a purge makes of it. Where it is in its place, that is pinned, and a folder that
-    was looked at since it and the list changed is not looked at again. With the first two arguments set it is a
-    `megu.data.sources.providers.Screen`.
+    Without the erased images the folder is the version that a purge makes of it. If it is in its place under ``data/``, that version is
+    pinned, and a folder that was screened since it or the list last changed is not screened again. With the first two arguments set, this
+    function is a `megu.data.sources.providers.Screen`.
 
-    Raises `MeguError` under the policy "refuse", and for a folder in which more lies than a data set.
+    Raises `MeguError` under the policy "refuse", and for a folder that holds more than a data set.
     """
     in_place = folder == project.data(folder.name)
     if in_place and is_clean(project, folder.name):
@@ -107,7 +107,7 @@ def screen(project: Project, policy: Suppressed, folder: Path) -> list[str]:
             before, after = pins.hash_dir(folder, project.root), pins.hash_dir(new)
             if pin.md5 not in (before.md5, after.md5):
                 raise MeguError(*advice.difference(project.root, folder.name, pin, before))
-            # Before the new version is in its place: a run that was killed between the two finds the images again.
+            # Pinned before the new version is in its place: if killed between the two, the next run finds the images again.
             pins.write(project.root, folder.name, after)
     if in_place:
         _note_clean(project, folder.name)
@@ -115,7 +115,7 @@ def screen(project: Project, policy: Suppressed, folder: Path) -> list[str]:
 
 
 def is_clean(project: Project, name: str) -> bool:
-    """Whether a data set in its place is known to have nothing that was erased: looked at since it and the list changed, or no list is here."""
+    """Return whether a data set in its place is known to hold nothing erased: screened since it or the list last changed, or without a list."""
     seen = _looked_at(project, name)
     return seen is None or _noted(_memo(project)).get(name) == seen
 
@@ -126,7 +126,7 @@ def _note_clean(project: Project, name: str) -> None:
 
 
 def _looked_at(project: Project, name: str) -> list[str] | None:
-    """The version of the data and of the list; None without a list, or without the data."""
+    """Return the version of the data and of the list; None without a list, or without the data."""
     state, folder = Suppressions(project).state, project.data(name)
     return [pins.hash_dir(folder, project.root).md5, state] if state and (folder / "meta.json").is_file() else None
 

@@ -1,5 +1,5 @@
-"""A project's suppression list, ``.megu/suppression/``: a file a record. What comes and goes is in the ledger, and a record that only
-vanished is an error: it would let erased data in again.
+"""A project's suppression list, ``.megu/suppression/``: one file per record. Additions and removals are in the ledger, and a record that
+merely vanished is an error: without it, erased data would be let in again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from megu.suppression.listed import SuppressionList
 from megu.suppression.record import Record, parse
 
 SUFFIX = ".suppression"
-#: Why a record is removed. No free text: the ledger keeps it for good.
+#: Why a record is removed. No free text: the ledger keeps it for ever.
 REASONS = ("consent-given", "erased-by-mistake", "retention-expired", "court-order")
 
 _PREFIX = "suppression."
@@ -40,12 +40,12 @@ class Suppressions:
 
     @property
     def state(self) -> str:
-        """Changes when the list does, or a day begins, on which a record's time may be over; empty without a list."""
+        """A text that changes when the list does, or when a day begins, on which a record may have expired; empty without a list."""
         looks = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in self._paths()]
         return "; ".join([*looks, datetime.now(UTC).date().isoformat()]) if looks or self._missing() else ""
 
     def records(self) -> list[Record]:
-        """Every record, oldest first.
+        """Return every record, oldest first.
 
         Raises `MeguError` for one that is gone or damaged.
         """
@@ -58,33 +58,33 @@ class Suppressions:
         return sorted(found, key=lambda record: (record.header.erased, record.header.id))
 
     def opened(self) -> SuppressionList:
-        """The list, to look for images. Raises `MeguError` when the key is not here, or a record is gone or was changed."""
+        """Open the list for matching images. Raises `MeguError` when the key is not here, or a record is gone or was changed."""
         records = self.records()
         return SuppressionList(records, self._key() if records else b"")
 
     def add(self, records: Sequence[Record]) -> None:
-        """Keep new records. The event comes after the file: killed between, adding again completes it."""
+        """Store new records. The event comes after the file: if killed between the two, adding again completes it."""
         for record in records:
             self._keep(record, ADDED)
 
     def take(self, content: bytes, where: str) -> tuple[list[Record], list[str]]:
-        """Take the records of an exported list that are not here; returns them, and a line for each that was removed here and stays so.
+        """Import the records of an exported list that are not here. Return them, and a line for each that was removed here and stays removed.
 
-        Raises `MeguError`, and takes nothing, for a file that is no list, or one under another key.
+        Raises `MeguError`, and imports nothing, for a file that is not a list, or one under another key.
         """
         found, key = parse(content, where), self._key()
         for record in found:
             if record.header.key != fingerprint(key):
                 raise MeguError(
                     f"{where} was made under another key than this project's",
-                    "put that project's commitments.key into .megu/keys, or use the list where it is from",
+                    "put that project's commitments.key into .megu/keys, or use the list in the project it comes from",
                 )
             record.opened(key)
         new, lines = list[Record](), list[str]()
         for record in found:
             name = record.header.id
             if event := next(iter(reversed(self.project.ledger.events(name, REMOVED))), None):
-                lines.append(f"{name} was removed on {event.time[:10]} ({event.facts['why']}) and is not taken again")
+                lines.append(f"{name} was removed on {event.time[:10]} ({event.facts['why']}) and is not imported again")
             elif not self.path(name).is_file():
                 self._keep(record, IMPORTED)
                 new.append(record)
@@ -93,16 +93,17 @@ class Suppressions:
     def remove(self, record: str, why: str) -> None:
         """Remove a record for one of `REASONS`. Raises `MeguError` when there is none, or for another reason."""
         if why not in REASONS:
-            raise MeguError(f"{why!r} is no reason to remove a record", f"one of {', '.join(REASONS)}")
+            raise MeguError(f"{why!r} is not a reason to remove a record", f"one of {', '.join(REASONS)}")
         if not self.path(record).is_file():
             raise MeguError(f"there is no suppression record {record}", "`megu suppress list` names them")
-        # The event comes first: a file without one is removed again, an event without its file would be an error for ever.
+        # The event comes first: if killed before the file is gone, removing again completes it. A file gone without its event would be an
+        # error for ever.
         if record not in self._removed():
             self.project.ledger.append(REMOVED, record, {"why": why})
         self.path(record).unlink()
 
     def expire(self, today: date) -> list[str]:
-        """Remove the records whose time is over; returns which."""
+        """Remove the records that have expired. Return their ids."""
         over = [record.header.id for record in self.records() if record.header.expired(today)]
         for name in over:
             self.remove(name, "retention-expired")
@@ -124,7 +125,7 @@ class Suppressions:
         return key
 
     def _paths(self) -> list[Path]:
-        """The files of records, without those that the ledger says were removed."""
+        """Return the files of records, without those that the ledger says were removed."""
         found = sorted(self.root.glob(f"[!.]*{SUFFIX}")) if self.root.is_dir() else []
         return [path for path in found if path.stem not in self._removed()] if found else []
 
@@ -132,7 +133,7 @@ class Suppressions:
         return {event.subject for event in self.project.ledger.events(kind=REMOVED)}
 
     def _missing(self) -> list[str]:
-        """The records that the ledger knows and that are not here."""
+        """Return the records that the ledger knows and that are not here."""
         known = dict.fromkeys(event.subject for event in self.project.ledger.events(kind=_PREFIX))
         removed = self._removed() if known else set()
         return [name for name in known if name not in removed and not self.path(name).is_file()]

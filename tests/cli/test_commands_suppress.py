@@ -79,14 +79,14 @@ def test_a_record_is_removed_for_a_reason(project: Project, call: Call, tmp_path
     first = listing(project, IMAGES[:2])
     code, _, err = call("suppress", "remove", first.header.id, "--reason", "because")
     assert code == 2
-    assert "is no reason to remove a record" in err
+    assert "is not a reason to remove a record" in err
     assert call("suppress", "remove", first.header.id)[0] == 2
     assert call("suppress", "remove", first.header.id, "--reason", "consent-given")[0] == 0
     assert [event.facts["why"] for event in project.ledger.events(kind=REMOVED)] == ["consent-given"]
     (tmp_path / "list").write_bytes(first.to_bytes())
     code, out, _ = call("suppress", "import", tmp_path / "list")
     assert code == 0
-    assert "is not taken again" in out
+    assert "is not imported again" in out
 
 
 @pytest.mark.parametrize(

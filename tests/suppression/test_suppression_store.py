@@ -81,7 +81,7 @@ def test_a_record_is_removed_for_a_reason_that_the_ledger_keeps_and_is_not_taken
     taken, lines = kept.take(new.to_bytes(), "list")
     assert taken == []
     assert len(lines) == 1
-    assert f"({reason}) and is not taken again" in lines[0]
+    assert f"({reason}) and is not imported again" in lines[0]
 
 
 def test_a_removal_that_was_killed_after_its_event_counts(project: Project) -> None:
@@ -96,7 +96,7 @@ def test_a_removal_that_was_killed_after_its_event_counts(project: Project) -> N
 
 def test_no_record_goes_without_one_or_for_another_reason(project: Project) -> None:
     new = listing(project, IMAGES)
-    with pytest.raises(MeguError, match="no reason to remove a record: one of consent-given, "):
+    with pytest.raises(MeguError, match="is not a reason to remove a record: one of consent-given, "):
         Suppressions(project).remove(new.header.id, "spring cleaning")
     for name in ("s0123456789abcdef", "../keys/commitments"):
         with pytest.raises(MeguError, match="there is no suppression record"):
