@@ -99,7 +99,7 @@ def swap(project: Project, plan: Plan, name: str, prepared: Path) -> None:
         _write_again(arrays.load(here), erased, ready)
     if ready.is_dir():
         if here.is_dir():
-            _bring_along(here, ready)  # since the purge was stopped
+            _bring_along(here, ready)  # what was added since the purge was stopped
         if here.is_symlink():
             here.unlink()
         elif here.is_dir():

@@ -202,7 +202,7 @@ def prune(project: Project, days: int | None, run: str | None) -> Pruned:
                     "make its folder writable, and prune again",
                 ) from None
         for folder in {path.parent for path in found.files}:
-            with suppress(OSError):  # other files are in it
+            with suppress(OSError):  # it still holds other files
                 folder.rmdir()
     return found
 

@@ -16,7 +16,7 @@ from megu.lineage.purged.document import CAME_BACK, Entry, Sealed
 from megu.lineage.verify.context import Opened
 from megu.lineage.verify.run import own_key
 
-#: Between why something was left, and which purge found it.
+#: Joins the reason why something was left and the purge that found it.
 _SAID = ", as the purge"
 
 

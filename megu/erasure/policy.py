@@ -114,7 +114,7 @@ def seen(index: Index, forgotten: frozenset[bytes]) -> Seen:
         return inside[name]
 
     data, models, known, runs = set(), set(), set(), dict[str, bool]()
-    made: dict[str, NDArray[np.bool_]] = {}  # by weights, what an unlearned model knows
+    made: dict[str, NDArray[np.bool_]] = {}  # weights -> what an unlearned model knows
     for row in index.rows():
         trained, left_out = has(row.trained), has(row.forgotten)
         known |= {row.original, row.unlearned}

@@ -118,7 +118,7 @@ def apply(
                 [scanner.patterns for scanner in scanners], lambda folder: act.prepare_data(made, found, folder)
             )
         looked_for = journal.patterns()
-        suppress(  # first: from here on the samples may not come back
+        suppress(  # first: from here on the samples must not come back
             project,
             commitments,
             decided.created,
@@ -243,7 +243,7 @@ def _signed(journal: Journal, found: Purge, public: str, sign: Callable[[], Seal
         if replace(before.purge, looked=found.looked) == found:
             return before
     except (OSError, MeguError):
-        pass  # none yet, or by another key
+        pass  # no verdict yet, or one by another key
     document = sign()
     with writing(journal.verdict) as temporary:
         temporary.write_bytes(document.to_bytes())

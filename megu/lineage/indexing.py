@@ -95,7 +95,7 @@ def which(project: Project, sample: str) -> tuple[list[str], list[Answer]]:
     if key is None or not index.rows():
         raise MeguError("no run has been recorded yet", "`megu run` records one; `megu lineage index` reads dossiers again")
     if any(row.key != fingerprint(key) for row in index.rows()):
-        raise MeguError("some runs were recorded under another key", "put that key back into .megu/keys/commitments.key")
+        raise MeguError("some runs were recorded under a different key", "put that key back into .megu/keys/commitments.key")
     ids = ids_of(project, sample)
     found = [index.which(key, identifier.encode()) for identifier in ids]
     return ids, [max(answers, key=_closest) for answers in zip(*found, strict=True)]

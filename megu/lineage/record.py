@@ -146,9 +146,9 @@ def faults(records: Sequence[Record]) -> list[str]:
             found.append(f"there are two records {record.label}")
         for label, digest in record.parents.items():
             if label not in before:
-                found.append(f"{record.label} names {label}, which is not before it")
+                found.append(f"{record.label} names {label}, which does not come before it")
             elif before[label].digest != digest:
-                found.append(f"{record.label} was made of another {label}")
+                found.append(f"{record.label} was made from a different {label}")
         hidden = any(record.parts.get(name) for name in PRIVATE)
         if not hidden and record.key != _key(record):
             found.append(f"the key of {record.label} does not follow from its parts")

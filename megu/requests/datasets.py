@@ -27,7 +27,7 @@ def must_exist(project: Project, name: str) -> None:
         return
     known = sorted({*_here(project), *pins.read(project.root)})
     raise MeguError(
-        f"there is no data set {name!r}", f"known here: {', '.join(known) or 'none'}; `megu data add` brings your own"
+        f"there is no data set {name!r}", f"known here: {', '.join(known) or 'none'}; `megu data add` adds your own"
     )
 
 

@@ -24,7 +24,7 @@ from megu.requests.batches import Batch, Pending
 from megu.requests.request import TARGETS, Request, identity
 from megu.requests.states import DONE, DROPPED, FORGOTTEN, OPEN, PREFIX, STATES, State, failures, refusal, refused, state_of
 
-#: Why a request of a person is fulfilled without a model.
+#: Why a request about a person is fulfilled without a model.
 NEVER_SEEN = "no model of the data set is trained on any of the samples; the next purge erases them"
 
 

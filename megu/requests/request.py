@@ -111,12 +111,14 @@ class Request:
         for name in ("classes", "subclasses", "files"):
             object.__setattr__(self, name, tuple(map(nfc, getattr(self, name))))
         named = [bool(self.classes), bool(self.subclasses), bool(self.ids or self.files), bool(self.samples)]
-        check("classes", self.classes, sum(named) == 1, "given, or else subclasses, or else ids and files: one kind a request")
+        check(
+            "classes", self.classes, sum(named) == 1, "given, or else subclasses, or else ids and files: one kind per request"
+        )
         for name, known in (("reason", REASONS), ("basis", BASES), ("requester", REQUESTERS)):
             check(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
         check("due", self.due, _is_date(self.due), "a date such as 2026-12-24")
         fits = not self.reference or bool(_REFERENCE.fullmatch(self.reference))
-        check("reference", self.reference, fits, "a ticket's number such as DSR-2026-0142; no text, which could name a person")
+        check("reference", self.reference, fits, "a ticket's number such as DSR-2026-0142, not text, which could name a person")
         check("data", self.data, not self.data or bool(_DATA.fullmatch(self.data)), "the name of a folder under data/")
         check("person", self.person, bool(self.person) == bool(self.samples), "given with samples, and only with them")
         wrong = [identifier for identifier in (*self.ids, *self.samples) if not _ID.fullmatch(identifier)]

@@ -36,7 +36,7 @@ class Search:
         subjects = Subjects(project)
         self.names = [data] if data else subjects.names()
         if not self.names:
-            raise MeguError("no data set here has subjects", "give them with `megu data subjects NAME FILE`")
+            raise MeguError("no data set here has subjects", "add them with `megu data subjects NAME FILE`")
         here = {path.parent.name for path in project.root.glob("data/*/meta.json")}
         #: The data sets without subjects: only pixel-identical images are found there.
         self.without = [] if data else sorted(here - set(self.names))

@@ -140,7 +140,7 @@ class Subjects:
         return Hashes(np.frombuffer(plain, dtype=np.uint8).reshape(-1, 2 * SIZE))
 
     def _read(self, data: str) -> tuple[Header, bytes]:
-        again = f"give them with `megu data subjects {data} FILE`"
+        again = f"add them with `megu data subjects {data} FILE`"
         try:
             line, _, content = self.path(data).read_bytes().partition(b"\n")
         except FileNotFoundError:
@@ -152,7 +152,7 @@ class Subjects:
         try:
             value = json.loads(line)
             if value["format"] > FORMAT:
-                raise MeguError(f"the subjects of {data} were written by a newer megu", "use that one")
+                raise MeguError(f"the subjects of {data} were written by a newer megu", "use that version")
             return Header(**value), content
         except (ValueError, KeyError, TypeError):
             raise MeguError(f"the subjects of {data} are damaged", f"bring them back from a backup, or {again}") from None

@@ -61,7 +61,7 @@ def subjects(path: Path) -> list[str]:
     at = columns.index(SUBJECT)
     found = list(dict.fromkeys(spelt(cells[at], f"{path.name}, line {line}") for line, cells in rows))
     if not found:
-        raise MeguError(f"{path.name} names no subject", "write one a line")
+        raise MeguError(f"{path.name} names no subject", "write one per line")
     return found
 
 
@@ -69,7 +69,7 @@ def spelt(text: str, where: str) -> str:
     """Return the name of a subject in its normalised spelling. Raises `MeguError` for a name that cannot be one."""
     subject = nfc(text.strip())
     if not subject:
-        raise MeguError(f"{where}: the subject is empty", "write who it is, as your system calls them")
+        raise MeguError(f"{where}: the subject is empty", "write who it is, by the name your system uses")
     if len(subject) > _LONGEST or not subject.isprintable():
         raise MeguError(f"{where}: the subject is not text of at most {_LONGEST} characters", "correct it")
     return subject

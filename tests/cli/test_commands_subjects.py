@@ -186,7 +186,7 @@ def test_what_is_wrong_is_one_line_without_the_name(call: Call, two: Path, proje
 def test_without_subjects_or_their_data_set_nothing_is_asked(call: Call, sources: Path, project: Project) -> None:
     assert call("data", "add", sources / "badges", "--name", "badges")[0] == 0
     code, _, err = call("request", "add", "--subject", ANNA, *SAID)
-    assert (code, err) == (2, "megu: no data set here has subjects: give them with `megu data subjects NAME FILE`\n")
+    assert (code, err) == (2, "megu: no data set here has subjects: add them with `megu data subjects NAME FILE`\n")
     (sources / "bad.csv").write_text(f"subject,sample\n{ANNA},a/404\n")
     code, _, err = call("data", "add", sources / "photos", "--name", "photos", "--subjects", sources / "bad.csv")
     assert code == 2

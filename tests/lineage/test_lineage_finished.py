@@ -113,8 +113,8 @@ def test_the_database_read_without_mlflow_says_what_mlflow_says(finished: Finish
 def test_measured_again_it_is_the_same_to_the_last_digit(finished: Finished) -> None:
     report = verify(finished.newer.mlflow_run_id, finished.project, replay=True)
     assert report.exit_code == 0
-    assert says(report, "metrics again").endswith(" metrics measured again are what they were, to the last digit")
-    assert says(report, "served form") == "40 answers are those of the weights"
+    assert says(report, "metrics again").endswith(" metrics measured again are unchanged, to the last digit")
+    assert says(report, "served form") == "40 answers match those of the weights"
 
 
 def test_other_weights_under_the_recorded_name_are_not_measured(finished: Finished) -> None:

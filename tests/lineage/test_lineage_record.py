@@ -102,8 +102,8 @@ def test_a_whole_chain_has_no_fault() -> None:
     ("field", "value", "said"),
     [
         ("parents", {}, "the inputs of unlearn are not what came before it"),
-        ("parents", {"dataset": "0" * 64}, "unlearn was made of another dataset"),
-        ("parents", {"nobody": "0" * 64}, "unlearn names nobody, which is not before it"),
+        ("parents", {"dataset": "0" * 64}, "unlearn was made from a different dataset"),
+        ("parents", {"nobody": "0" * 64}, "unlearn names nobody, which does not come before it"),
         ("parts", {"alpha": 0.7}, "the key of unlearn does not follow from its parts"),
         ("label", "dataset", "there are two records dataset"),
     ],

@@ -48,8 +48,8 @@ def event(kind: str, **facts: Any) -> Event:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"classes": ()}, "one kind a request"),
-        ({"ids": (ID,)}, "one kind a request"),
+        ({"classes": ()}, "one kind per request"),
+        ({"ids": (ID,)}, "one kind per request"),
         ({"reason": "Anna asked me to"}, "one of erasure-request"),
         ({"basis": "because"}, "one of gdpr-17-1-a"),
         ({"requester": "Anna Smith"}, "one of data-subject"),

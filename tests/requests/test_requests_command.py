@@ -50,7 +50,7 @@ def test_a_request_is_added_listed_shown_and_withdrawn(capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([*ADD], "one kind a request"),
+        ([*ADD], "one kind per request"),
         ([*ADD, "--class", "Bag", "--requester", "Anna Smith"], "requester must be one of"),
         ([*ADD, "--class", "Bag", "--reference", "for Anna"], "a ticket's number"),
         (["request", "add", "--class", "Bag"], "it lacks basis and requester"),

@@ -202,9 +202,7 @@ def test_without_what_it_takes_nothing_is_told_and_why_is(project: Project) -> N
     (path,) = (project.dossiers / RUN).glob("probes-*.json")
     content = path.read_bytes()
     path.write_bytes(content.replace(b'"before":"1"', b'"before":"3"'))
-    assert (
-        check.inspect_server(project, "megu", url).says == f"cannot tell: {project.relative(path)} is not what the ledger names"
-    )
+    assert check.inspect_server(project, "megu", url).says == f"cannot tell: {project.relative(path)} does not match the ledger"
     path.unlink()
     assert "cannot be read (No such file or directory)" in check.inspect_server(project, "megu", url).says
     path.write_bytes(content)

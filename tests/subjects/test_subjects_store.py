@@ -106,5 +106,5 @@ def test_what_is_not_whole_is_an_error_and_never_nobody(project: Project, damage
 
 
 def test_a_data_set_without_subjects_is_told(project: Project) -> None:
-    with pytest.raises(MeguError, match="data set 'photos' has no subjects: give them with `megu data subjects photos FILE`"):
+    with pytest.raises(MeguError, match="data set 'photos' has no subjects: add them with `megu data subjects photos FILE`"):
         Subjects(project).opened("photos")

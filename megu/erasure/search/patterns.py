@@ -36,7 +36,7 @@ class Strings:
         if self.length < SHORTEST:
             raise ValueError(f"strings of {self.length} bytes are too short: at least {SHORTEST}")
         changes = np.cumsum(np.diff(self.strings.astype(np.int16), axis=1, prepend=-1) != 0, axis=1, dtype=np.int32)
-        varied = changes[:, _WORD - 1 :] - changes[:, : self.length - _WORD + 1]  # of the piece that begins there
+        varied = changes[:, _WORD - 1 :] - changes[:, : self.length - _WORD + 1]  # for the piece that begins there
         offsets = np.stack([_WORD * varied[:, place::_WORD].argmax(axis=1) + place for place in range(_WORD)], axis=1)
         usable = (np.take_along_axis(varied, offsets, axis=1) >= _CHANGES).all(axis=1)
         self.flat = np.flatnonzero(~usable)
@@ -87,7 +87,7 @@ class SearchPatterns:
     def __post_init__(self) -> None:
         flat = self.images.reshape(len(self.images), -1)
         forms = [flat]
-        if self.images.shape[3] > 1:  # as tensors have them
+        if self.images.shape[3] > 1:  # channels first, as in tensors
             forms.append(np.ascontiguousarray(self.images.transpose(0, 3, 1, 2)).reshape(len(self.images), -1))
         object.__setattr__(self, "_pixels", [Strings(form) for form in forms])
         object.__setattr__(self, "_names", Strings(self.ids.astype("S32").view(np.uint8).reshape(-1, 32)))

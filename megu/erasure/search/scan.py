@@ -211,7 +211,7 @@ def _images_in(content: memoryview) -> Images | None:
         return None
     if len(shape) == 3:
         values = values[None] if shape[2] == 3 else values[..., None]
-    elif shape[3] not in (1, 3) and shape[1] in (1, 3):  # as tensors have them
+    elif shape[3] not in (1, 3) and shape[1] in (1, 3):  # channels first, as in tensors
         values = values.transpose(0, 2, 3, 1)
     return (
         values if values.shape[3] in (1, 3) and len(values) and all(4 <= side <= 4096 for side in values.shape[1:3]) else None
@@ -245,7 +245,7 @@ def _in_memory(content: memoryview) -> sqlite3.Connection:
     if len(content) > _DATABASE:
         raise sqlite3.DataError("a database too large to be opened here")
     whole = bytearray(content)
-    whole[18:20] = b"\1\1"  # one that keeps a journal beside itself would look for that file
+    whole[18:20] = b"\1\1"  # a database with a separate journal would look for that file
     opened = sqlite3.connect(":memory:")
     opened.deserialize(whole)
     return opened
@@ -276,7 +276,7 @@ def _cells_of(opened: sqlite3.Connection, table: str, broken: set[str], least: i
                 if isinstance(value, bytes) and len(value) >= least:
                     yield table, name, value
     except sqlite3.Error as error:
-        if "no such module" not in str(error):  # a virtual table, whose data are in others
+        if "no such module" not in str(error):  # a virtual table, whose data are in other tables
             broken.add(f"{table}: cannot be read ({describe(error)})")
 
 

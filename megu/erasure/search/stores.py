@@ -48,7 +48,7 @@ class Stores:
                     yield store, path
 
     def store_of(self, path: Path) -> Store | None:
-        real = path.parent.resolve() / path.name  # it may be written as seen from the project, "../cache/…"
+        real = path.parent.resolve() / path.name  # it may be relative to the project, "../cache/…"
         return next((store for store in self.each if real.is_relative_to(store.folder)), None)
 
     def refers(self, path: Path) -> str:

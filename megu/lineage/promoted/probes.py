@@ -73,7 +73,7 @@ def read(project: Project, made: Event) -> Probes:
     except OSError as error:
         raise MeguError(f"{where} cannot be read ({error.strerror})", "put results/dossiers back from a backup") from None
     if sha256(content) != made.facts["sha256"]:
-        raise MeguError(f"{where} is not what the ledger names", "put it back from a backup")
+        raise MeguError(f"{where} does not match the ledger", "put it back from a backup")
     return strict(Probes, content, where)
 
 

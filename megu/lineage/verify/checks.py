@@ -130,7 +130,7 @@ def ladder(case: VerificationContext) -> Check:
     if own != rung_of(case.dossier, case.records):
         wrong.append("the last rung is not what the evidence and the records say")
     if [rung.number for rung in case.dossier.ladder] != list(range(1, len(before) + 2)):
-        wrong.append("the rungs are not numbered one by one")
+        wrong.append("the rungs are not numbered consecutively")
     if passed := [rung.number for rung in before if rung.outcome not in ("fail", "skipped", "error")]:
         wrong.append(f"rung {passed[0]} did not fail, and others follow it")
     for rung in (rung for rung in before if rung.ran):
@@ -165,7 +165,9 @@ def commitments(case: VerificationContext) -> Check:
         return _commitments_after(case, key, positions, purged)
     forget = [bytes(value) for value in ids[positions["forget"]]]
     retain = [bytes(value) for value in ids[positions["retain"]]]
-    wrong = [] if commit_all(key, forget) == case.opened.forgotten else ["they are not those to the forgotten samples"]
+    wrong = (
+        [] if commit_all(key, forget) == case.opened.forgotten else ["they are not the commitments to the forgotten samples"]
+    )
     if commit(key, b"".join(sorted(retain))).hex() != scope.retained:
         wrong.append("the retain set is a different one")
     counts = {group: len(positions[group]) for group in ("forget", "retain", "test_forget", "test_retain")}
@@ -203,7 +205,7 @@ def _commitments_after(case: VerificationContext, key: bytes, positions: Any, pu
         gone = len(parts & known)
         as_recorded = parts <= known | {commit(key, bytes(value)) for value in ids}
     if not as_recorded:
-        wrong.append("they are not those to the forgotten samples")
+        wrong.append("they are not the commitments to the forgotten samples")
     if not makes_up(key, ids, purged):
         wrong.append("what is here and what was erased do not make up the data set of the run")
     counts = {group: len(positions[group]) for group in ("forget", "retain", "test_forget", "test_retain")}
@@ -250,7 +252,7 @@ def files(case: VerificationContext) -> Check:
             seen[path] = case.project.store.holds(ref)
         if not seen[path]:
             wrong.append(f"{name} has changed ({path.name[:16]}…)")
-    said = f"{len(refs) - len(erased)} files of the stages are what they were"
+    said = f"{len(refs) - len(erased)} files of the stages are unchanged"
     return case.without_erased("files", wrong, missing, erased, said)
 
 
@@ -362,10 +364,10 @@ def index(case: VerificationContext) -> Check:
         else:
             as_recorded = _each(kept.path(row.trained).read_bytes()) <= _each(before(key, ids, purged))
         if not as_recorded or not makes_up(key, ids, purged):
-            wrong.append("its training set is not what is here and what was erased")
+            wrong.append("its training set is not made up of what is here and what was erased")
     elif key is not None and ids is not None and not wrong and sha256(commit_all(key, (bytes(i) for i in ids))) != row.trained:
         data_moved = data(case).holds is not True
         (missing if data_moved else wrong).append(
-            "its training set is not that of the data set as the run saw it (`megu lineage index` makes it again)"
+            "its training set is not that of the data set as the run saw it (`megu lineage index` rebuilds it)"
         )
     return summed("index", wrong, missing, "the samples this run saw are indexed")

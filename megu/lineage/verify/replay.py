@@ -25,10 +25,10 @@ def metrics_again(case: VerificationContext) -> Check:
     if (gone := _erased(case, name)) is not None:
         return gone
     if (case.project is None) or files(case).holds is not True:
-        return Check(name, None, "the weights or the split are not here as they were")
+        return Check(name, None, "the weights or the split are not here unchanged")
     dataset = _dataset(case)
     if dataset is None:
-        return Check(name, None, "the data set is not here as it was")
+        return Check(name, None, "the data set is not here unchanged")
     from megu import evaluation
     from megu.data.splits import ForgetSplit
     from megu.evaluation import held_out
@@ -65,7 +65,7 @@ def metrics_again(case: VerificationContext) -> Check:
             count += 1
             wrong += _differs(f"{model} {metric}", recorded[model]["metrics"][metric], value, exact)
     how = "to the last digit" if exact else f"within {POINTS} points, on another machine or device"
-    return summed(name, wrong, [], f"{count} metrics measured again are what they were, {how}")
+    return summed(name, wrong, [], f"{count} metrics measured again are unchanged, {how}")
 
 
 def _models(case: VerificationContext) -> dict[str, str]:
@@ -140,7 +140,7 @@ def served_form(case: VerificationContext) -> Check:
     from megu.training.weights import load_model
 
     if model_version(case).holds is not True:
-        return Check(name, None, "its files are not what they were, and are not run")
+        return Check(name, None, "its files have changed, so they are not run")
     unlearn = case.record("unlearn")
     assert unlearn is not None
     images = np.arange(min(40, len(dataset.test)))
@@ -155,5 +155,5 @@ def served_form(case: VerificationContext) -> Check:
         name,
         [] if off < 1e-4 else [f"its answers are off by up to {off:.4f}"],
         [],
-        f"{len(images)} answers are those of the weights",
+        f"{len(images)} answers match those of the weights",
     )

@@ -116,7 +116,7 @@ def _purge(case: VerificationContext, erasures: purges.Erasures) -> Check:
     ]
     wrong += [f"{what} was erased and is back" for what in back]
     if not erasures.covering and not wrong:
-        return Check(name, True, "none is of this run")
+        return Check(name, True, "none covers this run")
     count = sum(len(document.purge.erased) for document in erasures.covering)
     left = [entry for document in erasures.covering for entry in document.purge.residual]
     said = f"{len(erasures.covering)} signed, {count} erased, {len(left)} reported as left"
@@ -294,7 +294,7 @@ def guarded(check: Callable[[VerificationContext], Check], case: VerificationCon
     except OSError as error:
         return Check(name, None, f"{error.strerror}: {error.filename}")
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        return Check(name, False, f"what is recorded is not as megu writes it ({type(error).__name__}: {error})")
+        return Check(name, False, f"the record is not as megu writes it ({type(error).__name__}: {error})")
 
 
 def name_of(check: Callable[[VerificationContext], Check]) -> str:

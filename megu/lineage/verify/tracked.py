@@ -75,7 +75,7 @@ def artifacts_in_mlflow(case: VerificationContext) -> Check:
         if folder is None:
             return Check(name, None, "they are gone")
         found = {path: digest for path, digest in lineage.hashes(folder).items() if not path.startswith(f"{lineage.FOLDER}/")}
-    return _files(case, name, recorded, found, f"{len(set(recorded) & set(found))} files are what they were")
+    return _files(case, name, recorded, found, f"{len(set(recorded) & set(found))} files are unchanged")
 
 
 def _files(case: VerificationContext, name: str, recorded: Mapping[str, str], found: Mapping[str, str], said: str) -> Check:

@@ -83,9 +83,7 @@ def read_requests(value: Mapping[str, Any], where: str, params: RequestParams, t
     if not isinstance(subjects, list | tuple) or not all(isinstance(_as_text(subject), str) for subject in subjects):
         raise MeguError(f"{where}: subjects is not a list of names", "write [first, second]")
     known = dict.fromkeys(spelt(_as_text(subject), where) for subject in subjects)
-    parse(
-        {**rest, "ids": "0" * 32}, where, params, today
-    )  # anything else that is wrong is reported before anybody is looked up
+    parse({**rest, "ids": "0" * 32}, where, params, today)  # reports other faults before anybody is looked up
     search = people.search(_as_text(rest.get("data") or ""))
     return [
         parse({**rest, "data": found.data}, where, params, today, samples=(*found.train, *found.test), person=found.person)

@@ -112,7 +112,7 @@ def _plain(node: Node, where: str) -> Any:
         return None if empty else node.value
     if all(not isinstance(entry, tuple) and isinstance(entry.value, str) for entry in node.value):
         return [entry.value for entry in node.value]
-    raise MeguError(f"{where}: the value is neither text nor a list of names", "write a text, or [first, second]")
+    raise MeguError(f"{where}: the value is neither text nor a list of names", "write text, or [first, second]")
 
 
 # --- tables ------------------------------------------------------------------------------------------------------------------
