@@ -70,7 +70,7 @@ class Outcome:
 
 
 def dry_run(project: Project, names: Sequence[str], params: PurgeParams) -> Outcome:
-    """Return what `apply` would do; change nothing. It would first finish an unfinished purge, whatever is named."""
+    """Return what `apply` would do; change nothing. An unfinished purge is what it would continue, whatever is named."""
     if (journal := Journal.of(project)).open:
         return Outcome(decided := journal.plan(), _expected(decided), None, resumed=True)
     connected, why = _reach(project)
@@ -237,7 +237,7 @@ def _verdict(project: Project, decided: Plan, scanners: Sequence[Scanner], mlflo
 
 
 def _signed(journal: Journal, found: Purge, public: str, sign: Callable[[], Sealed]) -> Sealed:
-    """Sign the verdict once: a purge killed while publishing resumes with the same document, if that is still true."""
+    """Sign the verdict once: a purge killed while publishing resumes with the same document, if its content is still true."""
     try:
         before = parse(journal.verdict.read_bytes(), journal.verdict.name, [public])
         if replace(before.purge, looked=found.looked) == found:

@@ -47,7 +47,7 @@ class Resized:
     _forms: dict[tuple[int, int, int], NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     def find(self, rows: Images) -> Matches:
-        """Compare rows, uint8 (n, h, w, c). Rows of the images' own shape are skipped: those are searched for byte by byte."""
+        """Match rows, uint8 (n, h, w, c). Rows of the images' own shape are skipped: those are searched for byte by byte."""
         certain = self.certain(rows)
         suspected = np.concatenate([np.zeros(0, dtype=bool), *map(self._suspected, self._of_another_form(rows))])
         return Matches(certain, (certain < 0) & np.pad(suspected, (0, len(rows) - len(suspected))))

@@ -20,7 +20,7 @@ _SHOWN = 12
 class Erasures:
     """The purges that are accepted, oldest first. problems: those that are not, and why, one line each.
 
-    all_accepted: with ``--sealed``. Without it, what was erased counts as correct for every run except those that the purge covers.
+    all_accepted: with ``--sealed``. Without it, what was erased counts as correct for every run except those that a purge covers.
     """
 
     documents: tuple[Sealed, ...] = ()

@@ -163,7 +163,7 @@ def files(project: Project, extra: Sequence[tuple[str, Path]] = ()) -> Iterator[
     """Yield every file of every surface on a local disk, each once, and every folder that cannot be listed. extra: folders elsewhere, with
     their surface.
 
-    A link to a file is searched at its target; if the target is not searched here, as a file, if the link is in megu's own places.
+    A link to a file is searched at its target. If the target is not searched here, the link itself is, but only in megu's own places.
     """
     folders = [(_surface, path) for _surface, path in ((CACHE, cache(project.root)), *extra)]
     folders += [(REMOTES, remote.folder) for remote in remotes(project.root) if remote.folder is not None]
