@@ -7,9 +7,9 @@ With torch and numpy alone::
     found = megu.unlearn(model, forget=split.forget, retain=split.retain, method="megu")
     scores = megu.evaluate(found.model, data, split, reference=retrain)
 
-With the whole installation, a project and all that the command line does to it: ``megu.Project("folder").run()``.
+With the full installation, a project and everything that the command line does with it: ``megu.Project("folder").run()``.
 
-Nothing else is public. A name is imported when it is first used.
+Nothing else is public. Each name is imported on first use.
 """
 
 from __future__ import annotations

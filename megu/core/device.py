@@ -1,7 +1,7 @@
 """The device: one word in the configuration, the same code on CPU and CUDA, and nothing that makes a device wait for the host.
 
-A copy from ordinary memory, `Tensor.item`, `Tensor.cpu`, `bool(tensor)` and `torch.nonzero` wait until a CUDA device has caught up.
-Inside a training step there is none of them: what a step needs is `sent` ahead.
+A copy from pageable memory, `Tensor.item`, `Tensor.cpu`, `bool(tensor)` and `torch.nonzero` wait until a CUDA device has caught up.
+A training step uses none of them: what it needs is `sent` ahead.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from megu.core.errors import MeguError
 
 T = TypeVar("T")
 
-#: Steps of one shape from which on cuDNN's search for the fastest kernels pays.
+#: Number of steps of one shape from which cuDNN's search for the fastest kernels pays off.
 SEARCH_FROM = 2000
 
 CPU = torch.device("cpu")
-#: Ends a device setting that asks for the same bits every time ("cuda:1 deterministic").
+#: Suffix of a device setting that asks for the same bits every time ("cuda:1 deterministic").
 DETERMINISTIC = " deterministic"
 
 
 def resolve(setting: str) -> torch.device:
-    """The device for "auto" (CUDA when there, else CPU), "cpu", "cuda" or "cuda:N", each also followed by " deterministic".
+    """Return the device for "auto" (CUDA if available, else CPU), "cpu", "cuda" or "cuda:N", each also followed by " deterministic".
 
-    A CUDA device puts this process into the mode that the setting asks for (`set_deterministic`); a CPU is in no other.
-    Raises `MeguError` when CUDA is asked for and not there.
+    A CUDA device puts this process into the mode that the setting asks for (`set_deterministic`); a CPU has only one mode.
+    Raises `MeguError` when CUDA is requested but not available.
     """
     name = setting.removesuffix(DETERMINISTIC)
     device = torch.device(device_class(name) if name == "auto" else name)
@@ -48,7 +48,7 @@ def resolve(setting: str) -> torch.device:
 
 
 def device_class(setting: str) -> str:
-    """ "cpu", "cuda" or "cuda deterministic": what results may depend on. "auto" is what it stands for on this machine."""
+    """Return "cpu", "cuda" or "cuda deterministic": what results may depend on. "auto" is resolved for this machine."""
     name = setting.removesuffix(DETERMINISTIC).split(":")[0]
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,10 +58,10 @@ def device_class(setting: str) -> str:
 def set_deterministic(enabled: bool) -> None:
     """Make CUDA give the same bits every time, in this process, or let it choose.
 
-    It costs the choice of kernels, and a fixed workspace of cuBLAS. An operation that has no deterministic kernel raises
+    It costs the choice of kernels, and a fixed cuBLAS workspace. An operation without a deterministic kernel raises
     torch's ``RuntimeError``, which names it.
     """
-    if enabled:  # cuBLAS reads it when it is first used
+    if enabled:  # cuBLAS reads it on first use
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(enabled)
     torch.backends.cudnn.deterministic = enabled
@@ -70,47 +70,47 @@ def set_deterministic(enabled: bool) -> None:
 
 @contextmanager
 def choosing_kernels(calls: int) -> Iterator[None]:
-    """Inside, cuDNN tries for every new shape which of its kernels is the fastest, where that pays: with at least `SEARCH_FROM` calls.
+    """Inside, cuDNN searches for the fastest of its kernels for every new shape, if that pays off: with at least `SEARCH_FROM` calls.
 
-    The search takes some two seconds a shape of a ResNet-18's batch on an H100. In deterministic mode there is none: its choice may be
-    another each time.
+    The search takes about two seconds for each shape of a ResNet-18's batch on an H100. Deterministic mode does without: the choice may
+    differ each time.
     """
     torch.backends.cudnn.benchmark = calls >= SEARCH_FROM and not torch.backends.cudnn.deterministic
     try:
         yield
     finally:
-        # Not what it was before: in threads that would be what another one is inside of.
+        # Not the previous value: with threads, that may have been set by another one inside its block.
         torch.backends.cudnn.benchmark = False
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """The number format of the forward pass in training: bfloat16 where the hardware multiplies it, else float32.
+    """Return the number format of the forward pass in training: bfloat16 if the hardware multiplies it, else float32.
 
     On CPUs without AVX512-BF16 or AMX, and on GPUs before Ampere, bfloat16 is emulated and several times slower than float32.
     """
     if device.type == "cuda":
-        # By default torch says yes to what older GPUs emulate, too.
+        # By default torch also says yes for older GPUs, which emulate it.
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def fast(device: torch.device) -> AbstractContextManager[object]:
-    """Inside, products of matrices are computed in `fast_dtype`."""
+    """Inside, matrix products are computed in `fast_dtype`."""
     dtype = fast_dtype(device)
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def fused(model: nn.Module) -> bool:
-    """Whether an optimiser over the model's weights is to be one kernel for all of them.
+    """Whether the optimiser should update all of the model's weights in one kernel.
 
-    On a CPU it is not: it rounds otherwise, and saves less than a hundredth of a step (docs/engine.md).
+    Not on a CPU: rounding differs there, and it saves less than a hundredth of a step (docs/engine.md).
     """
     weight = next(model.parameters(), None)
     return weight is not None and weight.device.type == "cuda"
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on ``device``, without waiting for it: through pinned memory, in the order of what else is asked of it."""
+    """Send a CPU tensor to ``device`` without waiting: through pinned memory, in order with the other work queued there."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -118,15 +118,16 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Cost:
-    """seconds: by the clock, until the device had finished. peak_memory_bytes: the most that was held at once: on CUDA by tensors
-    on the device, else by the whole process in main memory."""
+    """seconds: wall-clock time until the device had finished. peak_memory_bytes: the most that was allocated at once: on CUDA by tensors
+    on the device, else by the whole process in main memory.
+    """
 
     seconds: float
     peak_memory_bytes: int
 
 
 def measured(work: Callable[[], T], device: torch.device) -> tuple[T, Cost]:
-    """What ``work`` returns, and what it cost on ``device``."""
+    """Return the result of ``work``, and its cost on ``device``."""
     forget_peak(device)
     started = time.perf_counter()
     found = work()
@@ -136,9 +137,9 @@ def measured(work: Callable[[], T], device: torch.device) -> tuple[T, Cost]:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Let `peak_memory` count from here on; where the system does not let us, it counts from the start of the process."""
+    """Reset `peak_memory`; where the system does not allow that, it counts from the start of the process."""
     if device.type == "cuda":
-        # Nothing need have used the device so far, and then torch has no statistics to reset.
+        # If nothing has used the device yet, torch has no statistics to reset.
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -149,7 +150,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at most held at once since `forget_peak`, as `Cost` has them."""
+    """Return the maximum number of bytes allocated at once since `forget_peak`, as in `Cost`."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:

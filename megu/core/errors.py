@@ -1,4 +1,4 @@
-"""The one exception that reaches a person, and what an error came from."""
+"""The one exception that is shown to a person, and the chain of causes of an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 class MeguError(Exception):
-    """Something the user can mend.
+    """Something the user can fix.
 
     Parameters
     ----------
@@ -25,13 +25,13 @@ class MeguError(Exception):
 
 
 class Outage(MeguError):
-    """A server, a database or the disk is away, whatever was asked for: the same may be tried again later (`megu.core.outages`)."""
+    """A server, a database or the disk is unavailable, whatever the request was: the same may be retried later (`megu.core.outages`)."""
 
 
 def chain(error: BaseException | None, *, hidden: bool = False) -> Iterator[BaseException]:
-    """An error and those that it came from, each once, as a traceback would show them. hidden: also those that ``raise … from None`` hides."""
+    """Yield an error and its causes, each once, as a traceback would show them. hidden: also those that ``raise … from None`` hides."""
     seen = set[int]()
-    while error is not None and id(error) not in seen:  # an error raised from itself is a circle
+    while error is not None and id(error) not in seen:  # an error raised from itself is a cycle
         seen.add(id(error))
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ and not hidden else error.__context__)

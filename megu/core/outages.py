@@ -1,7 +1,7 @@
-"""Whether an error is an outage: a server, the network, a database or the disk is away, whatever was asked for.
+"""Whether an error is an outage: a server, the network, a database or the disk is unavailable, whatever the request was.
 
-An outage is told by its kind, never by how many things fail. The libraries whose errors these are are not imported here: whoever never
-used one has none of its errors.
+An outage is recognised by the kind of error, never by how many things fail. The libraries that raise these errors are not imported
+here: a program that never used a library has none of its errors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _DISK_AND_NETWORK = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOLCK, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
 }
-#: Module (and what is below it), class: all of a library's errors that mean that nobody answered, or that a database is away.
+#: Module (and its submodules), class: all errors of a library that mean that nobody answered, or that a database is unavailable.
 _AWAY = {
     ("httpx", "TransportError"),
     ("httpcore", "NetworkError"),
@@ -29,16 +29,16 @@ _AWAY = {
     ("sqlalchemy", "TimeoutError"),
     ("sqlite3", "OperationalError"),
 }
-#: Errors of servers that answered, by their status: busy, failing, or refusing whoever asks.
+#: Status codes of servers that answered: busy, failing, or refusing the client.
 _STATUS = {401, 403, 407, 408, 429}
-#: What Prefect and MLflow raise without a kind of its own.
+#: Messages that Prefect and MLflow raise without a specific exception class.
 _SAID = re.compile(
     r"ephemeral Prefect API server|Failed to reach API at|API request to \S+ failed with (exception|error code (5\d\d|429|401|403))"
 )
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error, or one that it came from, is an outage."""
+    """Whether an error, or one of its causes, is an outage."""
     return any(_is_outage(found) for found in chain(error))
 
 

@@ -1,6 +1,6 @@
 """Stage parameters: frozen dataclasses beside the code that uses them.
 
-They need nothing but the standard library, so the method runs where only torch and numpy are installed; `megu.config.tree` lets
+They need only the standard library, so the method runs where only torch and numpy are installed; `megu.config.tree` lets
 pydantic validate the same classes when they come from a file. A parameters class looks like this::
 
     @dataclass(frozen=True, kw_only=True)
@@ -17,18 +17,18 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Read by pydantic from ``__pydantic_config__``: a key that the class does not have is refused, not ignored.
+#: Read by pydantic from ``__pydantic_config__``: an unknown key is refused, not ignored.
 STRICT: dict[str, Any] = {"extra": "forbid"}
 
 
 def check(name: str, value: object, holds: bool, rule: str) -> None:
-    """Raise ``ValueError`` naming the parameter, its value and the rule it breaks, unless ``holds``."""
+    """Raise ``ValueError`` with the parameter, its value and the rule it breaks, unless ``holds``."""
     if not holds:
         raise ValueError(f"{name} = {value!r} is out of range: it must be {rule}")
 
 
 class Means:
-    """Marks an argument of a stage that says how something is reached, never what comes out: an address, a time-out.
+    """Mark a stage argument that says how to reach something, not what to compute: an address, a time-out.
 
-    It is the one kind of argument that is not part of a result's name.
+    It is the only kind of argument that is not part of a result's cache key.
     """

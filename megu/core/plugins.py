@@ -1,12 +1,12 @@
-"""What other installed packages add to megu: Python entry points, looked up by name and imported only when asked for.
+"""What other installed packages add to megu: Python entry points, looked up by name and imported only on demand.
 
-A package names what it brings in its own ``pyproject.toml``::
+A package declares what it adds in its own ``pyproject.toml``::
 
     [project.entry-points."megu.methods"]
     mine = "my_package.my_method:METHOD"
 
-The groups are `GROUPS`. A plugin that cannot be used is reported, with the package that brought it; it never keeps
-anything else from working, and it cannot take the name of something built in.
+The groups are `GROUPS`. A plugin that cannot be used is reported, with the package it comes from; it never breaks
+anything else, and it cannot take the name of something built in.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GROUPS = ("megu.methods", "megu.models", "megu.labelers", "megu.datasets", "megu
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point. distribution, version: of the package that brought it."""
+    """One entry point. distribution, version: of the package it comes from."""
 
     name: str
     group: str
@@ -46,12 +46,12 @@ class Plugin:
     def load(self, fault: Callable[[Any], str]) -> Any:
         """Import it. fault: says what is wrong with the object, "" when nothing is.
 
-        Raises `MeguError` naming the package, whatever it was that went wrong in there.
+        Raises `MeguError` naming the package, whatever went wrong in there.
         """
         fix = f"mend or remove {self.distribution}"
         try:
             found = self.entry.load()
-        except Exception as error:  # it is somebody else's code: anything may come out of it
+        except Exception as error:  # third-party code may raise anything
             raise MeguError(f"{self} cannot be imported ({type(error).__name__}: {error})", fix) from error
         wrong = fault(found)
         if wrong:
@@ -59,8 +59,10 @@ class Plugin:
         return found
 
     def sources(self) -> dict[str, str]:
-        """What a cached result that it made depends on: its package's version, the code of its module and all that it imports from its own
-        top-level package and from megu, and the versions of the other packages that these import."""
+        """Return what a cached result made by it depends on: its package's version, the code of its module and everything that this
+        imports from
+        its own top-level package and from megu, and the versions of the other packages that these import.
+        """
         found = {f"package {self.distribution}": self.version}
         top = self.entry.module.split(".")[0]
         try:
@@ -74,7 +76,8 @@ class Plugin:
 
 
 def _path() -> tuple[tuple[str, int], ...]:
-    """The folders that packages are looked for in, each with the time of its last change (ns): a package that comes or goes is one."""
+    """Return the folders in which packages are looked up, each with its modification time (ns): installing or removing a package
+    changes one."""
 
     def changed(folder: str) -> int:
         try:
@@ -87,12 +90,12 @@ def _path() -> tuple[tuple[str, int], ...]:
 
 @cache
 def _entries(look: Callable[..., EntryPoints], group: str, path: tuple[tuple[str, int], ...]) -> EntryPoints:
-    """Kept for as long as ``path`` stays: to read what every package says of itself takes 6 ms, and a benchmark asks for each cell."""
+    """Cached as long as ``path`` is unchanged: reading the metadata of every package takes 6 ms, and a benchmark asks for each cell."""
     return look(group=group)
 
 
 def plugins(group: str, builtin: Collection[str] = ()) -> dict[str, Plugin]:
-    """Every entry point of the group by name, nothing imported. A name that is built in, or that came before, is left out."""
+    """Return every entry point of the group by name, nothing imported. Built-in names and duplicates of earlier names are left out."""
     found: dict[str, Plugin] = {}
     for entry in sorted(_entries(entry_points, group, _path()), key=lambda entry: (entry.name, entry.value)):
         if entry.name in builtin or entry.name in found:
@@ -105,18 +108,18 @@ def plugins(group: str, builtin: Collection[str] = ()) -> dict[str, Plugin]:
 
 @dataclass(frozen=True)
 class Registry(Generic[T]):
-    """What there is of a kind, by name: ours, and what plugins of the group add. fault: says what keeps an object from being one."""
+    """Everything of one kind, by name: megu's own, and what plugins of the group add. fault: says why an object is not of that kind."""
 
     group: str
     builtin: Mapping[str, T]
     fault: Callable[[Any], str]
 
     def names(self) -> list[str]:
-        """Every name, the plugins' last; no plugin is imported for it."""
+        """Return every name, the plugins' last; no plugin is imported for it."""
         return [*self.builtin, *plugins(self.group, self.builtin)]
 
     def lookup(self, name: str) -> T:
-        """That of a name, built in or a plugin's.
+        """Return the entry of a name, built in or a plugin's.
 
         Raises ``KeyError`` when there is none, `MeguError` when it is a plugin's and cannot be used.
         """
@@ -126,11 +129,11 @@ class Registry(Generic[T]):
         return loaded
 
     def plugin(self, name: str) -> Plugin:
-        """The plugin of a name; raises ``KeyError`` when there is none."""
+        """Return the plugin of a name; raises ``KeyError`` when there is none."""
         return plugins(self.group, self.builtin)[name]
 
     def usable(self) -> tuple[dict[str, T], list[str]]:
-        """The plugins' that can be loaded, and a line for each that cannot."""
+        """Return the plugins' entries that can be loaded, and a line for each that cannot."""
         found, problems = {}, []
         for name, plugin in plugins(self.group, self.builtin).items():
             try:
@@ -140,7 +143,7 @@ class Registry(Generic[T]):
         return found, problems
 
     def installed(self) -> dict[str, T]:
-        """The plugins' that can be loaded; one that cannot is warned about."""
+        """Return the plugins' entries that can be loaded; warn about each that cannot."""
         found, problems = self.usable()
         for problem in problems:
             warnings.warn(problem, stacklevel=3)

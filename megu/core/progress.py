@@ -1,4 +1,4 @@
-"""Progress of long work, reported to whoever listens.
+"""Progress of long work, reported to a listener.
 
 Library code says ``with track("train", total=n, unit="images") as advance: ... advance(256)``; without a listener that costs
 nothing. The command line listens with a progress bar, tests with a list.
@@ -50,7 +50,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 class StageListener(Protocol):
-    """What receives the stages of a run as they start and end, and a note now and then."""
+    """What receives the stages of a run as they start and end, and occasional notes."""
 
     def stage_starts(self, name: str, title: str) -> None: ...
 
@@ -71,7 +71,7 @@ _stage_listener: ContextVar[StageListener] = ContextVar("megu_stages", default=_
 
 
 def stages() -> StageListener:
-    """Whoever listens to stages; someone silent when nobody does."""
+    """Return the current listener to stages; a silent one when nobody listens."""
     return _stage_listener.get()
 
 
@@ -86,7 +86,7 @@ def watching(listener: StageListener) -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Format seconds for a person."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

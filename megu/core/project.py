@@ -1,4 +1,4 @@
-"""Where a project keeps its things: the folder with ``params.yaml`` is the root, ``.megu`` inside it the home."""
+"""Where a project stores its files: the folder with ``params.yaml`` is the root, ``.megu`` inside it the home."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Project:
     def home(self) -> Path:
         """Everything computed here: store, results, Prefect's and MLflow's databases.
 
-        Safe to delete but for `keys`, `ledger`, `requests`, ``suppression`` (`megu.suppression`) and ``subjects`` (`megu.subjects`).
+        Safe to delete except for `keys`, `ledger`, `requests`, ``suppression`` (`megu.suppression`) and ``subjects`` (`megu.subjects`).
         """
         return self.root / ".megu"
 
@@ -37,12 +37,12 @@ class Project:
 
     @property
     def results(self) -> Path:
-        """Prefect's result records, one file a cache key."""
+        """Prefect's result records, one file for each cache key."""
         return self.home / "results"
 
     @property
     def sources(self) -> Path:
-        """What was read of the sources, for the next process (`megu.core.sources.remember`)."""
+        """What was read from the source files, for the next process (`megu.core.sources.remember`)."""
         return self.home / "sources.json"
 
     @property
@@ -51,32 +51,32 @@ class Project:
 
     @property
     def answers(self) -> Path:
-        """Every answer that a vision model gave, one file a model digest."""
+        """Every answer of a vision model, one file for each model digest."""
         return self.home / "answers"
 
     @property
     def keys(self) -> Path:
-        """Secrets that cannot be made again: without them no commitment can be opened."""
+        """Secrets that cannot be recreated: without them no commitment can be opened."""
         return self.home / "keys"
 
     @property
     def ledger(self) -> Ledger:
-        """What happened to requests, models and promotions. Cannot be made again either."""
+        """What happened to requests, models and promotions. Cannot be recreated either."""
         return Ledger(self.home / "ledger.db")
 
     @property
     def requests(self) -> Path:
-        """What each request names, one private file a request. Cannot be made again; deleting one is part of erasing data."""
+        """What each request names, one private file for each request. Cannot be recreated; deleting one is part of erasing data."""
         return self.home / "requests"
 
     @property
     def inbox(self) -> Path:
-        """Where other programs put files of requests."""
+        """Where other programs put request files."""
         return self.root / "requests" / "inbox"
 
     @property
     def dossiers(self) -> Path:
-        """One folder a finished run, by its MLflow id."""
+        """One folder for each finished run, by its MLflow id."""
         return self.root / "results" / "dossiers"
 
     @property
@@ -88,12 +88,13 @@ class Project:
         return self.root / "data" / name
 
     def relative(self, path: Path) -> str:
-        """``path`` as a person in the root would type it."""
+        """Return ``path`` as a person in the root would type it."""
         return os.path.relpath(path, self.root)
 
 
 def find(start: Path | None = None) -> Project:
-    """The project of ``start`` (default: ``$MEGU_PROJECT``, else the current folder): the nearest folder with params.yaml, upwards.
+    """Return the project of ``start`` (default: ``$MEGU_PROJECT``, else the current folder): the nearest folder with params.yaml,
+    upwards.
 
     Raises `MeguError` when there is none.
     """

@@ -1,5 +1,5 @@
-"""What the code that a stage runs is: a digest of its own module and of every module of ours that it imports, directly or not, and the
-version of every other package that these import.
+"""What identifies the code that a stage runs: a digest of its own module and of every megu module that it imports, directly or not, and
+the version of every other package that these import.
 
 Only meaning counts. A comment, a docstring or a blank line changes nothing; a changed helper three imports away does.
 The imports are read from the syntax tree, so nothing has to be imported to know the digest.
@@ -25,9 +25,9 @@ from megu.core.files.store import writing
 
 PACKAGES = ("megu", "tasks")
 
-#: Modules whose code cannot change what a stage computes: how it is called, shown, stored and found. The values that come
-#: out of the configuration are in the cache key themselves. A registry is among them, so that a new entry reruns nothing: what
-#: is looked up in one has its code in the key as a value (`megu.core.stages.Code`).
+#: Modules whose code cannot change what a stage computes: how it is called, shown, stored and found. Values that come from
+#: the configuration are in the cache key themselves. Registries are among these modules, so that a new entry reruns nothing: the
+#: code of what is looked up in one is in the key as a value (`megu.core.stages.Code`).
 SURROUNDINGS = frozenset(
     {
         "megu",
@@ -44,23 +44,23 @@ SURROUNDINGS = frozenset(
     }
 )
 
-#: Imported packages whose version cannot change a number that a stage computes: how it is run, stored, recorded, read in and drawn.
+#: Imported packages whose version cannot change a number that a stage computes: they run, store, record, read or draw it.
 AROUND = frozenset(
     {"cryptography", "dvc", "dvc_data", "httpx", "jinja2", "markupsafe", "mlflow", "ollama", "packaging", "prefect"}
 )
 AROUND |= {"psutil", "pydantic", "pydantic_core", "rich", "safetensors", "sqlalchemy", "starlette", "typer", "uvicorn", "yaml"}
 
-#: Ends the names of the folders and files that say what is installed beside them.
+#: Suffixes of the folders and files that describe what is installed beside them.
 METADATA = (".dist-info", ".egg-info", ".egg-link")
 
-#: Begins the name of a package among digests by module.
+#: Prefix of a package's name among digests by module.
 PACKAGE = "package "
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def module_file(module: str, root: Path) -> Path | None:
-    """The file of a module of ours, or None when ``module`` names no module (a function, say)."""
+    """Return the file of a megu module, or None when ``module`` names no module (a function, say)."""
     path = root.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
         if candidate.is_file():
@@ -69,7 +69,7 @@ def module_file(module: str, root: Path) -> Path | None:
 
 
 def imports(tree: ast.AST, module: str, *, package: bool, packages: Collection[str] | None = PACKAGES) -> set[str]:
-    """Every module of ``packages`` (None: of any) that may be imported by ``tree``, wherever in it the import stands."""
+    """Return every module of ``packages`` (None: of any) that ``tree`` may import, wherever in it the import is."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -79,7 +79,7 @@ def imports(tree: ast.AST, module: str, *, package: bool, packages: Collection[s
             if node.level:
                 parents = module.split(".") if package else module.split(".")[:-1]
                 base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
-            # "from megu.data import arrays" may name a module or an attribute; the caller drops what is no file.
+            # "from megu.data import arrays" may name a module or an attribute; the caller drops names without a file.
             found.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
             named = node.args[0]
@@ -89,18 +89,18 @@ def imports(tree: ast.AST, module: str, *, package: bool, packages: Collection[s
 
 
 def lineage(module: str) -> list[str]:
-    """A module and the packages it is in: importing it runs them all."""
+    """Return a module and its parent packages: importing it runs them all."""
     names = module.split(".")
     return [".".join(names[: end + 1]) for end in range(len(names))]
 
 
 def meaning(source: str) -> str:
-    """The syntax tree of ``source`` as text, without docstrings (comments and layout are not in a tree)."""
+    """Return the syntax tree of ``source`` as text, without docstrings (comments and layout are not in a tree)."""
     return _meaning(ast.parse(source))
 
 
 def _meaning(tree: ast.Module) -> str:
-    """Takes the docstrings out of ``tree``."""
+    """As `meaning`; removes the docstrings from ``tree``."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
@@ -109,13 +109,13 @@ def _meaning(tree: ast.Module) -> str:
     return ast.dump(tree)
 
 
-#: What one process leaves to the next, so that each need not parse all sources and read the files of all installed packages again: by
-#: `_signature` of what it was read from, in a file of the project (`remember`).
+#: Shared from one process to the next, so that each need not parse all sources and read the files of all installed packages again: by
+#: the `_signature` of what was read, in a file of the project (`remember`).
 _memory: dict[str, Any] = {}
 
 
 def remember(file: Path) -> None:
-    """Take what `save` has left in ``file``; what is not as it should be counts for nothing."""
+    """Load what `save` wrote to ``file``; invalid content is ignored."""
     try:
         left = json.loads(file.read_bytes())
         _memory.update(left["found"] if left["by"] == _reader() else {})
@@ -124,24 +124,24 @@ def remember(file: Path) -> None:
 
 
 def save(file: Path) -> None:
-    """Leave what was read to the next process; where that cannot be written, it reads again."""
+    """Save what was read for the next process; if it cannot be written, that process reads again."""
     with contextlib.suppress(OSError, MeguError), writing(file) as temporary:
         temporary.write_text(json.dumps({"by": _reader(), "found": _memory}), encoding="utf-8")
 
 
 def _reader() -> list[Any]:
-    """What a digest depends on beside the file: this module, and Python's syntax trees."""
+    """Return what a digest depends on besides the file: this module, and Python's syntax trees."""
     return [sys.version, *_signature(Path(__file__))]
 
 
 def _signature(path: Path) -> list[int]:
-    """What a file or folder cannot be changed without changing: its inode and its times, of which nobody sets the second."""
+    """Return what every change of a file or folder changes: its inode and its times, the second of which nobody can set."""
     status = path.stat()
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _remembered(name: str, signature: list[Any], read: Callable[[], Any]) -> Any:
-    """What was read under a name when the signature was the same, or is read now. JSON values only."""
+    """Return what was read under a name if the signature is unchanged, else read it now. JSON values only."""
     if _memory.get(name, [None])[0] != signature:
         _memory[name] = [signature, read()]
     return _memory[name][1]
@@ -160,19 +160,19 @@ def _read(path: Path, module: str) -> tuple[str, frozenset[str]]:
 
 
 def file_digest(module: str, path: Path) -> str:
-    """The digest of one module's meaning, as the cache keys have it."""
+    """Return the digest of one module's meaning, as used in cache keys."""
     return _read(path, module)[0]
 
 
 def closure(module: str, root: Path | None = None, others: Mapping[str, Path] | None = None) -> dict[str, str]:
-    """Digest by module, of ``module`` and all it imports from our packages, `SURROUNDINGS` left out; and, as "package NAME", the version
-    of every installed package that these import, but for `AROUND`.
+    """Return the digest by module, of ``module`` and everything it imports from megu's packages, except `SURROUNDINGS`; and, as
+    "package NAME", the version of every installed package that these import, except `AROUND`.
 
-    others: further packages whose imports are followed, each with the folder that it is in. What these import from beside them,
-    of no installed package, is followed too.
+    others: further packages whose imports are followed, each with its folder. Modules that they import from the same folder, and that
+    belong to no installed package, are followed too.
 
-    Without ``root`` and ``others`` it is read once in a process: what a process has imported stays as it was when a file changes, and so
-    must the key of what it computes.
+    Without ``root`` and ``others`` it is read once per process: imported code stays as it was when a file changes, and so
+    must the key of what the process computes.
     """
     if root is None and others is None:
         return dict(_own(module, ROOT))
@@ -211,8 +211,9 @@ def _follow(module: str, root: Path, others: Mapping[str, Path]) -> dict[str, st
 
 @functools.cache
 def installed(top: str) -> dict[str, str]:
-    """The version, by "package NAME", of each distribution that brings the top-level module ``top``; none for the standard library's
-    and `AROUND`, nor for one that runs from its sources."""
+    """Return the version, by "package NAME", of each distribution that provides the top-level module ``top``; none for the standard
+    library, `AROUND`, or a distribution that runs from its sources.
+    """
     if top in sys.stdlib_module_names or top in AROUND or not top:
         return {}
     names = _distributions().get(top, [])
@@ -221,8 +222,8 @@ def installed(top: str) -> dict[str, str]:
 
 @functools.cache
 def _distributions() -> Mapping[str, list[str]]:
-    # Whatever is installed writes its own folder of metadata anew; the folder around it changes for other reasons too (the project's
-    # own is on Python's path with `python -m megu`).
+    # Installing a package rewrites its metadata folder; the folder around it changes for other reasons too (the project's
+    # own folder is on Python's path with `python -m megu`).
     folders = [folder for folder in sys.path if os.path.isdir(folder) and os.access(folder, os.R_OK)]
     entries = [Path(folder, name) for folder in folders for name in sorted(os.listdir(folder)) if name.endswith(METADATA)]
     signature = [[str(entry), *_signature(entry)] for entry in entries]
@@ -237,7 +238,7 @@ def _editable(name: str) -> bool:
 
 
 def beside(top: str) -> Path | None:
-    """The folder that a module is in which no distribution brings; None for the standard library's and for what cannot be found."""
+    """Return the folder of a module that no distribution provides; None for the standard library and for modules that cannot be found."""
     if top in sys.stdlib_module_names or top in AROUND:
         return None
     try:
@@ -249,5 +250,5 @@ def beside(top: str) -> Path | None:
 
 
 def combined(digests: Iterable[tuple[str, str]]) -> str:
-    """One digest of several."""
+    """Return one digest of several."""
     return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in sorted(digests)).encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""What a stage of the pipeline is, what names its result, and why it has to run again.
+"""What a stage of the pipeline is, what its cache key is made of, and why it has to run again.
 
-Nothing here knows Prefect: `tasks.run.engine` runs stages as Prefect tasks and keeps their results in Prefect's own cache.
+Nothing here knows Prefect: `tasks.run.engine` runs stages as Prefect tasks and stores their results in Prefect's own cache.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from megu.core.files.store import Ref, canonical_json
 from megu.core.params import Means
 from megu.core.project import Project
 
-#: Raised when what a result holds, or how a key is made, changes; every older result then misses.
+#: Increased when the content of a result, or the way a key is made, changes; every older result is then a cache miss.
 FORMAT = 1
 
-#: Parts of a key that name samples. They are said to have changed, never what they are; a kept result, a record and MLflow have
-#: commitments in their place (`megu.lineage.commitments`).
+#: Parts of a key that name samples. Messages say that they changed, never their values; a cached result, a record and MLflow have
+#: commitments instead (`megu.lineage.commitments`).
 PRIVATE = ("forget.ids", "forget.files")
 
 JSON = Any
@@ -33,8 +33,8 @@ class Outcome:
     """What a stage's function returns.
 
     files: named references into the store. values: small JSON values that later stages or the report use.
-    notes: how it came about (seconds, the provider that had the data). They may differ from run to run for the same result, so
-    they are kept with it but are no part of what later stages depend on.
+    notes: circumstances of the computation (seconds, the provider that had the data). They may differ between runs with the same result,
+    so they are cached with it, but later stages do not depend on them.
     """
 
     files: Mapping[str, Ref] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Result:
-    """An `Outcome` with its history, as later stages receive it and as the cache keeps it.
+    """An `Outcome` with its history, as later stages receive it and as the cache stores it.
 
     parts: what the cache key was made of, by name. seconds: how long the function took when it ran.
     origin: where and when that was (``flow_run_id``, ``created``).
@@ -60,7 +60,7 @@ class Result:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what was computed: equal whenever files and values are equal, however long it took and whenever."""
+        """SHA-256 of what was computed: equal whenever files and values are equal, whatever the time and duration of the computation."""
         files = {name: ref.to_json() for name, ref in self.files.items()}
         return hashlib.sha256(canonical_json([self.stage, files, dict(self.values)])).hexdigest()
 
@@ -82,32 +82,33 @@ _COMPUTING: ContextVar[str] = ContextVar("computing", default="")
 
 
 def computing() -> str:
-    """The key of the stage that is being computed; empty outside of one."""
+    """Return the key of the stage that is being computed; empty outside of one."""
     return _COMPUTING.get()
 
 
 class Device(str):
-    """A device setting in a stage's arguments, as `megu.core.device.resolve` takes it. Only its class (`megu.core.device.device_class`) is in
-    the cache key."""
+    """A device setting in a stage's arguments, as `megu.core.device.resolve` takes it. Only its class (`megu.core.device.device_class`)
+    is part of the cache key.
+    """
 
     @classmethod
     def of(cls, name: str, deterministic: bool) -> Device:
-        """From the configuration's two keys."""
+        """Make one from the two configuration keys."""
         return cls(f"{name} deterministic" if deterministic else name)
 
 
 class Code(dict[str, str]):
-    """In a stage's arguments: the code behind something that the stage looks up by name, a digest by module."""
+    """In a stage's arguments: the code behind something that the stage looks up by name, as a digest for each module."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A named function ``compute(project, …) -> Outcome`` whose result may be kept.
+    """A named function ``compute(project, …) -> Outcome`` whose result may be cached.
 
     title: what a person reads while it runs.
-    says: what the result comes to, in a few words, for a person.
-    intact: called with a kept result whose files are all in the store; says whether what the stage keeps outside the store
-    (a data set under ``data/``) is still what it was, so that a stage with such outputs can tell.
+    says: the result in a few words, for a person.
+    intact: called with a cached result whose files are all in the store; says whether what the stage leaves outside the store
+    (a data set under ``data/``) is unchanged.
     """
 
     name: str
@@ -117,14 +118,16 @@ class Stage:
     intact: Callable[[Project, Result], bool] = lambda project, result: True
 
     def bind(self, project: Project, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The full argument list by name; a wrong name is a defect of the flow and raises ``TypeError`` at once."""
+        """Return the full argument list by name; a wrong name is a defect of the flow and raises ``TypeError`` at once."""
         bound = inspect.signature(self.compute).bind(project, **arguments)
         bound.apply_defaults()
         return dict(bound.arguments)
 
     def parts(self, arguments: Mapping[str, Any]) -> dict[str, JSON]:
-        """What the result depends on, by name: code, the packages that it imports, every argument's value (but for `Means`), every earlier
-        result's digest."""
+        """Return what the result depends on, by name: code, the packages it imports, the value of every argument (except `Means`), the
+        digest
+        of every earlier result.
+        """
         parts: dict[str, JSON] = {"format": FORMAT}
         parts.update(_code(sources.closure(self.compute.__module__)))
         for name, value in arguments.items():
@@ -133,7 +136,7 @@ class Stage:
         return parts
 
     def run(self, key: str, arguments: Mapping[str, Any]) -> Outcome:
-        """Compute it under its key, which `computing` then says."""
+        """Compute the outcome under its key, which `computing` returns meanwhile."""
         token = _COMPUTING.set(key)
         try:
             return self.compute(**arguments)
@@ -141,12 +144,12 @@ class Stage:
             _COMPUTING.reset(token)
 
     def key(self, parts: Mapping[str, JSON]) -> str:
-        """The name of the result: the stage, so that a person sees what is kept, and a digest of the parts."""
+        """Return the name of the result: the stage, so that a person sees what is cached, and a digest of the parts."""
         return f"{self.name}-{hashlib.sha256(canonical_json(parts)).hexdigest()[:40]}"
 
 
 def _code(found: Mapping[str, str]) -> dict[str, JSON]:
-    """Digests by module and versions by package (`megu.core.sources.closure`), under the names that they have in a key."""
+    """Return digests by module and versions by package (`megu.core.sources.closure`), under their names in a key."""
     return {name if name.startswith(sources.PACKAGE) else f"code {name}": value for name, value in found.items()}
 
 
@@ -164,7 +167,7 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, JSON]]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for key, entry in dataclasses.asdict(value).items():
             yield from _parts(f"{name}.{key}" if name else key, entry)
-        # Parameters that name the user's own code say what it is.
+        # Parameters that name the user's own code provide its digests.
         yield from _code(value.code() if hasattr(value, "code") else {}).items()
     elif isinstance(value, Mapping):
         for key, entry in value.items():
@@ -177,7 +180,7 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, JSON]]:
 
 
 def differences(before: Mapping[str, JSON], now: Mapping[str, JSON]) -> list[str]:
-    """What changed between the parts of two keys, in words."""
+    """Return what changed between the parts of two keys, in words."""
     changes = []
     for name in dict.fromkeys([*now, *before]):
         old, new = before.get(name), now.get(name)
@@ -198,5 +201,5 @@ def differences(before: Mapping[str, JSON], now: Mapping[str, JSON]) -> list[str
 
 
 def nearest(parts: Mapping[str, JSON], kept: Sequence[Mapping[str, JSON]]) -> list[str] | None:
-    """The differences to whichever of the kept results' parts differs least; None when nothing is kept."""
+    """Return the differences to the most similar of the cached results' parts; None when nothing is cached."""
     return min((differences(other, parts) for other in kept), key=len, default=None)

@@ -1,4 +1,4 @@
-"""torchvision, imported where it is needed and no sooner: it takes seconds, and not every machine has it."""
+"""torchvision, imported only when it is needed: it takes seconds, and not every machine has it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def import_torchvision() -> Any:
-    """Import torchvision, also a CUDA build of it on a CPU torch, which lacks the schemas of two operators."""
+    """Import torchvision, even a CUDA build of it with a CPU torch, which lacks the schemas of two operators."""
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:

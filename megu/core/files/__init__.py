@@ -1,3 +1,3 @@
-"""Files that survive a kill: locks, temporary and atomic writes, the content-addressed store, the ledger, and who is alive to own them.
+"""Files that survive a kill: locks, temporary and atomic writes, the content-addressed store, the ledger, and which processes are alive.
 Nothing here knows what is written.
 """

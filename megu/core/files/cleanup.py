@@ -1,7 +1,7 @@
 """What a killed process leaves on disk: files and folders under a temporary name, which it would have renamed or removed, and checkpoints
-that no run has gone on from.
+that no run has resumed.
 
-Nothing refers to them. But they take room, and what the files hold, an erasure would miss.
+Nothing refers to them. But they take space, and an erasure would miss what they contain.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 from megu.core.files import temporary
 from megu.core.project import Project
 
-#: Days after which nobody is expected to go on with a training that was stopped.
+#: Days after which nobody is expected to resume a stopped training.
 CHECKPOINT_DAYS = 30
 
 
 def left(project: Project) -> list[Path]:
-    """What lies there under a temporary name and has no owner any more (`megu.core.files.temporary`), and old checkpoints."""
+    """Return files and folders under a temporary name whose owner is dead (`megu.core.files.temporary`), and old checkpoints."""
     found = [path for path in _temporary(project) if temporary.abandoned(path)]
     return sorted(found + [path for path in project.checkpoints.glob("*.safetensors") if _old(path)])
 
 
 def sweep(project: Project) -> list[Path]:
-    """Remove what `left` finds; returns it."""
+    """Remove what `left` finds, and return it."""
     found = left(project)
     for path in found:
         if path.is_dir():

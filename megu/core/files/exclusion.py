@@ -1,6 +1,7 @@
-"""A purge and whatever writes into a project exclude each other: what is written while a purge looks would be missed, and signed as erased.
+"""A purge and anything that writes into a project exclude each other: a purge would miss what is written during its search, and sign it
+as erased.
 
-Both hold a lock on files of ``.megu``. Nobody waits: who comes second is refused in one line.
+Both hold a lock on files of ``.megu``. Nobody waits: the second is refused in one line.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from megu.core.project import Project, find
 F = TypeVar("F", bound=Callable[..., Any])
 
 _WORK, _PURGE = "work.lock", "purge.lock"
-#: Where a purge itself works, below the home; gone when it is done.
+#: Working files of a purge, below the home; removed when it is done.
 JOURNAL, PLAN = "purge", "plan.json"
 
 
 def unfinished(project: Project) -> bool:
-    """Whether a purge has begun and is not finished: its journal (`megu.erasure.journal`) is there, and has its plan."""
+    """Whether a purge has begun and not finished: its journal (`megu.erasure.journal`) exists and has its plan."""
     return (project.home / JOURNAL / PLAN).is_file()
 
 
 @contextmanager
 def working(project: Project) -> Iterator[None]:
-    """Keep purges out for as long as the block lasts; any number may work at once. Raises `MeguError` while a purge is under way."""
+    """Keep purges out during the block; any number of processes may work at once. Raises `MeguError` while a purge is under way."""
     with at_once(project.home / _WORK, shared=True) as free:
         if not free:
             raise MeguError("a purge is under way, and would miss what is written now", "wait until it has ended")
@@ -37,7 +38,7 @@ def working(project: Project) -> Iterator[None]:
 
 @contextmanager
 def purging(project: Project) -> Iterator[None]:
-    """Keep everything else out for as long as the block lasts. Raises `MeguError` while a purge, or something that writes, is under way."""
+    """Keep everything else out during the block. Raises `MeguError` while another purge, or something that writes, is under way."""
     with at_once(project.home / _PURGE) as first:
         if not first:
             raise MeguError("another purge is under way", "wait until it has ended")
@@ -51,7 +52,7 @@ def purging(project: Project) -> Iterator[None]:
 
 
 def while_no_purge(function: F) -> F:
-    """Decorate the function of a flow: it is refused while a purge of the project is under way, and keeps purges out."""
+    """Decorate a flow's function: it is refused while a purge of the project is under way, and keeps purges out while it runs."""
 
     @functools.wraps(function)
     def run(*arguments: Any, **named: Any) -> Any:

@@ -1,11 +1,11 @@
 """The ledger: what happened to requests, models and promotions, one event after the other, never rewritten.
 
-It is one SQLite file, ``.megu/ledger.db``. Triggers refuse to change or remove an event, each event holds the hash of the one before,
-so that a change made behind the triggers' back shows (`Ledger.check`), and one write is one transaction that is on the disk when it
-returns. A condition is judged inside that transaction: of two processes that want to change the same thing, one does.
+It is one SQLite file, ``.megu/ledger.db``. Triggers refuse to change or remove an event. Each event contains the hash of the previous
+one, so a change that bypasses the triggers is detected (`Ledger.check`). One write is one transaction, which is on disk when it
+returns. A condition is checked inside that transaction: of two processes that want to change the same thing, only one succeeds.
 
-What the chain cannot show is that its newest events were cut off: keep `Ledger.head` elsewhere for that (a dossier has it).
-The ledger outlives the data it speaks of, so it holds no sample id and no text that a person wrote: callers see to that.
+The chain cannot show that its newest events were cut off: store `Ledger.head` elsewhere for that (a dossier has it).
+The ledger outlives the data it describes, so it contains no sample id and no text written by a person: callers see to that.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any
 from megu.core.errors import MeguError, Outage
 from megu.core.files.store import canonical_json
 
-#: Raised when what the file holds changes.
+#: Increased when the content of the file changes.
 FORMAT = 1
-#: What comes before the first event.
+#: The "previous" digest of the first event.
 GENESIS = "0" * 64
 #: Seconds to wait for another process's transaction, which takes milliseconds.
 PATIENCE = 60.0
@@ -50,9 +50,9 @@ _COLUMNS = "number, time, kind, subject, facts, previous, digest"
 
 @dataclass(frozen=True)
 class Event:
-    """number: from 1, without gaps. time: UTC, ISO 8601. kind: "request.received". subject: what it happened to, an id.
+    """number: from 1, without gaps. time: UTC, ISO 8601. kind: "request.received". subject: the id of what it happened to.
 
-    facts: a JSON object. previous, digest: SHA-256 of the event before and of this one, in hex.
+    facts: a JSON object. previous, digest: SHA-256 of the previous event and of this one, in hex.
     """
 
     number: int
@@ -67,16 +67,16 @@ class Event:
         return {**self.__dict__, "facts": dict(self.facts)}
 
 
-#: Says, of the events of one subject so far, why another may not be appended; None when it may.
+#: Given the events of one subject so far, returns why another may not be appended; None when it may.
 Unless = Callable[[list[Event]], str | None]
 
 
 class Refused(MeguError):
-    """The condition of an append did not hold: somebody was first, or the step is not allowed from where things stand."""
+    """The condition of an append did not hold: another process was first, or the current state does not allow the step."""
 
 
 class Writer:
-    """A transaction: it sees its own appends, nobody else writes meanwhile, and all of it is kept or nothing."""
+    """A transaction: it sees its own appends, nobody else writes meanwhile, and either all of it is stored or nothing."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -102,22 +102,22 @@ class Writer:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger in a file. Creating the object touches nothing on disk; the first append makes the file."""
+    """The ledger in a file. Creating the object touches nothing on disk; the first append creates the file."""
 
     path: Path
 
     def append(self, kind: str, subject: str, facts: Mapping[str, Any], *, unless: Unless | None = None) -> Event:
-        """Append one event, which is on the disk when this returns.
+        """Append one event, which is on disk when this returns.
 
-        Raises `Refused` with the reason that ``unless`` gives for the events of ``subject``, asked inside the transaction: a state
-        can be compared and changed in one step. Raises `MeguError` when the file is damaged, or taken for longer than `PATIENCE`.
+        Raises `Refused` with the reason that ``unless`` gives for the events of ``subject``, called inside the transaction: a state
+        can be compared and changed in one step. Raises `MeguError` when the file is damaged, or locked for longer than `PATIENCE`.
         """
         with self.transaction() as writer:
             return writer.append(kind, subject, facts, unless=unless)
 
     @contextmanager
     def transaction(self) -> Iterator[Writer]:
-        """Several events at once, all kept or none; an error inside undoes them. Keep it short: nobody else can append meanwhile."""
+        """Write several events at once, all or none; an error inside undoes them. Keep it short: nobody else can append meanwhile."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _open(self.path) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -130,7 +130,7 @@ class Ledger:
             connection.execute("COMMIT")
 
     def events(self, subject: str | None = None, kind: str | None = None) -> list[Event]:
-        """In order, of one subject and one kind when given; kind "request." means every kind that begins so."""
+        """Return the events in order, of one subject and one kind if specified; kind "request." means every kind with that prefix."""
         if not self.path.exists():
             return []
         with _open(self.path) as connection:
@@ -138,7 +138,7 @@ class Ledger:
 
     @property
     def head(self) -> str:
-        """The digest of the newest event: with it an older copy of the ledger can be told from a shortened one."""
+        """Return the digest of the newest event: it distinguishes an older copy of the ledger from a shortened one."""
         if not self.path.exists():
             return GENESIS
         with _open(self.path) as connection:
@@ -148,7 +148,8 @@ class Ledger:
         return str(last[0]) if last else GENESIS
 
     def check(self, *heads: str) -> list[str]:
-        """What is wrong with the ledger, a line each; nothing when it is whole. heads: digests that it must have (`head`, kept elsewhere)."""
+        """Return what is wrong with the ledger, one line each; empty when it is intact. heads: digests that it must have (`head`,
+        stored elsewhere)."""
         if not self.path.exists():
             return [f"there is no ledger {self.path}"] if set(heads) - {GENESIS} else []
         try:
@@ -198,9 +199,9 @@ def _events(connection: sqlite3.Connection, subject: str | None, kind: str | Non
 
 @contextmanager
 def _open(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that begins transactions only when told to, and whose errors are said in one line."""
+    """Open a connection that starts transactions only on request, and whose errors are reported in one line."""
     try:
-        # The rollback journal, not the write-ahead log: it is one file to back up, and switching to the log while others open the
+        # The rollback journal, not the write-ahead log: one file to back up, and switching to the log while others open the
         # file fails at once instead of waiting.
         connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
         try:
@@ -219,7 +220,7 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _known(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file has a ledger in it yet. Raises `MeguError` when a newer megu made it."""
+    """Whether the file already contains a ledger. Raises `MeguError` when a newer megu made it."""
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if found > FORMAT:
         raise MeguError(f"the ledger {path} has format {found}, and this megu knows up to {FORMAT}", "use the newer megu")

@@ -1,8 +1,8 @@
-"""Which processes of a project live: each holds a lock on a file of its own, ``<home>/live/<name>``, for as long as it lives.
+"""Which processes of a project are alive: each holds a lock on a file of its own, ``<home>/live/<name>``, for its whole life.
 
-The lock is the operating system's and ends with the process, however that ends. Unlike a process id it is never given to another
-process, and it means the same in every container that shares the folder. What a process has begun elsewhere (flow runs in Prefect, runs
-in MLflow) carries the name of its file, so whoever finds a file without its lock knows what has to be closed.
+The lock is the operating system's and ends with the process, however that ends. Unlike a process id it is never reused, and it means
+the same in every container that shares the folder. What a process starts elsewhere (flow runs in Prefect, runs in MLflow) carries the
+name of its file, so anyone who finds a file without its lock knows what has to be closed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from megu.core.files.locks import locked
 
-#: By home: the name and the open file of this process.
+#: The name and the open file of this process, by home.
 _held: dict[Path, tuple[str, int]] = {}
 _guard = threading.Lock()
 
@@ -24,7 +24,7 @@ _guard = threading.Lock()
 def hold(home: Path, note: str = "") -> str:
     """Return the name of this process in a project. Its lock is held from the first call until the process ends.
 
-    note: kept in the file, for whoever cleans up (`note_of`).
+    note: stored in the file, for whoever cleans up (`note_of`).
     """
     home = home.resolve()
     with _guard:
@@ -34,7 +34,8 @@ def hold(home: Path, note: str = "") -> str:
 
 
 def lives(home: Path, name: str) -> bool | None:
-    """Whether the process of this name lives; None when there is no such file (it ended and was cleaned up, or is another project's)."""
+    """Whether the process of this name is alive; None when there is no such file (it ended and was cleaned up, or belongs to another
+    project)."""
     held = _held.get(home.resolve())
     if held and held[0] == name:
         return True
@@ -49,14 +50,14 @@ def lives(home: Path, name: str) -> bool | None:
 
 
 def dead(home: Path) -> list[str]:
-    """The names of the processes that ended without `release`: killed, or stopped before all was closed."""
+    """Return the names of the processes that ended without `release`: killed, or stopped before everything was closed."""
     folder = home / "live"
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return [name for name in names if lives(home, name) is False]
 
 
 def note_of(home: Path, name: str) -> str:
-    """What a process left in its file; empty when there is none."""
+    """Return the note in a process's file; empty when there is none."""
     try:
         return (home / "live" / name).read_text(encoding="utf-8")
     except OSError:
@@ -64,12 +65,12 @@ def note_of(home: Path, name: str) -> str:
 
 
 def forget(home: Path, name: str) -> None:
-    """Remove the file of a dead process: what it had begun is closed."""
+    """Remove the file of a dead process: everything it had begun is closed."""
     (home / "live" / name).unlink(missing_ok=True)
 
 
 def release() -> None:
-    """Give up the names of this process: all that it has begun is closed. Also called when the interpreter ends by itself."""
+    """Give up the names of this process: everything it has begun is closed. Also called when the interpreter exits normally."""
     with _guard:
         while _held:
             home, (name, file) = _held.popitem()
@@ -82,7 +83,7 @@ def _create(folder: Path, note: str) -> tuple[str, int]:
     while True:
         name = secrets.token_hex(8)
         file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        # Whoever cleans up may have seen the file before it was locked, and removed it.
+        # A clean-up may have seen the file before it was locked, and removed it.
         if locked(file) and (folder / name).exists():
             os.write(file, note.encode())
             return name, file
@@ -91,7 +92,7 @@ def _create(folder: Path, note: str) -> tuple[str, int]:
 
 
 def _forked() -> None:
-    """A child is a process of its own, and must not keep its parent's lock alive."""
+    """Close the inherited locks: a child is a process of its own, and must not keep its parent's lock alive."""
     while _held:
         with contextlib.suppress(OSError):
             os.close(_held.popitem()[1][1])

@@ -1,4 +1,4 @@
-"""Locks between processes, the operating system's: they end with the process that holds one, however it ends, and mean the same in every
+"""Locks between processes, the operating system's: they end with the process that holds them, however it ends, and mean the same in every
 container that shares the folder.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file for the block, waiting for it."""
+    """Hold an exclusive lock on a file for the block; wait for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -21,8 +21,8 @@ def file_lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def at_once(path: Path, shared: bool = False) -> Iterator[bool]:
-    """Whether the lock on a file could be had without waiting; held for the block where it could. shared: together with others that share
-    it."""
+    """Yield whether the lock on a file could be had without waiting; if so, hold it for the block. shared: together with others that
+    share it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
@@ -34,7 +34,7 @@ def at_once(path: Path, shared: bool = False) -> Iterator[bool]:
 
 
 def locked(handle: int) -> bool:
-    """Lock an open file exclusively; False where another process has, or the file system knows no locks."""
+    """Lock an open file exclusively; False if another process holds it, or the file system does not support locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

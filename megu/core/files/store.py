@@ -1,7 +1,7 @@
-"""Content-addressed files: what a stage makes is kept under its SHA-256 and named by a small JSON reference.
+"""Content-addressed files: the files of a stage are stored under their SHA-256 and named by a small JSON reference.
 
 A file is written under a temporary name, flushed to disk and renamed, so a reader never sees half of one; it is hashed again
-whenever it is read, so damage is found and not passed on.
+whenever it is read, so damage is detected and not passed on.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Ref:
 
 
 class Missing(Exception):
-    """A referenced file is not there, or is not what it was when it was stored."""
+    """A referenced file is missing, or differs from what was stored."""
 
 
 def canonical_json(value: object) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes. NaN and infinity are refused."""
+    """Return JSON with sorted keys and no spaces: equal values give equal bytes. NaN and infinity are refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def without_nan(value: Any) -> Any:
-    """A copy of a JSON value in which NaN and infinities are None: JSON has no word for them."""
+    """Return a copy of a JSON value in which NaN and infinities are None: JSON cannot express them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -68,7 +68,7 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """A temporary path beside ``target`` that becomes ``target`` when the block ends well, and vanishes when it does not.
+    """Yield a temporary path beside ``target`` that becomes ``target`` when the block succeeds, and is removed when it fails.
 
     Raises `MeguError` when the disk is full.
     """
@@ -96,7 +96,7 @@ def _explained(error: OSError, target: Path) -> MeguError | None:
 
 
 def _in_order(content: bytes) -> bytes:
-    """A safetensors file with the entries of its metadata in order: the library writes them in another one each time."""
+    """Return a safetensors file with its metadata entries in order: the library writes them in a different order each time."""
     end = 8 + int.from_bytes(content[:8], "little")
     head = json.loads(content[8:end])
     if len(head.get("__metadata__", ())) < 2:
@@ -114,7 +114,7 @@ class Store:
     root: Path
 
     def path(self, ref: Ref) -> Path:
-        """Where the file is, if it is there; nothing is checked. See `checked`."""
+        """Return where the file belongs, without checking anything. See `checked`."""
         return self.root / ref.sha256[:2] / f"{ref.sha256}.{ref.kind}"
 
     def put_bytes(self, kind: str, content: bytes) -> Ref:
@@ -144,7 +144,7 @@ class Store:
         return self.put_bytes("safetensors", _in_order(save(contiguous, metadata=dict(meta) if meta else None)))
 
     def holds(self, ref: Ref) -> bool:
-        """Whether the file is there and its content is what the reference says."""
+        """Whether the file exists and its content matches the reference."""
         path = self.path(ref)
         try:
             return path.stat().st_size == ref.size and sha256_file(path) == ref.sha256
@@ -152,13 +152,13 @@ class Store:
             return False
 
     def find(self, kind: str, sha256: str) -> Ref | None:
-        """The reference of a file that is there by its hash; None when it is not, or not as it was."""
+        """Return the reference of a stored file by its hash; None when it is missing or damaged."""
         path = self.path(Ref(kind, sha256, 0))
         ref = Ref(kind, sha256, path.stat().st_size) if path.is_file() else None
         return ref if ref and self.holds(ref) else None
 
     def checked(self, ref: Ref) -> Path:
-        """The path of a file that has just been hashed. Raises `Missing`."""
+        """Return the path of a file that has just been hashed. Raises `Missing`."""
         if not self.holds(ref):
             raise Missing(f"{self.path(ref)} is missing or damaged")
         return self.path(ref)

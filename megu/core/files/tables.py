@@ -1,6 +1,5 @@
-"""Tables as spreadsheets and programs write them. What can be read in two ways is refused, with the line, and no value is ever repeated in a
-message: it may be a name.
-"""
+"""Tables as spreadsheets and programs write them. Ambiguous content is refused, with the line, and a message never repeats a value: it
+may be a name."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 
 
 def decoded(content: bytes, name: str) -> str:
-    """Text in UTF-8, with or without a mark, or in UTF-16 with one, as spreadsheets write them."""
+    """Decode text in UTF-8, with or without a byte order mark, or in UTF-16 with one, as spreadsheets write it."""
     marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         text = content.decode("utf-16" if marked else "utf-8-sig")
@@ -30,7 +29,8 @@ def decoded(content: bytes, name: str) -> str:
 
 
 def text_of(path: Path, largest: int) -> str:
-    """The text of a file. Raises `MeguError` for one of more than ``largest`` bytes, one that cannot be read or that git left in pieces."""
+    """Return the text of a file. Raises `MeguError` for a file of more than ``largest`` bytes, an unreadable one, or one with an
+    unfinished merge."""
     try:
         if path.stat().st_size > largest:
             raise MeguError(f"{path.name} is larger than {largest >> 20} MB", "split it")
@@ -42,9 +42,9 @@ def text_of(path: Path, largest: int) -> str:
 
 
 def table(text: str, name: str, known: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The headings, in small letters, and the rows that are not empty, with their lines. known: the headings that tell the delimiter.
+    """Return the headings, in lower case, and the non-empty rows with their line numbers. known: the headings that reveal the delimiter.
 
-    The delimiter is a comma, a semicolon, a tab or a bar: the one that a line ``sep=`` names, or that makes most known headings.
+    The delimiter is a comma, a semicolon, a tab or a bar: the one that a line ``sep=`` names, or that yields the most known headings.
     """
     if "\n" not in text:
         text = text.replace("\r", "\n")

@@ -1,6 +1,7 @@
-"""Temporary files and folders beside what they become, whose owner can be told: it holds a lock on them while it lives.
+"""Temporary files and folders beside what they will become, with an identifiable owner: it holds a lock on them as long as it is alive.
 
-What a killed process leaves has no owner, and may be removed at once; what a slow one is still writing has, however long it is silent.
+What a killed process leaves has no owner, and may be removed at once; what a slow process is still writing has one, however long it is
+silent.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from pathlib import Path
 
 from megu.core.files.locks import locked
 
-#: The file in a temporary folder that its owner has locked.
+#: The file in a temporary folder that its owner locks.
 OWNER = ".owner"
-#: Seconds for which an empty folder is left alone: it may have been made a moment ago and not be locked yet.
+#: Seconds for which an empty folder is left alone: it may have just been created and not be locked yet.
 YOUNG_S = 60.0
 
 
 @contextmanager
 def folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A temporary folder for the block, owned by this process, and removed with all that is in it at the end."""
+    """Yield a temporary folder, owned by this process, which is removed with its content at the end of the block."""
     made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         with (made / OWNER).open("w") as owner:
@@ -35,11 +36,11 @@ def folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def file(parent: Path, prefix: str) -> Iterator[Path]:
-    """An empty temporary file for the block, owned by this process, and removed at the end unless it was renamed."""
+    """Yield an empty temporary file, owned by this process, which is removed at the end of the block unless it was renamed."""
     while True:
         handle, name = tempfile.mkstemp(prefix=prefix, dir=parent)
         locked(handle)
-        if os.path.exists(name):  # else somebody who cleans up was faster than the lock
+        if os.path.exists(name):  # else a clean-up was faster than the lock
             break
         os.close(handle)
     try:
@@ -50,7 +51,8 @@ def file(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def abandoned(path: Path) -> bool:
-    """Whether the owner of a temporary file or folder is dead. A folder that never had one is somebody else's, unless it is empty."""
+    """Whether the owner of a temporary file or folder is dead. A folder that never had one belongs to somebody else, unless it is
+    empty."""
     try:
         if path.is_dir() and not (path / OWNER).exists():
             return not any(path.iterdir()) and time.time() - path.stat().st_mtime >= YOUNG_S

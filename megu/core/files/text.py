@@ -1,4 +1,4 @@
-"""Text files that people read and change too: of a project, of DVC."""
+"""Text files that people read and edit too: the project's, DVC's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from megu.core.files.store import writing
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file whole or not at all, its lines as they are. It keeps its mode; a new one is for everybody to read, as others are.
-    Where ``target`` is a link, what it points at is written. Raises `MeguError` as `megu.core.files.store.writing` does."""
+    """Write a text file whole or not at all, line endings unchanged. It keeps its mode; a new one is readable by everybody, like other
+    new files. If ``target`` is a link, its target is written. Raises `MeguError` as `megu.core.files.store.writing` does."""
     target = target.resolve()
     with writing(target) as path:
         path.write_bytes(text.encode())

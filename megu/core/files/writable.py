@@ -1,4 +1,4 @@
-"""Whether a project can be written, tried before anything is computed; and what a refused write means, in one line."""
+"""Whether a project can be written, tried before anything is computed; and what a failed write means, in one line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from shlex import quote
 from megu.core.errors import MeguError, chain
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-#: What is tried to be written: a disk that takes less is full.
+#: Written as a trial: a disk that takes less is full.
 _TRIED = bytes(1 << 16)
 
 
 def refuse_unwritable(*folders: Path) -> None:
-    """Raise `MeguError` for a folder in which no file can be made, or that could not be made itself. Leaves nothing behind."""
+    """Raise `MeguError` for a folder in which no file can be created, or that cannot be created itself. Leaves nothing behind."""
     for folder in folders:
         there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
         try:
@@ -28,7 +28,7 @@ def refuse_unwritable(*folders: Path) -> None:
 
 
 def explained(error: BaseException, path: Path) -> MeguError | None:
-    """What a failed write of ``path`` means for a person; None where neither the disk nor a permission is at the bottom of it."""
+    """Return what a failed write of ``path`` means for a person; None if neither the disk nor a permission is the cause."""
     where = Path(os.fsdecode(getattr(error, "filename", None) or path))
     if disk_is_full(error):
         return MeguError(f"the disk is full: {path} could not be written", "free some space on its disk and run again")
@@ -39,7 +39,7 @@ def explained(error: BaseException, path: Path) -> MeguError | None:
             "have it mounted for writing, or work in a copy elsewhere",
         )
     if number == errno.ENOTDIR or (number is not None and not path.is_dir() and number == errno.EEXIST):
-        # Nobody is told to move a device away.
+        # A device is not something to move away.
         fix = f"mv {quote(str(path))} {quote(f'{path}.old')}" if path.is_file() else "name another place"
         return MeguError(f"{path} is a file where a folder is needed", fix)
     if number in _REFUSED:
@@ -48,12 +48,12 @@ def explained(error: BaseException, path: Path) -> MeguError | None:
             f"run as its owner, or make it yours: sudo chown -R $USER {quote(str(path))}",
         )
     if number == errno.ENOENT:
-        return MeguError(f"{where} is not there any more", "look what removed it, run again")
+        return MeguError(f"{where} is gone", "find out what removed it, then run again")
     return None
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Whether a full disk is at the bottom of it: Prefect's and MLflow's databases say so in words of their own."""
+    """Whether a full disk is the cause: Prefect's and MLflow's databases report it in their own words."""
     return any(
         getattr(found, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in str(found)
         for found in chain(error, hidden=True)

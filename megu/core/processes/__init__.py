@@ -1,3 +1,3 @@
-"""Processes: how one is stopped, how one ends with another, and git as one.
+"""Processes: stopping one, tying the life of one to another, and running git.
 Nothing here knows a project.
 """

@@ -1,6 +1,6 @@
-"""What git says of a project's folder, and why it does not say more. The only place that starts git.
+"""What git reports about a project's folder, and why it does not report more. The only place that runs git.
 
-git refuses for many reasons, which a bare "no commit" would hide: each has its own words and its own fix here.
+git refuses for many reasons, which a bare "no commit" would hide: each has its own message and its own fix here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from shlex import quote
 
 from megu.core.errors import MeguError
 
-#: Reasons for which there is no commit that are nobody's fault.
+#: Reasons for a missing commit that are not faults.
 NO_REPOSITORY, NO_COMMIT = "no git repository", "a repository without a commit"
 _TIMEOUT_S = 20.0
-#: They name a repository, whatever the folder: set by a git hook, they would make every folder the hook's repository.
+#: These variables name a repository regardless of the folder: set by a git hook, they would make every folder the hook's repository.
 _LOCATIONS = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"),
@@ -27,9 +27,10 @@ _LOCATIONS = (
 
 @dataclass(frozen=True)
 class Checkout:
-    """Which code is checked out in a folder. commit, dirty: None when not known. why: why there is no commit, without paths; empty with one.
+    """Which code is checked out in a folder. commit, dirty: None when unknown. why: why there is no commit, without paths; empty with
+    one.
 
-    fix: the command that mends that, empty with a commit. shallow: the clone has the last commits only.
+    fix: the command that fixes that, empty with a commit. shallow: the clone has the last commits only.
     """
 
     commit: str | None = None
@@ -40,7 +41,7 @@ class Checkout:
 
     @property
     def warning(self) -> str:
-        """What a run says before it begins; empty where its commit can be recorded."""
+        """What a run reports before it begins; empty if its commit can be recorded."""
         return f"no commit of the code is recorded: {self.why} ({self.fix})" if self.why else ""
 
 
@@ -49,9 +50,9 @@ class Refused(MeguError):
 
 
 def checkout(root: Path, *, timeout: float = _TIMEOUT_S) -> Checkout:
-    """The commit that is checked out in ``root``, and whether anything there differs from it. Raises nothing.
+    """Return the commit that is checked out in ``root``, and whether anything there differs from it. Raises nothing.
 
-    A linked worktree and a submodule answer as any repository does. timeout: of each question, in seconds.
+    Linked worktrees and submodules work like any repository. timeout: of each question, in seconds.
     """
     try:
         inside, shallow, commit = ask(root, "rev-parse", _INSIDE, _SHALLOW, "HEAD", timeout=timeout).decode().split()
@@ -69,7 +70,7 @@ def checkout(root: Path, *, timeout: float = _TIMEOUT_S) -> Checkout:
 
 
 def files_at(root: Path, commit: str, names: Sequence[str]) -> dict[str, bytes]:
-    """Those of the files ``names`` of the folder ``root`` that a commit has. Raises `Refused` when it cannot be read here."""
+    """Return those of the files ``names`` of the folder ``root`` that a commit has. Raises `Refused` when it cannot be read here."""
     if not re.fullmatch(r"[0-9a-f]{40,64}", commit):  # from a dossier that anyone may have written
         raise Refused("the recorded commit is not one")
     try:
@@ -93,7 +94,7 @@ def files_at(root: Path, commit: str, names: Sequence[str]) -> dict[str, bytes]:
 
 
 def _batch(output: bytes, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """What ``git cat-file --batch`` wrote: a line with the size, then the content, for each name."""
+    """Parse the output of ``git cat-file --batch``: a line with the size, then the content, for each name."""
     for name in names:
         head, _, output = output.partition(b"\n")
         if head.endswith(b" missing"):
@@ -107,9 +108,9 @@ _INSIDE, _SHALLOW = "--is-inside-work-tree", "--is-shallow-repository"
 
 
 def ask(root: Path, *arguments: str, stdin: bytes = b"", timeout: float = _TIMEOUT_S) -> bytes:
-    """What git prints for a question about ``root``. Raises `Refused` with the reason; git's own locks are not taken."""
+    """Return what git prints for a question about ``root``. Raises `Refused` with the reason; does not take git's own locks."""
     environment = {name: value for name, value in os.environ.items() if name not in _LOCATIONS}
-    # Its messages are read below, so they must be in English; a login it cannot have would be waited for.
+    # Its messages are parsed below, so they must be in English; without the last setting it would wait for a login.
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(

@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and a closed terminal: the first asks a command to stop, and a deadline sees that it does; a second ends it at once.
+"""Ctrl-C, SIGTERM and a closed terminal: the first signal asks a command to stop, with a deadline; a second one ends it at once.
 
-The first raises `Stopped` in the main thread, so what is half done is undone as after any error. That can take longer than a person
-waits (a worker's thread that computes, a server that does not answer) or not happen at all (an error that is swallowed). So a thread of its
-own, which the system tells of the signal while the main thread is busy, ends the process at the deadline.
+The first raises `Stopped` in the main thread, so unfinished work is undone as after any error. That can take longer than a person
+waits (a worker thread that computes, a server that does not answer) or not happen at all (an error that is swallowed). So a separate
+thread, which the system notifies of the signal while the main thread is busy, ends the process at the deadline.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-#: Seconds after the signal: of unwinding, and until the process is gone.
+#: Seconds after the signal: the limit for unwinding, and for the process to end.
 UNWIND_S, END_S = 1.6, 2.6
-#: A program that runs a command passes on what the terminal has sent already: a second signal so soon is the first.
+#: A parent program passes on a signal that the terminal has already sent: a second signal this soon is a repeat of the first.
 _ECHO_S = 0.3
 SAYS = "stopped; what was finished is kept, the same command goes on from there"
 
@@ -30,7 +30,7 @@ class Stopped(KeyboardInterrupt):
     """A person or the system asked the command to stop."""
 
 
-#: What the main thread and the closing thread write into the pipe, beside the numbers of signals.
+#: Written into the pipe by the main thread and the closing thread, besides signal numbers.
 _UNWOUND, _CLOSED = 254, 255
 
 
@@ -46,13 +46,13 @@ class _Guard:
         os.set_blocking(self.writing, False)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Runs in the main thread, as soon as that runs Python code."""
+        """Handle a signal; runs in the main thread, as soon as that executes Python code."""
         if not self.raised:
             self.raised, self.number = True, number
             raise Stopped
 
     def watch(self) -> None:
-        """Runs in a thread: wait for a signal, then for the end of unwinding and closing, or a deadline, or another signal."""
+        """Wait for a signal, then for the end of unwinding and closing, a deadline, or another signal. Runs in a thread."""
         number = self._read(_SIGNALS, None)
         if number is None:
             return
@@ -62,7 +62,7 @@ class _Guard:
             threading.Thread(target=self._close, daemon=True).start()
             self._read((*_SIGNALS, _CLOSED), start + END_S, echo=start + _ECHO_S)
         _end_children()
-        saying = threading.Thread(target=_say, daemon=True)  # a terminal that is held up (Ctrl-S) takes nothing
+        saying = threading.Thread(target=_say, daemon=True)  # a paused terminal (Ctrl-S) blocks writes
         saying.start()
         saying.join(0.3)
         os._exit(128 + number)
@@ -73,7 +73,7 @@ class _Guard:
         time.sleep(2 * END_S)
 
     def _read(self, wanted: Sequence[int], deadline: float | None, echo: float = 0.0) -> int | None:
-        """The next of these bytes; None at the deadline or when the pipe is closed. A signal before ``echo`` does not count."""
+        """Return the next of these bytes; None at the deadline or when the pipe is closed. A signal before ``echo`` does not count."""
         while select.select([self.reading], [], [], deadline and max(0.0, deadline - time.monotonic()))[0]:
             content = os.read(self.reading, 1)
             if not content:
@@ -95,7 +95,7 @@ _active: list[_Guard] = []
 
 @contextmanager
 def guarding() -> Iterator[None]:
-    """Handle signals so for the block: in the main thread; what is ignored (by ``nohup``, in the background) stays ignored.
+    """Handle signals this way for the block: in the main thread; ignored signals (``nohup``, a background process) stay ignored.
 
     A block that ends after a signal, in whatever way, ends the process with 128 + the signal's number.
     """
@@ -131,14 +131,15 @@ def received() -> bool:
 
 def on_stop(close: Callable[[], None]) -> None:
     """Have ``close`` called when the command is stopped, after unwinding or at the deadline, perhaps in another thread. It may be called
-    when there is nothing to close any more, may fail, and is not waited for after the deadline."""
+    when there is nothing left to close, may fail, and is not waited for after the deadline.
+    """
     for guard in _active:
         guard.closing.append(close)
 
 
 @contextmanager
 def handling() -> Iterator[None]:
-    """Handle SIGTERM as `guarding` does for the block, though somebody else (Prefect, around a flow) has taken it over."""
+    """Handle SIGTERM as `guarding` does for the block, though something else (Prefect, around a flow) has taken it over."""
     if not _active or signal.SIGTERM not in _active[0].before or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -150,7 +151,7 @@ def handling() -> Iterator[None]:
 
 
 def _say() -> None:
-    # What a progress bar has drawn is wiped, and the cursor that it has hidden is shown.
+    # Wipe what a progress bar has drawn, and show the cursor that it has hidden.
     clean = b"\r\x1b[K\x1b[?25h" if os.isatty(2) else b""
     with contextlib.suppress(OSError):
         os.write(2, clean + f"megu: {SAYS}\n".encode())

@@ -1,8 +1,8 @@
-"""Run a module, as ``python -m`` does, that ends when its standard input does: however the process that holds the other end ends.
+"""Run a module, as ``python -m`` does, and end when standard input closes: that is, when the process at the other end ends in any way.
 
     python megu/core/processes/tethered.py MODULE [ARGUMENT]...
 
-It imports nothing of the project, so it can be run by its path, wherever the project is.
+It imports nothing from the project, so it can be run by its path, wherever the project is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-#: Seconds to end in an orderly way.
+#: Seconds allowed for an orderly shutdown.
 PATIENCE_S = 5.0
 
 
@@ -28,6 +28,6 @@ def _follow() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_follow, daemon=True).start()
-    del sys.path[0]  # the folder of this file, whose modules are nobody's but the project's
+    del sys.path[0]  # the folder of this file, whose modules must not shadow others
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

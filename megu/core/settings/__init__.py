@@ -1,3 +1,3 @@
 """Reading YAML as a person means it: words that stay words, single sections, files in the middle of a merge.
-Needs nothing but PyYAML.
+Needs only PyYAML.
 """

@@ -1,4 +1,4 @@
-"""Files of a project that git left in the middle of a merge."""
+"""Project files that git left in the middle of a merge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MARK = re.compile(r"^(<{7} .*|={7}|>{7} .*|\|{7} .*)$", re.MULTILINE)
 
 
 def refuse(name: str, text: str) -> None:
-    """Raise `MeguError` for text that has the marks of a merge in it, with the first one's line."""
+    """Raise `MeguError` for text that contains merge conflict markers, with the line of the first."""
     if text.count("<" * 7) and text.count(">" * 7) and (found := _MARK.search(text)):
         line = text.count("\n", 0, found.start()) + 1
         raise MeguError(
@@ -21,7 +21,7 @@ def refuse(name: str, text: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file. Raises `MeguError` as `refuse` does."""
+    """Return the text of a file. Raises `MeguError` as `refuse` does."""
     text = path.read_text(encoding="utf-8")
     refuse(path.name, text)
     return text

@@ -1,6 +1,6 @@
-"""YAML in which a text is what is written: a class named ``no``, ``07``, ``null`` or ``2024-01-01`` needs no quotes.
+"""YAML in which text is taken literally: a class named ``no``, ``07``, ``null`` or ``2024-01-01`` needs no quotes.
 
-YAML takes such words for a truth value, a number, nothing and a date before anybody knows what they are for. Here they keep both
+YAML reads such words as a boolean, a number, null and a date before anything knows what they are for. Here they keep both
 readings until `resolve` chooses by the type of the field.
 """
 
@@ -16,7 +16,7 @@ import yaml
 
 
 class Written(str):
-    """A word without quotes that YAML takes for something else than a text. value: what for."""
+    """An unquoted word that YAML does not read as text. value: what YAML reads it as."""
 
     value: Any
 
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
 def _written(loader: _Loader, node: yaml.ScalarNode) -> Written:
     try:
         value = yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
-    except (KeyError, ValueError, yaml.YAMLError):  # "=", or a date that is none, as 2024-02-31
+    except (KeyError, ValueError, yaml.YAMLError):  # "=", or an impossible date such as 2024-02-31
         value = node.value
     return Written.of(node.value, value)
 
@@ -49,12 +49,13 @@ def parse(text: str) -> Any:
 
 
 def resolve(value: Any, kind: Any) -> Any:
-    """``value`` with every `Written` word read as ``kind`` (a type as it stands in an annotation) wants it: as the text where only texts
-    are wanted, else as YAML does. What is no word is left for validation."""
+    """Return ``value`` with every `Written` word read as ``kind`` (a type as in an annotation) requires: as text if only text is allowed,
+    else as YAML does. Everything else is left for validation.
+    """
     if isinstance(value, Written):
         if value.value is None and (not _wants_text(kind) or _takes_none(kind)):
             return None
-        plain = value.value is None or isinstance(value.value, (bool, int, float))  # no field here is a date
+        plain = value.value is None or isinstance(value.value, (bool, int, float))  # no field is a date
         return value.value if plain and not _wants_text(kind) and not _wants_text(_item(kind)) else str(value)
     if isinstance(value, Mapping):
         fields = _fields(kind)
@@ -65,7 +66,7 @@ def resolve(value: Any, kind: Any) -> Any:
 
 
 def unquoted(value: Any, kind: Any) -> list[str]:
-    """The words in ``value`` that `resolve` takes for texts and another reader of YAML (DVC) would not."""
+    """Return the words in ``value`` that `resolve` reads as text but another YAML reader (DVC) would not."""
     if isinstance(value, Written):
         return [] if isinstance(resolve(value, kind), type(value.value)) else [str(value)]
     if isinstance(value, Mapping):
@@ -75,7 +76,7 @@ def unquoted(value: Any, kind: Any) -> list[str]:
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Whether two values that `parse` returned are the same, word by word or as YAML takes them."""
+    """Whether two values that `parse` returned are the same, either literally or as YAML reads them."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(alike(value, other[name]) for name, value in one.items())
     if isinstance(one, list) and isinstance(other, list):
@@ -88,7 +89,7 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 
 def _wants_text(kind: Any) -> bool:
-    """Whether every value of a type but None is a text."""
+    """Whether every value of a type except None is text."""
     members = [member for member in _members(kind) if member is not type(None) and get_origin(member) is not dict]
     texts = [
         member is str or (get_origin(member) is Literal and all(isinstance(entry, str) for entry in get_args(member)))
@@ -102,7 +103,7 @@ def _takes_none(kind: Any) -> bool:
 
 
 def _item(kind: Any) -> Any:
-    """The type of what is in a list or mapping."""
+    """Return the type of the items of a list or mapping."""
     for member in _members(kind):
         if get_origin(member) in (tuple, list, dict):
             return next(entry for entry in reversed(get_args(member)) if entry is not ...)
@@ -110,5 +111,5 @@ def _item(kind: Any) -> Any:
 
 
 def _fields(kind: Any) -> Mapping[str, Any]:
-    """The fields of a dataclass, by name, with their types."""
+    """Return the fields of a dataclass, by name, with their types."""
     return next((typing.get_type_hints(member) for member in _members(kind) if is_dataclass(member)), {})

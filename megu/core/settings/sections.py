@@ -1,5 +1,5 @@
-"""Single sections of ``params.yaml``, read without what the whole configuration needs (torch, for the methods' parameters): `megu status` and
-`megu request` answer at once.
+"""Single sections of ``params.yaml``, read without what the whole configuration needs (torch, for the methods' parameters), so that
+`megu status` and `megu request` answer at once.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ T = TypeVar("T")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file as it stands, words that YAML takes for something else than a text as `megu.core.settings.scalars.Written`. An empty file is
-    an empty configuration: every default."""
+    """Return the content of the file; words that YAML does not read as text are `megu.core.settings.scalars.Written`. An empty file is
+    an empty configuration: all defaults.
+    """
     try:
         value = scalars.parse(merging.read_text(path))
     except FileNotFoundError:
@@ -35,12 +36,12 @@ def read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise MeguError(f"{path} holds no sections", "write `section:` and below it `key: value`, as `megu params` prints them")
-    # An empty section is None already here; what else is written waits for its field (`megu.core.settings.scalars.resolve`).
+    # An empty section is None already here; other words wait for their field (`megu.core.settings.scalars.resolve`).
     return {str(name): None if isinstance(entry, Written) and entry.value is None else entry for name, entry in value.items()}
 
 
 def section(path: Path, name: str, kind: type[T]) -> T:
-    """One section of a configuration file as its parameter class; the defaults where the file says nothing.
+    """Return one section of a configuration file as its parameter class; defaults where the file says nothing.
 
     Raises `MeguError` for a key that the class does not have or a value out of range.
     """
