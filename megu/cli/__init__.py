@@ -1,3 +1,3 @@
 """The command line: it reads arguments, calls, and prints. Heavy imports wait until a command needs them.
-Nothing imports it.
+Nothing imports this package.
 """

@@ -1,4 +1,4 @@
-"""What several commands need: their shared options, the project at hand, its configuration, and the console."""
+"""What several commands share: options, the current project, its configuration, and the console."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ SetOption = Annotated[
         help="Change one value for this run, e.g. unlearn.alpha=0.6 or forget.classes='[Bag]'. Repeatable.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print only the summary.")]
 
 
 def find_project() -> Project:
     here = project.find()
-    # Prefect's log goes to its server; what it says on the console, the watcher says better.
+    # Prefect's log goes to its server; the watcher reports progress on the console instead.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     prepare_environment(here)
     return here
 
 
 def writable_project() -> Project:
-    """The project of a command that writes; refused before anything is computed where nothing can be written."""
+    """Return the project for a command that writes; refuse, before anything is computed, if it cannot be written."""
     here = find_project()
     refuse_unwritable(here.root, here.home)
     return here
 
 
 def project_if_any() -> Project | None:
-    """A dossier can be looked at outside of any project."""
+    """Return the project, or None outside of one: a dossier can be inspected anywhere."""
     try:
         return find_project()
     except MeguError:
@@ -75,7 +75,7 @@ def ready(here: Project, *, tracked: bool = True) -> None:
 
 
 def starting(here: Project, watcher: Any, what: str = "Prefect and MLflow") -> None:
-    """Before a flow: the database of Prefect's temporary server is made here, whole or not at all."""
+    """Before a flow: create the database of Prefect's temporary server here, whole or not at all."""
     watcher.note(f"starting {what} …")
     from megu.servers import databases as creation
 
@@ -83,7 +83,7 @@ def starting(here: Project, watcher: Any, what: str = "Prefect and MLflow") -> N
 
 
 def console() -> Console:
-    """Progress and messages go to standard error, so that standard output holds results only."""
+    """Return the console for progress and messages: standard error, so that standard output contains only results."""
     from rich.console import Console
 
     return Console(stderr=True)

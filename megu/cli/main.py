@@ -1,4 +1,4 @@
-"""The command line, composed: which commands there are, and what becomes of an error. Heavy imports wait until a command needs them."""
+"""The command line, composed: which commands exist, and how errors are reported. Heavy imports wait until a command needs them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ documents.register(app)
 
 
 def main() -> None:
-    """Entry point: one line and exit code 2 for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
+    """Entry point: one line and exit code 2 for what the user can fix, 130 for Ctrl-C, 143 for SIGTERM."""
     logging.captureWarnings(True)
     with interrupt.guarding():
         code = guarded(lambda: app(standalone_mode=False))
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def guarded(call: Callable[[], Any]) -> int:
-    """The exit code of ``call``; what the user can mend is said in one line."""
+    """Return the exit code of ``call``; report what the user can fix in one line."""
     try:
         return int(call() or 0)
     except MeguError as error:
@@ -88,7 +88,7 @@ def guarded(call: Callable[[], Any]) -> int:
         return leave.exit_code
     except typer.TyperException as error:
         message, context = error.format_message(), getattr(error, "ctx", None)
-        if "\n" in message:  # no command at all: the message is the help
+        if "\n" in message:  # no command given: the message is the help
             print(message, file=sys.stderr)
             return error.exit_code
         return _fail(
@@ -106,7 +106,7 @@ def guarded(call: Callable[[], Any]) -> int:
 
 
 def _refused_write(error: Exception) -> MeguError | None:
-    """What the disk or a permission made of a command, where nobody nearer to it has said so."""
+    """Return the disk or permission error of a command, unless it was already reported closer to its cause."""
     if disk_is_full(error):
         return MeguError("the disk is full; nothing half-written was kept", "free some space and run again")
     named = getattr(error, "filename", None)
@@ -114,7 +114,7 @@ def _refused_write(error: Exception) -> MeguError | None:
 
 
 def _fail(message: str, code: int) -> int:
-    if not interrupt.received():  # what was stopped says that it was, and nothing that came of it
+    if not interrupt.received():  # a stopped command reports only that it was stopped, not the errors that followed
         print(f"megu: {plain(message)}", file=sys.stderr)
     return code
 

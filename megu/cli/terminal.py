@@ -34,12 +34,12 @@ from megu.evaluation.text import conclusions, summary_rows
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Text as it is, without rich's markup."""
+    """Return text without interpreting rich's markup."""
     return Text(escaping.visible(text), style)
 
 
 class _Column(TextColumn):
-    """Text about a bar, made by a function of it."""
+    """Text beside a bar, computed from it."""
 
     def __init__(self, text: Callable[[Bar], str], style: str = "none") -> None:
         super().__init__("")
@@ -66,7 +66,7 @@ def _left(bar: Bar) -> str:
 class Watcher:
     """Listens to progress and to stages, and draws them on standard error. Use it as a context manager.
 
-    show: False keeps it silent. On a terminal a bar is drawn for whatever runs; elsewhere (a log file) one line is written when
+    show: False keeps it silent. On a terminal a bar is drawn for everything that runs; elsewhere (a log file) one line is written when
     a stage starts and one when it ends.
     """
 
@@ -108,7 +108,7 @@ class Watcher:
         self._progress.remove_task(self._bars[label].pop())
 
     def note(self, text: str) -> None:
-        """One line about the run as a whole."""
+        """Print one line about the run as a whole."""
         if self.show:
             self.console.print(_text(text, "dim"))
 
@@ -121,7 +121,7 @@ class Watcher:
             self.console.print(_text(f"  {name}: {title} …"))
 
     def stage_ends(self, name: str, *, hit: bool, seconds: float, says: str) -> None:
-        """A stage is done, or its kept result was found."""
+        """A stage is done, or its cached result was found."""
         if self._stage:
             self.stop(self._stage)
             self._stage = ""
@@ -132,7 +132,7 @@ class Watcher:
 
 
 def print_plan(decisions: Sequence[Any], cost: Any | None = None, *, as_json: bool) -> None:
-    """Hit or miss, and why, for each stage of a plan (`tasks.run.engine.Decision`). cost: what a labeler will be asked
+    """Print hit or miss, and why, for each stage of a plan (`tasks.run.engine.Decision`). cost: what querying a labeler will take
     (`tasks.labeler.Cost`).
     """
     if as_json:
@@ -155,7 +155,7 @@ def print_plan(decisions: Sequence[Any], cost: Any | None = None, *, as_json: bo
 
 
 def print_labeling(made: Mapping[str, Any], *, as_json: bool) -> None:
-    """What `flows.label.label` returns."""
+    """Print what `flows.label.label` returns."""
     if as_json:
         print(json.dumps(made, indent=2))
         return
@@ -166,7 +166,7 @@ def print_labeling(made: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def print_shown(shown: Any, *, as_json: bool) -> None:
-    """A kept judgement (`tasks.records.show.Shown`)."""
+    """Print cached similarity scores (`tasks.records.show.Shown`)."""
     if as_json:
         print(json.dumps(dataclasses.asdict(shown), indent=2))
         return
@@ -194,7 +194,7 @@ def print_shown(shown: Any, *, as_json: bool) -> None:
 
 
 def print_summary(summary: Summary) -> None:
-    """The one table at the end of a run, on standard output."""
+    """Print the one table at the end of a run, on standard output."""
     console = Console()
     table = Table(title=_text(summary.headline), title_justify="left", title_style="bold")
     rows = summary_rows(summary)
@@ -221,7 +221,7 @@ def print_summary(summary: Summary) -> None:
 
 
 def print_bench(outcome: Outcome, *, as_json: bool) -> None:
-    """The table of a benchmark: each target, then all of them."""
+    """Print the table of a benchmark: each target, then all of them."""
     if as_json:
         print(json.dumps(without_nan(outcome.to_json()), indent=2))
         return
@@ -250,7 +250,7 @@ def print_bench(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def print_bench_plan(cells: Sequence[Any], kept: Mapping[str, Any], missing: Mapping[str, Any], *, as_json: bool) -> None:
-    """What a benchmark would do: its runs, and the distinct stages that are kept and that would run, by kind."""
+    """Print what a benchmark would do: its runs, and the distinct stages that are cached and that would run, by kind."""
     names = dict.fromkeys(decision.stage.name for decision in [*kept.values(), *missing.values()])
     counts = {
         name: [sum(decision.stage.name == name for decision in group.values()) for group in (kept, missing)] for name in names
@@ -270,7 +270,7 @@ def print_bench_plan(cells: Sequence[Any], kept: Mapping[str, Any], missing: Map
 
 
 def print_methods(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """The unlearning methods (`megu.unlearning.methods.described`), with their parameters and defaults."""
+    """Print the unlearning methods (`megu.unlearning.methods.described`), with their parameters and defaults."""
     if as_json:
         print(json.dumps({"methods": list(rows)}, indent=2))
         return
@@ -284,7 +284,7 @@ def print_methods(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 
 def print_checks(checks: Sequence[Any], *, as_json: bool) -> None:
-    """The doctor's findings (`megu.cli.doctor.Check`), each failing one with its fix."""
+    """Print the doctor's findings (`megu.cli.doctor.Check`), each failing one with its fix."""
     if as_json:
         print(
             json.dumps({"checks": [{"name": c.name, "ok": c.ok, "detail": c.detail, "fix": c.fix} for c in checks]}, indent=2)

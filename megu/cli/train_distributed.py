@@ -3,8 +3,8 @@
 ``torchrun --nproc-per-node 4 -m megu.cli.train_distributed --out original.safetensors``, then
 ``megu run --set original.weights=original.safetensors``.
 
-The recipe, the seed, the data set and the device are the configuration's. See `megu.training.distributed` for what is the same as in one
-process.
+The recipe, the seed, the data set and the device come from the configuration. See `megu.training.distributed` for what is the same as in
+one process.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LINE_EVERY_S = 10.0
 
 
 class Lines:
-    """Prints progress as lines, which a launcher can pass on; rank 0's only."""
+    """Prints progress as lines, which a launcher can forward; only on rank 0."""
 
     def start(self, label: str, total: int | None, unit: str) -> Advance:
         begun = printed = time.monotonic()
@@ -62,7 +62,7 @@ class Silent(Lines):
 
 
 def train_original(project: Project, config: Config, out: Path) -> None:
-    """Train in this process and those that the launcher started beside it; rank 0 writes the weights to ``out``."""
+    """Train in this process and in those that the launcher started beside it; rank 0 writes the weights to ``out``."""
     with joined(config.device) as device:
         if device.type == "cuda":
             set_deterministic(config.deterministic)
@@ -86,8 +86,9 @@ def train_original(project: Project, config: Config, out: Path) -> None:
 
 
 def checkpoint_of(out: Path, config: Config, own: World) -> Path:
-    """Where the training leaves its state: a file for the code, packages, device and number of processes, since with others it would not
-    come to the same weights. Those of others are removed."""
+    """Return where the training stores its state: one file for the combination of code, packages, device and number of processes, since
+    another combination would give different weights. Checkpoints of other combinations are removed.
+    """
     depends = {**sources.closure("megu.cli.train_distributed"), **config.train.code(), "processes": own.size}
     depends["device"] = device_class(Device.of(config.device, config.deterministic))
     path = out.with_name(f"{out.name}-{sha256(canonical_json(depends)).hexdigest()[:16]}.checkpoint")
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="where the weights are written (safetensors)")
     parser.add_argument("--params", type=Path, help="configuration file (default: the project's params.yaml)")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="as of megu run")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="as for megu run")
     chosen = parser.parse_args(arguments)
     try:
         project = find()

@@ -269,4 +269,4 @@ def test_adding_images_says_what_came_of_it(root: Path, tmp_path: Path, capsys: 
     assert call(*part) == 0
     said = capsys.readouterr().out
     assert "part: 4 + 4 images of 4 x 4 pixels, colour, 2 classes" in said
-    assert "part: a part of the images that are there: 2 class folders, at most 2 images of each class and split" in said
+    assert "part: a part of the available images: 2 class folders, at most 2 images of each class and split" in said

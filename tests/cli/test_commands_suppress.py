@@ -38,7 +38,7 @@ def test_what_is_on_the_list(project: Project, call: Call) -> None:
     first, second = listing(project, IMAGES[:3]), listing(project, IMAGES[3:4], until="2026-12-24", requests=[])
     code, out, _ = call("suppress", "list")
     assert code == 0
-    assert f"{first.header.id}  3 samples of photos, erased by {REQUEST}, on 2026-11-27, for ever\n" in out
+    assert f"{first.header.id}  3 samples of photos, erased by {REQUEST}, on 2026-11-27, forever\n" in out
     assert f"{second.header.id}  1 samples of photos, erased by run run, on 2026-11-27, until 2026-12-24" in out
     assert out.endswith("2 records, 4 samples\n")
     records = json.loads(call("suppress", "list", "--json")[1])["records"]

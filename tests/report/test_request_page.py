@@ -459,8 +459,8 @@ def test_what_has_no_page_is_one_line_and_leaves_nothing(project: Project, batch
         (("--request", rejected), f"{rejected} is rejected, not fulfilled (1 of 1 classes are not in the data set): there is"),
         (("--request", name, "--language", "fr"), "there is no language 'fr': --language is one of de, en"),
         (("--request", name, "--language", "../de"), "there is no language '../de'"),
-        ((made.RUN, "--request", name), "a certificate is of a dossier or of a request"),
-        ((), "a certificate is of a dossier or of a request"),
+        ((made.RUN, "--request", name), "a certificate needs a dossier or a request"),
+        ((), "a certificate needs a dossier or a request"),
         (("--request", name, "--out", "params.yaml/x.html"), "params.yaml/x.html cannot be written"),
     ):
         code, out, err = call("certificate", *arguments)

@@ -1,3 +1,3 @@
-"""The commands, a module for each subject.
-Each has a ``register``, with which the command line composes them.
+"""The commands, one module for each subject.
+Each has a ``register`` function, with which the command line composes them.
 """

@@ -13,7 +13,7 @@ from megu.cli.common import find_project
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    automations = typer.Typer(help="Prefect automations for what needs a person and for runs that died.", no_args_is_help=True)
+    automations = typer.Typer(help="Prefect automations for what needs a person and for dead runs.", no_args_is_help=True)
     app.add_typer(automations, name="automations")
 
     @automations.callback()
@@ -22,13 +22,15 @@ def register(app: typer.Typer) -> None:
 
     @automations.command()
     def create(
-        file: Annotated[Path | None, typer.Option("--file", metavar="FILE", help="Default: those that megu brings.")] = None,
+        file: Annotated[
+            Path | None, typer.Option("--file", metavar="FILE", help="Default: the automations that come with megu.")
+        ] = None,
         notify: Annotated[
             str | None, typer.Option("--notify", metavar="BLOCK", help="A notification block, such as slack-webhook/team.")
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     ) -> None:
-        """Create the automations on the Prefect server at hand, or bring them up to date; never doubles one."""
+        """Create the automations on the current Prefect server, or bring them up to date; never creates one twice."""
         find_project()
         from tasks.prefect import automations
 

@@ -1,4 +1,4 @@
-"""``megu cache``: what the stages have left, how much it is, and removing what nothing needs."""
+"""``megu cache``: the results that the stages have stored, their size, and removing those that nothing needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from megu.core.errors import MeguError
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Results that the stages have left: list them, their size, remove old ones.", no_args_is_help=True)
+    group = typer.Typer(help="Cached results of the stages: list them, show their size, remove old ones.", no_args_is_help=True)
     app.add_typer(group, name="cache")
 
     @group.command("list")
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
     @group.command()
     def size(as_json: JsonOption = False) -> None:
-        """Say how much room the cache takes, by stage; a file that several results name counts once, for the first of them."""
+        """Show how much space the cache takes, by stage; a file that several results use counts once, for the first of them."""
         from megu.erasure import cache
 
         here = find_project()
@@ -59,18 +59,19 @@ def register(app: typer.Typer) -> None:
     @group.command()
     def prune(
         older_than: Annotated[
-            int | None, typer.Option("--older-than", metavar="DAYS", min=0, help="What was computed at least so many days ago.")
+            int | None,
+            typer.Option("--older-than", metavar="DAYS", min=0, help="Results that are at least this many days old."),
         ] = None,
         run: Annotated[
-            str | None, typer.Option("--run", metavar="RUN", help="What this MLflow run or Prefect flow run computed.")
+            str | None, typer.Option("--run", metavar="RUN", help="Results that this MLflow run or Prefect flow run computed.")
         ] = None,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
         as_json: JsonOption = False,
     ) -> None:
-        """Remove results by age, by run or both, with their files; never what a dossier or a registered version needs, nor while a run is
-        under way."""
+        """Remove results by age, by run or both, with their files; never those that a dossier or a registered version needs, and never
+        while a run is under way."""
         if older_than is None and run is None:
-            raise MeguError("megu cache prune needs to know what may go", "name --older-than DAYS, --run RUN or both")
+            raise MeguError("megu cache prune needs to know what to remove", "specify --older-than DAYS, --run RUN or both")
         from megu.erasure import cache
 
         found = cache.plan(find_project(), older_than, run) if dry_run else cache.prune(writable_project(), older_than, run)
@@ -80,7 +81,7 @@ def register(app: typer.Typer) -> None:
         verb = "would remove" if dry_run else "removed"
         print(f"{verb} {len(found.results)} results and {len(found.files)} files, {_mb(found.size)}")
         for by, count in sorted(found.spared.items()):
-            print(f"{count} stay: {by} needs them")
+            print(f"{count} stay, needed by {by}")
 
 
 def _mb(size: int) -> str:

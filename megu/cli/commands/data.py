@@ -1,4 +1,4 @@
-"""``megu data``: data sets under ``data/``, their pins, and whose each sample is."""
+"""``megu data``: data sets under ``data/``, their pins, and whose data each sample is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from megu.subjects.table import Table
 
 data_app = typer.Typer(help="Data sets under data/ and their pins in data.dvc.", no_args_is_help=True)
-#: Unreadable images named on the console.
+#: Maximum number of unreadable images listed on the console.
 _SHOWN = 10
 
 
@@ -28,14 +28,14 @@ def register(app: typer.Typer) -> None:
 @data_app.command()
 def fetch(
     name: Annotated[
-        str, typer.Argument(help="The data set: fashion-mnist, cifar10, cifar100, cifar20, or one that a package brings.")
+        str, typer.Argument(help="The data set: fashion-mnist, cifar10, cifar100, cifar20, or one from an installed package.")
     ] = "fashion-mnist",
     local: Annotated[
         list[Path] | None,
-        typer.Option("--from", metavar="PATH", help="A copy that you have, asked before all else. Repeatable."),
+        typer.Option("--from", metavar="PATH", help="A copy that you have, tried before all other sources. Repeatable."),
     ] = None,
 ) -> None:
-    """Bring a data set under data/ by the first source that has it, and compare it with its pin."""
+    """Fetch a data set into data/ from the first source that has it, and compare it with its pin."""
     from megu.data.sources import providers
 
     here = writable_project()
@@ -55,29 +55,36 @@ def add(
     size: Annotated[
         str | None,
         typer.Option(
-            metavar="PIXELS", help="Bring every image to this size: 32, or 24x32 (height x width). Else all must have one."
+            metavar="PIXELS", help="Resize every image: 32, or 24x32 (height x width). Without it all must have the same size."
         ),
     ] = None,
     superclasses: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A JSON file {superclass: [class, …]}, for sub-class requests.")
     ] = None,
     labels: Annotated[str, typer.Option(help="'fine' (the class folders) or 'coarse' (their superclasses).")] = "fine",
-    only: Annotated[str | None, typer.Option(metavar="CLASS,CLASS,…", help="Take these class folders and no other.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="CLASS,CLASS,…", help="Take only these class folders.")] = None,
     per_class: Annotated[
         int | None,
-        typer.Option(min=1, help="Take so many images of each class at most, in train and in test: the same ones every time."),
+        typer.Option(
+            min=1, help="Take at most this many images of each class, in train and in test: the same ones every time."
+        ),
     ] = None,
     max_corrupt: Annotated[
-        float, typer.Option(min=0, max=1, help="The largest share of unreadable images that is left out rather than refused.")
+        float,
+        typer.Option(
+            min=0, max=1, help="The largest share of unreadable images to leave out; above it the data set is refused."
+        ),
     ] = 0.01,
     people: Annotated[
         Path | None,
-        typer.Option("--subjects", metavar="FILE", help="A CSV file with the columns subject and sample: whose each image is."),
+        typer.Option(
+            "--subjects", metavar="FILE", help="A CSV file with the columns subject and sample: the person of each image."
+        ),
     ] = None,
     source_name: Annotated[str, typer.Option("--source", help="Where the images come from, for the record.")] = "",
     licence: Annotated[str, typer.Option(help="Their licence, for the record.")] = "",
 ) -> None:
-    """Bring your own images under data/ and pin them in data.dvc."""
+    """Add your own images under data/ and pin them in data.dvc."""
     from megu.data import arrays
     from megu.data.images.duplicates import duplicate_lines
     from megu.data.images.packing import parse_packing
@@ -90,7 +97,7 @@ def add(
 
     def screen(folder: Path) -> list[str]:
         lines = _screen(here)(folder)
-        if people:  # refused before anything of the data set is in its place
+        if people:  # refused before any part of the data set is in place
             read.append(tables.read(people, arrays.load(folder)))
         return lines
 
@@ -108,7 +115,7 @@ def add(
     pixels = f"{height} x {width} pixels, {'grey' if found.channels == 1 else 'colour'}"
     print(f"{name}: {len(found.train):,} + {len(found.test):,} images of {pixels}, {kinds}")
     if found.reduced:
-        print(f"{name}: a part of the images that are there: {found.reduced}")
+        print(f"{name}: a part of the available images: {found.reduced}")
     for table in read:
         _record(here, name, table)
     print(f"{name}: DVC hash {added.dvc_hash}, pinned in data.dvc; use it with --set data.name={name}")
@@ -134,11 +141,11 @@ def subjects(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="A CSV file with the columns subject and sample (an id or a file). None: say what there is.",
+            help="A CSV file with the columns subject and sample (an id or a file). Without it: show what is recorded.",
         ),
     ] = None,
 ) -> None:
-    """Say which person each sample of a data set is of, in the place of what was said before; only keyed hashes are kept."""
+    """Record which person each sample of a data set belongs to, replacing earlier records; only keyed hashes are stored."""
     from megu.data import arrays
     from megu.subjects import table as tables
     from megu.subjects.store import Subjects
@@ -152,7 +159,7 @@ def subjects(
 
 
 def _screen(here: Project) -> Callable[[Path], list[str]]:
-    """What keeps images that were erased out of a data set."""
+    """Return the check that keeps erased images out of a data set."""
     from functools import partial
 
     from megu.core.settings.sections import section
@@ -167,7 +174,7 @@ def _pin_in_words(pin: str) -> str:
 
 
 def _record(project: Project, name: str, table: Table) -> None:
-    """Keep the subjects of a data set, and say how many there are."""
+    """Store the subjects of a data set, and print how many there are."""
     from megu.subjects.store import Subjects
 
     header = Subjects(project).record(name, table.pairs)

@@ -1,4 +1,4 @@
-"""``megu certificate`` and ``megu export``: what is made from a dossier for others to read."""
+"""``megu certificate`` and ``megu export``: documents made from a dossier for others to read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ TargetArgument = Annotated[
 ]
 KeysOption = Annotated[
     list[Path] | None,
-    typer.Option("--key", metavar="FILE", help="A public key (PEM) that may have signed. Repeatable; else the project's own."),
+    typer.Option(
+        "--key", metavar="FILE", help="A public key (PEM) whose signature is accepted. Repeatable; default: the project's own."
+    ),
 ]
 
 
@@ -30,18 +32,18 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Argument(help="An MLflow run id, models:/name/version or @alias, or a dossier's folder.")
         ] = None,
         request: Annotated[
-            str | None, typer.Option(metavar="ID", help="Instead of a dossier: the page of one fulfilled request.")
+            str | None, typer.Option(metavar="ID", help="Instead of a dossier: make the page of one fulfilled request.")
         ] = None,
-        language: Annotated[str, typer.Option(metavar="CODE", help="Of a request's page: en, de.")] = "en",
-        out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page goes.")] = Path("certificate.html"),
+        language: Annotated[str, typer.Option(metavar="CODE", help="Language of a request's page: en, de.")] = "en",
+        out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")] = Path("certificate.html"),
         key: KeysOption = None,
     ) -> None:
         """Make a page for a regulator or a data subject: one HTML file, which a browser prints on A4.
 
-        From a dossier, what was done and measured; of a request, what became of it and of nobody else's.
+        From a dossier: what was done and measured. From a request: what became of it, and of no other request.
         """
         if (target is None) == (request is None):
-            raise MeguError("a certificate is of a dossier or of a request", "name a run, or give --request ID")
+            raise MeguError("a certificate needs a dossier or a request", "specify a run, or --request ID")
         if target is None:
             page, badge, checked = _of_request(project_if_any(), str(request), language)
             _written({out.name: page.encode()}, out.parent)
@@ -65,9 +67,9 @@ def register(app: typer.Typer) -> None:
         form: Annotated[
             str, typer.Option("--format", metavar="FORM", help="openlineage, prov, intoto, model-card, or all.")
         ] = "all",
-        out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that the files go to.")] = Path("exports"),
+        out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for the files.")] = Path("exports"),
     ) -> None:
-        """Say what a dossier says in other tools' forms: OpenLineage, W3C PROV, in-toto with SLSA provenance, a model card."""
+        """Export a dossier in other tools' formats: OpenLineage, W3C PROV, in-toto with SLSA provenance, a model card."""
         from megu.lineage.export import exported
         from megu.lineage.keys import Keys, signer
         from megu.lineage.reading import dossier_of
@@ -81,7 +83,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _of_request(here: Project | None, request: str, language: str) -> tuple[str, str, str]:
-    """The page of a request, its badge and what checking the evidence gave."""
+    """Return the page of a request, its badge and the outcome of checking the evidence."""
     from megu.core.settings.sections import section
     from megu.erasure.params import PurgeParams
     from megu.promotion.params import PromotionParams, RegistryParams
@@ -91,7 +93,7 @@ def _of_request(here: Project | None, request: str, language: str) -> tuple[str,
     from megu.requests.request import RequestParams
 
     if here is None:
-        raise MeguError("a request is known in its project only", "run this inside the project, or set MEGU_PROJECT")
+        raise MeguError("a request is known only in its project", "run this inside the project, or set MEGU_PROJECT")
     spoken = read(language)
     found = facts(
         here,
@@ -107,7 +109,7 @@ def _of_request(here: Project | None, request: str, language: str) -> tuple[str,
 
 
 def _named_key(here: Project) -> Path | None:
-    """The signing key that ``params.yaml`` names."""
+    """Return the signing key that ``params.yaml`` specifies."""
     from megu.config import tree as config
 
     named = config.load(here.params).lineage.key
@@ -123,4 +125,6 @@ def _written(files: dict[str, bytes], folder: Path) -> None:
                 temporary.write_bytes(content)
                 temporary.chmod(0o644)
         except OSError as error:
-            raise MeguError(f"{folder / name} cannot be written ({error.strerror})", "name a place with --out") from None
+            raise MeguError(
+                f"{folder / name} cannot be written ({error.strerror})", "specify another place with --out"
+            ) from None

@@ -1,4 +1,4 @@
-"""``megu init``: a project in a folder or in a repository of one's own."""
+"""``megu init``: a project in a new folder or in an existing repository."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
     def init(
         folder: Annotated[
             Path | None,
-            typer.Argument(metavar="[DIR]", help="The project's folder, made if need be (default: the current one)."),
+            typer.Argument(metavar="[DIR]", help="The project's folder, created if needed (default: the current one)."),
         ] = None,
         data: Annotated[
             str | None, typer.Option("--data", metavar="NAME", help="A data set that can be fetched by name or is in data/.")
@@ -32,12 +32,12 @@ def register(app: typer.Typer) -> None:
         model: Annotated[
             str | None,
             typer.Option(
-                "--model", metavar="NAME", help="An architecture, as `megu models` lists them or package.module:function."
+                "--model", metavar="NAME", help="An architecture: one that `megu models` lists, or package.module:function."
             ),
         ] = None,
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take the defaults.")] = False,
     ) -> None:
-        """Make a project: configuration, DVC stage, Prefect deployments, ignored files. Changes nothing that is there."""
+        """Create a project: configuration, DVC stage, Prefect deployments, ignored files. Changes no existing file's content."""
         root = (folder or Path.cwd()).absolute()
         from megu.scaffold import choices, plan
 
@@ -57,9 +57,9 @@ def register(app: typer.Typer) -> None:
 
 
 def _asked(what: str, known: Sequence[str], option: str) -> str:
-    """What a person chooses; the first of what is known unless they say something else."""
+    """Return what a person chooses; the first of the known values unless they type something else."""
     if not sys.stdin.isatty():
         raise MeguError(
-            "megu init asks for a data set and a model, and nobody is there to answer", f"give --yes, or {option} NAME"
+            "megu init asks for a data set and a model, and nobody is there to answer", f"use --yes, or {option} NAME"
         )
     return str(typer.prompt(f"{what} ({', '.join(known)})", default=known[0], err=True))

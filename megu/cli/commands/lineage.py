@@ -1,4 +1,4 @@
-"""``megu verify``, ``megu lineage`` and ``megu keys``: what a model came from, and whether its dossier holds."""
+"""``megu verify``, ``megu lineage`` and ``megu keys``: what a model came from, and whether its dossier is correct."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from megu.core.errors import MeguError
 from megu.core.escaping import plain, visible
 
 lineage_app = typer.Typer(help="What a model came from, which models saw a sample, why two runs differ.", no_args_is_help=True)
-keys_app = typer.Typer(help="Keys to sign dossiers with.", no_args_is_help=True)
+keys_app = typer.Typer(help="Keys that sign dossiers.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -27,20 +27,20 @@ def register(app: typer.Typer) -> None:
 def verify(
     target: Annotated[str, typer.Argument(help="An MLflow run id, models:/name/version or @alias, or a dossier's folder.")],
     replay: Annotated[
-        bool, typer.Option("--replay", help="Predict and evaluate again from the weights, and ask the served form.")
+        bool, typer.Option("--replay", help="Predict and evaluate again from the weights, and query the served form.")
     ] = False,
     key: Annotated[
         list[Path] | None,
         typer.Option(
-            "--key", metavar="FILE", help="A public key (PEM) that may have signed. Repeatable; else the project's own."
+            "--key",
+            metavar="FILE",
+            help="A public key (PEM) whose signature is accepted. Repeatable; default: the project's own.",
         ),
     ] = None,
-    sealed: Annotated[
-        bool, typer.Option("--sealed", help="Take what a signed purge of this run erased as it should be.")
-    ] = False,
+    sealed: Annotated[bool, typer.Option("--sealed", help="Treat what a signed purge of this run erased as expected.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Recompute all that a dossier says; exit code 0: all holds, 1: something differs, 2: something cannot be checked here."""
+    """Recompute everything that a dossier states; exit code 0: all holds, 1: something differs, 2: something cannot be checked here."""
     from megu.lineage.keys import read_public
     from megu.lineage.verify import run as lineage
 
@@ -75,7 +75,7 @@ def lineage_which(
     sample: Annotated[str, typer.Option("--sample", help="A sample id, an image file, or an image's name in its data set.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Say of every recorded model version whether it was trained on a sample, forgot it or never saw it."""
+    """Show for every recorded model version whether it was trained on a sample, forgot it or never saw it."""
     from megu.lineage import indexing
 
     ids, answers = indexing.which(find_project(), sample)
@@ -98,7 +98,7 @@ def lineage_which(
         "trained": "trained on it",
         "forgot": "forgot it",
         "never saw": "never saw it",
-        "unknown": "was given, so nobody here knows",
+        "unknown": "was supplied, so its history is unknown",
     }
     for row in rows:
         print(
@@ -113,7 +113,7 @@ def lineage_diff(
     after: Annotated[str, typer.Argument(help="As for `megu verify`.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Say why two runs differ: data, request, code, parameters, labeler, seeds, environment, and what came of it."""
+    """Show why two runs differ: data, request, code, parameters, labeler, seeds, environment, and the effect on the results."""
     from megu.lineage import compare, reading
 
     here = project_if_any()
@@ -123,7 +123,7 @@ def lineage_diff(
         print(json.dumps({"roots": [one.dossier.root, two.dossier.root], "differences": found}, indent=2))
         return
     same = one.dossier.root == two.dossier.root
-    print(f"root: {'the same' if same else 'another'} ({one.dossier.root[:16]}…, {two.dossier.root[:16]}…)")
+    print(f"root: {'the same' if same else 'different'} ({one.dossier.root[:16]}…, {two.dossier.root[:16]}…)")
     for group, lines in found.items():
         print(f"{group}: {'the same' if not lines else ''}")
         for line in lines:
@@ -132,7 +132,7 @@ def lineage_diff(
 
 @lineage_app.command("index")
 def lineage_index() -> None:
-    """Make the index that `which` asks from the project's dossiers; exit code 1 when one could not be read."""
+    """Build the index that `which` uses from the project's dossiers; exit code 1 when one could not be read."""
     from megu.lineage import indexing
 
     done, problems = indexing.rebuild(writable_project())
@@ -145,7 +145,7 @@ def lineage_index() -> None:
 
 @keys_app.command("create")
 def keys_create() -> None:
-    """Make an Ed25519 key in .megu/keys that dossiers are signed with from now on (passphrase: MEGU_KEY_PASSPHRASE)."""
+    """Create an Ed25519 key in .megu/keys that signs dossiers from now on (passphrase: MEGU_KEY_PASSPHRASE)."""
     from megu.lineage.keys import Keys, signer
     from megu.lineage.verify import unsigned
 
@@ -154,11 +154,11 @@ def keys_create() -> None:
     made = signer(Keys(here.keys), None)
     assert made is not None
     older = unsigned.begin(here, made)
-    print(f"signing key: {here.relative(Keys(here.keys).private)} (keep it; back it up)")
-    print(f"public key:  {here.relative(public)} (give it to whoever is to verify: megu verify FOLDER --key FILE)")
+    print(f"signing key: {here.relative(Keys(here.keys).private)} (keep it secret; back it up)")
+    print(f"public key:  {here.relative(public)} (give it to those who verify: megu verify FOLDER --key FILE)")
     if older:
         print(
-            f"{len(older)} dossiers are older than the key and unsigned: it has signed which ({here.relative(unsigned.path(here))})"
+            f"{len(older)} unsigned dossiers are older than the key; it has signed their list ({here.relative(unsigned.path(here))})"
         )
 
 
@@ -166,7 +166,8 @@ def keys_create() -> None:
 def keys_adopt(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="As for `megu verify`: dossiers older than the key.")],
 ) -> None:
-    """Sign that unsigned dossiers are older than the key, so that `megu verify` does not miss a signature. Verify them first."""
+    """Sign that unsigned dossiers are older than the key, so that `megu verify` does not report a missing signature. Verify them
+    first."""
     from megu.config import tree as config
     from megu.lineage.keys import Keys, signer
     from megu.lineage.verify import unsigned
@@ -176,7 +177,7 @@ def keys_adopt(
     key = signer(Keys(here.keys), here.root / named if named else None)
     if key is None:
         raise MeguError(
-            "there is no key to sign with", "without one, unsigned dossiers are no fault; `megu keys create` makes one"
+            "there is no key to sign with", "without one, unsigned dossiers are not a fault; `megu keys create` makes one"
         )
     for run_id in unsigned.adopt(here, key, runs):
         print(f"{run_id}: unsigned, and older than the key by its own signature ({here.relative(unsigned.path(here))})")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from megu.core.project import Project
     from megu.promotion.moves import Candidate, Moved
 
-Approver = Annotated[str, typer.Option("--approver", metavar="NAME", help="Who decides; kept in the ledger for good.")]
+Approver = Annotated[str, typer.Option("--approver", metavar="NAME", help="Who decides; stored in the ledger permanently.")]
 Rationale = Annotated[
     str,
     typer.Option(
@@ -32,17 +32,21 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def promote(
-        version: Annotated[str | None, typer.Argument(help="Its number; the challenger when left out.")] = None,
+        version: Annotated[str | None, typer.Argument(help="The version's number (default: the challenger).")] = None,
         approve: Annotated[bool, typer.Option("--approve", help="Make it the champion.")] = False,
-        reject: Annotated[bool, typer.Option("--reject", help="Record that it will not be, on this evidence.")] = False,
+        reject: Annotated[
+            bool, typer.Option("--reject", help="Record that it will not become the champion on this evidence.")
+        ] = False,
         approver: Approver = "",
         rationale: Rationale = "",
         evidence: Annotated[
-            str, typer.Option("--evidence", metavar="DIGEST", help="The evidence you saw: its digest, or 12 characters of it.")
+            str,
+            typer.Option("--evidence", metavar="DIGEST", help="The digest of the evidence you saw, or 12 characters of it."),
         ] = "",
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     ) -> None:
-        """Show what may be promoted and what the gate says of it; with --approve make it the champion, by policy without."""
+        """Show what may be promoted and the gate's verdict; make it the champion with --approve, or without it if the policy allows
+        that."""
         from megu.promotion import moves as promotion
 
         here = writable_project()
@@ -69,7 +73,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def rollback(
-        version: Annotated[str | None, typer.Argument(help="Its number; the champion before this one when left out.")] = None,
+        version: Annotated[str | None, typer.Argument(help="The version's number (default: the previous champion).")] = None,
         approver: Approver = "",
         rationale: Rationale = "",
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -86,7 +90,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _follow(here: Project, settings: Config) -> None:
-    """What follows a promotion, said on standard error: whatever becomes of it, the promotion stands."""
+    """Do what follows a promotion, reported on standard error: whatever the outcome, the promotion stands."""
     from megu.serving import follow
 
     done = follow.follow(here, settings.registry.name, settings.promotion)

@@ -19,10 +19,10 @@ def purge(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]...",
-            help="Whose requests to fulfil: MLflow run ids or models:/name/version. Left out: all runs that forgot what they should.",
+            help="The runs whose requests to fulfil: MLflow run ids or models:/name/version (default: all that forgot what they should).",
         ),
     ] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Erase. Without it nothing is changed.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Erase. Without this nothing is changed.")] = False,
     params: ParamsOption = None,
     settings: Annotated[
         list[str] | None,
@@ -33,14 +33,15 @@ def purge(
         typer.Option(
             "--ignore-run",
             metavar="RUN",
-            help="A dead MLflow run that MLflow still calls running; the signed document names it. Repeatable.",
+            help="A dead run that MLflow still shows as running; the signed document names it. Repeatable.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Erase what was forgotten from every store: say what goes, what stays and until when; with --apply do it and sign the verdict.
+    """Erase what was forgotten from every store: show what is removed, what stays and until when; with --apply do it and sign the
+    verdict.
 
-    Exit code 0, or 1 when something is left that the purge could not take away (RESIDUAL).
+    Exit code 0, or 1 when the purge could not remove something (RESIDUAL).
     """
     here = writable_project() if apply else find_project()
     from megu.config import tree as config
@@ -63,9 +64,9 @@ def purge(
 
 def _say(outcome: Outcome) -> None:
     if outcome.resumed and outcome.sealed is None:
-        print("a purge was stopped half-way; this is what it was to do, and `megu purge --apply` goes on with it")
+        print("a purge was stopped half-way; this is its plan, and `megu purge --apply` continues it")
     elif outcome.resumed:
-        print("went on with a purge that was stopped")
+        print("continued a purge that was stopped")
     print(f"for {', '.join(f'{plain(run.request)} (run {run.mlflow_run_id})' for run in outcome.plan.covers)}")
     width = max(len(surface.name) for surface in outcome.surfaces)
     for surface in outcome.surfaces:
@@ -77,5 +78,7 @@ def _say(outcome: Outcome) -> None:
         print(f"nothing was changed; {todo}")
     else:
         looked = outcome.sealed.purge.looked
-        print(f"looked again for {looked['samples']:,} samples in {looked['files']:,} files ({looked['bytes'] / 1e6:,.0f} MB)")
-        print(f"purge {outcome.sealed.seal}, signed; data.dvc has changed where a data set has: commit it")
+        print(
+            f"searched again for {looked['samples']:,} samples in {looked['files']:,} files ({looked['bytes'] / 1e6:,.0f} MB)"
+        )
+        print(f"purge {outcome.sealed.seal}, signed; if a data set has changed, so has data.dvc: commit it")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from megu.requests.request import Request
     from megu.subjects.search import Search
 
-RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as `megu request list` has it.")]
+RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="The request's id, as `megu request list` shows it.")]
 Names = list[str] | None
 
 
@@ -64,22 +64,23 @@ def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[
             typer.Option(
                 "--subject",
                 metavar="ID",
-                help="A person, as the table of subjects calls them, in every data set; - reads it from standard input. Repeatable.",
+                help="A person's id in the table of subjects, in every data set; - reads it from standard input. Repeatable.",
             ),
         ] = None,
         basis: Annotated[str, typer.Option(help=f"The legal basis: {', '.join(BASES)}.")] = "",
         requester: Annotated[str, typer.Option(help=f"Who asks: {', '.join(REQUESTERS)}.")] = "",
         reason: Annotated[str, typer.Option(help=f"Why: {', '.join(REASONS)}.")] = "erasure-request",
         due: Annotated[
-            str, typer.Option(metavar="DATE", help="By when, 2026-12-24 (default: requests.due_days from now).")
+            str, typer.Option(metavar="DATE", help="The due date, such as 2026-12-24 (default: requests.due_days from now).")
         ] = "",
         reference: Annotated[str, typer.Option(metavar="TICKET", help="A ticket's number such as DSR-2026-0142.")] = "",
         data: Annotated[
-            str, typer.Option(metavar="NAME", help="The data set that it is about (default: the one that data.name names now).")
+            str, typer.Option(metavar="NAME", help="The data set of the request (default: the current data.name).")
         ] = "",
         as_json: JsonOption = False,
     ) -> None:
-        """Take a request in; adding an open one again changes nothing. No free text: it could name a person, and the ledger keeps all."""
+        """Add a request; adding an open one again changes nothing. No free text: it could name a person, and the ledger never deletes
+        anything."""
         from megu.requests.intake import files
 
         own = inbox()
@@ -104,7 +105,7 @@ def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[
 
     @request.command()
     def take(as_json: JsonOption = False) -> None:
-        """Take in the files in requests/inbox; exit code 1 when one was refused."""
+        """Take in the request files in requests/inbox; exit code 1 when one was refused."""
         from megu.requests.intake import files
 
         own = inbox()
@@ -126,11 +127,11 @@ def _adding(request: typer.Typer, inbox: Callable[[], Inbox], params: Callable[[
     @request.command()
     def serve(
         host: Annotated[
-            str, typer.Option(help="The address to listen at; another than loopback needs a proxy with TLS.")
+            str, typer.Option(help="The address to listen on; any other than loopback needs a proxy with TLS.")
         ] = "127.0.0.1",
         port: Annotated[int, typer.Option(min=1, max=65535)] = 4300,
     ) -> None:
-        """Take requests in over HTTP (POST /requests) from whoever holds the token in MEGU_REQUEST_TOKEN."""
+        """Accept requests over HTTP (POST /requests) from clients with the token in MEGU_REQUEST_TOKEN."""
         from megu.requests.intake import http
 
         own = inbox()
@@ -144,7 +145,7 @@ def _looking(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
         overdue: Annotated[bool, typer.Option("--overdue", help="Only those past their due date.")] = False,
         as_json: JsonOption = False,
     ) -> None:
-        """List requests, what is due first in front."""
+        """List requests, those due first at the top."""
         if state and state not in STATES:
             raise typer.BadParameter(f"there is no state {state}")
         today = datetime.now(UTC).date()
@@ -158,7 +159,7 @@ def _looking(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
 
     @request.command()
     def show(request: RequestArgument, as_json: JsonOption = False) -> None:
-        """Show a request and everything that happened to it; what it names, while that is kept."""
+        """Show a request, everything that happened to it and, as long as that is stored, what it names."""
         entry = inbox().entry(request)
         if as_json:
             value = {**entry.to_json(), "target": entry.target, "events": [event.to_json() for event in entry.events]}
@@ -181,7 +182,7 @@ def _looking(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
 def _changing(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
     @request.command()
     def withdraw(request: RequestArgument, as_json: JsonOption = False) -> None:
-        """Take a request back, as long as no run has begun with it."""
+        """Withdraw a request, as long as no run has begun with it."""
         inbox().withdraw(request)
         print(json.dumps({"id": request, "state": "withdrawn"}) if as_json else f"{request}: withdrawn")
 
@@ -193,7 +194,7 @@ def _changing(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
 
     @request.command()
     def close(request: RequestArgument, as_json: JsonOption = False) -> None:
-        """Close a request whose model was promoted: whoever asked was told. With promotion.served it has to be served, too."""
+        """Close a request whose model was promoted: the requester has been told. With promotion.served the model must be served, too."""
         from megu.core.errors import MeguError
         from megu.core.settings.sections import section
         from megu.promotion.params import PromotionParams, RegistryParams
@@ -220,12 +221,12 @@ def _processing(app: typer.Typer) -> None:
             list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value for this run. Repeatable.")
         ] = None,
         dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Print the rungs of the ladder with what they may cost, and do nothing.")
+            bool, typer.Option("--dry-run", help="Print the rungs of the ladder with their possible cost, and do nothing.")
         ] = False,
         as_json: JsonOption = False,
     ) -> None:
-        """Process the pending requests now, as the schedule does: forget, judge, try the next rung where the gate says no, register, ask for
-        approval. Exit code 1 while a request waits that not even the exact retrain fulfils by the gate."""
+        """Process the pending requests now, as the schedule does: forget, evaluate, try the next rung where the gate says no,
+        register, ask for approval. Exit code 1 while a request waits for which even the exact retrain fails the gate."""
         here = find_project() if dry_run else ready_project()
         asked = read_config(here, None, settings)
         asked.for_requests()
@@ -267,7 +268,7 @@ def _print_done(done: Mapping[str, Any]) -> None:
         for rung in rungs:
             print(f"  {describe_rung(rung)}")
     if done["outage"]:
-        print(f"stopped by an outage, and what was not done waits as it was: {done['outage']}")
+        print(f"stopped by an outage; what was not done waits unchanged: {done['outage']}")
     elif done["stopped"]:
         print("stopped: a dozen batches failed in a row, so no request is blamed")
     for data, why in done["held"].items():
@@ -288,7 +289,7 @@ def _print_done(done: Mapping[str, Any]) -> None:
 
 
 def _print_plan(waiting: int, rows: Sequence[Mapping[str, Any]], hours: float, as_json: bool) -> None:
-    """waiting: how many requests do. rows: the rungs of the ladder, none where it is off. hours: its budget."""
+    """waiting: how many requests wait. rows: the rungs of the ladder, none if it is off. hours: its budget."""
     total = sum(row["seconds"] or 0.0 for row in rows if not row["skipped"])
     if as_json:
         return print(json.dumps({"waiting": waiting, "hours": hours, "seconds": total, "rungs": list(rows)}, indent=2))
@@ -313,7 +314,7 @@ def _about(seconds: float | None) -> str:
 
 
 def _said(approval: Mapping[str, Any] | None) -> str:
-    """What became of the newest model that passed the gate."""
+    """Return what became of the newest model that passed the gate."""
     if approval is None:
         return "nothing waits for approval"
     if approval["asked"] == "policy":
@@ -325,7 +326,7 @@ def _said(approval: Mapping[str, Any] | None) -> str:
 
 
 def _print_people(own: Inbox, asked: list[Request], added: list[Added], search: Search, *, as_json: bool) -> None:
-    """What was found of each person, and where: a request for each data set."""
+    """Print what was found of each person, and where: a request for each data set."""
     from megu.data import arrays
 
     tested = {name: set(arrays.load(own.project.data(name)).test.ids.tolist()) for name in {request.data for request in asked}}

@@ -1,4 +1,4 @@
-"""``megu doctor``, ``up``, ``down``, ``serve`` and ``status``: the servers, and how things stand."""
+"""``megu doctor``, ``up``, ``down``, ``serve`` and ``status``: the servers, and the state of the project."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check what is installed, reachable and missing, each with the fix; exit code 1 when something needed is missing."""
+    """Check what is installed, reachable and missing, each with a fix; exit code 1 when something needed is missing."""
     from megu.cli.doctor import checks
     from megu.cli.terminal import print_checks
 
@@ -41,7 +41,7 @@ def up(
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.", min=1, max=65535)] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.", min=1, max=65535)] = 5000,
 ) -> None:
-    """Start a Prefect server and an MLflow server over this project, on this machine only (127.0.0.1)."""
+    """Start a Prefect server and an MLflow server for this project, on this machine only (127.0.0.1)."""
     from megu.servers import services
 
     with watching():
@@ -60,12 +60,12 @@ def down() -> None:
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="The address to listen at; another than loopback needs a proxy with TLS and a login.")
+        str, typer.Option(help="The address to listen on; any other than loopback needs a proxy with TLS and a login.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5001,
-    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks at the champion.")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two checks of the champion.")] = 5.0,
 ) -> None:
-    """Serve the champion with `mlflow models serve`, started again whenever another version becomes the champion."""
+    """Serve the champion with `mlflow models serve`, restarted whenever another version becomes the champion."""
     from megu.core.settings.sections import section
     from megu.promotion.params import RegistryParams
     from megu.serving import supervisor
@@ -80,12 +80,12 @@ def status(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Ask this server which version it has (default: promotion.served); exit code 1 when not the champion.",
+            help="Ask this server which version it serves (default: promotion.served); exit code 1 if not the champion.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how things stand: servers, requests, champion, what is served, last runs, next schedules, what needs a person."""
+    """Show the state of the project: servers, requests, champion, served version, last runs, next schedules, what needs a person."""
     from megu.core.settings.sections import section
     from megu.promotion.params import PromotionParams, RegistryParams
     from megu.requests.overview import markdown, overview
@@ -113,7 +113,7 @@ def status(
 
 
 def _served(here: Project, name: str, params: Any, url: str | None) -> Any:
-    """What a server was seen to have; the configured one closes requests with it. None where there is none to ask."""
+    """Return what a server was seen to serve; the configured server also closes requests. None if there is no server to ask."""
     from megu.promotion.params import ADDRESS, is_address
 
     if url is not None and not is_address(url):

@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def _looking(group: typer.Typer, suppressions: Callable[[], Suppressions]) -> None:
     @group.command("list")
     def list_records(as_json: JsonOption = False) -> None:
-        """List the records: how many samples, by which request, when, until when they count."""
+        """List the records: how many samples, by which request, when, and until when they count."""
         from datetime import UTC, datetime
 
         headers = [record.header for record in suppressions().records()]
@@ -46,7 +46,7 @@ def _looking(group: typer.Typer, suppressions: Callable[[], Suppressions]) -> No
             return
         today = datetime.now(UTC).date()
         for header in headers:
-            until = f"until {header.until}{' (over)' if header.expired(today) else ''}" if header.until else "for ever"
+            until = f"until {header.until}{' (expired)' if header.expired(today) else ''}" if header.until else "forever"
             print(f"{header.id}  {header.samples:,} samples of {header.data}, erased {header}, {until}")
         print(f"{len(headers)} records, {sum(header.samples for header in headers):,} samples")
 
@@ -56,7 +56,7 @@ def _looking(group: typer.Typer, suppressions: Callable[[], Suppressions]) -> No
             Path, typer.Argument(metavar="FOLDER", help="A folder or archive of images, or a data set's folder.")
         ],
         file: Annotated[
-            Path | None, typer.Option("--list", metavar="FILE", help="An exported list instead of the project's.")
+            Path | None, typer.Option("--list", metavar="FILE", help="An exported list to use instead of the project's.")
         ] = None,
         key: Annotated[
             Path | None,
@@ -64,7 +64,7 @@ def _looking(group: typer.Typer, suppressions: Callable[[], Suppressions]) -> No
         ] = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Say which images were erased, and which are much like one that was; exit code 1 when one was erased."""
+        """Show which images were erased, and which closely resemble an erased one; exit code 1 when one was erased."""
         from megu.suppression.files import check_files
         from megu.suppression.listed import SuppressionList
 
@@ -79,7 +79,7 @@ def _looking(group: typer.Typer, suppressions: Callable[[], Suppressions]) -> No
             print(json.dumps({"images": found.images, "unreadable": found.unreadable, "found": rows}, indent=2))
         else:
             for row in found.rows:
-                said = "erased" if row.verdict == "certain" else "suspected, it is much like one that was erased"
+                said = "erased" if row.verdict == "certain" else "suspected: it closely resembles an erased image"
                 print(f"{plain(row.name)}: {said} {row.header}")
             for name in found.unreadable:
                 print(f"{plain(name)}: cannot be read")
@@ -93,7 +93,7 @@ def _changing(group: typer.Typer, suppressions: Callable[[], Suppressions], writ
     @group.command()
     def export(
         file: Annotated[
-            Path, typer.Argument(metavar="FILE", help="Where the list goes. It is of use to the holder of the key only.")
+            Path, typer.Argument(metavar="FILE", help="Where the list is written. Only the holder of the key can use it.")
         ],
     ) -> None:
         """Write the list to one file, for a backup or another pipeline (`megu.suppression.SuppressionList`)."""
@@ -105,13 +105,15 @@ def _changing(group: typer.Typer, suppressions: Callable[[], Suppressions], writ
         records = suppressions().records()
         with writing(file) as temporary:
             temporary.write_bytes(b"".join(record.to_bytes() for record in records))
-        print(f"{file}: {len(records)} records; it is of no use without .megu/keys/commitments.key, which goes another way")
+        print(
+            f"{file}: {len(records)} records; it is useless without .megu/keys/commitments.key, which should be sent separately"
+        )
 
     @group.command("import")
     def import_(
         file: Annotated[Path, typer.Argument(metavar="FILE", help="A list that was exported under this project's key.")],
     ) -> None:
-        """Take in the records of an exported list that are not here, as after a restore."""
+        """Import the records of an exported list that are missing here, as after a restore."""
         from megu.core.errors import MeguError
 
         try:
@@ -125,14 +127,14 @@ def _changing(group: typer.Typer, suppressions: Callable[[], Suppressions], writ
 
     @group.command()
     def remove(
-        record: Annotated[str, typer.Argument(metavar="RECORD", help="Its id, as `megu suppress list` has it.")],
+        record: Annotated[str, typer.Argument(metavar="RECORD", help="The record's id, as `megu suppress list` shows it.")],
         reason: Annotated[
             str,
             typer.Option(
-                help="consent-given, erased-by-mistake, retention-expired or court-order; kept in the ledger for good."
+                help="consent-given, erased-by-mistake, retention-expired or court-order; stored in the ledger permanently."
             ),
         ],
     ) -> None:
-        """Remove a record, so that its images may come back."""
+        """Remove a record, so that its images may be used again."""
         writable().remove(record, reason)
         print(f"{record}: removed ({reason}); the ledger has it")

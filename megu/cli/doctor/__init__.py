@@ -1,7 +1,7 @@
-"""What a project needs, what is there, and the command that mends each thing that is not.
+"""What a project needs, what is available, and the command that fixes each missing thing.
 
-Nothing here changes anything, and no check can fail or delay the others: what goes wrong inside one is its finding, and so is that it
-takes too long. What takes seconds (importing torch) is done in a process of its own.
+Nothing here changes anything, and no check can break or delay the others: an error or a time-out inside a check becomes its finding.
+What takes seconds (importing torch) is done in a separate process.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from megu.cli.doctor.check import Check, Question, answers
 from megu.core.project import Project
 from megu.servers import databases as creation
 
-#: A large data set is hashed.
+#: Seconds for the data set: a large one is hashed.
 _DATA_S = 300.0
 
 
 def checks(root: Path, home: Path) -> list[Check]:
-    """Look at everything; a few seconds, nearly all of them the import of torch. Raises nothing."""
+    """Run every check; takes a few seconds, mostly for importing torch. Raises nothing."""
     project = Project(root)
 
     def one(name: str, check: Callable[[], Check], limit: float = 20.0) -> Question:

@@ -1,4 +1,4 @@
-"""One finding of the doctor, and how what goes wrong inside a check becomes one."""
+"""One finding of the doctor, and how an error inside a check becomes one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INSTALL = "make env"
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. ok: None when something optional is missing. fix: a command, empty when nothing is to be done."""
+    """One finding. ok: None when something optional is missing. fix: a command, empty when there is nothing to do."""
 
     name: str
     ok: bool | None
@@ -23,7 +23,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Question:
-    """names: of the findings that come of it. limit: seconds after which it counts as failed. optional: whether that is no fault."""
+    """names: of its findings. limit: seconds after which it counts as failed. optional: whether failing is not a fault."""
 
     names: tuple[str, ...]
     ask: Callable[[], Iterable[Check]]
@@ -32,9 +32,9 @@ class Question:
 
 
 def answers(questions: Iterable[Question]) -> dict[str, Check]:
-    """The findings of all questions by name, asked side by side: the whole takes as long as the slowest. Raises nothing.
+    """Return the findings of all questions by name; they run side by side, so the whole takes as long as the slowest. Raises nothing.
 
-    One that takes longer than its limit is left to itself; no thread of it keeps the process alive.
+    A question that exceeds its limit is abandoned; its thread does not keep the process alive.
     """
     found: dict[str, Check] = {}
     begun = []

@@ -1,4 +1,4 @@
-"""What is installed, and whether it fits what megu asks for."""
+"""What is installed, and whether it meets megu's requirements."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from megu.cli.doctor.check import INSTALL, Check, describe
 
 _PYTHON = (3, 11)
 _PROBE_S = 60.0
-#: Known to break Prefect 3.8; holds where megu's own metadata, which says the same, is not installed.
+#: Known to break Prefect 3.8; used if megu's own metadata, which says the same, is not installed.
 _FASTAPI_BELOW = (0, 151)
-#: They have findings of their own.
+#: These have findings of their own.
 _OWN = ("prefect", "mlflow", "dvc", "ollama", "torch", "torchvision", "fastapi")
 
 
@@ -27,7 +27,7 @@ def python() -> Check:
 
 
 def package(name: str) -> Check:
-    """Installed, and as new as megu asks. Not imported: that takes seconds, and the version answers the question."""
+    """Check that it is installed and recent enough. Not imported: that takes seconds, and the version is enough."""
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -43,13 +43,13 @@ def package(name: str) -> Check:
 
 
 def others() -> Check:
-    """All that megu's own metadata asks for, but what has a finding of its own."""
+    """Check all other requirements in megu's metadata, except those with a finding of their own."""
     from packaging.requirements import Requirement
 
     try:
         asked = [Requirement(line) for line in metadata.requires("megu") or []]
     except metadata.PackageNotFoundError:
-        return Check("packages", None, "megu itself is not installed, so nobody knows which versions it asks for", INSTALL)
+        return Check("packages", None, "megu itself is not installed, so the versions it requires are unknown", INSTALL)
     wrong = {}
     for entry in asked:
         if entry.name in _OWN or (entry.marker is not None and not entry.marker.evaluate({"extra": ""})):
@@ -64,11 +64,11 @@ def others() -> Check:
     if wrong:
         install = " ".join(f"'{name}'" for name in wrong)
         return Check("packages", False, "; ".join(wrong.values()), f"python -m pip install {install}")
-    return Check("packages", True, f"{len(asked)} as asked for")
+    return Check("packages", True, f"{len(asked)} as required")
 
 
 def _wanted(name: str) -> str:
-    """The versions megu's own metadata asks for, such as ">=3.8.8,<3.9"; empty when unknown."""
+    """Return the versions required by megu's own metadata, such as ">=3.8.8,<3.9"; empty when unknown."""
     from packaging.requirements import Requirement
 
     try:
@@ -86,7 +86,7 @@ def _fits(version: str, wanted: str) -> bool:
 
 
 def prefect() -> Check:
-    """Prefect, and the FastAPI it serves with: a pair that does not fit fails only when a server starts, and obscurely."""
+    """Check Prefect together with FastAPI: an incompatible pair fails only when a server starts, with an obscure error."""
     from packaging.version import Version
 
     check = package("prefect")
@@ -151,9 +151,9 @@ print(json.dumps(found))
 
 
 def _probe(program: str) -> dict[str, tuple[bool, str]]:
-    """What a small program prints, as findings; its death is one as well."""
+    """Return what a small program prints, as findings; if it crashes, that is a finding too."""
     try:
-        # Not the current folder: a file torch.py there would be asked instead.
+        # Not the current folder: a file torch.py there would be imported instead.
         done = subprocess.run(
             [sys.executable, "-P", "-c", program],
             capture_output=True,
@@ -169,13 +169,13 @@ def _probe(program: str) -> dict[str, tuple[bool, str]]:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return {"torch": (False, f"cannot be imported: {last}")}
     except subprocess.TimeoutExpired:
-        return {"torch": (False, f"the import did not end in {_PROBE_S:.0f} s")}
+        return {"torch": (False, f"the import took longer than {_PROBE_S:.0f} s")}
     except Exception as error:
         return {"torch": (False, f"could not be checked: {describe(error)}")}
 
 
 def torch() -> Iterator[Check]:
-    """Imported for real, in a process of its own, where even a crash is only an answer."""
+    """Import it for real, in a separate process, where even a crash is only a finding."""
     said = _probe(_TORCH)
     for name in ("torch", "torchvision"):
         ok, detail = said.get(name, (False, "cannot be imported without torch"))

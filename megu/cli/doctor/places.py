@@ -1,4 +1,4 @@
-"""Where a project keeps things: git, the disk, what can be written, the databases, and what a purge can reach."""
+"""Where a project stores things: git, the disk, what can be written, the databases, and what a purge can reach."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def code(root: Path) -> Check:
     code = git.checkout(root, timeout=_GIT_S)
     if code.commit is None:
         optional = code.why in (git.NO_REPOSITORY, git.NO_COMMIT)
-        return Check("git", None if optional else False, f"a run could not say which code made it: {code.why}", code.fix)
+        return Check("git", None if optional else False, f"a run could not record which code produced it: {code.why}", code.fix)
     if code.shallow:
         detail = f"commit {code.commit[:10]} of a shallow clone: runs of earlier commits cannot be verified here"
         return Check("git", None, detail, f"git -C {quote(str(root))} fetch --unshallow")
     changed = {
         True: ", with changes that are not committed",
-        None: ", and whether anything is changed was not answered in time",
+        None: ", and git did not say in time whether anything is changed",
     }
     return Check("git", True, f"commit {code.commit[:10]}{changed.get(code.dirty, '')}")
 
@@ -47,7 +47,7 @@ def disk(home: Path) -> Check:
 
 
 def writable(project: Project) -> Check:
-    """Each folder that commands write to is tried, with a file that has no name and is gone at once; the files are asked about."""
+    """Try each folder that commands write to, with an unnamed file that is gone at once; for files, only check the permissions."""
     folders = [project.root, project.home, *(project.root / name for name in ("data", "results", ".dvc"))]
     refuse_unwritable(*(folder for folder in folders if folder in (project.root, project.home) or folder.is_dir()))
     files = [
@@ -63,7 +63,7 @@ def writable(project: Project) -> Check:
 
 
 def database(project: Project, kind: creation.Database) -> Check:
-    """One of the project's own: whole, absent (a run makes it), half-made, or of another version."""
+    """Check one of the project's own: whole, absent (a run creates it), half-made, or of another version."""
     name = f"{kind.package} database"
     path = creation.mlflow_path(project.home) if kind.package == "mlflow" else project.home / "prefect" / "prefect.db"
     where = project.relative(path)
@@ -71,23 +71,23 @@ def database(project: Project, kind: creation.Database) -> Check:
         case "absent":
             return Check(name, True, f"{where} is made by the first run")
         case "half-made":
-            detail = f"{where} is half-made: what made it was stopped, and nothing is in it; a run makes it anew"
+            detail = f"{where} is half-made: its creation was stopped, and nothing is in it; a run creates it anew"
             return Check(name, None, detail, f"rm {quote(str(path))}")
         case "older" if not kind.upgrade:
-            return Check(name, True, f"{where} is of an older {kind.title}; a run brings it up to date")
+            return Check(name, True, f"{where} was made by an older {kind.title}; a run upgrades it")
     creation.usable(kind, path)
     return Check(name, True, where)
 
 
 def dvc(project: Project) -> Check:
-    """What a purge will not reach: a remote that is not there, a cache or remote that other projects may use."""
+    """Check what a purge cannot reach: a remote that is missing, a cache or remote that other projects may use."""
     from megu.erasure.search import stores
     from megu.lineage.purged import locations as places
 
     remotes = places.remotes(project.root)
     if missing := places.missing(remotes):
         return Check(
-            "dvc stores", None, f"{missing[0]}: a purge cannot erase there, nor can anything be verified", "dvc remote list"
+            "dvc stores", None, f"{missing[0]}: a purge can neither erase nor verify anything there", "dvc remote list"
         )
     for store in stores.every(project):
         if store.shared:

@@ -23,7 +23,7 @@ def params(root: Path) -> Check:
 
 
 def data(root: Path) -> Check:
-    """The data set that params.yaml names; the first one known when that file is broken, which is another finding."""
+    """Check the data set that params.yaml names; the first known one if that file is broken, which is another finding."""
     from megu.config import tree as config
     from megu.data import advice, pins
     from megu.data.sources import downloads, providers
@@ -43,7 +43,7 @@ def data(root: Path) -> Check:
         case "unpinned":
             return Check("data set", True, f"{name} is there, with no pin in data.dvc to compare with")
         case "missing" if name in downloads.SOURCES or (state and state.expected):
-            # Not a fault of the installation: the run fetches it itself.
+            # Not a fault of the installation: a run fetches it.
             return Check("data set", None, f"{name} is not here yet; a run fetches it", fetch)
         case "missing":
             return Check(
@@ -60,7 +60,7 @@ def data(root: Path) -> Check:
 
 
 def runs(root: Path, home: Path) -> Check:
-    """What was stopped half-way: a purge, runs whose process was killed, and what they left."""
+    """Check for what was stopped half-way: a purge, runs whose process was killed, and what they left behind."""
     from megu.core.files.cleanup import left
     from megu.core.project import Project
     from megu.erasure.journal import Journal
@@ -68,14 +68,12 @@ def runs(root: Path, home: Path) -> Check:
 
     project = Project(root)
     if Journal.of(project).open:
-        return Check("runs", False, "a purge was stopped: what it is to erase is still here", "megu purge --apply")
+        return Check("runs", False, "a purge was stopped: what it should erase is still here", "megu purge --apply")
     counts = {
         "runs of killed processes": len(orphaned(home)),
         "temporary files": len(left(project)),
     }
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return (
-        Check("runs", None, f"{said}; the next run puts that in order", "megu run")
-        if said
-        else Check("runs", True, "none was stopped")
+        Check("runs", None, f"{said}; the next run cleans up", "megu run") if said else Check("runs", True, "none was stopped")
     )

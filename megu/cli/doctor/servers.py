@@ -1,4 +1,4 @@
-"""The servers that a run may ask: those that the environment names, the project's own, and the vision model's."""
+"""The servers that a run may use: those specified in the environment, the project's own, and the vision model's."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def own(home: Path) -> Check:
     live = [f"{services.TITLES[entry.name]} at {entry.url}" for entry in found if entry.running]
     if len(live) == len(found):
         return Check("services", True, ", ".join(live))
-    detail = f"only {live[0]} runs" if live else "no servers of this project run; a run starts a temporary one"
+    detail = f"only {live[0]} is running" if live else "no server of this project is running; a run starts a temporary one"
     return Check("services", None, detail, "megu up")
 
 
 def ollama(root: Path) -> list[Check]:
-    """The server and the model that the Ollama labeler would ask. Needed only where `labeling.kind` is ollama."""
+    """Check the server and the model that the Ollama labeler would query. Needed only if `labeling.kind` is ollama."""
     from megu.config import tree as config
     from megu.labeling.ollama.params import OllamaParams
     from megu.labeling.ollama.server import Server
@@ -52,7 +52,7 @@ def ollama(root: Path) -> list[Check]:
         labeling = config.load(root / "params.yaml").labeling
         needed = labeling.kind == "ollama"
         params = labeling.params if needed else params
-    bad, spare = (False, "") if needed else (None, "; the prototype labeler needs none")
+    bad, spare = (False, "") if needed else (None, "; the prototype labeler needs no server")
     try:
         server = Server(params.model, params.connection)
         version = server.version()
