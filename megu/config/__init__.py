@@ -1,4 +1,4 @@
-"""The one configuration, ``params.yaml``: `tree` reads and checks all of it, `explained` says what its keys mean, `redaction`
-keeps apart what names samples.
-Needs no torch; no other room but the ones that compose a program imports it.
+"""The one configuration, ``params.yaml``: `tree` reads and checks all of it, `explained` describes its keys, `redaction`
+redacts what names samples.
+Needs no torch; only the rooms that compose a program import it.
 """

@@ -1,7 +1,7 @@
 """What each key of the configuration means, read from the docstring of the class that it belongs to.
 
-There a key's meaning stands as ``key: meaning`` or ``key, key: meaning``, at the start of a line or after a sentence, and ends with its
-paragraph or with the next key's. The reference page and the ``params.yaml`` of ``megu init`` are made from it.
+There, a key's meaning is written as ``key: meaning`` or ``key, key: meaning``, at the start of a line or after a sentence, and ends with
+its paragraph or at the next key. The reference page and the ``params.yaml`` of ``megu init`` are made from it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, cast
 
 from megu.config.tree import CHOICES, Config, parse
 
-#: A reference to a module of ours: of no use to whoever writes a configuration.
+#: A reference to a megu module: useless to the author of a configuration.
 _MODULE = re.compile(r" \(`megu\.[\w.]+`\)")
 
 
 @dataclass(frozen=True)
 class Key:
-    """name: as ``--set`` takes it. default: as JSON has it. meaning: a few words to two sentences; "" where nothing says it."""
+    """name: as ``--set`` takes it. default: as in JSON. meaning: a few words to two sentences; "" if none is documented."""
 
     name: str
     default: Any
@@ -28,12 +28,12 @@ class Key:
 
     @property
     def shown(self) -> str:
-        """The default as a person writes it: a text without its quotes."""
+        """The default as a person writes it: text without quotes."""
         return self.default if isinstance(self.default, str) else json.dumps(self.default)
 
 
 def meanings(kind: type[Any]) -> dict[str, str]:
-    """The meaning of each field of a parameter class that its docstring, or that of a class it comes from, explains."""
+    """Return the meaning of each field of a parameter class that its docstring, or that of a base class, explains."""
     names = _fields(kind)
     one = "(?:" + "|".join(sorted(names, key=len, reverse=True)) + ")"
     said = re.compile(rf"(?:^|(?<=[.;:)])\s)({one}(?:,\s{one})*):\s", re.MULTILINE)
@@ -48,15 +48,15 @@ def meanings(kind: type[Any]) -> dict[str, str]:
 
 
 def about(kind: type[Any]) -> str:
-    """The first sentence of a parameter class's docstring, "" where it begins with a key."""
+    """Return the first sentence of a parameter class's docstring, "" if it begins with a key."""
     first = inspect.cleandoc(kind.__dict__.get("__doc__") or "").partition("\n\n")[0]
     return "" if re.match(r"[a-z_, ]+: ", first) else " ".join(first.split())
 
 
 def section(name: str, chosen: str = "") -> list[Key]:
-    """The keys of a section with their defaults. chosen: the method or labeler whose keys are wanted, where there is a choice.
+    """Return the keys of a section with their defaults. chosen: the method or labeler whose keys are wanted, if there is a choice.
 
-    For a key that is no section, that key alone.
+    For a key that is not a section, return that key alone.
     """
     kind = kind_of_section(name, chosen)
     if kind is None:
@@ -70,12 +70,12 @@ def section(name: str, chosen: str = "") -> list[Key]:
 
 
 def sections() -> list[str]:
-    """The names of the top level, in the order of the file."""
+    """Return the names of the top level, in the order of the file."""
     return list(Config.model_fields)
 
 
 def kind_of_section(name: str, chosen: str = "") -> type[Any] | None:
-    """The parameter class of a section, None for a key that is none. chosen: as for `section`."""
+    """Return the parameter class of a section, None for a key that is not a section. chosen: as for `section`."""
     if name in CHOICES:
         return CHOICES[name].params(chosen or CHOICES[name].default)
     kind: Any = Config.model_fields[name].annotation
@@ -83,7 +83,7 @@ def kind_of_section(name: str, chosen: str = "") -> type[Any] | None:
 
 
 def _keys(prefix: str, kind: type[Any]) -> list[Key]:
-    """Those of a section inside a section too: ``promotion.ladder.when``."""
+    """Return the keys of a section, including nested ones: ``promotion.ladder.when``."""
     said, values = meanings(kind), kind()
     found: list[Key] = []
     for name in _fields(kind):

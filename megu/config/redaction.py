@@ -1,4 +1,4 @@
-"""Requests that name samples, kept where only the project's owner reads them."""
+"""Requests that name samples, stored where only the project's owner can read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from megu.core.stages import PRIVATE
 from megu.lineage.commitments import commit, redact
 from megu.lineage.keys import Keys, write_secret
 
-#: Settings that name samples, or may: of a run, and of a benchmark.
+#: Settings of a run or a benchmark that name samples, or may name them.
 _NAMING = (*PRIVATE, "forget", "base", "base.forget", "targets")
 
 
@@ -27,11 +27,11 @@ def names_samples(setting: str) -> bool:
 
 
 def redact_settings(project: Project, params: Path, settings: Sequence[str]) -> tuple[Path, list[str]]:
-    """The configuration file and the changes to it that a flow is called with.
+    """Return the configuration file and the changes to it that a flow is called with.
 
-    Prefect keeps a flow's parameters in its database and shows them to whoever opens its pages. So changes that name samples go into
-    a file of the project's home, readable by its owner alone, and the flow is told the file's path. The file's name is a commitment:
-    the same request has the same file, and the name gives nothing away.
+    Prefect stores a flow's parameters in its database and shows them on its pages. So changes that name samples go into
+    a file of the project's home, readable only by its owner, and the flow gets the file's path. The file's name is a commitment:
+    the same request has the same file, and the name reveals nothing.
     """
     if not any(map(names_samples, settings)):
         return params, list(settings)
@@ -39,7 +39,7 @@ def redact_settings(project: Project, params: Path, settings: Sequence[str]) -> 
 
 
 def store_redacted(project: Project, values: Mapping[str, Any]) -> Path:
-    """A file with a configuration or a benchmark that names samples."""
+    """Write a configuration or a benchmark that names samples to a private file."""
     content = canonical_json(values)  # JSON is YAML
     path = project.home / "private" / f"{commit(_key(project), content).hex()[:32]}.yaml"
     if not path.exists():
@@ -48,12 +48,12 @@ def store_redacted(project: Project, values: Mapping[str, Any]) -> Path:
 
 
 def told(setting: str) -> str:
-    """A ``key=value`` as a page may show it."""
+    """Return a ``key=value`` as a page may show it."""
     return f"{setting.partition('=')[0]}=…" if names_samples(setting) else setting
 
 
 def redacted(project: Project, values: Any) -> Any:
-    """A benchmark or configuration with commitments for what its ``ids`` and ``files`` name. No key is made where none is needed."""
+    """Replace what the ``ids`` and ``files`` of a benchmark or configuration name by commitments. Create no key if none is needed."""
     if isinstance(values, Mapping):
         return {
             name: redact(_key(project), [str(one) for one in entry])

@@ -1,7 +1,7 @@
 """The one configuration: ``params.yaml`` as a frozen, strict model.
 
-Every section is the parameter class of the code that uses it, so a default is written once. What is wrong with a file is said
-in one line: the key, the value, the rule, and the nearest known key when it looks misspelt.
+Every section is the parameter class of the code that uses it, so a default is written once. An error in a file is reported
+in one line: the key, the value, the rule, and the nearest known key if it looks misspelt.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from megu.unlearning.noise import NoiseParams
 class ProvidedParams:
     """Where a model comes from: trained here (neither is set), a weights file, or an MLflow model.
 
-    weights: a file, relative to the project, instead of training: safetensors, or a state dictionary of torch (.pt, .pth). What does
-        not say its architecture is taken for ``train.arch``.
+    weights: a file, relative to the project, instead of training: safetensors, or a torch state dictionary (.pt, .pth). If it
+        does not state its architecture, ``train.arch`` is assumed.
     model: an MLflow model instead of training: ``models:/name@alias``, ``models:/name/3`` or ``runs:/<run id>/<name>``.
     """
 
@@ -61,7 +61,7 @@ class ProvidedParams:
         return bool(self.weights or self.model)
 
     def said(self, section: str) -> str:
-        """The key that names the model and what it names, for an error: "original.weights: mine.pt"."""
+        """Return the key that specifies the model and its value, for an error: "original.weights: mine.pt"."""
         return f"{section}.weights: {self.weights}" if self.weights else f"{section}.model: {self.model}"
 
 
@@ -72,10 +72,10 @@ class OriginalParams(ProvidedParams):
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceParams(ProvidedParams):
-    """The true retrain that the result is compared with. A given one (``weights``, ``model``) is one, of one forget set.
+    """The true retrain that the result is compared with. A provided one (``weights``, ``model``) is a single retrain, of one forget set.
 
-    enabled: whether to retrain, to compare with; without a retrain less can be judged, and no run is a pass.
-    repeats: retrains of different seeds (the first is the run's own); from two on the report has 95% intervals.
+    enabled: whether to retrain, for comparison; without a retrain less can be evaluated, and no run is a pass.
+    repeats: number of retrains with different seeds (the first is the run's own); from two on the report has 95% intervals.
     """
 
     enabled: bool = True
@@ -100,7 +100,7 @@ class UnlearnParams:
 
 @dataclass(frozen=True)
 class LabelingParams:
-    """kind: who judges: "prototype", "ollama", or a plugin's; the section's other keys are that labeler's own.
+    """kind: which labeler scores the similarity: "prototype", "ollama", or a plugin's; the section's other keys are that labeler's own.
     params: that labeler's own parameters; in the file both share the section.
     """
 
@@ -110,7 +110,8 @@ class LabelingParams:
 
 @dataclass(frozen=True)
 class Choice:
-    """A section whose other keys depend on one of them. key, default: that one. names: its values. params: the parameter class of one.
+    """A section whose other keys depend on one of them. key, default: that one. names: its values. params: the parameter class of a
+    value.
 
     made: builds the section's object from a value and its parameters.
     """
@@ -122,7 +123,7 @@ class Choice:
     made: Callable[[str, Any], Any]
 
     def keys(self, value: str) -> list[str]:
-        """The keys that go with a value."""
+        """Return the keys that go with a value."""
         return [entry.name for entry in dataclasses.fields(self.params(value))]
 
     def validate(self, value: Any) -> Any:
@@ -158,8 +159,8 @@ class Config(BaseModel):
     """A whole run.
 
     seed: decides everything random; the same seed on the same machine gives the same bits on a CPU.
-    device: "auto" (CUDA when there), "cpu", "cuda" or "cuda:1".
-    deterministic: the same bits on CUDA too, as a CPU always gives them: slower kernels, no choice of the fastest.
+    device: "auto" (CUDA if available), "cpu", "cuda" or "cuda:1".
+    deterministic: the same bits on CUDA too, as on a CPU: slower kernels, and no search for the fastest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -186,7 +187,7 @@ class Config(BaseModel):
     purge: PurgeParams = PurgeParams()
 
     def for_requests(self) -> None:
-        """Raise `MeguError` where requests cannot be processed, since they choose the forget set and end in a registered version."""
+        """Raise `MeguError` if requests cannot be processed, since they choose the forget set and end in a registered version."""
         self.registry.required()
         if self.reference.provided:
             raise MeguError(
@@ -195,7 +196,7 @@ class Config(BaseModel):
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The whole configuration, defaults included, as the file would have it."""
+        """Return the whole configuration, defaults included, as in the file."""
         return self.model_dump(mode="json")
 
 
@@ -208,7 +209,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """``values`` with each ``section.key=value`` put in its place; a copy."""
+    """Return a copy of ``values`` with each ``section.key=value`` applied."""
     result = {name: dict(entry) if isinstance(entry, Mapping) else entry for name, entry in values.items()}
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -227,7 +228,7 @@ def merged(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
 
 
 def _put(section: dict[str, Any], keys: Sequence[str], value: Any, override: str, above: str = "") -> None:
-    """Set the value of ``keys`` in a section of a copy, sections inside it copied. above: the names of the sections around it."""
+    """Set the value of ``keys`` in a copied section, copying nested sections. above: the names of the enclosing sections."""
     name = f"{above}{keys[0]}"
     if len(keys) == 1:
         section[keys[0]] = value
@@ -241,9 +242,10 @@ def _put(section: dict[str, Any], keys: Sequence[str], value: Any, override: str
 
 
 def parse(values: Mapping[str, Any], where: str = "configuration", overrides: Sequence[str] = ()) -> Config:
-    """Validate; raises `MeguError` with the first thing that is wrong, and how many more there are. overrides: those that are in ``values``;
-    an error in one names it, and not ``where``."""
-    # An empty section in YAML is None; it means its defaults.
+    """Validate; raises `MeguError` with the first error, and the number of further ones. overrides: those included in ``values``;
+    an error in one names it instead of ``where``.
+    """
+    # An empty section in YAML is None and means the defaults.
     given = {name: {} if value is None and name in Config.model_fields else value for name, value in settled(values).items()}
     try:
         return Config.model_validate(given)
@@ -255,8 +257,9 @@ def parse(values: Mapping[str, Any], where: str = "configuration", overrides: Se
 
 
 def source(what: str, where: str, overrides: Sequence[str]) -> str:
-    """Where the value came from that an error is about: the last override of its key, else ``where``. what: begins with the key, or
-    "unknown key" and the key."""
+    """Return where a faulty value came from: the last override of its key, else ``where``. what: begins with the key, or
+    "unknown key" and the key.
+    """
     key = what.removeprefix("unknown key ").split(" ")[0].rstrip(":")
     for override in reversed(overrides):
         name = override.partition("=")[0].strip()
@@ -266,7 +269,7 @@ def source(what: str, where: str, overrides: Sequence[str]) -> str:
 
 
 def settled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration's values, with every word that YAML takes for something else read as its field wants it
+    """Return a configuration's values, with every word that YAML does not read as text resolved by the type of its field
     (`megu.core.settings.scalars`).
     """
     found = {}
@@ -281,8 +284,8 @@ def settled(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kind_of(key: str, chosen: str = "") -> Any:
-    """The type of a ``section.key``, as its annotation has it; ``Any`` when there is none. chosen: the method or labeler that it belongs to;
-    without one, the first that has such a key."""
+    """Return the type of a ``section.key``, from its annotation; ``Any`` when there is none. chosen: the method or labeler that it
+    belongs to; without one, the first that has such a key."""
     section, _, inner = key.partition(".")
     kinds: list[Any]
     if section in CHOICES:
@@ -300,7 +303,7 @@ T = TypeVar("T")
 
 
 def validated(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Another strict dataclass (of `megu.core.params`) from a file's values; raises `MeguError` in one line, as `parse` does."""
+    """Return another strict dataclass (of `megu.core.params`) from a file's values; raises `MeguError` in one line, as `parse` does."""
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -333,12 +336,12 @@ def _in_words(error: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, 
     if error["type"] == "value_error":
         return f"{key}.{message}" if " = " in message else f"{key}: {message}", "change it there or with --set"
     value: Any = error.get("input")
-    if error["type"] == "choice":  # of the section, whose one key it is about
+    if error["type"] == "choice":  # the error is at the section, but concerns its one key
         choice = CHOICES[place[0]]
         key, value = f"{key}.{choice.key}", value[choice.key]
     if error["type"] == "string_type":
         return (
-            f"{key} = {value!r} is no text",
+            f"{key} = {value!r} is not text",
             f'write it in quotes there or with --set, as in {key.rstrip(".0123456789")}=["a: b"]',
         )
     return f"{key} = {value!r}: {message[:1].lower()}{message[1:]}", "change it there or with --set"
@@ -358,11 +361,11 @@ def _known_keys(section: Sequence[str], given: Mapping[str, Any]) -> list[str]:
 
 
 def _owners(place: Sequence[str]) -> list[str]:
-    """The other choices of a section, as "section.key=choice", that have the key."""
-    if len(place) != 2 or place[0] not in CHOICES or place[0] == "unlearn":  # most methods have epochs, lr, …: no help
+    """Return the other choices of a section, as "section.key=choice", that have the key."""
+    if len(place) != 2 or place[0] not in CHOICES or place[0] == "unlearn":  # most methods have epochs, lr, …: not helpful
         return []
     choice, found = CHOICES[place[0]], []
     for value in choice.names():
-        with suppress(MeguError):  # a plugin that cannot be used keeps nothing else from being said
+        with suppress(MeguError):  # an unusable plugin must not hide the others
             found += [f"{place[0]}.{choice.key}={value}"] if place[1] in choice.keys(value) else []
     return found

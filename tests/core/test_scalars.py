@@ -173,7 +173,7 @@ def test_what_yaml_writes_is_read_as_yaml_reads_it(values: dict[str, Any]) -> No
     ("override", "said"),
     [
         ("forget.classes=07", "--set forget.classes=07: forget.classes = '07'"),
-        ("forget.classes=[a: b]", "--set forget.classes=[a: b]: forget.classes.0 = {'a': 'b'} is no text: write it in quotes"),
+        ("forget.classes=[a: b]", "--set forget.classes=[a: b]: forget.classes.0 = {'a': 'b'} is not text: write it in quotes"),
         ("forget.classes=[@home]", "--set 'forget.classes=[@home]': the value is not YAML"),
         ("forget.scenario=no", "--set forget.scenario=no: forget.scenario"),
         ("forget.count=0", "--set forget.count=0: forget.count = 0"),
