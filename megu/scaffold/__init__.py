@@ -1,3 +1,3 @@
-"""What ``megu init`` makes: a project in a folder or in a user's own repository, of which it changes nothing that is there.
-`plan` says which files it takes and writes them, `parameters` makes the configuration file, `choices` knows the data sets.
+"""What ``megu init`` creates: a project in a new folder or in a user's own repository, in which it changes no existing content.
+`plan` decides which files are needed and writes them, `parameters` makes the configuration file, `choices` knows the data sets.
 """

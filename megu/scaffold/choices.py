@@ -1,4 +1,4 @@
-"""The data sets that a new project can have, and what of each is forgotten until somebody says something else."""
+"""The data sets that a new project can use, and what is forgotten from each by default."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from megu.data.splits import ForgetParams
 
 
 def data_sets(root: Path) -> list[str]:
-    """Those that can be fetched by name, then those that are in the project or pinned there."""
+    """Return those that can be fetched by name, then those that are in the project or pinned there."""
     here = {path.parent.name for path in (root / "data").glob("*/meta.json")} | set(pins.read(root))
     known = downloads.names()
     return [*sorted(known, key=lambda name: name != downloads.DEFAULT), *sorted(here - set(known))]
 
 
 def check_data_set(root: Path, name: str) -> None:
-    """Raise `MeguError` for a data set that is neither here nor can be fetched."""
+    """Raise `MeguError` for a data set that is neither here nor fetchable."""
     if name not in (known := data_sets(root)):
         raise MeguError(
             f"--data {name}: there is no such data set here, and none of that name can be fetched",
@@ -28,7 +28,7 @@ def check_data_set(root: Path, name: str) -> None:
 
 
 def request(root: Path, name: str) -> dict[str, Any]:
-    """The section ``forget`` of a new project: a class of the data set, or random images where its classes are not known yet."""
+    """Return the section ``forget`` of a new project: a class of the data set, or random images if its classes are not known yet."""
     classes, default = _classes(root, name), ForgetParams().classes
     if not classes:
         return {"scenario": "random", "count": ForgetParams().count}

@@ -1,4 +1,4 @@
-"""The ``params.yaml`` of a new project: what was chosen, and every other key with its default and its meaning in comments."""
+"""The ``params.yaml`` of a new project: the chosen values, and every other key with its default and its meaning in comments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _WIDTH = 110
 
 
 def text(values: Mapping[str, Any], only: Sequence[str] = ()) -> str:
-    """The file with ``values`` in it, by section, and all else commented out. only: the sections to write, all where none is named."""
+    """Return the file with ``values`` in it, by section, and everything else commented out. only: the sections to write (default:
+    all)."""
     parts = [_part(name, values.get(name)) for name in explained.sections() if not only or name in only]
     return ("" if only else HEAD) + "".join(f"\n{part}" for part in parts)
 
@@ -35,7 +36,7 @@ def _part(name: str, given: Any) -> str:
 def _lines(
     indent: str, section: str, keys: Sequence[explained.Key], given: Mapping[str, Any], mark: str = "#"
 ) -> Iterator[str]:
-    """The keys of a section, a section inside it indented. mark: what stands before a key that has its default."""
+    """Yield the keys of a section, nested sections indented. mark: what precedes a key that has its default."""
     inner: dict[str, list[explained.Key]] = {}
     for key in keys:
         name, _, below = key.name.removeprefix(f"{section}.").partition(".")
@@ -44,7 +45,7 @@ def _lines(
         else:
             yield _entry(indent, name, key, given.get(name), mark)
     for name, below_it in inner.items():
-        # Behind one # as a whole where nothing of it is given: a section that is there and empty would be no section.
+        # Commented out as a whole if none of its keys is set: an empty section would not be a section.
         own, hidden = given.get(name), mark if name not in given else ""
         yield f"{indent}{hidden}{name}:\n"
         yield from _lines(f"{indent}{hidden}  ", f"{section}.{name}", below_it, own or {}, "" if hidden else mark)
@@ -57,7 +58,7 @@ def _entry(indent: str, name: str, key: explained.Key, given: Any, mark: str = "
 
 
 def _comment(indent: str, said: str) -> str:
-    """A sentence in lines of comment."""
+    """Format a sentence as comment lines."""
     if not said:
         return ""
     sentence = said.replace("`", "").rstrip(".")

@@ -1,7 +1,7 @@
-"""Which files a project needs that are not there yet, and which lines of those that are.
+"""Which files a project still needs, and which lines the existing ones lack.
 
-All of it is decided, and refused where it must be, before the first file is written. Each file appears whole or not at all,
-``params.yaml`` last: it is what makes a folder a project, so an ``init`` that was killed is simply done again.
+Everything is decided, and refused if necessary, before the first file is written. Each file appears whole or not at all,
+``params.yaml`` last: it is what makes a folder a project, so an ``init`` that was killed can simply be repeated.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from megu.core.settings.sections import read
 from megu.data import dvc, pins
 from megu.scaffold import choices, parameters
 
-#: Not named as DVC names its own: a copy of the package lies beside each registered model, where DVC may look for stages.
+#: Not called dvc.yaml: a copy of the package lies beside each registered model, where DVC may look for stages.
 TEMPLATES = Path(__file__).parent / "templates"
-#: Folders that a project has or will have.
+#: Folders that a project has, or will have later.
 FOLDERS = (".megu", ".dvc", "data", "splits", "results", "requests")
-#: What git is to leave alone, beside the data set.
+#: What git should ignore, besides the data set.
 IGNORED = (
     ".megu/",
     "/splits/",
@@ -38,15 +38,15 @@ IGNORED = (
     "/requests/split",
 )
 IGNORED_BY_DVC = (".megu/", ".venv/", "__pycache__/")
-#: The keys that DVC reads in ``params.yaml``, where defaults do not count.
+#: The keys that DVC reads in ``params.yaml``; DVC does not know defaults.
 SPELT_OUT = ("seed", "data", "forget")
-#: Where the deployments go when the repository has a ``prefect.yaml`` of its own.
+#: Where the deployments are written if the repository already has a ``prefect.yaml``.
 OTHER_PREFECT = "prefect.megu.yaml"
 
 
 @dataclass(frozen=True)
 class Change:
-    """A file that is to be written. text: all of it. said: what is done to it, for a person."""
+    """A file to write. text: all of it. said: what is done to it, for a person."""
 
     name: str
     text: str
@@ -54,23 +54,23 @@ class Change:
 
 
 def chosen(root: Path) -> tree.Config | None:
-    """The configuration that is there already, None without one. Raises `MeguError` for a ``params.yaml`` that is another program's."""
+    """Return the existing configuration, None without one. Raises `MeguError` for a ``params.yaml`` that belongs to another program."""
     if not _exists(root / PARAMS):
         return None
     try:
         return tree.load(root / PARAMS)
     except MeguError as error:
         raise MeguError(
-            f"{root / PARAMS} is no configuration of megu ({error.what})",
+            f"{root / PARAMS} is not a configuration of megu ({error.what})",
             "mend it if it is to be one; else make the project in a folder of its own: `megu init FOLDER`",
         ) from error
 
 
 def changes(root: Path, data: str | None, model: str | None, flows: str) -> list[Change]:
-    """What is missing for a project in ``root``, which need not exist; empty when nothing is.
+    """Return what is missing for a project in ``root``, which need not exist; empty when nothing is.
 
-    data, model: the data set and the architecture; None takes those that are there, else the defaults. flows: the package of the flows, as this
-    installation has it.
+    data, model: the data set and the architecture; None takes the existing ones, else the defaults. flows: the package of the flows in
+    this installation.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _agree(root: Path, key: str, given: str | None, present: str | None) -> None
 
 
 def _refuse_what_is_in_the_way(root: Path) -> None:
-    """Raise `MeguError` for another's data where ours would be: DVC empties the folder of a stage before it runs."""
+    """Raise `MeguError` for someone else's data where ours would be: DVC empties the folder of a stage before running it."""
     other = [out for out in pins.paths(root) if Path(out).parent != Path("data")]
     if other:
         raise MeguError(
@@ -127,7 +127,7 @@ def _refuse_what_is_in_the_way(root: Path) -> None:
 
 
 def _lines(root: Path, name: str, wanted: Sequence[str]) -> Change | None:
-    """Those of the lines that the file does not have, nor one that covers them, at its end."""
+    """Append those of the lines that the file does not have, or cover by another pattern."""
     before = _text(root / name)
     there = {line.strip().strip("/") for line in before.splitlines()}
     missing = [line for line in wanted if not {line.strip("/"), line.strip("/").split("/")[0]} & there]
@@ -137,7 +137,7 @@ def _lines(root: Path, name: str, wanted: Sequence[str]) -> Change | None:
 
 
 def _dvc_yaml(root: Path) -> Change | None:
-    """The stage that makes the forget split, put among those that are there."""
+    """Add the stage that makes the forget split to the existing ones."""
     name, before, template = "dvc.yaml", _text(root / "dvc.yaml"), (TEMPLATES / "stages.yaml").read_text(encoding="utf-8")
     if not before.strip():
         return Change(name, template, "written")
@@ -160,7 +160,7 @@ def _dvc_yaml(root: Path) -> Change | None:
 
 
 def _with_stage(before: str, template: str) -> str:
-    """A ``dvc.yaml`` with our stage before its first one, indented as that is; behind all else where it has no stages."""
+    """Return a ``dvc.yaml`` with our stage before its first one, with the same indentation; at the end if it has no stages."""
     head, *stage = template.splitlines(keepends=True)
     lines = before.splitlines(keepends=True)
     at = next((number for number, line in enumerate(lines) if line.split("#")[0].rstrip() == head.rstrip()), None)
@@ -209,14 +209,14 @@ def _params(root: Path, present: tree.Config | None, data: str, model: str | Non
 
 
 def _exists(path: Path) -> bool:
-    """Whether a file is there. Raises `MeguError` for anything else in its place."""
+    """Whether a file exists. Raises `MeguError` for anything else in its place."""
     if path.is_dir():
         raise MeguError(f"{path} is a folder where a file is needed", f"mv {path} {path}.old")
     return path.exists()
 
 
 def _text(path: Path) -> str:
-    """A file's text with the ends of its lines as they are, "" where there is none."""
+    """Return a file's text with its line endings unchanged, "" if there is no file."""
     if not _exists(path):
         return ""
     try:

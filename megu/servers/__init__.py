@@ -1,3 +1,3 @@
-"""Prefect's and MLflow's servers and databases: those of the project, and those of a team that the environment names.
+"""Prefect's and MLflow's servers and databases: the project's own, and a team's servers specified in the environment.
 Importing this imports neither.
 """

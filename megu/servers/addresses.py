@@ -1,7 +1,8 @@
-"""The servers of a team that the environment names: whether they answer, take our login, and fit the packages installed here.
+"""A team's servers, as specified in the environment: whether they answer, accept our login, and are compatible with the installed
+packages.
 
-Asked by hand, with the logins and certificates that the environment has for Prefect's and MLflow's own clients: those take seconds to be
-imported, and minutes to say that nobody is there. What Prefect's profiles and ``prefect.toml`` say is left to Prefect.
+Queried directly, with the logins and certificates that the environment has for Prefect's and MLflow's own clients: those take seconds
+to import, and minutes to report that nobody answers. The settings in Prefect's profiles and ``prefect.toml`` are left to Prefect.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from megu.core.errors import MeguError
 
 PREFECT, MLFLOW = "PREFECT_API_URL", "MLFLOW_TRACKING_URI"
-#: Of each question, in seconds: of the doctor, and of a flow that is about to start, to which a busy server is good enough.
+#: Time limit of each query, in seconds: for the doctor, and for a flow about to start, which can put up with a busy server.
 PATIENCE, FLOW_PATIENCE = 8.0, 30.0
-#: A login in one of Prefect's own files, in any of their forms.
+#: A login in one of Prefect's own files, in any of their formats.
 _LOGIN = re.compile(r"^\s*(export\s+)?(prefect_\w*)?(api_key|auth_string|custom_headers)\s*=", re.IGNORECASE | re.MULTILINE)
 _DRIVERS = {"postgresql": ("psycopg2", 5432), "mysql": ("MySQLdb", 3306), "mssql": ("pyodbc", 1433)}
 
 
 @dataclass(frozen=True)
 class Found:
-    """A server that answers. url: without a login. version: its own. note: what is not quite right with that, empty else."""
+    """A server that answers. url: without a login. version: the server's. note: what is not quite right with it, else empty."""
 
     url: str
     version: str
@@ -44,18 +45,18 @@ class Found:
 
 
 def shown(address: str) -> str:
-    """An address as it may be printed: without the login that a team may have written into it."""
+    """Return an address as it may be printed: without a login that a team may have written into it."""
     return re.sub(r"://[^/?#]*@", "://", address)
 
 
 def refuse_prefect() -> None:
-    """Raise `MeguError` for a Prefect server that the environment names and that cannot be used."""
+    """Raise `MeguError` for a Prefect server that the environment specifies and that cannot be used."""
     if named := os.environ.get(PREFECT):
         prefect(named, FLOW_PATIENCE)
 
 
 def refuse_mlflow() -> None:
-    """Raise `MeguError` for an MLflow server or database that the environment names and that cannot be used."""
+    """Raise `MeguError` for an MLflow server or database that the environment specifies and that cannot be used."""
     if named := os.environ.get(MLFLOW):
         mlflow(named, FLOW_PATIENCE)
 
@@ -64,7 +65,8 @@ def refuse_mlflow() -> None:
 
 
 def prefect(api: str, timeout: float = PATIENCE) -> Found:
-    """The Prefect server whose API is at ``api``. Raises `MeguError` when it does not answer, refuses the login, or does not fit."""
+    """Query the Prefect server whose API is at ``api``. Raises `MeguError` if it does not answer, refuses the login, or is
+    incompatible."""
     server = _Prefect(api)
     if _has_login_elsewhere():
         return Found(shown(api), "", "not looked at: the login is in Prefect's own settings")
@@ -78,7 +80,7 @@ def prefect(api: str, timeout: float = PATIENCE) -> Found:
 
 
 def _has_login_elsewhere() -> bool:
-    """Whether a login stands where only Prefect looks: a profile, ``prefect.toml``, ``pyproject.toml`` or ``.env``."""
+    """Whether there is a login where only Prefect looks: a profile, ``prefect.toml``, ``pyproject.toml`` or ``.env``."""
     home = os.environ.get("PREFECT_HOME")
     files = [Path("prefect.toml"), Path("pyproject.toml"), Path(".env"), *([Path(home, "profiles.toml")] if home else [])]
     for file in files:
@@ -89,12 +91,12 @@ def _has_login_elsewhere() -> bool:
 
 
 def ask_prefect(api: str, path: str, body: Mapping[str, Any], timeout: float = PATIENCE) -> Any:
-    """One question to Prefect's API. Raises `MeguError`."""
+    """Send one query to Prefect's API. Raises `MeguError`."""
     return _Prefect(api).ask(path, body, timeout)
 
 
 class _Server:
-    """One named server and how it is asked. variable: who names it."""
+    """One server and how to query it. variable: the environment variable that specifies it."""
 
     title = variable = example = login = without = ""
 
@@ -118,7 +120,7 @@ class _Server:
         raise NotImplementedError
 
     def ask(self, path: str, body: Mapping[str, Any] | None, timeout: float) -> Any:
-        """The JSON that the server answers, or text where that is none; POST with a body. Raises `MeguError`."""
+        """Return the JSON that the server answers, or the text if it is not JSON; POST if there is a body. Raises `MeguError`."""
         head = {"Content-Type": "application/json", "User-Agent": "megu"} | self.headers()
         if self.own_login:
             head["Authorization"] = _basic(self.own_login)
@@ -157,7 +159,7 @@ class _Server:
         )
 
     def fits(self, package: str, version: str) -> str:
-        """What is not quite right with the server's version; empty where nothing is. Raises `MeguError` for one that does not fit."""
+        """Return what is not quite right with the server's version; empty if nothing is. Raises `MeguError` for an incompatible one."""
         from packaging.version import InvalidVersion, Version
 
         try:
@@ -202,7 +204,7 @@ class _Prefect(_Server):
 
 
 def mlflow(uri: str, timeout: float = PATIENCE) -> Found:
-    """The MLflow server or database at ``uri``. Raises `MeguError` when it cannot be used."""
+    """Query the MLflow server or database at ``uri``. Raises `MeguError` when it cannot be used."""
     scheme, separator, _ = uri.partition("://")
     kind = scheme.split("+")[0]
     if kind in ("http", "https"):
@@ -224,10 +226,10 @@ def mlflow(uri: str, timeout: float = PATIENCE) -> Found:
 def _mlflow_server(uri: str, timeout: float) -> Found:
     server = _Mlflow(uri)
     version = server.ask("version", None, timeout)
-    # Its version and health it tells anybody, under any name and without a login: what counts is whether it tells of experiments.
+    # Version and health are public, under any host name and without a login: what counts is whether it lists experiments.
     if not (
         os.environ.get("MLFLOW_TRACKING_AUTH") or os.environ.get("MLFLOW_TRACKING_AWS_SIGV4")
-    ):  # it signs in a way of its own
+    ):  # the client signs in by other means
         experiments = server.ask("api/2.0/mlflow/experiments/search", {"max_results": 1}, timeout)
         if not isinstance(experiments, dict):
             raise server.stranger()
@@ -243,7 +245,7 @@ class _Mlflow(_Server):
 
     def headers(self) -> dict[str, str]:
         file = ConfigParser()
-        with suppress(ConfigError, UnicodeDecodeError, OSError, RuntimeError):  # MLflow will say what is wrong with it
+        with suppress(ConfigError, UnicodeDecodeError, OSError, RuntimeError):  # MLflow will report what is wrong with it
             file.read(Path("~/.mlflow/credentials").expanduser(), encoding="utf-8")
         section = file["mlflow"] if file.has_section("mlflow") else {}
         user, password = (
@@ -314,7 +316,7 @@ def _context(url: str, unverified: bool, certificates: str | None) -> ssl.SSLCon
 
 
 def _bundle() -> str | None:
-    """The authorities that both clients trust, if they are here; else the system's."""
+    """Return the certificate authorities that both clients trust, if they are installed; else the system's."""
     spec = util.find_spec("certifi")
     path = Path(spec.origin).parent / "cacert.pem" if spec and spec.origin else None
     return str(path) if path and path.is_file() else None

@@ -1,7 +1,8 @@
-"""The databases that MLflow and Prefect keep in the project's home, made whole or not at all.
+"""The databases that MLflow and Prefect keep in the project's home, created whole or not at all.
 
-Left to themselves, both make theirs table by table under its final name: a full disk or a kill leaves one that neither takes any more,
-and two first runs at once get in each other's way. Here one is made under another name, by one process at a time, and renamed.
+By themselves, both create theirs table by table under its final name: a full disk or a kill leaves one that neither accepts any more,
+and two simultaneous first runs get in each other's way. Here a database is created under another name, by one process at a time, and
+renamed.
 """
 
 from __future__ import annotations
@@ -26,21 +27,20 @@ from typing import Literal
 from megu.core.errors import MeguError
 from megu.core.files.writable import explained
 
-#: absent; half-made: not finished, and nothing is in it; whole; older, newer: made by another version of the package, with something in it.
+#: absent; half-made: unfinished and empty; whole; older, newer: made by another version of the package, and not empty.
 State = Literal["absent", "half-made", "whole", "older", "newer"]
 
 _MAKE_S = 600.0
-#: Bytes that making one takes, at most.
+#: Maximum number of bytes that creating one takes.
 _NEEDS = 4_000_000
-#: What SQLite keeps beside a database.
+#: Suffixes of the files that SQLite keeps beside a database.
 _BESIDE = ("-journal", "-wal", "-shm")
 
 
 @dataclass(frozen=True)
 class Database:
-    """title, package: whose it is. migrations: the package's folder with the steps to the form it knows. seeded: tables that making
-    fills. make: makes one at a path, or brings an older one up to date. upgrade: how a person does the latter; empty where ``make`` may.
-    """
+    """title, package: its owner. migrations: the package's folder of migrations. seeded: tables that creating it fills. make: creates
+    one at a path, or upgrades an older one. upgrade: the command with which a person does the latter; empty if ``make`` may do it."""
 
     title: str
     package: str
@@ -55,7 +55,7 @@ def _make_mlflow(path: Path) -> None:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Beside the database, as everything that a run logs; for the experiment "Default", which nothing here uses.
+    # Beside the database, like everything that a run logs; for the experiment "Default", which nothing here uses.
     store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
         f"sqlite:///{path}", (path.parent / "mlartifacts").as_uri()
     )
@@ -63,7 +63,7 @@ def _make_mlflow(path: Path) -> None:
 
 
 def _make_prefect(path: Path) -> None:
-    """Prefect's own command, in a process of its own: its server's code takes seconds to import, which nothing else here needs."""
+    """Run Prefect's own command in a separate process: its server's code takes seconds to import, and nothing else here needs it."""
     environment = {
         name: value for name, value in os.environ.items() if "DATABASE" not in name or not name.startswith("PREFECT_")
     }
@@ -111,13 +111,13 @@ def mlflow_path(home: Path) -> Path:
 
 
 def refuse_unusable_mlflow(home: Path) -> None:
-    """Raise `MeguError` where the project's own database is to be used and cannot be; makes none."""
+    """Raise `MeguError` if the project's own database is to be used and cannot be; creates none."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         usable(MLFLOW, mlflow_path(home))
 
 
 def ensure_of_server(home: Path, name: str) -> None:
-    """The database of a server that `megu up` starts. Raises `MeguError` as `ensure` does."""
+    """Ensure the database of a server that `megu up` starts. Raises `MeguError` as `ensure` does."""
     if name == "prefect":
         ensure(PREFECT, home / "prefect" / "prefect.db")
     else:
@@ -125,9 +125,9 @@ def ensure_of_server(home: Path, name: str) -> None:
 
 
 def ensure_own_prefect(home: Path) -> None:
-    """The database of the temporary server that Prefect starts where no server is named. home: Prefect's, without $PREFECT_HOME.
+    """Ensure the database of the temporary server that Prefect starts if no server is specified. home: Prefect's, without $PREFECT_HOME.
 
-    Raises `MeguError` as `ensure` does. Does nothing where the environment names a server, or another database.
+    Raises `MeguError` as `ensure` does. Does nothing if the environment specifies a server, or another database.
     """
     named = ("PREFECT_API_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
     if not any(os.environ.get(name) for name in named):
@@ -135,9 +135,9 @@ def ensure_own_prefect(home: Path) -> None:
 
 
 def ensure(database: Database, path: Path) -> None:
-    """Make the database where it is absent or half-made; wait for another process that is making it.
+    """Create the database if it is absent or half-made; wait for another process that is creating it.
 
-    Raises `MeguError` when it cannot be made (a full disk, a folder that cannot be written: nothing is left behind), cannot be read, or
+    Raises `MeguError` when it cannot be created (a full disk, an unwritable folder: nothing is left behind), cannot be read, or
     is of another version of the package.
     """
     from megu.core.files.locks import file_lock
@@ -151,7 +151,7 @@ def ensure(database: Database, path: Path) -> None:
                 return None
             if state(database, path) == "older":
                 return database.make(path)
-            _remove(temporary)  # of a maker that was killed
+            _remove(temporary)  # of a process that was killed while creating it
             _remove(path)
             try:
                 database.make(temporary)
@@ -167,7 +167,7 @@ def ensure(database: Database, path: Path) -> None:
 
 
 def usable(database: Database, path: Path) -> bool:
-    """Whether the database is there and whole; False where `ensure` would make it. Raises `MeguError` as `ensure` does."""
+    """Whether the database exists and is whole; False if `ensure` would create it. Raises `MeguError` as `ensure` does."""
     match state(database, path):
         case "older" if database.upgrade:
             command = database.upgrade.format(path)
@@ -182,7 +182,7 @@ def usable(database: Database, path: Path) -> bool:
 
 
 def state(database: Database, path: Path) -> State:
-    """What is there now. Raises `MeguError` for a file that is no database, or that cannot be read."""
+    """Return the database's state. Raises `MeguError` for a file that is not a database, or that cannot be read."""
     if not os.path.lexists(path):
         return "absent"
     try:
@@ -211,7 +211,7 @@ def state(database: Database, path: Path) -> State:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """For reading; as a writer where that is possible, since what a killed writer left has to be rolled back first."""
+    """Open for reading; as a writer if possible, since what a killed writer left has to be rolled back first."""
     where = path.absolute().as_uri()
     try:
         opened = sqlite3.connect(f"{where}?mode=rw", uri=True, timeout=30)
@@ -222,7 +222,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _revisions(database: Database) -> dict[str, tuple[str, ...]]:
-    """Each form that the installed package knows, by the forms it comes after; empty where they cannot be found."""
+    """Return each schema revision that the installed package knows, with its predecessors; empty if they cannot be found."""
     spec = util.find_spec(database.package)
     if spec is None or not spec.origin:
         return {}

@@ -1,4 +1,4 @@
-"""What a flow has to have before it starts: places that can be written, servers and databases that can be used."""
+"""What a flow needs before it starts: writable folders, usable servers and databases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from megu.servers import addresses, databases
 
 def refuse_unusable(project: Project, *, tracked: bool = True) -> None:
     """Raise `MeguError` for a flow whose results could not be written, or whose servers and databases cannot be used. tracked: whether it
-    needs MLflow."""
+    needs MLflow.
+    """
     refuse_unwritable(project.root, project.home)
     addresses.refuse_prefect()
     if tracked:

@@ -1,7 +1,7 @@
-"""A Prefect server and an MLflow server over the project's own folder, on this machine only.
+"""A Prefect server and an MLflow server for the project's own folder, on this machine only.
 
-They are started detached, each as the leader of a session of its own, and remembered in ``<home>/services.json``; only what was
-started here is ever stopped. Imports stay light: `endpoints` is asked at the start of every command.
+They are started detached, each as the leader of its own session, and recorded in ``<home>/services.json``; only servers
+started here are ever stopped. Imports stay light: `endpoints` is called at the start of every command.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ TITLES = {"prefect": "Prefect", "mlflow": "MLflow"}
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 _HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
 _START_S, _STOP_S = 180.0, 15.0
-#: Seconds for which the port of a server that was killed may still look taken.
+#: Seconds for which the port of a killed server may still look taken.
 _RELEASE_S = 10.0
-#: A server that was just killed can look alive when it is looked at; started again, it is looked at once more.
+#: Number of checks: a server that was just killed can look alive; after a restart it is checked once more.
 _LOOKS = 3
-#: A process's birth is counted from the boot, whose own time moves when the clock is set.
+#: Tolerance in seconds: a process's start is counted from the boot, whose recorded time moves when the clock is set.
 _CLOCK_S = 5.0
 
 
 @dataclass(frozen=True)
 class Service:
-    """One server. url: its page. running: its process lives; pid is None when not. port: the one it has, or would have."""
+    """One server. url: its page. running: whether its process is alive; pid is None when not. port: the one it has, or would have."""
 
     name: str
     url: str
@@ -60,14 +60,14 @@ class Endpoints:
 
 
 def endpoints(home: Path) -> Endpoints:
-    """Where the project's servers answer. A look at two processes and two loopback ports: a millisecond."""
+    """Return where the project's servers answer. Checks two processes and two loopback ports: a millisecond."""
     live = {service.name: service.url for service in status(home) if service.running and _accepts(service.port)}
     prefect = live.get("prefect")
     return Endpoints(f"{prefect}/api" if prefect else None, prefect, live.get("mlflow"))
 
 
 def status(home: Path) -> list[Service]:
-    """Both servers, running or not; changes nothing."""
+    """Return both servers, running or not; changes nothing."""
     remembered = _read(home)
     found = []
     for name, default in PORTS.items():
@@ -79,7 +79,7 @@ def status(home: Path) -> list[Service]:
 
 
 def up(home: Path, *, prefect_port: int = PORTS["prefect"], mlflow_port: int = PORTS["mlflow"]) -> list[Service]:
-    """Start what does not run yet, wait until both answer, and return both. One that runs keeps its port.
+    """Start what is not running yet, wait until both answer, and return both. A running server keeps its port.
 
     Raises `MeguError` when a port is taken or a server does not come up; what this call started is stopped again.
     """
@@ -91,7 +91,7 @@ def up(home: Path, *, prefect_port: int = PORTS["prefect"], mlflow_port: int = P
     try:
         for _ in range(_LOOKS):
             _start_missing(home, wanted, started)
-            # One of the others may have been dying while it was looked at: it is among the missing now.
+            # One of the others may have been dying while it was checked: it counts as missing now.
             if all(_wait(home, service, own=service.name in started) for service in status(home)):
                 return status(home)
         raise MeguError("a server dies as often as it is started", f"read {home / 'logs'}")
@@ -102,8 +102,8 @@ def up(home: Path, *, prefect_port: int = PORTS["prefect"], mlflow_port: int = P
 
 
 def _start_missing(home: Path, wanted: Mapping[str, int], started: list[str]) -> None:
-    """Start what does not run; its name goes to ``started`` before it does."""
-    # Locked until they are remembered, not until they answer: `down` need not wait for a slow start.
+    """Start what is not running; add its name to ``started`` first."""
+    # Locked until they are recorded, not until they answer: `down` need not wait for a slow start.
     with _lock(home):
         missing = [service.name for service in status(home) if not service.running]
         died = [name for name in missing if name in _read(home)]
@@ -115,7 +115,7 @@ def _start_missing(home: Path, wanted: Mapping[str, int], started: list[str]) ->
 
 
 def down(home: Path) -> list[str]:
-    """Stop the servers that were started here, with all their processes; returns the names of those that ran."""
+    """Stop the servers that were started here, with all their processes; return the names of those that were running."""
     home = home.resolve()
     if not _read(home):
         return []
@@ -145,7 +145,7 @@ def _start(home: Path, name: str, port: int) -> None:
         entry = {"pid": process.pid, "port": port, "create_time": psutil.Process(process.pid).create_time()}
         _write(home, {**_read(home), name: entry})
     except BaseException:
-        process.kill()  # it cannot be remembered (a full disk), so it may not stay
+        process.kill()  # it cannot be recorded (a full disk), so it must not stay
         process.wait()
         raise
 
@@ -157,14 +157,14 @@ def _command(home: Path, name: str, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
-        # Experiments made through the server and those made through the database keep their files in one place.
+        # Experiments created through the server and through the database store their files in the same place.
         *("--artifacts-destination", artifacts, "--default-artifact-root", artifacts),
     ]
 
 
 def _environment(home: Path, name: str, port: int) -> dict[str, str]:
-    # Nothing the shell says about other servers (addresses, databases, logins) may reach these. What MLflow keeps the secrets of its
-    # webhooks with, and which addresses they may go to, can be said in no other way.
+    # Nothing the shell says about other servers (addresses, databases, logins) may reach these. The key for MLflow's webhook
+    # secrets, and the addresses that webhooks may go to, can only be set here.
     environment = {
         key: value
         for key, value in os.environ.items()
@@ -174,20 +174,20 @@ def _environment(home: Path, name: str, port: int) -> dict[str, str]:
     if name == "prefect":
         environment.update(
             PREFECT_HOME=str(home / "prefect"),
-            # The page asks the server where its API is; on another port than 4200 it must be told.
+            # The page asks the server for the address of its API; the server must be told if its port is not 4200.
             PREFECT_API_URL=f"http://{HOST}:{port}/api",
             PREFECT_SERVER_ANALYTICS_ENABLED="false",
-            # In memory, as Prefect would keep them, leases die with a killed server while the slots they hold stay taken in its database.
+            # In memory, Prefect's default, leases die with a killed server while their slots stay taken in its database.
             PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=LEASES,
         )
     else:
-        # Job execution serves language-model evaluation: four more processes that nothing here uses.
+        # Job execution is for language-model evaluation: four more processes that nothing here uses.
         environment.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     return environment
 
 
 def _wait(home: Path, service: Service, *, own: bool) -> bool:
-    """Until the server answers; also one that another `up` started (``own`` false), which may have died by itself: then False.
+    """Wait until the server answers. One that another `up` started (``own`` false) may have died by itself: then return False.
 
     Raises `MeguError` when an own one dies, another command stopped it, or it does not answer.
     """
@@ -203,7 +203,7 @@ def _wait(home: Path, service: Service, *, own: bool) -> bool:
             if time.monotonic() > end:
                 raise MeguError(f"the {title} server did not answer in {_START_S:.0f} s: {last_line(log)}", f"read {log}")
             time.sleep(0.2)
-    # Its worker can answer a moment longer than the server that was killed.
+    # The worker of a killed server can answer a moment longer than the server itself.
     return _runs(home, service)
 
 
@@ -214,7 +214,7 @@ def _runs(home: Path, service: Service) -> bool:
 def _healthy(service: Service) -> bool:
     import urllib.request  # 50 ms that `endpoints` does not need
 
-    # A proxy of the shell knows nothing of this machine's loopback.
+    # A proxy set in the shell cannot reach this machine's loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{service.url}{_HEALTH[service.name]}", timeout=5) as answer:
@@ -224,7 +224,7 @@ def _healthy(service: Service) -> bool:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a server's log that says something."""
+    """Return the last non-empty line of a server's log."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
@@ -240,7 +240,7 @@ def _log(home: Path, name: str) -> Path:
 
 
 def _refuse_taken_ports(wanted: Mapping[str, int], names: Sequence[str], died: Sequence[str] = ()) -> None:
-    """Raise `MeguError` for a port that is taken; that of one that ``died`` is given a moment."""
+    """Raise `MeguError` for a port that is taken; wait a moment for the port of a server that ``died``."""
     if len({wanted[name] for name in names}) < len(names):
         raise MeguError(f"port {wanted[names[0]]} is given to both servers", f"choose another with --{names[1]}-port")
     for name in names:
@@ -265,24 +265,24 @@ def _refuse_taken_port(name: str, port: int, *, patience: float) -> None:
 
 def _probe(port: int) -> None:
     with socket.socket() as probe:
-        # As the servers bind: connections of a server that has just stopped do not count.
+        # Bind as the servers do: connections of a server that has just stopped do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((HOST, port))
 
 
 def _user_of(port: int) -> str:
-    """Who listens on a port, as far as the system tells."""
+    """Return who listens on a port, as far as the system reveals it."""
     try:
         for connection in psutil.net_connections(kind="inet"):
             if connection.laddr and connection.laddr.port == port and connection.pid and not connection.raddr:
                 return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
     except (psutil.Error, OSError):
-        pass  # not allowed to look; the port is taken all the same
+        pass  # not permitted to look; the port is taken all the same
     return "another program"
 
 
 def _accepts(port: int) -> bool:
-    """Not refused: a server with a full queue is busy, not absent."""
+    """Whether connections are not refused: a server with a full queue is busy, not absent."""
     with socket.socket() as probe:
         probe.settimeout(0.05)
         return probe.connect_ex((HOST, port)) != errno.ECONNREFUSED
@@ -292,13 +292,13 @@ def _accepts(port: int) -> bool:
 
 
 def _kill(home: Path, names: Sequence[str]) -> list[str]:
-    """Stop what is remembered under ``names`` and forget it; returns the names of those that ran."""
+    """Stop the servers recorded under ``names`` and forget them; return the names of those that were running."""
     remembered = _read(home)
     members = {name: _members(remembered[name]) for name in names if name in remembered}
     processes = [process for group in members.values() for process in group]
     _signal(processes, signal.SIGTERM)
     _, alive = psutil.wait_procs(processes, timeout=_STOP_S)
-    # A worker that was born while the others died counts as well.
+    # A worker that was started while the others died counts as well.
     alive += [process for name in members for process in _members(remembered[name]) if process not in alive]
     _signal(alive, signal.SIGKILL)
     psutil.wait_procs(alive, timeout=_STOP_S)
@@ -310,11 +310,11 @@ def _kill(home: Path, names: Sequence[str]) -> list[str]:
 def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            process.send_signal(number)  # psutil refuses an id that another process has by now
+            process.send_signal(number)  # psutil refuses an id that has been reused
 
 
 def _leader(entry: Mapping[str, Any]) -> psutil.Process | None:
-    """The process, if it is still the one that was started: ids are used again, so its birth is compared too."""
+    """Return the process, if it is still the one that was started: ids are reused, so its start time is compared too."""
     try:
         process = psutil.Process(entry["pid"])
         same = abs(process.create_time() - entry["create_time"]) < _CLOCK_S
@@ -324,10 +324,10 @@ def _leader(entry: Mapping[str, Any]) -> psutil.Process | None:
 
 
 def _members(entry: Mapping[str, Any]) -> list[psutil.Process]:
-    """Every process of the server's session, also when its leader has died.
+    """Return every process of the server's session, even if its leader has died.
 
-    The system gives the id of a session to no other process while the session has members, so those of a dead leader are still
-    ours, unless the machine has started anew or the id belongs to a living stranger.
+    The system reuses the id of a session only when the session has no members left, so those of a dead leader are still
+    ours, unless the machine was rebooted or the id belongs to a living process of someone else.
     """
     leader = _leader(entry)
     if leader is None and (psutil.boot_time() > entry["create_time"] + _CLOCK_S or _lives(entry["pid"])):
@@ -350,11 +350,11 @@ def _lives(pid: int) -> bool:
         return False
 
 
-# --- memory ------------------------------------------------------------------------------------------------------------------
+# --- records -----------------------------------------------------------------------------------------------------------------
 
 
 def _read(home: Path) -> dict[str, dict[str, Any]]:
-    """What was started here; entries that make no sense (a damaged file, one of another version) are as good as none."""
+    """Return what was started here; invalid entries (a damaged file, one of another version) are ignored."""
     try:
         value = json.loads((home / "services.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

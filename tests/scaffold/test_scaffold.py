@@ -130,9 +130,9 @@ def test_what_params_already_says_is_completed_for_dvc(tmp_path: Path) -> None:
         (
             lambda root: (root / "params.yaml").write_text("model: {depth: 3}\n"),
             (),
-            r"is no configuration of megu .*unknown key",
+            r"is not a configuration of megu .*unknown key",
         ),
-        (lambda root: (root / "params.yaml").write_text("a: [\n"), (), r"is no configuration of megu .*line 2 is not YAML"),
+        (lambda root: (root / "params.yaml").write_text("a: [\n"), (), r"is not a configuration of megu .*line 2 is not YAML"),
         (with_params, ("--data", "cifar100"), r"is there already, and has data\.name: cifar10: change it there to cifar100"),
         (with_params, ("--model", "resnet18"), r"is there already, and has train\.arch: resnet-compact"),
         (lambda root: (root / "params.yaml").write_text("data: {per_class: 3}\n"), (), "has a section data without a name"),
@@ -192,7 +192,7 @@ def test_without_a_terminal_nobody_is_asked(
 ) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     assert init(str(tmp_path / "new")) == 2
-    assert "nobody is there to answer: give --yes, or --data NAME" in capsys.readouterr().err
+    assert "nobody is there to answer: use --yes, or --data NAME" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert init(str(tmp_path / "new"), "--data", "cifar100", "--model", "resnet18") == 0
     config = tree.load(tmp_path / "new" / "params.yaml")
