@@ -1,6 +1,6 @@
-"""Everything MLflow: runs, what is logged to them, and the registry. Importing this is cheap; MLflow comes with the first use.
+"""Everything MLflow: runs, what is logged to them, and the registry. Importing this is cheap; MLflow is imported on first use.
 
-The active run of MLflow's fluent interface belongs to a thread, so a client bound to an explicit run id is used throughout.
+The active run of MLflow's fluent interface belongs to a thread, so a client with an explicit run id is used throughout.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _URI = addresses.MLFLOW
-#: MLflow's own limits (mlflow.utils.validation): longer values are cut, more entries are sent in several batches.
+#: MLflow's own limits (mlflow.utils.validation): longer values are truncated, more entries are sent in several batches.
 _VALUE, _TAG = 6000, 8000
-#: Of each kind in one batch: at most 100 parameters and 100 tags, and 1000 of all kinds together.
+#: Entries of each kind in one batch: at most 100 parameters and 100 tags, and 1000 of all kinds together.
 _METRICS, _PARAMS = 800, 100
 
 
 def uri(home: Path) -> str:
-    """Where runs are kept: ``$MLFLOW_TRACKING_URI`` when a team has set it, else a SQLite database in the project's home."""
+    """Return where runs are stored: ``$MLFLOW_TRACKING_URI`` if a team has set it, else a SQLite database in the project's home."""
     return os.environ.get(_URI) or _own(home)
 
 
@@ -45,7 +45,7 @@ def _own(home: Path) -> str:
 
 
 def answered(function: F) -> F:
-    """Turn what MLflow and its database raise into a `MeguError` of one line."""
+    """Turn exceptions of MLflow and its database into a one-line `MeguError`."""
 
     @functools.wraps(function)
     def wrapper(*arguments: Any, **named: Any) -> Any:
@@ -56,7 +56,7 @@ def answered(function: F) -> F:
         except sqlite3.Error as error:
             raise _mendable(str(error)) from error
         except Exception as error:
-            # Only what went wrong is worth the seconds of importing it.
+            # Imported only after an error: it takes seconds.
             from mlflow.exceptions import MlflowException
             from sqlalchemy.exc import SQLAlchemyError
 
@@ -71,7 +71,7 @@ def answered(function: F) -> F:
 
 def _mendable(message: str) -> MeguError:
     named = os.environ.get(_URI)
-    # What a request that found nobody says, after a page of Python objects.
+    # The end of MLflow's message when nobody answers, after a page of Python objects.
     if named and named.startswith("http") and "failed with exception" in message:
         return MeguError(
             f"the MLflow server at {shown(named)} does not answer",
@@ -85,7 +85,7 @@ def _mendable(message: str) -> MeguError:
 def use(where: str) -> None:
     """Point the parts of MLflow that take no client (`Model.log`, `download_artifacts`) at ``where``.
 
-    MLflow also writes it into the environment, where the next project of this process would take it for the team's choice.
+    MLflow also writes it into the environment, where the next project of this process would mistake it for the team's choice.
     """
     import mlflow
 
@@ -98,8 +98,8 @@ def use(where: str) -> None:
 
 
 def warm_up() -> None:
-    """Import MLflow now, and its store where the project's own database is used: seconds that would otherwise be part of the first run
-    that is tracked."""
+    """Import MLflow now, and its store if the project's own database is used: seconds that would otherwise be part of the first
+    tracked run."""
     import mlflow
 
     if not os.environ.get(_URI):
@@ -108,7 +108,7 @@ def warm_up() -> None:
 
 @answered
 def client(home: Path) -> MlflowClient:
-    """A client of the project's tracking store, which is created when it is not there (some seconds, once).
+    """Return a client of the project's tracking store, which is created if missing (some seconds, once).
 
     Raises `MeguError` when the database cannot be used.
     """
@@ -116,17 +116,17 @@ def client(home: Path) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It prints the traceback of what it raises all the same, and what it raises we answer.
+    # It prints the traceback of exceptions that it raises anyway, and that we handle.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # A run on a server ends with two lines on standard output, which is for results.
+    # On a server, a run ends by printing two lines to standard output, which is for results.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     where = uri(home)
     if where.startswith("sqlite:///") and "?" not in where:
-        # MLflow itself tries to open a database for 100 seconds before it says that it cannot.
+        # MLflow itself tries to open a database for 100 seconds before it gives up.
         creation.ensure(creation.MLFLOW, Path(where.removeprefix("sqlite:///")))
     elif where.startswith("http"):
-        # The default retries for minutes before it says that nobody is there.
+        # The default retries for minutes before it reports that nobody answers.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     use(where)
     try:
@@ -146,7 +146,7 @@ class Run:
     @classmethod
     @answered
     def start(cls, home: Path, experiment: str, name: str, tags: Mapping[str, Any]) -> Run:
-        """A new run, status RUNNING, in an experiment that is created when needed (its artifacts then lie in the home).
+        """Start a new run, status RUNNING, in an experiment that is created when needed (its artifacts are then in the home).
 
         Runs whose process was killed are marked first: see `megu.tracking.orphans`.
         """
@@ -154,7 +154,7 @@ class Run:
         found = connected.get_experiment_by_name(experiment)
         if found is None:
             local = uri(home).startswith("sqlite")
-            # The kind makes MLflow's pages open on models and runs, not on traces of a chat.
+            # The kind makes MLflow's pages open on models and runs, not on chat traces.
             kind = {"mlflow.experimentKind": "custom_model_development"}
             experiment_id = connected.create_experiment(experiment, (home / "mlartifacts").as_uri() if local else None, kind)
         elif found.lifecycle_stage != "active":
@@ -180,7 +180,7 @@ class Run:
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
-        """Parameters (nested names joined by dots beforehand), metrics and tags, in as few calls as MLflow allows."""
+        """Log parameters (flatten nested names with dots first), metrics and tags, in as few calls as MLflow allows."""
         from mlflow.entities import Metric, Param, RunTag
 
         now = int(time.time() * 1000)
@@ -193,7 +193,7 @@ class Run:
 
     @answered
     def dataset(self, name: str, digest: str, source: str, context: str) -> None:
-        """Name the data set that went in. digest: DVC's directory hash (36 characters, MLflow's limit)."""
+        """Log the data set that was used. digest: DVC's directory hash (36 characters, MLflow's limit)."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         entry = Dataset(name, digest[:36], "dvc", json.dumps({"uri": source}))
@@ -211,24 +211,24 @@ class Run:
 
     @answered
     def with_tag(self, name: str, value: str) -> str | None:
-        """The id of a run of the same experiment that has this tag."""
+        """Return the id of a run of the same experiment that has this tag."""
         found = self.client.search_runs([self.experiment_id], f"tags.`{name}` = '{value}'", max_results=1)
         return found[0].info.run_id if found else None
 
     @answered
     def finish(self, status: str = "FINISHED") -> None:
-        """FINISHED, FAILED or KILLED."""
+        """Finish the run as FINISHED, FAILED or KILLED."""
         self.client.set_terminated(self.id, status)
         if self in unfinished:
             unfinished.remove(self)
 
     def url(self, server: str | None) -> str | None:
-        """The run's page on an MLflow server, None without one."""
+        """Return the run's page on an MLflow server, None without one."""
         base = server or (uri(Path()) if uri(Path()).startswith("http") else None)
         return f"{shown(base).rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.id}" if base else None
 
 
-#: The runs that this process has started and not finished.
+#: The runs that this process has started but not finished.
 unfinished: list[Run] = []
 
 
@@ -238,7 +238,7 @@ def closing(run: Run) -> Iterator[Run]:
     try:
         yield run
     except BaseException as error:
-        # What went wrong is the news, not that MLflow could not be told of it.
+        # Report the original error, not that MLflow could not be told of it.
         with contextlib.suppress(MeguError):
             run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
@@ -246,12 +246,12 @@ def closing(run: Run) -> Iterator[Run]:
 
 
 def as_param(value: Any) -> str:
-    """A parameter as MLflow keeps it."""
+    """Return a parameter as MLflow stores it."""
     return str(value)[:_VALUE]
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, names joined by dots."""
+    """Flatten nested mappings, names joined by dots."""
     result: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""The names of a run's metrics in MLflow, which groups its charts by what stands before the last "/".
+"""The names of a run's metrics in MLflow, which groups its charts by the part before the last "/".
 
-The unlearned model's are grouped by subject (``Metric.group``): forgotten/Af, attack/MIA, deep/probe. The original and the retrains have a
-group each, with the same names in it, and so has what compares them.
+The unlearned model's are grouped by subject (``Metric.group``): forgotten/Af, attack/MIA, deep/probe. The original and the retrains each
+have a group with the same metric names, and the comparison of them has a group, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OTHERS = frozenset(
     {ORIGINAL, REFERENCE, "reference_low", "reference_high", COMPARISON, COST, SECONDS, COMPUTED, MEMORY, CACHED}
 )
 
-#: Of the cost, by the names that they have without a group in runs from before there were groups.
+#: Metrics of the cost, by the names that they have without a group in runs older than the groups.
 SHARES = ("time_share", "pass_share", "peak_mib")
 
 
@@ -31,7 +31,7 @@ def models(
     comparison: Mapping[str, Any],
     spread: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, float]:
-    """The metrics of a run's models by their names in MLflow; what is not defined (None, NaN) is left out.
+    """Return the metrics of a run's models by their names in MLflow; undefined ones (None, NaN) are left out.
 
     reference: means over the retrains. comparison: gap, ToW, JS_forget, JS_test; "…_original" of the original, "…_reference" of the other
     retrains, to the first. spread: of several retrains, by metric, the ends "low" and "high" of the 95% interval.
@@ -51,6 +51,6 @@ def models(
 
 
 def of_unlearned(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The unlearned model's metrics among those of an MLflow run, by name, of a run from before there were groups too."""
+    """Return the unlearned model's metrics among those of an MLflow run, by name, including runs older than the groups."""
     own = {name: value for name, value in metrics.items() if name.partition("/")[0] not in OTHERS and name not in SHARES}
     return {name.rpartition("/")[2]: value for name, value in own.items()}

@@ -1,7 +1,7 @@
-"""MLflow's own SQLite database, read without MLflow: importing it takes two seconds of processor, opening its store another.
+"""MLflow's own SQLite database, read without MLflow: importing it takes two seconds of CPU time, opening its store another.
 
-For verifying alone, which asks for a dozen rows. It answers those questions of an `mlflow.MlflowClient` that `megu.tracking.lineage`
-asks, and only for the database's form that it knows; of another form, or another kind of store, MLflow is asked. Nothing is written.
+Only for verification, which needs a dozen rows. It answers those queries of an `mlflow.MlflowClient` that `megu.tracking.lineage`
+makes, and only for the one schema that it knows; for another schema, or another kind of store, MLflow is used. Nothing is written.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-#: The revision of the database's form that MLflow 3.17 makes (its table ``alembic_version``).
+#: The schema revision of MLflow 3.17 (its table ``alembic_version``).
 KNOWN = "dc11669786a5"
-#: How the registry marks a version that was deleted, and whose rows these are where nobody has made workspaces.
+#: How the registry marks a deleted version, and the workspace of all rows if nobody has created one.
 _DELETED, _WORKSPACE = "Deleted_Internal", "default"
 
 
 class Absent(Exception):
-    """There is no such run, version or model; said as MLflow says it."""
+    """There is no such run, version or model; reported as MLflow reports it."""
 
     error_code = "RESOURCE_DOES_NOT_EXIST"
 
@@ -29,7 +29,7 @@ class Absent(Exception):
 
 
 class Database:
-    """Read-only; every question opens and closes the file, so nothing is ever held locked."""
+    """Read-only; every query opens and closes the file, so no lock is ever held."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class Database:
         return f"sqlite:///{self.path}"
 
     def is_supported(self) -> bool:
-        """Whether the database has the form that is read here."""
+        """Whether the database has the schema that is read here."""
         try:
             return self._rows("SELECT version_num FROM alembic_version") == [(KNOWN,)]
         except sqlite3.Error:

@@ -1,4 +1,4 @@
-"""What a run was run on: code, versions, machine. Read from metadata; nothing heavy is imported."""
+"""What a run ran on: code, versions, machine. Read from metadata; nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("megu", "torch", "torchvision", "numpy", "prefect", "mlflow", "dvc",
 
 
 def environment(root: Path) -> dict[str, str]:
-    """Flat facts: git.commit, git.dirty ("true", "false", "unknown"), python, platform, cpu, cpus, threads, version.<package>.
+    """Return flat facts: git.commit, git.dirty ("true", "false", "unknown"), python, platform, cpu, cpus, threads, version.<package>.
 
     git.why: only without a commit, why there is none.
     """
@@ -22,7 +22,7 @@ def environment(root: Path) -> dict[str, str]:
     return {
         "git.commit": code.commit or "unknown",
         "git.dirty": "unknown" if code.dirty is None else str(code.dirty).lower(),
-        # Without what git itself says of it, which may name folders.
+        # Without git's own message, which may name folders.
         **({"git.why": code.why.partition(":")[0]} if code.why else {}),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -34,7 +34,7 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def package_version(name: str) -> str:
-    """The installed version, "absent" without one."""
+    """Return the installed version, "absent" without one."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -43,7 +43,7 @@ def package_version(name: str) -> str:
 
 @cache
 def cpu_model() -> str:
-    """The processor's name as the system gives it."""
+    """Return the processor's name as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""MLflow as a dossier records it and as it is compared later."""
+"""MLflow as a dossier records it, and as it is compared with later."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from megu.tracking import answered, client, uri, use
 from megu.tracking.database import Absent, Database
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient as MlflowClient  # noqa: PLC0414 - the type, for who may not import MLflow
+    from mlflow import MlflowClient as MlflowClient  # noqa: PLC0414 - the type, for modules that may not import MLflow
 
 ROOT_TAG, SEAL_TAG, HEAD_TAG = "lineage.root", "lineage.seal", "lineage.head"
-#: Where a run keeps its dossier among its artifacts.
+#: The folder of a run's dossier among its artifacts.
 FOLDER = "dossier"
 
 
 def reach(home: Path) -> MlflowClient:
-    """A client of a tracking store that is there; never makes one.
+    """Return a client of an existing tracking store; never creates one.
 
-    Raises `MeguError` when it is not there or does not answer.
+    Raises `MeguError` when it does not exist or does not answer.
     """
     where = uri(home)
     if where.startswith("sqlite:///") and not Path(where.removeprefix("sqlite:///")).is_file():
@@ -36,24 +36,25 @@ def reach(home: Path) -> MlflowClient:
 
 
 def reader(home: Path) -> MlflowClient:
-    """As `reach`, to look things up alone: the project's own database is read without MLflow, which takes seconds to be imported.
+    """Return a client as `reach` does, only for looking things up: the project's own database is read without MLflow, which takes seconds
+    to import.
 
     Raises `MeguError` as `reach` does.
     """
     where = uri(home)
     if where.startswith("sqlite:///") and (database := Database(Path(where.removeprefix("sqlite:///")))).is_supported():
-        return cast("MlflowClient", database)  # it answers what the functions below ask
+        return cast("MlflowClient", database)  # it supports the queries of the functions below
     return reach(home)
 
 
 def _is_absent(error: Exception) -> bool:
-    """Whether MLflow, or who reads its database, says that there is no such thing."""
+    """Whether MLflow, or our reader of its database, reports that there is no such thing."""
     return getattr(error, "error_code", None) == Absent.error_code
 
 
 @answered
 def run_facts(connected: MlflowClient, run_id: str) -> dict[str, Any] | None:
-    """Name, parameters, metrics, tags and inputs of a run; None when there is no such run, or it was deleted."""
+    """Return name, parameters, metrics, tags and inputs of a run; None when there is no such run, or it was deleted."""
     try:
         run = connected.get_run(run_id)
     except Exception as error:
@@ -77,7 +78,7 @@ def run_facts(connected: MlflowClient, run_id: str) -> dict[str, Any] | None:
 
 @answered
 def version_facts(connected: MlflowClient, name: str, version: str) -> dict[str, Any] | None:
-    """What the registry says of a version; None when there is no such version."""
+    """Return what the registry records about a version; None when there is no such version."""
     try:
         found = connected.get_model_version(name, version)
     except Exception as error:
@@ -97,14 +98,14 @@ def version_facts(connected: MlflowClient, name: str, version: str) -> dict[str,
 
 @answered
 def aliases(connected: MlflowClient, name: str) -> dict[str, str]:
-    """Alias -> version of a registered model; empty when there is no such model."""
+    """Return alias -> version of a registered model; empty when there is no such model."""
     model = _registered(connected, name)
     return {alias: str(version) for alias, version in model.aliases.items()} if model else {}
 
 
 @answered
 def set_alias(connected: MlflowClient, name: str, alias: str, version: str | None) -> None:
-    """Point an alias at a version; None takes it away."""
+    """Point an alias at a version; None removes it."""
     if version is None:
         connected.delete_registered_model_alias(name, alias)
     else:
@@ -118,7 +119,8 @@ def tag_version(connected: MlflowClient, name: str, version: str, key: str, valu
 
 @answered
 def resolve(connected: MlflowClient, name: str) -> str:
-    """The id of the run that made a version: ``models:/name/3`` or ``models:/name@alias``. Raises `MeguError` when there is none."""
+    """Return the id of the run that made a version: ``models:/name/3`` or ``models:/name@alias``. Raises `MeguError` when there is
+    none."""
     from megu.tracking.versions import find_version
 
     return str(find_version(connected, name, "lineage").run_id)
@@ -126,14 +128,14 @@ def resolve(connected: MlflowClient, name: str) -> str:
 
 @answered
 def head(connected: MlflowClient, name: str) -> tuple[str, str] | None:
-    """The run id and the seal of the newest dossier of a registered model; None when it has none."""
+    """Return the run id and the seal of a registered model's newest dossier; None when it has none."""
     model = _registered(connected, name)
     run_id, _, seal = (model.tags if model else {}).get(HEAD_TAG, "").partition(" ")
     return (run_id, seal) if seal else None
 
 
 def _registered(connected: MlflowClient, name: str) -> Any:
-    """A registered model; None when there is no such model."""
+    """Return a registered model; None when there is no such model."""
     try:
         return connected.get_registered_model(name)
     except Exception as error:
@@ -149,14 +151,14 @@ def set_head(connected: MlflowClient, name: str, run_id: str, seal: str) -> None
 
 @contextmanager
 def run_files(connected: MlflowClient, run_id: str) -> Iterator[Path | None]:
-    """The folder of a run's artifacts; None when they are gone. Those of a remote store are fetched into a temporary one."""
+    """Yield the folder of a run's artifacts; None when they are gone. Those of a remote store are fetched into a temporary folder."""
     with _local(connected, str(connected.get_run(run_id).info.artifact_uri)) as folder:
         yield folder
 
 
 @contextmanager
 def version_files(connected: MlflowClient, source: str) -> Iterator[Path | None]:
-    """The folder of a version's files, by the version's source; None when they are gone."""
+    """Yield the folder of a version's files, by the version's source; None when they are gone."""
     place = source
     if source.startswith("models:/m-"):
         try:
@@ -189,25 +191,25 @@ def _local(connected: MlflowClient, place: str) -> Iterator[Path | None]:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by relative path."""
+    """Return the SHA-256 of every file below a folder, by relative path."""
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def compiled(folder: Path, files: Collection[str]) -> tuple[set[str], list[str]]:
-    """The files that Python left beside sources it has run, and those among them that are not what the source compiles to.
+    """Return the bytecode files that Python left beside sources it has run, and those of them that do not match their source.
 
-    Loading a version from a local store leaves them. They are run in the source's place, so one that somebody else put there counts.
+    Loading a version from a local store leaves them. Python runs them instead of the source, so a manipulated one matters.
     """
     left = {path for path in files if Path(path).parent.name == "__pycache__" and path.endswith(".pyc")}
     return left, sorted(path for path in left if not _as_its_source(folder / path))
 
 
-#: Where MLflow notes which version it serves from a store on this machine: in the version's own folder.
+#: The file in which MLflow notes which version it serves from a store on this machine: in the version's own folder.
 _NOTE = "registered_model_meta"
 
 
 def noted(folder: Path, name: str, version: str) -> set[str]:
-    """The note that ``mlflow models serve`` leaves among a version's files, where it says this version and nothing else."""
+    """Return the note that ``mlflow models serve`` leaves among a version's files, if it contains this version and nothing else."""
     import yaml
 
     try:
@@ -220,7 +222,7 @@ def noted(folder: Path, name: str, version: str) -> set[str]:
 def _as_its_source(path: Path) -> bool:
     source = path.parent.parent / f"{path.name.split('.')[0]}.py"
     if path != Path(importlib.util.cache_from_source(str(source))):
-        return False  # of another Python: this one cannot tell
+        return False  # of another Python version: this one cannot tell
     content = path.read_bytes()
     with tempfile.TemporaryDirectory() as temporary:
         again = Path(temporary) / "again.pyc"

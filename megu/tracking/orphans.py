@@ -1,8 +1,8 @@
-"""Runs whose process ended without a word, by ``kill -9`` or a power cut: MLflow would call them RUNNING for ever.
+"""Runs whose process ended without notice, by ``kill -9`` or a power cut: MLflow would show them as RUNNING forever.
 
-Every run says in a tag which process it belongs to. The next run, `megu doctor` and `megu purge` look for runs of dead processes, and mark
-them KILLED, with a tag that says so. A process of this project is dead when nobody holds its lock (`megu.core.files.liveness`), which
-holds in every container; of another project, or an older version of megu, when this machine has no such process.
+Every run has a tag with the process it belongs to. The next run, `megu doctor` and `megu purge` look for runs of dead processes, and mark
+them KILLED, with a tag that explains it. A process of this project is dead when nobody holds its lock (`megu.core.files.liveness`), which
+works in every container; one of another project, or of an older version of megu, when this machine has no such process.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PROCESS_TAG, ORPHAN_TAG = "megu.process", "megu.orphan"
 
 
 def this_process(home: Path) -> str:
-    """Name this process: machine, process id, when it began (a number is given again), and its name in the project."""
+    """Return a name for this process: machine, process id, start time (ids are reused), and its name in the project."""
     return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f} {liveness.hold(home)}"
 
 
 def dead(process: str, home: Path) -> bool:
-    """Whether a process, as `this_process` named it, has ended. Of another project's on another machine nobody here can tell."""
+    """Whether a process, as `this_process` named it, has ended. Nobody here can tell for another project's process on another machine."""
     try:
         machine, number, began, *name = process.split(" ")
         if name and (alive := liveness.lives(home, name[0])) is not None:
@@ -48,13 +48,13 @@ def dead(process: str, home: Path) -> bool:
 
 @answered
 def running(connected: MlflowClient) -> list[str]:
-    """The ids of all runs that are said to be running, and whose process names itself."""
+    """Return the ids of all runs that MLflow shows as running, and that name their process."""
     return [run_id for run_id, _ in _running(connected)]
 
 
 @answered
 def close(connected: MlflowClient, home: Path) -> list[str]:
-    """Mark the runs of dead processes as KILLED; returns their ids."""
+    """Mark the runs of dead processes as KILLED; return their ids."""
     marked = []
     for run_id, process in _running(connected):
         if dead(process, home):
@@ -66,7 +66,7 @@ def close(connected: MlflowClient, home: Path) -> list[str]:
 
 
 def orphaned(home: Path) -> list[str]:
-    """The runs that `mark` would mark, read from the project's own database: without MLflow, whose import takes seconds."""
+    """Return the runs that `close` would mark, read from the project's own database: without MLflow, whose import takes seconds."""
     from megu.tracking.purging import database
 
     path = database(home)

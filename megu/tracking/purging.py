@@ -1,4 +1,4 @@
-"""MLflow as a purge needs it: where the files of runs and versions lie, and taking them away for good."""
+"""MLflow as a purge needs it: where the files of runs and versions are, and removing them permanently."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PURGE_TAG = "lineage.purge"
 
 @dataclass(frozen=True)
 class RunPlace:
-    """A run. deleted: in MLflow's sense, which leaves its files and rows. folder: its artifacts, None where they are on no disk of ours."""
+    """A run. deleted: in MLflow's sense, which leaves its files and rows. folder: its artifacts, None if they are not on a local disk."""
 
     run_id: str
     deleted: bool
@@ -32,7 +32,7 @@ class RunPlace:
 
 @dataclass(frozen=True)
 class VersionPlace:
-    """A registered version. weights: SHA-256 of its weights, empty where another program made it. aliases: those that it has."""
+    """A registered version. weights: SHA-256 of its weights, empty if another program made it. aliases: its current ones."""
 
     name: str
     version: str
@@ -45,14 +45,14 @@ class VersionPlace:
 
 
 def database(home: Path) -> Path | None:
-    """The file of the tracking store, None where a server or another database has it."""
+    """Return the file of the tracking store, None if it is on a server or in another database."""
     where = uri(home)
     return Path(where.removeprefix("sqlite:///")) if where.startswith("sqlite:///") else None
 
 
 @answered
 def runs(connected: MlflowClient) -> list[RunPlace]:
-    """Every run of every experiment, the deleted ones too."""
+    """Return every run of every experiment, including deleted ones."""
     from mlflow.entities import ViewType
 
     experiments = [entry.experiment_id for entry in connected.search_experiments(view_type=ViewType.ALL)]
@@ -72,7 +72,7 @@ def runs(connected: MlflowClient) -> list[RunPlace]:
 
 @answered
 def versions(connected: MlflowClient) -> list[VersionPlace]:
-    """Every version of every registered model."""
+    """Return every version of every registered model."""
     found = []
     for model in connected.search_registered_models(max_results=1000):
         aliases = dict(connected.get_registered_model(model.name).aliases)
@@ -86,8 +86,9 @@ def versions(connected: MlflowClient) -> list[VersionPlace]:
 
 @dataclass(frozen=True)
 class Living:
-    """A registered version that is not deleted. weights: SHA-256 of its weights, empty where another program made it. run_id: of the MLflow
-    run that made it, empty without one."""
+    """A registered version that is not deleted. weights: SHA-256 of its weights, empty if another program made it. run_id: of the MLflow
+    run that made it, empty without one.
+    """
 
     weights: str
     run_id: str
@@ -95,7 +96,7 @@ class Living:
 
 @answered
 def living(connected: MlflowClient) -> list[Living]:
-    """Every version of every registered model that is not deleted."""
+    """Return every version of every registered model that is not deleted."""
     found, token = list[Any](), None
     while True:
         page = connected.search_model_versions(max_results=1000, page_token=token)
@@ -105,7 +106,7 @@ def living(connected: MlflowClient) -> list[Living]:
 
 
 def local(address: str) -> Path | None:
-    """The folder of an artifact address on this machine's disk; None for any other."""
+    """Return the folder of an artifact address on this machine's disk; None for any other."""
     parsed = urlparse(address)
     return Path(unquote(parsed.path)) if address and parsed.scheme in ("", "file") else None
 
@@ -123,7 +124,7 @@ def _files(connected: MlflowClient, source: str) -> Path | None:
 
 @answered
 def delete_version(connected: MlflowClient, name: str, version: str, folder: Path | None) -> None:
-    """Remove a version and its files; done already is done."""
+    """Remove a version and its files; nothing happens if they are already gone."""
     from mlflow.exceptions import MlflowException
 
     with contextlib.suppress(MlflowException):
@@ -134,7 +135,7 @@ def delete_version(connected: MlflowClient, name: str, version: str, folder: Pat
 
 @answered
 def forget_run(home: Path, run_id: str) -> None:
-    """Remove a deleted run for good, as ``mlflow gc`` does: its row, and whatever is left of its files. A server does its own."""
+    """Remove a deleted run permanently, as ``mlflow gc`` does: its row, and what is left of its files. A server does its own."""
     from mlflow.exceptions import MlflowException
     from mlflow.tracking._tracking_service.utils import _get_store
 
@@ -148,7 +149,7 @@ def forget_run(home: Path, run_id: str) -> None:
 
 @answered
 def log_purge(connected: MlflowClient, run_id: str, name: str, content: bytes, seal: str) -> None:
-    """Put the document beside the run's dossier and its seal into a tag."""
+    """Store the document beside the run's dossier, and its seal in a tag."""
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / name
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The MLflow registry: an unlearned model becomes a version, served form beside safetensors weights, never a pickle."""
+"""The MLflow registry: an unlearned model becomes a version, a served form with safetensors weights, never a pickle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from numpy.typing import NDArray
 
-#: Of a registered model.
+#: Description of a registered model.
 DESCRIPTION = (
     "Models that were made to forget. `challenger` waits for approval, `champion` was approved and is to be served. Each version's "
     "description says what it forgot, how near it is to a retrain that never saw it, and where the evidence is."
@@ -41,7 +41,7 @@ REQUIREMENTS = ("torch", "numpy", "safetensors")
 
 @dataclass(frozen=True)
 class Serving:
-    """What the served form needs beside the weights. mean, std: per channel, of pixels scaled to [0, 1]."""
+    """What the served form needs besides the weights. mean, std: per channel, of pixels scaled to [0, 1]."""
 
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -75,8 +75,9 @@ def register(
     """Make ``weights`` a version of the registered model ``name`` and give it ``alias``.
 
     The served form takes uint8 images (N, H, W, C) and returns float32 probabilities (N, K). The same weights are never
-    registered twice: the version that has them is found by its digest and only the alias moves. Unless it can never be promoted: its files
-    are gone, its run did not finish and left no dossier, or that dossier's verdict is one of other settings (`_is_judged_alike`).
+    registered twice: the version that has them is found by its digest and only the alias moves. The exception is a version that can never
+    be promoted: its files are gone, its run did not finish and left no dossier, or its dossier's verdict is for other settings
+    (`_is_judged_alike`).
     example: a few images, stored as the input example and used for the signature. params: of this run, as they are logged.
     """
     digest = sha256_file(weights)
@@ -91,7 +92,7 @@ def register(
 
 
 def _find(run: Run, name: str, digest: str, params: Mapping[str, str]) -> str | None:
-    # The name is compared here: a filter that holds a name with a quote does not parse.
+    # The name is compared here: a filter that contains a name with a quote does not parse.
     found = run.client.search_model_versions(f"tag.{DIGEST_TAG} = '{digest}'")
     newest_first = sorted((entry for entry in found if entry.name == name), key=lambda entry: int(entry.version), reverse=True)
     return next(
@@ -100,7 +101,7 @@ def _find(run: Run, name: str, digest: str, params: Mapping[str, str]) -> str | 
 
 
 def _is_whole(run: Run, entry: ModelVersion, params: Mapping[str, str]) -> bool:
-    """Whether the run that made the version is this one, or came to its end and was judged as this one will be."""
+    """Whether the run that made the version is this one, or finished and was judged as this one will be."""
     from mlflow.exceptions import MlflowException
 
     if entry.run_id == run.id:
@@ -113,14 +114,15 @@ def _is_whole(run: Run, entry: ModelVersion, params: Mapping[str, str]) -> bool:
 
 
 def _is_judged_alike(made: MlflowRun, params: Mapping[str, str]) -> bool:
-    """Whether the verdict that a version goes by counts for a run with these parameters: it followed the same champion, and where the gate
-    failed it, no setting has changed since. A retrain has the same weights whatever the gate and the champion are."""
+    """Whether the verdict of a version counts for a run with these parameters: it started from the same champion and, if the gate
+    failed it, no setting has changed since. A retrain has the same weights whatever the gate and the champion are.
+    """
     changed = {key for key, value in params.items() if made.data.params.get(key) != value}
     return "original.model" not in changed and not (changed and made.data.tags.get("gate") == "fail")
 
 
 def _has_files(run: Run, entry: ModelVersion) -> bool:
-    """Whether the version's weights are still where they were put."""
+    """Whether the version's weights are still in their place."""
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
@@ -151,7 +153,7 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
         requirements = [f"{name}=={package_version(name).split('+')[0]}" for name in (*REQUIREMENTS, *_more(info.arch))]
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _without_bytecode():
             warnings.simplefilter("ignore")
-            # Made first, by id: Model.log alone would put it into whatever experiment is the thread's active one.
+            # Created first, by id: Model.log alone would put it into the thread's active experiment.
             made = run.client.create_logged_model(run.experiment_id, name="model", source_run_id=run.id)
             logged = Model.log(
                 None,
@@ -174,7 +176,7 @@ def _create(run: Run, weights: Path, serving: Serving, example: NDArray[np.uint8
 
 @contextlib.contextmanager
 def _without_bytecode() -> Iterator[None]:
-    """MLflow runs the served form in the folder that it then stores, and what Python keeps beside it would be stored as a part of it."""
+    """Prevent bytecode: MLflow runs the served form in the folder that it then stores, and would store Python's cache files with it."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield
@@ -187,7 +189,7 @@ def _more(arch: str) -> tuple[str, ...]:
 
 
 def _without_caches(package: Path, folder: Path) -> str:
-    """A copy of a package's folder, or of a module's file."""
+    """Return a copy of a package's folder, or of a module's file."""
     if package.is_file():
         return str(shutil.copy2(package, folder / package.name))
     return str(shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__")))
@@ -195,9 +197,9 @@ def _without_caches(package: Path, folder: Path) -> str:
 
 @answered
 def serve(connected: MlflowClient, uri: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What a registered version answers: probabilities (N, K) for images (N, H, W, C).
+    """Return what a registered version answers: probabilities (N, K) for images (N, H, W, C).
 
-    Runs the code that was registered, in a copy: Python leaves files beside what it runs.
+    Runs the registered code, in a copy: Python leaves files beside what it runs.
     """
     import mlflow.pyfunc
 
@@ -210,8 +212,8 @@ def serve(connected: MlflowClient, uri: str, images: NDArray[np.uint8]) -> NDArr
 
 @answered
 def identity(uri: str, *, home: Path, asked: str) -> tuple[str, str | None]:
-    """What ``uri`` (as for `fetch_weights`) names at present, without fetching it: an identity that no other weights get, empty where MLflow
-    has none, and the SHA-256 of the weights where megu registered them. asked: as of `fetch_weights`.
+    """Return what ``uri`` (as for `fetch_weights`) refers to now, without fetching it: an identity that no other weights have, empty if
+    MLflow has none, and the SHA-256 of the weights if megu registered them. asked: as for `fetch_weights`.
 
     Raises `MeguError` when there is no such version.
     """
@@ -227,7 +229,7 @@ def identity(uri: str, *, home: Path, asked: str) -> tuple[str, str | None]:
         outputs = connected.get_run(logged[1]).outputs
         models = [connected.get_logged_model(output.model_id) for output in (outputs.model_outputs if outputs else ())]
     except MlflowException:
-        return "", None  # `fetch_weights` says what is wrong
+        return "", None  # `fetch_weights` reports what is wrong
     own = [model for model in models if model.name == logged[2]]
     newest = max(own, key=lambda model: model.creation_timestamp, default=None)
     return (f"{newest.model_id} in {connected.tracking_uri}" if newest else ""), None
@@ -238,12 +240,13 @@ def fetch_weights(uri: str, folder: Path, *, home: Path, asked: str) -> Path:
     """Copy the weights of a model into ``folder``: a registered version (``models:/name/3``, ``models:/name@alias``) or a model that
     a run logged (``runs:/<run id>/<name>``).
 
-    Of a model that megu registered these are its safetensors. Of another program's they are whatever `megu.training.weights.read_state`
-    takes: safetensors, an exported program (how ``mlflow.pytorch.log_model`` writes today) or a state dictionary.
+    For a model that megu registered, these are its safetensors. For another program's, they are whatever
+    `megu.training.weights.read_state`
+    reads: safetensors, an exported program (the current format of ``mlflow.pytorch.log_model``) or a state dictionary.
 
-    asked: the key that named it, for an error ("original.model").
+    asked: the key that specified it, for an error ("original.model").
 
-    Raises `MeguError` when there is no such model, it holds a pickle and nothing else, or its weights are not those registered.
+    Raises `MeguError` when there is no such model, it contains only a pickle, or its weights are not those registered.
     """
     connected = client(home)
     digest = None
@@ -261,7 +264,7 @@ def fetch_weights(uri: str, folder: Path, *, home: Path, asked: str) -> Path:
 
 
 def _download(place: str, folder: Path, connected: MlflowClient) -> Path | None:
-    """The file or folder at an artifact address, copied; None when there is none."""
+    """Copy the file or folder at an artifact address; None when there is none."""
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
@@ -272,7 +275,7 @@ def _download(place: str, folder: Path, connected: MlflowClient) -> Path | None:
 
 
 def _find_weights(model: Path | None, uri: str, asked: str) -> Path:
-    """The one file of weights in a logged model that can be read without running code of it."""
+    """Return the one weights file in a logged model that can be read without running the model's code."""
     files = [] if model is None else [model] if model.is_file() else sorted(path for path in model.rglob("*") if path.is_file())
     as_file = f"{asked.partition('.')[0]}.weights"
     fix = f"give its weights as a file with {as_file}"

@@ -20,12 +20,12 @@ from megu.training.weights import load_model
 
 
 def load(weights: Path, serving: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model and what `serving` says of its input."""
+    """Return the model and what `serving` says about its input."""
     return load_model(weights)[0], json.loads(serving.read_text(encoding="utf-8"))
 
 
 def answer(model: nn.Module, serving: dict[str, Any], images: NDArray[Any]) -> NDArray[np.float32]:
-    """Probabilities float32 (N, K) for images uint8 (N, H, W, C)."""
+    """Return probabilities float32 (N, K) for images uint8 (N, H, W, C)."""
     pixels = torch.from_numpy(np.array(images, dtype=np.uint8)).permute(0, 3, 1, 2)
     mean, std = torch.tensor(serving["mean"]), torch.tensor(serving["std"])
     asked = ImageSet(pixels, torch.zeros(len(pixels), dtype=torch.int64), mean, std)
@@ -41,13 +41,13 @@ def _define() -> None:
         def load_context(self, context: Any) -> None:
             self.loaded = load(Path(context.artifacts["weights"]), Path(context.artifacts["serving"]))
 
-        # A plain np.ndarray: of that hint MLflow knows that the signature says more.
+        # A plain np.ndarray: for this hint MLflow relies on the signature.
         def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None):  # type: ignore[no-untyped-def]
             return answer(*self.loaded, model_input)
 
     set_model(Served())
 
 
-# MLflow runs the file under a name of its own; imported as part of the package it only offers the functions.
+# MLflow runs the file under another module name; imported as part of the package, it only provides the functions.
 if __name__ != "megu.tracking.served":
     _define()

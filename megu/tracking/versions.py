@@ -1,4 +1,4 @@
-"""Registered versions by name. Needs no torch, so that it is quick."""
+"""Registered versions by name. Does not need torch, so it is fast."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 #: A version's tag with the SHA-256 of its weights file.
 DIGEST_TAG = "weights_sha256"
-#: Characters of a description that MLflow's tables have room for; SQLite alone takes more.
+#: Maximum length of a description in MLflow's tables; only SQLite takes more.
 DESCRIBED = 5000
-#: Where the weights lie in a version.
+#: Where the weights are in a version.
 WEIGHTS = "artifacts/weights.safetensors"
 
 
 def find_version(connected: MlflowClient, uri: str, asked: str) -> ModelVersion:
-    """The version that ``uri`` names. asked: what named it, for the error. Raises `MeguError` when there is none."""
+    """Return the version that ``uri`` names. asked: where it was specified, for the error. Raises `MeguError` when there is none."""
     parts = re.fullmatch(r"models:/([^/:@]+)(?:/(\d+)|@([^/:@]+))", uri)
     if parts is None:
         raise MeguError(
@@ -31,7 +31,7 @@ def find_version(connected: MlflowClient, uri: str, asked: str) -> ModelVersion:
     name, version, alias = parts.groups()
     try:
         return connected.get_model_version_by_alias(name, alias) if alias else connected.get_model_version(name, version)
-    except Exception as error:  # of MLflow or of who reads its database: both have a code and a message
+    except Exception as error:  # of MLflow or of our reader of its database: both have a code and a message
         if getattr(error, "error_code", None) not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         reason = str(getattr(error, "message", error)).strip().splitlines()[0]
@@ -42,7 +42,8 @@ def find_version(connected: MlflowClient, uri: str, asked: str) -> ModelVersion:
 
 @answered
 def describe(connected: MlflowClient, uri: str, run_id: str, text: str) -> None:
-    """Set the description of a version (``models:/name/3``) that the run made; one that another run made keeps what its dossier has sealed."""
+    """Set the description of a version (``models:/name/3``) that the run made; another run's version keeps the one in its signed
+    dossier."""
     name, _, version = uri.removeprefix("models:/").rpartition("/")
     if connected.get_model_version(name, version).run_id == run_id:
         connected.update_model_version(name, version, text)
