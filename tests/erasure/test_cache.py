@@ -143,7 +143,7 @@ def test_nothing_goes_while_a_run_is_under_way(here: Project, capsys: pytest.Cap
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [((), "name --older-than DAYS, --run RUN or both"), (("--run", "r9"), "no cached result was computed by the run r9")],
+    [((), "specify --older-than DAYS, --run RUN or both"), (("--run", "r9"), "no cached result was computed by the run r9")],
 )
 def test_what_cannot_be_pruned_is_refused_in_one_line(
     arguments: tuple[str, ...], said: str, here: Project, capsys: pytest.CaptureFixture[str]

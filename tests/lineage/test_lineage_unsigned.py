@@ -46,7 +46,7 @@ def test_a_dossier_from_before_the_key_is_no_fault(
     put(project)
     assert signature(project).says == "unsigned: nothing says who made it"
     make_key(project, monkeypatch)
-    assert "1 dossiers are older than the key and unsigned" in capsys.readouterr().out
+    assert "1 unsigned dossiers are older than the key" in capsys.readouterr().out
     assert signature(project) == Check("signature", True, "unsigned: older than the key, and on the list that the key signed")
 
 
