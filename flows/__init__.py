@@ -8,5 +8,5 @@ from megu.core.errors import MeguError
 from megu.core.project import find
 from megu.servers.environment import prepare_environment
 
-with suppress(MeguError):  # outside a project: a flow that is run there says so itself
+with suppress(MeguError):  # outside a project: a flow that runs there reports it itself
     prepare_environment(find())

@@ -1,6 +1,7 @@
-"""The benchmark flow: methods x targets x seeds through the stages and the cache of `flows.unlearn`; one table and its figures out.
+"""The benchmark flow: methods x targets x seeds through the stages and the cache of `flows.unlearn`, into one table and its figures.
 
-Wiring only: the expansion, the table and the figures are in `megu.bench`, the running in `tasks.run.schedule`. Run it as ``megu bench FILE``.
+Wiring only: the expansion, the table and the figures are in `megu.bench`, running the stages is in `tasks.run.schedule`. Run it as
+``megu bench FILE``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from tasks.run.schedule import Scheduler, Wiring, outstanding
 
 
 def run(file: str | Path, settings: list[str] | None = None, out: str | None = None, document: str | None = None) -> Outcome:
-    """Run a benchmark file on the runner that it names.
+    """Run a benchmark file on the runner that it specifies.
 
     file, out, document: relative to the current folder. settings: changes, each "key=value" (`megu.bench.config.load`).
     out: folder of the results (default: results/bench/<name> in the project). document: a Markdown page to write as well.
@@ -47,7 +48,7 @@ def run(file: str | Path, settings: list[str] | None = None, out: str | None = N
     command = shlex.join(
         ["megu", "bench", os.path.relpath(file, find().root), *(f"--set={told(entry)}" for entry in settings or ())]
     )
-    if any(map(names_samples, settings or ())):  # Prefect shows what a flow was called with, and why it failed
+    if any(map(names_samples, settings or ())):  # Prefect shows a flow's arguments, and why it failed
         preflight(find(), {cell.label: cell for cell in expand(loaded)}, loaded.runner)
         file, settings = store_redacted(find(), files.read(Path(file), settings or ())), None
     absolute = [str(Path(path).resolve()) if path else None for path in (out, document)]
@@ -65,7 +66,7 @@ def run(file: str | Path, settings: list[str] | None = None, out: str | None = N
 def bench(
     file: str, settings: list[str] | None = None, out: str | None = None, document: str | None = None, command: str = ""
 ) -> Outcome:
-    """See `run`, which also chooses the task runner. A cell that fails is recorded and stops no other."""
+    """See `run`, which also chooses the task runner. A cell that fails is recorded and does not stop the others."""
     started = time.perf_counter()
     project, loaded = find(), files.load(Path(file), settings or ())
     steps.refuse_unusable_tracking(project)
@@ -73,7 +74,7 @@ def bench(
     preflight(project, cells, loaded.runner)
     steps.say_without_commit(project)
     experiment = next(iter(cells.values())).config.registry.name
-    # Whoever computes elsewhere (a Dask cluster that runs already) takes none of this machine's GPUs.
+    # A runner that computes elsewhere (an existing Dask cluster) takes none of this machine's GPUs.
     device = "cpu" if loaded.runner.address else next(iter(cells.values())).config.device
     with gpu(device), closing(record.begin(project, loaded, experiment, len(cells))) as parent:
         runner = loaded.runner
@@ -109,7 +110,7 @@ def bench(
 
 
 def wiring(project: Project, cell: Cell) -> Wiring:
-    """A cell's stages, for whatever carries them out."""
+    """Return a cell's stages, to be carried out by any kind of run."""
 
     def wired(step: Any) -> None:
         pipeline(step, project, select(step, project, cell.config))
@@ -118,8 +119,9 @@ def wiring(project: Project, cell: Cell) -> Wiring:
 
 
 def preflight(project: Project, cells: Mapping[str, Cell], runner: Runner) -> None:
-    """Refuse a request that could not be fulfilled, a labeler that could not be asked and a runner that would change the results; each
-    once, whatever the number of methods."""
+    """Refuse a request that could not be fulfilled, a labeler that could not be queried and a runner that would change the results; check
+    each only once, whatever the number of methods.
+    """
     configs = list({(cell.target, cell.seed): cell.config for cell in cells.values()}.values())
     for config in configs:
         inputs.check_provided(project, config)
@@ -133,13 +135,13 @@ def preflight(project: Project, cells: Mapping[str, Cell], runner: Runner) -> No
 
 
 def say(label: str, mark: Any) -> None:
-    """One line on a finished cell."""
+    """Print one line about a finished cell."""
     gap = mark.comparison.get("gap")
     stages().note(f"{label}: {f'FAILED: {mark.error}' if mark.error else f'gap {gap:.2f}' if gap is not None else 'done'}")
 
 
 def plan(project: Project, loaded: Bench) -> tuple[list[Cell], dict[str, Decision], dict[str, Decision]]:
-    """The cells, and the distinct stages that are kept and that would run. Computes nothing."""
+    """Return the cells, and the distinct stages that are cached and that would run. Computes nothing."""
     cells = {cell.label: cell for cell in expand(loaded)}
     preflight(project, cells, loaded.runner)
     kept, missing = outstanding(project, {label: wiring(project, cell) for label, cell in cells.items()})

@@ -1,6 +1,6 @@
-"""The labeling flow: a labeler's judgement of a data set, made and kept apart from any request.
+"""The labeling flow: a labeler's similarity scores for a data set, computed and cached independently of any request.
 
-Every later run finds it by what it was made of and asks nothing. Run it as ``megu label``, as ``python -m flows.label [params.yaml
+Every later run with the same inputs finds them and queries nothing. Run it as ``megu label``, as ``python -m flows.label [params.yaml
 [section.key=value …]]``, or as a Prefect deployment.
 """
 
@@ -31,15 +31,15 @@ STEPS = (DATA, *JUDGEMENT)
 @flow(
     name="label",
     flow_run_name=run_names.label,
-    description="Judge how similar the concepts of a data set look, once for every later request.",
+    description="Score how similar the concepts of a data set look, once for all later requests.",
 )
 @while_no_purge
 @ours
 def label(params: str = "params.yaml", settings: list[str] | None = None, prototype: bool = False) -> dict[str, Any]:
-    """Make the judgement, or find it.
+    """Compute the similarity scores, or find them in the cache.
 
-    params: the configuration file, relative to the project. settings: changes to it, each "section.key=value". prototype: let
-    the prototype labeler judge, with its defaults, whatever the configuration says: to compare with.
+    params: the configuration file, relative to the project. settings: changes to it, each "section.key=value". prototype: use
+    the prototype labeler, with its defaults, whatever the configuration says: for comparison.
     """
     project = find()
     params, settings = flow_runs.redact_call(project, params, settings)
@@ -62,14 +62,15 @@ def label(params: str = "params.yaml", settings: list[str] | None = None, protot
 
 
 def plan(project: Project, config: Config) -> list[Decision]:
-    """What `label` would do. Computes and asks nothing."""
+    """Return what `label` would do. Computes and queries nothing."""
     planner = Planner(project)
     walk(planner, project, config, STEPS)
     return planner.decisions
 
 
 def inspect_labeling(project: Project, config: Config, params: str, settings: list[str]) -> show.Shown:
-    """The kept judgement beside what it should agree with. The prototype labeler judges now if it never has; nothing is asked."""
+    """Show the cached similarity scores beside what they should agree with. The prototype labeler computes its own now if it never
+    has; no model is queried."""
     planner = Planner(project)
     made = walk(planner, project, config, (*STEPS, *ORIGINAL))
     judged, compared = show.cached_or_refused(made["labeling"], config), None
@@ -83,7 +84,7 @@ def inspect_labeling(project: Project, config: Config, params: str, settings: li
 
 
 def by_prototype(config: Config) -> Config:
-    """The same configuration with the prototype labeler and its defaults."""
+    """Return the same configuration with the prototype labeler and its defaults."""
     return config.model_copy(update={"labeling": LabelingParams("prototype", PrototypeParams())})
 
 

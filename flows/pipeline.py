@@ -1,8 +1,8 @@
-"""The pipeline of MeGU (arXiv 2602.17088) as a table, read from top to bottom: a result, the stage that makes it, and what that takes.
+"""The pipeline of MeGU (arXiv 2602.17088) as a table, read from top to bottom: a result, the stage that makes it, and its inputs.
 
-The original's answers show how entangled the classes are; a labeler judges how similar they look; its judgement becomes a transition
-matrix, that the perturbing labels, these the noise; the original is optimised again under both; and what comes out is compared with a
-true retrain. `tasks.run.pipeline` says what the columns mean, `tasks.run.wanted` has the conditions.
+The original's predictions show how entangled the classes are; a labeler scores how similar they look; its scores become a transition
+matrix, the matrix yields the perturbing labels, and these yield the noise; the original is optimised again with both; and the result is
+compared with a true retrain. `tasks.run.pipeline` explains the columns, `tasks.run.wanted` has the conditions.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from tasks.unlearn import EXACT, UNLEARN
 DATA = row("data", DATASET, arguments=inputs.dataset)
 COPIES = row("duplicates", DUPLICATES, "data")
 
-#: What is forgotten of what.
+#: What is forgotten, and from which data set.
 REQUEST = (
     DATA,
     COPIES.only(wanted.copies),
     row("split",      SPLIT,           "data duplicates seed", forget="forget", through_dvc=inputs.through_dvc),
 )
-#: The model that is to forget, and what it answers.
+#: The model that is to forget, and its predictions.
 ORIGINAL = (
     row("original",   TRAINED,         "data seed device", params="train", when=wanted.original_trained),
     row("original",   GIVEN,           "data", weights=inputs.original, params="train", label="original", when=wanted.original_provided),
     row("before",     PREDICTIONS,     "data model=original device", label="predict original"),
 )
-#: How similar the concepts look, to the labeler that is asked for and never to another.
+#: How similar the concepts look, to the configured labeler and never to another.
 JUDGEMENT = (
     row("labeling",   OLLAMA,          "data", arguments=labeler.query, label="labeling", when=wanted.ollama),
     row("labeling",   LABELING,        "data device", kind="labeling.kind", params="labeling.params", code=inputs.labeler_code,
         when=wanted.local_labeler),
 )
-#: What the same labeler says of finer classes that are to be forgotten of classes that stay.
+#: What the same labeler says about sub-classes that are to be forgotten while their classes stay.
 JUDGEMENT_APART = (
     row("apart",      OLLAMA_APART,    "data", arguments=labeler.query_subclasses, label="labeling apart", when=wanted.ollama_subclasses),
     row("apart",      APART,           "data device", kind="labeling.kind", params="labeling.params", code=inputs.labeler_code,
@@ -83,7 +83,7 @@ PIPELINE = (
     row("evaluation", EVALUATION,      "data split before after retrained shadows relearned deeper given", calibration="calibration",
         code=inputs.metrics_code),
 )
-#: What a person looks at.
+#: What a person reads.
 REPORT = (
     COPIES.only(wanted.no_copies),
     row("figures",    FIGURES,         "data split duplicates before entanglement transition perturbing noise evaluation",

@@ -1,6 +1,6 @@
-"""The processing flow: pending requests in, a model that has forgotten them and asks for approval out. Made for a schedule.
+"""The processing flow: pending requests in, out comes a model that has forgotten them and waits for approval. Made for a schedule.
 
-Killed at any point, the next run goes on: its requests are accepted again, and what it had computed is in the cache.
+If it is killed at any point, the next run continues: its requests are accepted again, and what it had computed is in the cache.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tasks.run.running import as_program, ours
 @flow(
     name="process",
     flow_run_name="process requests",
-    description="Have what is asked for forgotten, judge the model, ask for its approval.",
+    description="Forget what the requests ask for, evaluate the model, ask for its approval.",
 )
 @while_no_purge
 @ours
 def process(params: str = "params.yaml", settings: list[str] | None = None) -> dict[str, Any]:
-    """Process what waits. params, settings: as for the unlearning flow; what is to be forgotten comes from the requests."""
+    """Process the waiting requests. params, settings: as for the unlearning flow; the forget set comes from the requests."""
     project = find()
     steps.refuse_unusable_tracking(project)
     params, settings = flow_runs.redact_call(project, params, settings)
@@ -94,7 +94,7 @@ def process(params: str = "params.yaml", settings: list[str] | None = None) -> d
 
 
 def plan(project: Project, config: Config) -> tuple[int, list[dict[str, Any]]]:
-    """How many requests wait, and the rungs of the ladder of each batch, none where it is off. Computes nothing."""
+    """Return how many requests wait, and the rungs of the ladder for each batch, none if it is off. Computes nothing."""
     ladder.refuse_small_budget(project, config)
     inbox, at = Inbox(project), status(project.ledger.events(config.registry.name)).version
     waiting = len(inbox.entries("received")) + len(inbox.pending(config.requests.attempts))

@@ -1,6 +1,6 @@
 """The promotion flow: it waits, suspended and without a worker, until somebody answers the form in the Prefect UI.
 
-It needs a deployment (prefect.yaml has it): a suspended run is started again by a worker.
+It needs a deployment (prefect.yaml has it): a worker resumes a suspended run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tasks.run.running import ours
 @flow(
     name="promote",
     flow_run_name=run_names.promote,
-    description="Ask a person whether the challenger may become the champion, and make it so.",
+    description="Ask a person whether the challenger may become the champion, and promote it if so.",
     persist_result=True,
 )
 @while_no_purge

@@ -1,4 +1,4 @@
-"""What more than one flow looks at before it begins."""
+"""Checks that several flows make before they begin."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from tasks.run.pipeline import walk
 
 
 def refuse_unusable_tracking(project: Project) -> None:
-    """Raise `MeguError`, before anything is computed, where runs could not be recorded: MLflow's server or database, or the disk."""
+    """Raise `MeguError`, before anything is computed, if runs could not be recorded: because of MLflow's server or database, or the
+    disk."""
     refuse_unwritable(project.root, project.home)
     addresses.refuse_mlflow()
     creation.refuse_unusable_mlflow(project.home)
 
 
 def say_without_commit(project: Project) -> None:
-    """Where git gives no commit to record, say so and why, to the terminal and to Prefect; inside a flow run."""
+    """If git gives no commit to record, report it with the reason, to the terminal and to Prefect; inside a flow run."""
     if warning := git.checkout(project.root).warning:
         stages().note(warning)
         get_run_logger().warning(warning)
 
 
 def refuse_cached_original(project: Project, config: Config) -> None:
-    """Raise `MeguError` for a given retrain that is the original, where that is kept; computes nothing."""
+    """Raise `MeguError` for a provided retrain that is the original, if that is cached; computes nothing."""
     if config.reference.provided:
         kept = walk(Planner(project), project, config, (DATA, *ORIGINAL))["original"]
         digest = kept.values["weights_digest"] if isinstance(kept, Result) else None

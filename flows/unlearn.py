@@ -1,6 +1,6 @@
 """The unlearning flow: a request in, an unlearned model and its evidence out.
 
-The stages are a table (`flows.pipeline`), the thinking is in `megu`, the running in `tasks`. Run it as ``megu run``, as
+The stages are a table (`flows.pipeline`), the logic is in `megu`, running the stages is in `tasks`. Run it as ``megu run``, as
 ``python -m flows.unlearn [params.yaml [section.key=value …]]``, or as a Prefect deployment (``prefect deploy``).
 """
 
@@ -34,20 +34,21 @@ from tasks.run.running import as_program, ours
 
 @dataclass(frozen=True)
 class Selected:
-    """What is forgotten of what. config: with the copies that the request includes. made: what the rows of the request made."""
+    """What is forgotten, and from which data set. config: with the copies that the request includes. made: the results of the
+    request's rows."""
 
     config: Config
     made: Results
 
 
 def select(run: Run, project: Project, config: Config) -> Selected:
-    """The data set and the forget split."""
+    """Run the data set and the forget split."""
     made = walk(run, project, config, REQUEST)
     return Selected(inputs.widened(project, config, made["data"], made["duplicates"]), made)
 
 
 def pipeline(run: Run, project: Project, selected: Selected) -> Results:
-    """What follows from them, up to the evaluation. With a `Planner` as ``run`` nothing is computed."""
+    """Run what follows from them, up to the evaluation. With a `Planner` as ``run`` nothing is computed."""
     return walk(run, project, selected.config, PIPELINE, selected.made)
 
 
@@ -79,7 +80,7 @@ def carry_out(
 ) -> Summary:
     """Run the pipeline for a configuration, inside a flow run, once there is a place on the device.
 
-    tags: more of them for the MLflow run and the model version. before: the rungs before it, where it is one of a ladder.
+    tags: further ones for the MLflow run and the model version. before: the previous rungs, if this is a rung of a ladder.
     """
     with gpu(config.device):
         return _carry_out(project, config, tags, before)
@@ -112,7 +113,7 @@ def _carry_out(project: Project, config: Config, tags: Mapping[str, str] | None,
 
 
 def plan(project: Project, config: Config) -> list[Decision]:
-    """What a run would do: hit or miss for every stage, and why. Computes nothing, and needs no labeler's server."""
+    """Return what a run would do: hit or miss for every stage, and why. Computes nothing, and needs no labeler's server."""
     inputs.check_provided(project, config)
     steps.refuse_cached_original(project, config)
     planner = Planner(project)

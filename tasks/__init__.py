@@ -1,3 +1,3 @@
-"""Prefect tasks: one thin module a stage.
-How stages run, what is left behind and what only Prefect needs have rooms of their own.
+"""Prefect tasks: one thin module for each stage.
+How stages run, what runs leave behind and what only Prefect needs have rooms of their own.
 """

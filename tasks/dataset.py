@@ -1,4 +1,4 @@
-"""The data set under ``data/``, compared with its pin in ``data.dvc``; and the images that it has more than once."""
+"""The data set under ``data/``, compared with its pin in ``data.dvc``; and its duplicate images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from tasks.run import cached
 
 
 def fetch(project: Project, name: str, per_class: int | None, pin: str | None, suppressed: Suppressed) -> Outcome:
-    """per_class: what later stages see of the training images of each class (`megu.data.arrays.limited`). suppressed: what becomes of images
-    that were erased (`megu.suppression`)."""
+    """per_class: how many training images of each class later stages see (`megu.data.arrays.limited`). suppressed: how to treat images
+    that were erased (`megu.suppression`).
+    """
     fetched = providers.fetch(project.root, name, screen=partial(screening.screen, project, suppressed))
     for line in fetched.notes:
         stages().note(f"{name}: {line}")
@@ -42,13 +43,13 @@ def fetch(project: Project, name: str, per_class: int | None, pin: str | None, s
 
 
 def brought(project: Project, params: DataParams) -> Dataset:
-    """The data set that requests are looked up in, fetched when it is not here."""
+    """Return the data set that requests are looked up in; fetch it if it is not here."""
     fetched = providers.fetch(project.root, params.name, screen=partial(screening.screen, project, params.suppressed))
     return arrays.limited(arrays.load(fetched.dataset_path), params.per_class)
 
 
 def still_there(project: Project, result: Result) -> bool:
-    """Also nothing that was erased since, which an earlier version may bring back."""
+    """Whether it is unchanged, and contains nothing that was erased since, which an earlier version may bring back."""
     folder = project.data(result.values["name"])
     same = folder.is_dir() and pins.hash_dir(folder, project.root).md5 == result.values["dvc_hash"]
     return same and screening.is_clean(project, result.values["name"])
@@ -61,7 +62,7 @@ def say_dataset(result: Result) -> str:
 
 
 def find_duplicates(project: Project, data: Result) -> Outcome:
-    """The groups of images that are the same or almost the same, whatever is asked for: they serve every later request."""
+    """Find the groups of equal or almost equal images, independently of any request: they serve every later one."""
     loaded = cached.dataset(project, data)
     groups = duplicates.groups(loaded)
     kinds = {kind: len(found) for kind, found in duplicates.in_kinds(loaded, groups).items()}

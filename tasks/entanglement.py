@@ -1,4 +1,4 @@
-"""How entangled the forget set's features are with the rest's."""
+"""How entangled the features of the forget set are with those of the other images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measure(project: Project, data: Result, split: Result, predictions: Result) 
 
 
 def say(result: Result) -> str:
-    """Which classes are near; a random request that takes of every class leaves none to be near."""
+    """Name the nearest classes; a random request that takes images of every class has none."""
     near = "; ".join(
         f"{name} is nearest to {', '.join(others[:2])}" for name, others in result.values["nearest"].items() if others
     )

@@ -1,4 +1,4 @@
-"""A labeler that has to be asked: what is known of its model, whether it can be asked, and what asking will cost."""
+"""A labeler that queries a model: what is known about the model, whether it can be queried, and what that will cost."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from tasks.ollama import OLLAMA, OLLAMA_APART, own_prompts
 from tasks.run import inputs
 from tasks.run.engine import Planner
 
-#: Seconds a call until one was measured: a GPU takes 0.5 to 1.5, two CPU cores over a minute.
+#: Assumed seconds for each call until one was measured: a GPU takes 0.5 to 1.5, two CPU cores over a minute.
 ASSUMED_S = 1.0
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """What a model's tag points to. digest: empty when nobody knows. problem: why the server could not say it; it is then what the
-    server said last, at ``seen``."""
+    """What a model's tag points to. digest: empty if unknown. problem: why the server could not tell; digest is then the server's last
+    answer, at ``seen``.
+    """
 
     digest: str
     problem: MeguError | None = None
@@ -37,7 +38,7 @@ class ModelVersion:
 
 
 def model_version(project: Project, params: OllamaParams) -> ModelVersion:
-    """Ask the server, or remember what it said: a tag moves, and a kept judgement is that of a digest."""
+    """Ask the server, or recall its last answer: a tag moves, and cached similarity scores belong to a digest."""
     try:
         found = Server(params.model, params.connection).find()
         problem = None if found else MeguError(f"the Ollama server has no model {params.model}", f"ollama pull {params.model}")
@@ -51,13 +52,13 @@ def model_version(project: Project, params: OllamaParams) -> ModelVersion:
 
 
 def arguments(project: Project, params: OllamaParams, model: ModelVersion) -> dict[str, Any]:
-    """Those of `tasks.ollama.OLLAMA` but for the data set."""
+    """Return the arguments of `tasks.ollama.OLLAMA` except the data set."""
     prompts = load(own_prompts(project, params.connection)).hashes
     return {"judging": params.judging, "digest": model.digest, "prompts": prompts, "connection": params.connection}
 
 
 def query(project: Project, config: Config) -> dict[str, Any]:
-    """The same, for the model that the labeler's tag points to now."""
+    """As `arguments`, for the model that the labeler's tag points to now."""
     params: OllamaParams = config.labeling.params
     return arguments(project, params, model_version(project, params))
 
@@ -67,7 +68,7 @@ def query_subclasses(project: Project, config: Config) -> dict[str, Any]:
 
 
 def ready(project: Project, config: Config) -> None:
-    """Raise `MeguError` when the judgement is not kept and the model cannot be asked. No other labeler takes its place."""
+    """Raise `MeguError` when the similarity scores are not cached and the model cannot be queried. No other labeler takes its place."""
     params = config.labeling.params
     model = model_version(project, params)
     planner = Planner(project)
@@ -89,7 +90,7 @@ def ready(project: Project, config: Config) -> None:
 
 
 def all_answered(project: Project, config: Config, model: ModelVersion) -> bool:
-    """Whether the judgement can be made of kept answers alone, as after a change of the code that reads them."""
+    """Whether the similarity scores can be computed from cached answers alone, as after a change of the code that reads them."""
     from megu.labeling import ask_about
     from megu.labeling.ollama.labeler import OllamaLabeler, Unanswered
 
@@ -110,8 +111,9 @@ def all_answered(project: Project, config: Config, model: ModelVersion) -> bool:
 
 @dataclass(frozen=True)
 class Cost:
-    """What asking will take. calls, minutes: at most; None when the data set is not here to count its classes. seconds_a_call:
-    measured on kept answers of this model, or assumed."""
+    """The cost of querying. calls, minutes: at most; None if the data set is not here to count its classes. seconds_a_call:
+    measured on cached answers of this model, or assumed.
+    """
 
     strategy: str
     calls: int | None
@@ -124,7 +126,7 @@ class Cost:
 
     def describe(self) -> str:
         if self.calls is None:
-            return f"labeling: {self.strategy}; how many questions is known when the data set is here: megu data fetch"
+            return f"labeling: {self.strategy}; the number of questions is known once the data set is here: megu data fetch"
         if not self.calls:
             return f"labeling: {self.strategy}, kept: nothing is asked"
         source = "as measured" if self.measured else "assumed; two CPU cores take over a minute"
@@ -135,9 +137,9 @@ class Cost:
 
 
 def cost(project: Project, config: Config, hit: bool) -> Cost | None:
-    """What the labeler of a configuration will be asked; None for one that asks nobody. hit: its judgement is kept.
+    """Return the cost of a configuration's labeler; None for one that queries nothing. hit: its similarity scores are cached.
 
-    Raises `MeguError` where it would have to be asked at an address that is none; no server is asked here.
+    Raises `MeguError` if it would have to query an invalid address; no server is contacted here.
     """
     if config.labeling.kind != "ollama":
         return None
@@ -157,7 +159,7 @@ def cost(project: Project, config: Config, hit: bool) -> Cost | None:
 
 
 def number_of_classes(project: Project, name: str) -> int | None:
-    """Of a data set that is here, or of one whose makers are known."""
+    """Return the number of classes of a data set that is here, or of one that is known by name."""
     from megu.data.sources.downloads import CLASSES
 
     try:

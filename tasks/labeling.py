@@ -1,4 +1,4 @@
-"""The judgement of how similar the concepts look, by a labeler that computes here. The one of a vision model is in `tasks.ollama`."""
+"""How similar the concepts look, by a labeler that computes here. The stages of a vision model are in `tasks.ollama`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def label(project: Project, data: Result, kind: str, params: Any, code: Code, device: Device) -> Outcome:
-    """Knows nothing of the forget set: computed once for a data set and a labeler, reused by every later request.
+    """Does not depend on the forget set: computed once for a data set and a labeler, reused by every later request.
 
-    kind: of `megu.labeling.kinds`. code: that labeler's own, for the cache key.
+    kind: one of `megu.labeling.kinds`. code: that labeler's own, for the cache key.
     """
     return _judged(project, cached.dataset(project, data), kind, params, device)
 
@@ -24,7 +24,7 @@ def label(project: Project, data: Result, kind: str, params: Any, code: Code, de
 def label_subclasses(
     project: Project, data: Result, kind: str, params: Any, code: Code, apart: Sequence[str], device: Device
 ) -> Outcome:
-    """The same beside the finer classes ``apart``, each as a concept of its own: what those look like to whoever knows the others alone."""
+    """As `label`, with the sub-classes ``apart`` as additional concepts: what they look like to a labeler that knows only the others."""
     from megu.data.arrays import set_out
 
     return _judged(project, set_out(cached.dataset(project, data), apart), kind, params, device, apart)

@@ -1,4 +1,4 @@
-"""The feature-noise pair, from the frozen original."""
+"""The pair of feature noises, from the frozen original."""
 
 from __future__ import annotations
 

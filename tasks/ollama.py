@@ -1,4 +1,4 @@
-"""The judgement of a vision model behind the user's own Ollama."""
+"""How similar the concepts look, by a vision model behind the user's own Ollama."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def ask(
     project: Project, data: Result, judging: Judging, digest: str, prompts: Mapping[str, str], connection: Connection
 ) -> Outcome:
-    """digest: of the model. prompts: template -> its hash. Answers are kept one by one as well: a stopped run goes on from them."""
+    """digest: of the model. prompts: template -> its hash. Answers are also cached one by one: a stopped run continues from them."""
     return _asked(project, cached.dataset(project, data), judging, digest, prompts, connection)
 
 
@@ -33,7 +33,7 @@ def ask_subclasses(
     connection: Connection,
     apart: Sequence[str],
 ) -> Outcome:
-    """The same beside the finer classes ``apart``, each as a concept of its own."""
+    """As `ask`, with the sub-classes ``apart`` as additional concepts."""
     from megu.data.arrays import set_out
 
     return _asked(project, set_out(cached.dataset(project, data), apart), judging, digest, prompts, connection, apart)
@@ -62,7 +62,7 @@ def _asked(
 
 
 def own_prompts(project: Project, connection: Connection) -> Path | None:
-    """The user's templates, relative to the project."""
+    """Return the user's templates, relative to the project."""
     return project.root / connection.prompts if connection.prompts else None
 
 

@@ -1,4 +1,4 @@
-"""The model that is to forget: trained here, or given."""
+"""The model that is to forget: trained here, or provided."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ TRAINED = Stage("original", "Train the original model on all of the data", train
 
 
 def take(project: Project, data: Result, weights: Ref, params: TrainParams) -> Outcome:
-    """A given original, after checking that it is a model for this data set and of the architecture that is retrained."""
+    """Take a provided original, after checking that it fits this data set and has the architecture that is retrained."""
     return taken(project, data, weights, params, "original")
 
 
 def taken(project: Project, data: Result, weights: Ref, params: TrainParams, name: str) -> Outcome:
-    """A given model, checked (see `checked`). name: what it is, for an error.
+    """Take a provided model, checked (see `checked`). name: what it is, for an error.
 
-    A file that does not describe itself is taken for ``params.arch``. What is not stored as it is used (another description, another
-    floating-point type) is stored again.
+    If a file does not describe itself, ``params.arch`` is assumed. If it is not stored in the form in which it is used (another
+    description, another floating-point type), it is stored again.
     """
     from megu.training.weights import digest, read_state, to_bytes
 
@@ -58,9 +58,9 @@ def taken(project: Project, data: Result, weights: Ref, params: TrainParams, nam
 
 
 def checked(path: Path, name: str, data: Dataset, params: TrainParams) -> tuple[nn.Module, ModelInfo]:
-    """A given model and its description. name: of the file or model, as the user knows it.
+    """Return a provided model and its description. name: of the file or model, as the user knows it.
 
-    Raises `MeguError` when it does not fit the data set or ``params.arch``, or has weights that a retrain would begin with.
+    Raises `MeguError` when it does not fit the data set or ``params.arch``, or has weights that a retrain would start from.
     """
     from megu import models
     from megu.models.anew import refuse_provided

@@ -27,7 +27,8 @@ def perturb(
     labeling_apart: Result | None = None,
     entanglement: Result | None = None,
 ) -> Outcome:
-    """labeling_apart: the labeler's judgement of the sub-classes that leave; None where none does. entanglement: for ``matrix: overlap``."""
+    """labeling_apart: the labeler's scores for the sub-classes to forget; None if there are none. entanglement: for ``matrix:
+    overlap``."""
     import numpy as np
 
     from megu.unlearning.labels.calibration_set import of_dataset

@@ -1,4 +1,4 @@
-"""The true retrain that the result is compared with: trained here, or given."""
+"""The true retrain that the result is compared with: trained here, or provided."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.run import cached
 
 
 def retrain(project: Project, data: Result, split: Result, params: TrainParams, seed: int, device: Device) -> Outcome:
-    """The same recipe as the original's from fresh weights, without the forget set."""
+    """Train the original's recipe from fresh weights, without the forget set."""
     from megu.training.retrain import retrain as train_again
     from megu.training.weights import ModelInfo
 
@@ -28,9 +28,10 @@ REFERENCE = Stage("reference", "Retrain from nothing without the forget set", re
 
 
 def take(project: Project, data: Result, split: Result, original: Result, weights: Ref, params: TrainParams) -> Outcome:
-    """A given retrain, checked as a given original is. split: whose forget set it never saw, by its giver's word; nothing here can tell.
+    """Take a provided retrain, checked like a provided original. split: the request whose forget set it never saw, according to its
+    provider; nothing here can tell.
 
-    Raises `MeguError` where it is the original.
+    Raises `MeguError` if it is the original.
     """
     found = taken(project, data, weights, params, "reference")
     refuse_original(original.values["weights_digest"], found.values["weights_digest"], "the given retrain")
@@ -38,7 +39,8 @@ def take(project: Project, data: Result, split: Result, original: Result, weight
 
 
 def refuse_original(original: str | None, reference: str | None, said: str) -> None:
-    """Raise `MeguError` for a given retrain that is the original. original, reference: digests of their weights; None: not known yet."""
+    """Raise `MeguError` for a provided retrain that is the original. original, reference: digests of their weights; None: not known
+    yet."""
     if original and original == reference:
         raise MeguError(
             f"{said} is the original itself: it has the same weights, so every gap to it would be 0",

@@ -1,4 +1,4 @@
-"""The forget split: made by ``dvc.yaml`` where params.yaml asks for it, by the same function otherwise."""
+"""The forget split: made by ``dvc.yaml`` if params.yaml asks for it, by the same function otherwise."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tasks.run import cached
 def split(
     project: Project, data: Result, forget: ForgetParams, seed: int, through_dvc: bool, duplicates: Result | None = None
 ) -> Outcome:
-    """``through_dvc``: the parameters are those of params.yaml, so ``dvc.yaml`` makes the files and ``dvc.lock`` pins them. duplicates: the
-    copies that the request is to include; None where it includes none."""
+    """``through_dvc``: the parameters are those of params.yaml, so ``dvc.yaml`` makes the files and ``dvc.lock`` pins them.
+    duplicates: the copies that the request is to include; None if it includes none."""
     if through_dvc:
-        # DVC does not know our source files; that this runs means that something it depends on did change.
+        # DVC does not know our source files; this code only runs if something that the split depends on has changed.
         dvc.repro(project.root, "split", force=True)
         made = splits.load_split(project.root / "splits")
     else:

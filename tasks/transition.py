@@ -1,4 +1,4 @@
-"""The transition matrix from the labeler's judgement."""
+"""The transition matrix, from the labeler's similarity scores."""
 
 from __future__ import annotations
 

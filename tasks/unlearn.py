@@ -1,4 +1,4 @@
-"""The unlearning itself: one of `megu.unlearning.methods` on the original."""
+"""The unlearning itself: one of `megu.unlearning.methods`, applied to the original."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reoptimise(
     seed: int,
     device: Device,
 ) -> Outcome:
-    """perturbing, noise, recipe: None where the method does not need them. code: the method's own, for the cache key."""
+    """perturbing, noise, recipe: None if the method does not need them. code: the method's own, for the cache key."""
     from megu.training.weights import load_weights
     from megu.unlearning.noise import NoiseBank
 
@@ -67,7 +67,7 @@ UNLEARN = Stage("unlearn", "Unlearn: forget the forget set, keep the rest", reop
 
 
 def take(project: Project, retrained: Result, method: str, params: Any) -> Outcome:
-    """The reference as the unlearned model, with what it cost: the method that retrains is that very training."""
+    """Take the reference as the unlearned model, with its cost: the method that retrains is that very training."""
     return Outcome(files=retrained.files, values=retrained.values, notes=retrained.notes)
 
 

@@ -130,7 +130,7 @@ class Verdict:
 def decide(evaluation: Evaluation, params: GateParams, *, champion: str | None) -> Verdict:
     """Apply every rule.
 
-    evaluation: the values of the evaluation stage (`tasks.evaluation.marks`), as a dossier keeps them. champion: the version that holds the
+    evaluation: the values of the evaluation stage (`tasks.evaluation.metrics`), as a dossier keeps them. champion: the version that holds the
     alias now; None without one.
     """
     alone = without_retrain(evaluation)

@@ -1,3 +1,3 @@
-"""The stages that judge a model: its predictions, the marks, the attacks, relearning, and the figures of them.
-One module a stage.
+"""The stages that evaluate a model: its predictions, the metrics, the attacks, relearning, and their figures.
+One module for each stage.
 """

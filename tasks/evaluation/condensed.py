@@ -1,6 +1,6 @@
-"""What an unlearned model, or a retrain, predicts for every image of the data set, as far as the evaluation reads it again.
+"""The predictions of an unlearned model, or a retrain, for every image of the data set, as far as the evaluation needs them.
 
-Of the original everything is stored (`tasks.evaluation.predictions`): every request reads its features and its logits.
+For the original everything is stored (`tasks.evaluation.predictions`): every request reads its features and its logits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tasks.run import cached
 
 
 def predict(project: Project, data: Result, split: Result, model: Result, device: Device) -> Outcome:
-    """split: whose forget set the model is measured by; of these images the logits are stored."""
+    """split: the request whose forget set is evaluated; the logits of its images are stored."""
     from megu.core.device import resolve
     from megu.data.tensors import ImageSet
     from megu.evaluation.condensed import condense

@@ -1,4 +1,4 @@
-"""What a model still holds of the forget set under its last layer."""
+"""What a model still knows about the forget set below its last layer."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def measure(
     seed: int,
     device: Device,
 ) -> Outcome:
-    """metrics: by name, in percent. asked: the forgotten images that they are of. calibration: which test images are left out.
+    """metrics: by name, in percent. asked: the forgotten images that they are measured on. calibration: which test images are left out.
 
-    Raises `MeguError` where there are no retained images to compare with.
+    Raises `MeguError` if there are no retained images to compare with.
     """
     from megu.core.device import resolve
     from megu.data.tensors import ImageSet

@@ -9,7 +9,7 @@ from megu.core.stages import Outcome, Result, Stage
 from megu.evaluation.gate import provided_retrain
 from tasks.run import cached
 
-#: How many forget samples, and how many labels' noise, are shown.
+#: The number of forget samples shown, and the number of labels whose noise is shown.
 SHOWN, LABELS = 12, 8
 
 
@@ -27,7 +27,7 @@ def draw(
     method: str,
     params: Any,
 ) -> Outcome:
-    """transition, perturbing, noise: None where the method does not need them; their figures are then left out."""
+    """transition, perturbing, noise: None if the method does not need them; their figures are then left out."""
     import numpy as np
 
     from megu.evaluation import softmax
@@ -44,7 +44,7 @@ def draw(
     forgotten = tuple(int(k) for k in np.unique(loaded.train.labels[positions.forget]))
 
     def samples(targets: Any) -> figures.Samples:
-        # Evenly through the forget set, not its first few, which may be alike.
+        # Evenly spaced in the forget set: its first few may be alike.
         chosen = np.linspace(0, len(positions.forget) - 1, min(SHOWN, len(positions.forget))).astype(int)
         at = positions.forget[chosen]
         answers = softmax(store.arrays(before.files["predictions"])["train_logits"][at])

@@ -1,4 +1,4 @@
-"""Marks the original, the unlearned model and the retrains side by side."""
+"""Evaluates the original, the unlearned model and the retrains side by side."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def evaluate(
     calibration: CalibrationParams,
     code: Code | None = None,
 ) -> Outcome:
-    """before: what the original answers. after, retrained: what the others answer, condensed for the split.
+    """before: the original's predictions. after, retrained: the predictions of the others, condensed for the split.
 
-    shadows: for the per-sample attack; none leaves it out.
-    relearned: the relearn times of the unlearned model and of each retrain, in that order; none leaves them out. deeper: the deep
-    checks of the same models. given: the retrain that was not trained here; None where it was. calibration: which test images are left out.
-    code: of the metrics that other packages bring, for the cache key.
+    shadows: for the per-sample attack, which is left out without them.
+    relearned: the relearn times of the unlearned model and of each retrain, in that order; left out if empty. deeper: the deep
+    checks of the same models. given: the retrain that was not trained here; None if it was. calibration: which test images are left out.
+    code: of the metrics from other packages, for the cache key.
     """
     from megu import evaluation
     from megu.evaluation import own
@@ -53,7 +53,7 @@ def evaluate(
     arrays: dict[str, Any] = {}
 
     def score(said: Any, name: str | None, more: dict[str, Any]) -> evaluation.Score:
-        """name: under which the distributions are kept; None where they are not."""
+        """name: under which the distributions are stored; None if they are not."""
         asked = (said, loaded.train.labels, loaded.test.labels, positions)
         found = evaluation.score(*asked, loaded.num_classes, loaded.train.fine)
         metrics = {**found.metrics, **more, **own.measured(*asked)}
@@ -77,10 +77,10 @@ def evaluate(
         )
     ]
     names = ["original", "unlearned", *(["reference"] if retrained else []), *[None] * (len(retrained) - 1)]
-    # The original knows it all from the start.
+    # The original knows the forget set from the start.
     steps = [0, *(entry.values["steps"] for entry in relearned)] if relearned else []
     times = [{"relearn_steps": count} for count in steps] or [{}] * len(answers)
-    # Of the original nobody asks what it holds.
+    # The original has no deep checks.
     checks = [{}, *(entry.values["metrics"] for entry in deeper)] if deeper else [{}] * len(answers)
     beside = [{**time, **found} for time, found in zip(times, checks, strict=True)]
     scores = [score(*entry) for entry in zip(answers, names, beside, strict=True)]

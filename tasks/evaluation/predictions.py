@@ -1,4 +1,4 @@
-"""What a model answers for every image of the data set; everything that judges a model starts from this."""
+"""A model's predictions for every image of the data set; every evaluation of a model starts from these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many steps of fine-tuning bring the forget set back."""
+"""How many fine-tuning steps bring the forget set back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def measure(
     seed: int,
     device: Device,
 ) -> Outcome:
-    """steps: None when the original's accuracy is not back after ``params.steps``. target, before: accuracies in percent."""
+    """steps: None if the original's accuracy is not reached after ``params.steps``. target, before: accuracies in percent."""
     from megu.evaluation.relearning import accuracy, relearn, sample_queries
 
     forget = cached.train_images(project, data, device, cached.forget_split(project, split).forget)

@@ -1,4 +1,4 @@
-"""Shadow models for the per-sample attack: they know nothing of a request, so every method and every request shares them."""
+"""Shadow models for the per-sample attack: they do not depend on a request, so every method and every request shares them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from tasks.run import cached
 
 
 def train(project: Project, data: Result, params: TrainParams, seed: int, number: int, device: Device) -> Outcome:
-    """The original's recipe from fresh weights on half of the training set; kept is what it says of each true label, not the network."""
+    """Train the original's recipe from fresh weights on half of the training set; store its output for each true label, not the
+    network."""
     import numpy as np
 
     from megu.core.device import resolve

@@ -1,3 +1,3 @@
 """What a run leaves behind: MLflow runs, dossiers, benchmark pages, processed requests. Never cached.
-No stage is here.
+No stage is defined here.
 """

@@ -55,7 +55,7 @@ def begin(project: Project, bench: Bench, experiment: str, cells: int) -> Run:
 
 
 def score(cell: Cell, look: Inspection, computed: frozenset[str]) -> CellScore:
-    """A finished cell's numbers, or its error. computed: keys of the stages that ran for this cell."""
+    """Return a finished cell's numbers, or its error. computed: keys of the stages that ran for this cell."""
     stages = {ran.decision.label: ran for ran in look.ran}
     known = CellScore(
         method=cell.variant.label,
@@ -66,7 +66,7 @@ def score(cell: Cell, look: Inspection, computed: frozenset[str]) -> CellScore:
         seconds={
             label: ran.result.notes.get("compute_seconds", ran.result.seconds)
             for label, ran in stages.items()
-            if ran.decision.stage is not GIVEN_REFERENCE  # what checking it took is no training's time
+            if ran.decision.stage is not GIVEN_REFERENCE  # the time of checking it is not training time
         },
         computed=len(computed),
         kept=len({ran.decision.key for ran in look.ran} - computed),
@@ -97,7 +97,7 @@ def score(cell: Cell, look: Inspection, computed: frozenset[str]) -> CellScore:
 
 
 def _without_samples(error: str | None, config: Config) -> str | None:
-    """Why a cell failed; of one that is for single samples, without what names them."""
+    """Return why a cell failed; if its request names single samples, without what names them."""
     return (
         scrubbed(error, {"ids": config.forget.ids, "files": config.forget.files})
         if error and record.names_samples(config)
@@ -106,7 +106,7 @@ def _without_samples(error: str | None, config: Config) -> str | None:
 
 
 def record_cell(project: Project, parent: Run, experiment: str, cell: Cell, look: Inspection, found: CellScore) -> CellScore:
-    """Leave a cell's child run, whether it was computed or kept; returns the mark with its id."""
+    """Record a cell's child run, whether it was computed or cached; return the score with its id."""
     child = Run.start(
         project.home,
         experiment,
@@ -141,7 +141,7 @@ def record_cell(project: Project, parent: Run, experiment: str, cell: Cell, look
 
 
 def tables(marks: Sequence[CellScore], cells: Sequence[Cell]) -> tuple[list[table.Row], list[table.Row]]:
-    """The rows by target, with the published numbers, and the summary."""
+    """Return the rows by target, with the published numbers, and the summary."""
     of_target = {cell.target: cell.config for cell in cells}
     return table.rows(marks, lambda target, algorithm: published(of_target[target], algorithm)), table.summary(marks)
 
@@ -150,8 +150,8 @@ def tables(marks: Sequence[CellScore], cells: Sequence[Cell]) -> tuple[list[tabl
 def write(
     project: Project, bench: Bench, outcome: Outcome, command: str, folder: Path, document: Path | None
 ) -> dict[str, bytes]:
-    """Write ``folder``, and ``document`` with its figures beside it where one is asked for; returns the files by name."""
-    from megu.bench import plots  # matplotlib: the first stage need not wait for it
+    """Write ``folder`` and, if requested, ``document`` with its figures beside it; return the files by name."""
+    from megu.bench import plots  # imports matplotlib, which the first stage need not wait for
 
     figures = plots.draw(outcome.marks)
     content = partial(
@@ -183,7 +183,7 @@ def write(
 
 
 def as_file(project: Project, bench: Bench) -> dict[str, Any]:
-    """The benchmark as its file would have it, every setting applied, with commitments for the samples that it names."""
+    """Return the benchmark as in its file, with every setting applied and commitments for the samples that it names."""
     values: dict[str, Any] = json.loads(
         json.dumps({name: getattr(bench, name) for name in ("name", "base", "methods", "targets")})
     )
@@ -231,6 +231,6 @@ def publish(project: Project, bench: Bench, run: Run, outcome: Outcome, files: M
 
 
 def _metric_name(row: table.Row) -> str:
-    """MLflow takes letters, digits and ``_-. /`` in the name of a metric."""
+    """Return a valid name: MLflow allows letters, digits and ``_-. /`` in the name of a metric."""
     name = f"{row.method} {row.point}".strip()
     return "".join(letter if letter.isalnum() or letter in "_-. " else "_" for letter in name)

@@ -1,7 +1,7 @@
-"""Runs the ladder (`megu.promotion.ladder`): each rung an ordinary run with a dossier of its own, and an event in the ledger.
+"""Runs the ladder (`megu.promotion.ladder`): each rung is an ordinary run with its own dossier, and an event in the ledger.
 
-A ladder is named by its configuration. Killed, the next run of the same one goes on after the rungs that the ledger has; what was under way is
-in the cache. `end` closes it, so that the same configuration is tried from the start when somebody asks again.
+A ladder is identified by its configuration. If it is killed, the next run of the same one continues after the rungs in the ledger; what
+was under way is in the cache. `end` closes it, so that a later attempt with the same configuration begins from the start.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tasks.run import inputs
 from tasks.run.engine import COMPARED, Executor, cached_results, decide
 from tasks.unlearn import UNLEARN
 
-#: Carries out the unlearning pipeline: configuration, tags and the rungs before it in, summary out (`flows.unlearn.carry_out`).
+#: Carries out the unlearning pipeline: takes configuration, tags and the previous rungs, returns the summary (`flows.unlearn.carry_out`).
 CarryOut = Callable[[Project, Config, Mapping[str, str], Sequence[Rung] | None], Summary]
 
 RUNG, SKIPPED, ENDED = "ladder.rung", "ladder.skipped", "ladder.ended"
@@ -45,7 +45,8 @@ RUNG, SKIPPED, ENDED = "ladder.rung", "ladder.skipped", "ladder.ended"
 @dataclass(frozen=True)
 class Climb:
     """A ladder that was climbed. name: its subject in the ledger, empty without one. summary: of the last run. refused: why not even the
-    exact retrain passes the gate; empty where something passed."""
+    exact retrain passes the gate; empty if something passed.
+    """
 
     name: str
     summary: Summary
@@ -53,12 +54,12 @@ class Climb:
 
 
 def steps(config: Config) -> list[Step]:
-    """The rungs of a configuration."""
+    """Return the rungs of a configuration."""
     return ladder.steps(config.unlearn.method, config.unlearn.params, config.promotion.ladder, config.seed)
 
 
 def rung(config: Config, executor: Executor, summary: Summary, number: int) -> Rung:
-    """The rung that a finished run is, before its dossier is sealed."""
+    """Return a finished run as a rung, before its dossier is signed."""
     assert summary.gate is not None
     return Rung(
         number=number,
@@ -76,7 +77,7 @@ def rung(config: Config, executor: Executor, summary: Summary, number: int) -> R
 
 
 def costs(project: Project, config: Config) -> Costs:
-    """What the rungs may cost, by what was computed here for the same data set and the same recipe; reads kept results alone."""
+    """Return the possible costs of the rungs, from earlier computations with the same data set and recipe; reads only cached results."""
     first = trained_here(config) + config.evaluation.shadows + (not config.original.provided)
     last = int(not trained_here(config))
     data = decide(project, DATASET, "dataset", inputs.dataset(project, config)).cached
@@ -107,8 +108,9 @@ def _recipe(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_small_budget(project: Project, config: Config) -> None:
-    """Raise `MeguError` where there is a ladder and not even the retrain fits into its budget; computes nothing, and cannot tell before a
-    training was measured."""
+    """Raise `MeguError` if there is a ladder and not even the retrain fits into its budget; computes nothing, and cannot tell before a
+    training was measured.
+    """
     hours = config.promotion.ladder.hours
     if config.promotion.ladder.when == "never":
         return
@@ -121,7 +123,7 @@ def refuse_small_budget(project: Project, config: Config) -> None:
 
 
 def plan(project: Project, config: Config) -> list[dict[str, Any]]:
-    """Every rung with the seconds that it will take, None where nothing like it was measured; computes nothing."""
+    """Return every rung with the seconds that it will take, None if nothing comparable was measured; computes nothing."""
     planned, known, found, tried = steps(config), costs(project, config), list[dict[str, Any]](), list[Rung]()
     for step in planned:
         why = ladder.skipped(step, planned, tried, known, config.promotion.ladder.hours)
@@ -135,16 +137,16 @@ def plan(project: Project, config: Config) -> list[dict[str, Any]]:
 
 
 def _planned(step: Step, seconds: float, compute_seconds: float) -> Rung:
-    """A rung as if it had run and failed."""
+    """Return a rung as if it had run and failed."""
     made: dict[str, Any] = {"number": step.number, "method": step.method, "params": {}, "outcome": "fail", "says": []}
     return Rung(**made, seconds=seconds, compute_seconds=compute_seconds, mlflow_run_id="planned")
 
 
 def climb(project: Project, config: Config, tags: Mapping[str, str], carry_out: CarryOut, *, batch: str = "") -> Climb:
-    """Try rung after rung until the gate lets one pass. batch: the one of requests that it is for, empty without.
+    """Try one rung after the other until one passes the gate. batch: the batch of requests that it is for, empty without.
 
-    Raises `MeguError` as `refuse_small_budget` does, what the first rung and the last raise, and any outage; another rung that fails in
-    itself is left out, with the reason.
+    Raises `MeguError` as `refuse_small_budget` does, errors of the first and the last rung, and any outage; any other rung that fails
+    by itself is left out, with the reason.
     """
     refuse_small_budget(project, config)
     planned, known, budget = steps(config), costs(project, config), config.promotion.ladder.hours
@@ -211,12 +213,12 @@ def end(project: Project, done: Climb) -> None:
 
 
 def said(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """The rungs among these events of the ledger, as JSON."""
+    """Return the rungs among these ledger events, as JSON."""
     return [{"ladder": event.subject, **event.facts} for event in events if event.kind in (RUNG, SKIPPED)]
 
 
 def progressed(project: Project, batch: str, since: int) -> bool:
-    """Whether a rung of a batch was finished after an event's number."""
+    """Whether a rung of a batch was finished after the event with this number."""
     return any(event.number > since and event.facts.get("batch") == batch for event in project.ledger.events(kind=RUNG))
 
 
@@ -225,7 +227,7 @@ PASSED = ("pass", "needs a person", "passes without a retrain")
 
 
 def _open(project: Project, name: str) -> dict[int, Event]:
-    """The newest event of each rung since the ladder was last closed, by number."""
+    """Return the newest event of each rung since the ladder was last closed, by number."""
     found: dict[int, Event] = {}
     for event in project.ledger.events(name):
         if event.kind == ENDED:
@@ -236,7 +238,7 @@ def _open(project: Project, name: str) -> dict[int, Event]:
 
 
 def _again(project: Project, event: Event) -> Rung | None:
-    """The rung of an event, from the dossier of its run; None where that is not what it was."""
+    """Return the rung of an event, from the dossier of its run; None if that has changed."""
     facts = event.facts
     if event.kind == SKIPPED:
         return Rung(number=facts["number"], method=facts["method"], params={}, outcome=facts["outcome"], says=[facts["why"]])

@@ -1,4 +1,4 @@
-"""What a finished run can be held to: its records, and the sealed dossier. Never cached."""
+"""The evidence of a finished run: its records, and the signed dossier. Never cached."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ from tasks.run.engine import Executor, Ran
 
 
 def records(project: Project, executor: Executor, origins: Mapping[str, str]) -> list[Record]:
-    """One record a stage, in the order they ran. origins: the MLflow run that each kept result was computed in, by label."""
+    """Return one record for each stage, in the order they ran. origins: the MLflow run in which each cached result was computed, by
+    label."""
     key = secret(project)
     made: dict[str, Record] = {}
     for ran in executor.ran:
@@ -56,14 +57,14 @@ def records(project: Project, executor: Executor, origins: Mapping[str, str]) ->
 
 
 def secret(project: Project) -> bytes:
-    """The key of the project's commitments, made when there is none."""
+    """Return the key of the project's commitments; create it if there is none."""
     key = Keys(project.keys).commitment_key(create=True)
     assert key is not None
     return key
 
 
 def circumstances(ran: Ran, origin_run: str | None) -> dict[str, Any]:
-    """What varies from run to run. origin: where and when it was computed, on what code and machine."""
+    """Return what varies from run to run. origin: where and when it was computed, on what code and machine."""
     return {
         "cached": ran.decision.hit,
         "seconds": ran.seconds,
@@ -87,14 +88,15 @@ def seal(
     gate: folder_of.Gate,
     ladder: Sequence[Rung],
 ) -> Path:
-    """version: what was registered (``models:/name/3``). artifacts: SHA-256 of each artifact of the MLflow run. ladder: the rungs up to it."""
+    """version: what was registered (``models:/name/3``). artifacts: SHA-256 of each artifact of the MLflow run. ladder: the rungs up
+    to it."""
     signing, key = inputs.signing_key(project, config), secret(project)
     results = {ran.decision.label: ran.result for ran in executor.ran}
     ids, positions = cached.dataset(project, results["dataset"]).train.ids, cached.forget_split(project, results["split"])
     forgotten = commit_all(key, (bytes(value) for value in ids[positions.forget]))
     lines = records_of.to_lines(chained)
     name, _, number = (version or "").removeprefix("models:/").rpartition("/")
-    # Two runs that end together would both follow the same dossier.
+    # Two runs that end together would both chain to the same dossier.
     with file_lock(project.home / "lineage.lock"):
         head = tracked.head(run.client, name) if version else None
         dossier = Dossier(
@@ -164,7 +166,7 @@ def request(config: Config, words: str, key: bytes) -> dict[str, Any]:
 
 
 def parameters(config: Config, key: bytes) -> dict[str, Any]:
-    """The whole configuration, with commitments in the place of sample ids and names."""
+    """Return the whole configuration, with commitments instead of sample ids and names."""
     values = config.to_json()
     forget = {f"forget.{name}": value for name, value in values["forget"].items()}
     return {**values, "forget": {name.removeprefix("forget."): value for name, value in redact_parts(forget, key).items()}}
@@ -241,7 +243,7 @@ def seeds(config: Config) -> dict[str, int]:
 
 
 def trained_here(config: Config) -> int:
-    """How many retrains the run trains."""
+    """Return how many retrains the run trains."""
     return config.reference.repeats if config.reference.enabled and not config.reference.provided else 0
 
 
@@ -265,7 +267,7 @@ def evidence(config: Config, words: str, evaluation: Result, gate: folder_of.Gat
 
 
 def mlflow_now(run: Run) -> dict[str, Any]:
-    """The MLflow run as it is; "FINISHED" is what it will be."""
+    """Return the MLflow run in its present state; "FINISHED" is what it will be."""
     return {**(tracked.run_facts(run.client, run.id) or {}), "status": "FINISHED"}
 
 

@@ -1,4 +1,4 @@
-"""The forget split of the requests processed last, made and pinned by DVC under ``requests/``."""
+"""The forget split of the most recently processed requests, made and pinned by DVC under ``requests/``."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ stages:
 
 
 def pin(project: Project, config: Config, has: DatasetContents, forget: ForgetParams) -> str:
-    """Have DVC make and pin the forget split under ``requests/``; returns its hash there, empty where the project has no DVC stages.
+    """Have DVC make and pin the forget split under ``requests/``; return its hash there, empty if the project has no DVC stages.
 
-    What goes in is a private file with a random number in it: the hash in ``dvc.lock`` tells nobody which samples are meant. Raises
+    Its input is a private file that contains a random number: the hash in ``dvc.lock`` does not reveal which samples are meant. Raises
     `MeguError` when DVC's split is not the one that is used.
     """
     if not (project.root / "dvc.yaml").is_file():

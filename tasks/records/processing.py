@@ -1,7 +1,7 @@
-"""What the processing flow does with requests: takes them in, has each batch forgotten, judged and handed over. Never cached.
+"""What the processing flow does with requests: takes them in, has each batch forgotten, evaluated and handed over. Never cached.
 
-One process of a project processes at a time, held by a lock of the operating system that ends with the process however that ends. So
-whoever has the lock knows that a request still "in flight" belongs to a dead run, whatever Prefect's database says of it.
+Only one process of a project processes at a time, ensured by an operating-system lock that ends with the process however that ends. So
+the holder of the lock knows that a request still "in flight" belongs to a dead run, whatever Prefect's database says about it.
 """
 
 from __future__ import annotations
@@ -50,18 +50,19 @@ from tasks.records import ladder
 from tasks.records.ladder import CarryOut, Climb
 from tasks.records.pinning import pin
 
-#: A tag's longest value in a model registry is 5000 characters.
+#: Maximum length of a tag's value written here; a model registry allows 5000 characters.
 _TAG = 4000
 
 
 def alone(project: Project) -> AbstractContextManager[bool]:
-    """Whether this process is the one that processes, for as long as the block lasts; never waits."""
+    """Yield whether this process is the one that processes, for the duration of the block; never waits."""
     return at_once(project.home / "process.lock")
 
 
 def recover(inbox: Inbox) -> list[str]:
-    """Put back the requests of a run that ended before it was done; needs the lock (`alone`). Counts as a failure, since it may be the cause,
-    but not where the run had finished a rung of the ladder: the next one goes on from there."""
+    """Put back the requests of a run that ended early; needs the lock (`alone`). Counts as a failure, since a request may be the cause,
+    unless the run had finished a rung of the ladder: the next one continues from there.
+    """
     moved = []
     for entry in inbox.entries(*IN_FLIGHT):
         begun = max(event.number for event in entry.events if event.kind == "request.processing")
@@ -72,7 +73,7 @@ def recover(inbox: Inbox) -> list[str]:
 
 @dataclass(frozen=True)
 class Lane:
-    """The requests for one data set. config: theirs; settings: what it changes of the flow's. held: why they wait, empty when they do not.
+    """The requests for one data set. config: theirs; settings: its changes to the flow's. held: why they wait, empty if they do not.
 
     has: what they are looked up in; None while they wait.
     """
@@ -85,10 +86,10 @@ class Lane:
 
 
 def lanes(project: Project, config: Config, inbox: Inbox) -> dict[str, Lane]:
-    """Data set -> how its requests are processed, for every data set that a request waits for; what is configured now comes first.
+    """Return data set -> how its requests are processed, for every data set with waiting requests; the configured one comes first.
 
-    A request under another data set than the configured one is processed on its own: from the champion that is of it. Where that cannot
-    be done, it waits, and `Lane.held` says for what.
+    Requests for another data set than the configured one are processed separately: from that data set's champion. If that is
+    impossible, they wait, and `Lane.held` gives the reason.
     """
     waiting = {entry.data for entry in inbox.entries("received", "accepted", "verified")}
     return {
@@ -133,7 +134,7 @@ def _lane(project: Project, config: Config, inbox: Inbox, name: str) -> Lane:
 
 
 def _limit_of_champion(project: Project, model: str, otherwise: int | None) -> int | None:
-    """``data.per_class`` of the run that the champion comes from; ``otherwise`` where its dossier cannot be read."""
+    """Return ``data.per_class`` of the run that the champion comes from; ``otherwise`` if its dossier cannot be read."""
     event = next(event for event in reversed(project.ledger.events(model, MOVED)))
     try:
         files = folder_of.read(project.dossiers / str(event.facts["run_id"]))
@@ -143,7 +144,8 @@ def _limit_of_champion(project: Project, model: str, otherwise: int | None) -> i
 
 
 def _model_of(inbox: Inbox, name: str, champions: Mapping[str, str]) -> str:
-    """The registered model of a data set: the one whose champion is of it, or that a request for it has a version of; empty without one."""
+    """Return the registered model of a data set: the one with a champion for it, or with a version for one of its requests; empty
+    without one."""
     if own := [model for model, data in champions.items() if data == name]:
         return own[-1]
     made = [entry.fact("version").rpartition("/")[0] for entry in inbox.entries() if entry.data == name]
@@ -151,7 +153,7 @@ def _model_of(inbox: Inbox, name: str, champions: Mapping[str, str]) -> str:
 
 
 def review(inbox: Inbox, lanes: Mapping[str, Lane]) -> tuple[int, int]:
-    """Accept or reject what came in, each by its own data set; returns how many of each. What is held stays "received"."""
+    """Accept or reject new requests, each by its own data set; return how many of each. Requests that are held stay "received"."""
     judged = [
         inbox.review(partial(answers.fault, inbox.project, lane.data, lane.has.fault), lane.data)
         for lane in lanes.values()
@@ -161,7 +163,7 @@ def review(inbox: Inbox, lanes: Mapping[str, Lane]) -> tuple[int, int]:
 
 
 def pending(inbox: Inbox, lanes: Mapping[str, Lane], attempts: int) -> list[Pending]:
-    """What can be processed now. What is held stays "accepted", with the reason, which is said once and is no failure of a request."""
+    """Return what can be processed now. Requests that are held stay "accepted", with the reason recorded once; this is not a failure."""
     for entry in inbox.entries("accepted"):
         held = lanes[entry.data].held if entry.data in lanes else ""
         if held and entry.reason != held and entry.failures < attempts:
@@ -170,11 +172,11 @@ def pending(inbox: Inbox, lanes: Mapping[str, Lane], attempts: int) -> list[Pend
 
 
 def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: CarryOut) -> str | None:
-    """Have a batch forgotten, with everything forgotten before, and judge the model; returns why it failed, None when it did not.
+    """Have a batch forgotten, with everything forgotten before, and evaluate the model; return why it failed, None if it did not.
 
-    What the gate turns down goes on to the next rung of the ladder. Raises `Away` when an outage ended it: then its requests are accepted as
-    before, and none of them failed. A batch that the gate turns down for good did not fail, its requests did: they are put back, and wait for a
-    person where not even the retrain passed; no smaller batch is tried at once.
+    What the gate turns down goes on to the next rung of the ladder. Raises `Away` if an outage ended it: then its requests are accepted
+    as before, and none of them failed. If the gate turns a batch down for good, the batch did not fail, its requests did: they are put
+    back, and wait for a person if not even the retrain passed; no smaller batch is tried at once.
     """
     config, has = lane.config, lane.has
     assert has is not None, "what is held is not processed"
@@ -206,7 +208,7 @@ def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: 
         if away:
             raise Away(why) from error
         return why
-    except BaseException:  # stopped by a person or the system, or suspended: no request is to blame
+    except BaseException:  # stopped by a person or the system, or suspended: not the fault of a request
         inbox.move(batch.ids, "accepted", {"why": "the run was stopped"})
         raise
     facts = {
@@ -234,10 +236,10 @@ def fulfil(project: Project, lane: Lane, inbox: Inbox, batch: Batch, carry_out: 
 
 
 def forget_set(project: Project, config: Config, inbox: Inbox, has: DatasetContents, new: Sequence[Target]) -> ForgetParams:
-    """What the requests name and everything of their data set that was forgotten before (`megu.requests.fulfilled`): by requests, and by
-    versions that were promoted without one.
+    """Return what the requests name and everything of their data set that was forgotten before (`megu.requests.fulfilled`): by requests,
+    and by versions that were promoted without one.
 
-    Raises `MeguError` for what cannot be forgotten together, and when it cannot be known what a promoted version forgot.
+    Raises `MeguError` for what cannot be forgotten together, and if it is impossible to know what a promoted version forgot.
     """
     index, promoted = Index(project.index), guard.fulfilled(project, config.registry.name)
     before, sets = [], set[str]()
@@ -263,14 +265,14 @@ def forget_set(project: Project, config: Config, inbox: Inbox, has: DatasetConte
 
 
 def from_champion(config: Config, at: str | None) -> Config:
-    """The configuration that starts from the champion's version; from its own original while there is none."""
+    """Return the configuration that starts from the champion's version; from its own original as long as there is none."""
     if at is None:
         return config
     return config.model_copy(update={"original": OriginalParams(model=f"models:/{config.registry.name}/{at}")})
 
 
 def written_dossier(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
-    """Return the dossier of a run as it was written, and the gate's verdict in it: what counts is what can be verified."""
+    """Return the dossier of a run as it was written, with the gate's verdict in it: only what can be verified counts."""
     files = folder_of.read(project.dossiers / summary.mlflow_run_id)
     made = folder_of.parse(files[MAIN], MAIN)
     assert made.evidence.gate is not None  # None only in dossiers of an older format
@@ -278,11 +280,11 @@ def written_dossier(project: Project, summary: Summary) -> tuple[Dossier, Gate]:
 
 
 def hand_over(project: Project, lane: Lane, inbox: Inbox, params: str, settings: Sequence[str]) -> dict[str, Any] | None:
-    """Ask for the approval of the newest version of the data set's registered model that passed the gate, once; None when there is none
-    to ask for. Asked again when nobody can answer the run that asked any more (`tasks.prefect.flow_runs.gone`).
+    """Ask once for the approval of the data set's newest registered version that passed the gate; None if there is none. Ask again if the
+    run that asked can no longer be answered (`tasks.prefect.flow_runs.gone`).
 
-    The policy approves at once where it may. Else the deployment ``promote/promote`` is started, which suspends until somebody answers;
-    where there is none, `megu promote` is the way, and the requests wait in "verified".
+    The policy approves at once if it may. Otherwise the deployment ``promote/promote`` is started, which suspends until somebody answers;
+    without one, use `megu promote`, and the requests wait in "verified".
     """
     config, name = lane.config, lane.config.registry.name
     waiting = [entry.fact("version").rpartition("/") for entry in inbox.entries("verified") if entry.data == lane.data]
@@ -307,7 +309,7 @@ def hand_over(project: Project, lane: Lane, inbox: Inbox, params: str, settings:
 
 
 def ask(version: str, seal: str, params: str, settings: Sequence[str], again: int = 0) -> str | None:
-    """Start the approval flow's deployment; returns its flow run, the same one for the same ``again``; None without a deployment.
+    """Start the approval flow's deployment; return its flow run, the same one for the same ``again``; None without a deployment.
 
     again: how many runs that asked for it are gone.
     """
@@ -328,7 +330,7 @@ def ask(version: str, seal: str, params: str, settings: Sequence[str], again: in
 
 def take_back(inbox: Inbox) -> list[str]:
     """Cancel the suspended runs that ask for the approval of a version that no request waits for any more, since it was promoted or
-    rejected from a terminal, or cannot be promoted now; their names. Else they would wait in the Prefect UI for ever.
+    rejected from a terminal, or cannot be promoted now; return their names. Otherwise they would wait in the Prefect UI forever.
     """
     waiting = {entry.fact("version") for entry in inbox.entries("verified")}
     asked = [event for event in inbox.ledger.events(kind="approval.asked") if event.subject not in waiting]
@@ -336,13 +338,13 @@ def take_back(inbox: Inbox) -> list[str]:
 
 
 def blame(inbox: Inbox, work: Work) -> None:
-    """Count the failure of each request that fails alone."""
+    """Count a failure for each request that fails alone."""
     for request, why in work.spoilt.items():
         inbox.move([request], "accepted", {"failed": True, "why": why})
 
 
 def overdue(inbox: Inbox) -> list[Entry]:
-    """What is past its due date; each is told to Prefect's automations."""
+    """Return the requests past their due date; report each to Prefect's automations."""
     late = [entry for entry in inbox.entries() if entry.overdue(datetime.now(UTC).date())]
     for entry in late:
         signals.overdue(entry.id, entry.due)

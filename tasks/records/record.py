@@ -1,7 +1,7 @@
 """What a run leaves behind: its MLflow run, its Prefect artifacts, its page, its registered model. Never cached.
 
-A stage whose result was kept did not run, so nothing may be logged from inside one; a run that computed nothing still leaves
-all of this, with the run each result came from.
+A stage whose result was cached did not run, so nothing may be logged from inside a stage; a run that computed nothing still leaves
+all of this, with the run that each result came from.
 
 One file because it is one record, written in this order.
 """
@@ -46,23 +46,23 @@ from tasks.records import lineage
 from tasks.run import cached
 from tasks.run.engine import Executor, Finished, Ran
 
-#: Where `megu up` serves by default: the address of a link when no server runs at the moment.
+#: Default addresses of `megu up`, used in links while no server is running.
 PREFECT_UI = "http://127.0.0.1:4200"
 MLFLOW_UI = "http://127.0.0.1:5000"
 
-#: Stages whose arrays are small enough to be worth having in every MLflow run; the split of a request for single samples says which
-#: they are and stays in the project.
+#: Stages whose arrays are small enough to log to every MLflow run; the split of a request for single samples reveals which
+#: they are, and stays in the project.
 LOGGED = ("split", "entanglement", "labeling", "transition", "perturbing", "noise", "evaluation")
 
 
 def prefect_url(project: Project) -> str:
-    """The flow run's page."""
+    """Return the flow run's page."""
     base = services.endpoints(project.home).prefect_ui or PREFECT_UI
     return f"{base}/runs/flow-run/{flow_run.get_id()}"
 
 
 def begin(project: Project, config: Config, tags: Mapping[str, str] | None = None) -> Run:
-    """Start the MLflow run: what it is, who asked, on what.  tags: more of them."""
+    """Start the MLflow run, tagged with the request, the Prefect flow run and the environment. tags: further ones."""
     words = describe_request(config)
     return Run.start(
         project.home,
@@ -80,7 +80,7 @@ def begin(project: Project, config: Config, tags: Mapping[str, str] | None = Non
 
 
 def describe_request(config: Config) -> str:
-    """What is to be forgotten, in a few words."""
+    """Return what is to be forgotten, in a few words."""
     return str(RequestScope.of(vars(config.forget)))
 
 
@@ -93,7 +93,7 @@ def names_samples(config: Config) -> bool:
 def record_mlflow(
     project: Project, config: Config, run: Run, executor: Executor, summary: Summary, page: str, origins: Mapping[str, str]
 ) -> dict[str, str]:
-    """origins: see `reused_from`. Returns the SHA-256 of each artifact, by name."""
+    """origins: see `reused_from`. Return the SHA-256 of each artifact, by name."""
     results, secret = {ran.decision.label: ran.result for ran in executor.ran}, lineage.secret(project)
     data, split, evaluation = results["dataset"], results["split"], results["evaluation"]
     values = evaluation.values
@@ -160,7 +160,7 @@ def record_mlflow(
 
 
 def version_card(project: Project, run: Run, summary: Summary) -> str:
-    """What the registry shows of a version, in Markdown: its figures, the gate's verdict, and links to report and dossier."""
+    """Return what the registry shows for a version, in Markdown: its figures, the gate's verdict, and links to report and dossier."""
     page = run.url(services.endpoints(project.home).mlflow) or run.url(MLFLOW_UI)
     links = f"[Report]({page}/artifacts/report.html), [dossier]({page}/artifacts/{FOLDER}), [run]({page})"
     verdict = f"Gate: {summary.gate.decision}. " if summary.gate else ""
@@ -169,7 +169,7 @@ def version_card(project: Project, run: Run, summary: Summary) -> str:
 
 
 def labeler_tags(config: Config, labeling: Result | None) -> dict[str, str]:
-    """Which labeler made the labels: a run and a model version say it alike. Nothing where the method needed none."""
+    """Return which labeler made the labels, the same for a run and a model version. Empty if the method needed none."""
     if labeling is None:
         return {}
     labeler = labeling.values["labeler"]
@@ -182,7 +182,7 @@ def labeler_tags(config: Config, labeling: Result | None) -> dict[str, str]:
 
 
 def reused_from(run: Run, executor: Finished) -> dict[str, str]:
-    """The MLflow run that each kept result was computed in, by stage.
+    """Return the MLflow run in which each cached result was computed, by stage.
 
     Data set and split are made before their run has an MLflow run, so theirs is found by its Prefect flow run.
     """
@@ -262,12 +262,12 @@ def register(
 
 
 def figures(project: Project, result: Result) -> dict[str, bytes]:
-    """The pictures by name, in the order of the page."""
+    """Return the pictures by name, in the order of the page."""
     return {name: project.store.checked(ref).read_bytes() for name, ref in result.files.items()}
 
 
 def summarise(config: Config, executor: Executor, run: Run, project: Project) -> Summary:
-    """Everything a run comes to, but for the time and the registered version, which are not known yet."""
+    """Return all results of a run, except the time and the registered version, which are not known yet."""
     values = executor["evaluation"].result.values
     comparison = values.get("comparison", {})
     reference = values.get("reference")
@@ -302,7 +302,7 @@ def summarise(config: Config, executor: Executor, run: Run, project: Project) ->
 
 
 def caveats(config: Config, evaluation: Mapping[str, Any]) -> list[str]:
-    """What was declared and cannot be checked here, and what the metrics leave out."""
+    """Return what was declared and cannot be checked here, and what the metrics leave out."""
     given = provided_retrain(evaluation)
     return [
         *([PRETRAINED] if config.train.pretrained else []),
@@ -312,19 +312,19 @@ def caveats(config: Config, evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def left_out(images: Mapping[str, int]) -> list[str]:
-    """How many test images no metric is of; nothing where there are none."""
+    """Return how many test images are left out of every metric; empty if there are none."""
     if not images.get("calibration"):
         return []
     return [f"every metric is of {images['measured']:,} test images: the other {images['calibration']:,} calibrate the method"]
 
 
 def shown(copies: int) -> list[str]:
-    """What to do about copies of forgotten images that stay; nothing where there are none."""
+    """Return what to do about remaining copies of forgotten images; empty if there are none."""
     return [f"{copies_left(copies)}: the report shows them, forget.near_duplicates=include forgets them too"] if copies else []
 
 
 def way_out(method: str) -> str:
-    """What to try where a method has not forgotten: its own parameters, another method, and the one that forgets for certain."""
+    """Return what to try if a method has not forgotten: its own parameters, another method, and the one that forgets for certain."""
     harder, others = lookup(method).harder, [name for name in METHODS if name not in (method, "retrain")]
     later = [*METHODS][[*METHODS].index(method) + 1 :] if method in METHODS else []
     following = next((name for name in later if name in others), others[0])
@@ -349,8 +349,9 @@ def stage_summary(ran: Ran) -> StageSummary:
 
 
 def share(executor: Finished, note: str) -> float | None:
-    """What the unlearning spent (its noise, where it has any, and itself) in percent of what the first retrain did, each when it was computed;
-    None without a retrain. note: "compute_seconds", or "passes": images through the network forward and backward."""
+    """Return the cost of the unlearning (its noise, if any, and itself) in percent of the first retrain's, each when it was computed;
+    None without a retrain. note: "compute_seconds", or "passes": images through the network forward and backward.
+    """
     references = [ran for ran in executor.ran if ran.decision.stage.name == "reference"]
     if not references:
         return None
@@ -358,14 +359,14 @@ def share(executor: Finished, note: str) -> float | None:
 
 
 def spent(executor: Finished, note: str) -> float:
-    """The sum of a note over the stages that are the method's own."""
+    """Return the sum of a note over the method's own stages."""
     return float(sum(ran.result.notes[note] for ran in executor.ran if ran.decision.stage.name in SPENT))
 
 
 def publish(project: Project, config: Config, run: Run, executor: Executor, summary: Summary) -> Summary:
-    """Write the page, log everything to MLflow and to Prefect, seal the dossier; returns the summary with the page's path.
+    """Write the page, log everything to MLflow and to Prefect, sign the dossier; return the summary with the page's path.
 
-    The page is the latest run's, where a person finds it; every run keeps its own in MLflow.
+    The page is that of the latest run, where a person finds it; every run has its own in MLflow.
     """
     path = project.root / "results" / "report.html"
     summary = replace(summary, report=project.relative(path))
@@ -392,7 +393,8 @@ def publish(project: Project, config: Config, run: Run, executor: Executor, summ
 
 
 def labeler_facts(labeling: Result, request: Sequence[str]) -> dict[str, str]:
-    """Who judged, and for one that was asked what came of it. request: the classes whose reasons are shown, where it gave any."""
+    """Return which labeler scored the similarity and, for one that queries a model, the outcome. request: the classes whose reasons
+    are shown, if it gave any."""
     labeler, record = labeling.values["labeler"], labeling.notes.get("record")
     facts = {name: labeler[name] for name in ("kind", "name", "version", "digest")}
     if not record:
@@ -418,7 +420,7 @@ def page(
     lineage: Mapping[str, str],
     parameters: Mapping[str, Any],
 ) -> str:
-    """The self-contained report of this run. lineage: its graph, by form. parameters: the configuration, without sample ids."""
+    """Return the self-contained report of this run. lineage: its graph, by format. parameters: the configuration, without sample ids."""
     results = {ran.decision.label: ran.result for ran in executor.ran}
     live = services.endpoints(project.home)
     facts = environment(project.root)

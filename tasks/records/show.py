@@ -1,4 +1,4 @@
-"""A kept judgement, and how far it agrees with what else is known of the classes."""
+"""Cached similarity scores, and how far they agree with what else is known about the classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: How many concepts are named beside a class.
+#: How many concepts are listed for each class.
 NEAREST = 3
 
 
@@ -25,10 +25,10 @@ NEAREST = 3
 class Shown:
     """labeler: in words. nearest: by class, other concepts with their similarity. own: of each class to itself. abstained: by class.
 
-    agreement: with what -> Spearman's rank correlation over pairs of different classes, None where it is not defined.
-    missing: with what -> why it could not be compared. sanity: measures of a labeler that was asked. picture: the figure's path.
-    because: by class, the labeler's reasons in its own words, where it was asked for them. scoring: a line for each way in which a labeler
-    that was asked was scored, with how many of its answers were.
+    agreement: with what -> Spearman's rank correlation over pairs of different classes, None if undefined.
+    missing: with what -> why it could not be compared. sanity: measures of a labeler that queries a model. picture: the figure's path.
+    because: by class, the labeler's reasons in its own words, if it was asked for them. scoring: for a labeler that queries a model, a
+    line for each way of scoring its answers, with the number of answers.
     """
 
     labeler: str
@@ -51,7 +51,7 @@ def cached_or_refused(judged: Any, config: Config) -> Result:
 
 
 def shown(project: Project, data: Result, judged: Result, before: Any, compared: Any) -> Shown:
-    """Draw it and say it. before: the original's predictions, compared: the prototype labeler's judgement, where there are any."""
+    """Draw and describe it. before: the original's predictions, compared: the prototype labeler's similarity scores, if there are any."""
     import numpy as np
 
     from megu.labeling.agreement import off_diagonal, rank_correlation
@@ -91,7 +91,7 @@ def shown(project: Project, data: Result, judged: Result, before: Any, compared:
 
 
 def feature_overlap(project: Project, data: Result, before: Result) -> NDArray[np.float64]:
-    """The soft overlap (K, K) of the original's own features on the training data."""
+    """Return the soft overlap (K, K) of the original's own features on the training data."""
     import numpy as np
 
     from megu.unlearning.entanglement import soft_overlap

@@ -1,3 +1,3 @@
-"""How stages are run: the cache, the schedule, the runners, what a run is given and how it ends.
-No stage is here.
+"""How stages are run: the cache, the schedule, the runners, the inputs of a run and how it ends.
+No stage is defined here.
 """

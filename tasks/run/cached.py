@@ -1,4 +1,4 @@
-"""Reads earlier stages' results back as the objects they were."""
+"""Reads the results of earlier stages back as the original objects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def dataset(project: Project, data: Result) -> Dataset:
-    """The data set as the run sees it, limited where ``data.per_class`` says so."""
+    """Return the data set as the run sees it, limited if ``data.per_class`` is set."""
     return arrays.limited(arrays.load(project.data(data.values["name"])), data.values.get("per_class"))
 
 
@@ -39,7 +39,7 @@ def forget_split(project: Project, split: Result) -> ForgetSplit:
 
 
 def train_images(project: Project, data: Result, device: str, index: Any = None) -> ImageSet:
-    """The training images on the device, those at ``index`` when given."""
+    """Return the training images on the device, only those at ``index`` if specified."""
     from megu.core.device import resolve
     from megu.data.tensors import ImageSet
 
@@ -48,7 +48,7 @@ def train_images(project: Project, data: Result, device: str, index: Any = None)
 
 
 def model(project: Project, result: Result, device: str) -> nn.Module:
-    """The model a stage stored, in evaluation mode."""
+    """Return the model that a stage stored, in evaluation mode."""
     from megu.core.device import resolve
     from megu.training.weights import load_model
 
@@ -57,7 +57,7 @@ def model(project: Project, result: Result, device: str) -> nn.Module:
 
 
 def arrays_of(project: Project, result: Result | None, name: str) -> dict[str, Any] | None:
-    """The arrays that a stage stored under ``name``; None where the stage did not run."""
+    """Return the arrays that a stage stored under ``name``; None if the stage did not run."""
     return None if result is None else dict(project.store.arrays(result.files[name]))
 
 
@@ -69,9 +69,9 @@ def perturbing(project: Project, result: Result) -> Perturbing:
 
 
 def checkpoint(project: Project, stage: str, *depends: Any) -> Path:
-    """Where a long stage leaves its checkpoint, and finds it in the next run: a place for the same inputs and the same key.
+    """Return where a long stage writes its checkpoint, and finds it in the next run: one place for the same inputs and the same key.
 
-    Those for the same inputs under another key (other code, packages or device) are removed: nothing goes on from them.
+    Checkpoints for the same inputs under another key (other code, packages or device) are removed: nothing can continue from them.
     """
     inputs = _digest([entry.digest if isinstance(entry, Result) else str(entry) for entry in depends])
     own = project.checkpoints / f"{stage}-{inputs}-{_digest(computing())}.safetensors"
@@ -86,7 +86,7 @@ def _digest(value: Any) -> str:
 
 
 def measured(work: Callable[[], T], device: str) -> tuple[T, dict[str, Any]]:
-    """What ``work`` returns, and the notes of what the computation alone cost, as every stage keeps them."""
+    """Return the result of ``work``, and notes on the cost of the computation alone, as every stage stores them."""
     from megu.core.device import measured, resolve
     from megu.training.loop import counting
 
@@ -98,7 +98,7 @@ def measured(work: Callable[[], T], device: str) -> tuple[T, dict[str, Any]]:
 def model_outcome(
     project: Project, network: nn.Module, info: ModelInfo, notes: Mapping[str, Any], values: Mapping[str, Any] | None = None
 ) -> Outcome:
-    """A trained model, as every training stage stores it: its weights, what the computation cost, and what else there is to say of it."""
+    """Return a trained model as every training stage stores it: its weights, the cost of the computation, and further values."""
     from megu.training.weights import digest, to_bytes
 
     return Outcome(
@@ -109,9 +109,9 @@ def model_outcome(
 
 
 def labeling_outcome(project: Project, found: Labeling, apart: Sequence[str] = ()) -> Outcome:
-    """A labeler's judgement, as every labeler's stage stores it: the numbers, and in the file's own head how they came about.
+    """Return a labeler's similarity scores as every labeler's stage stores them: the numbers, with their provenance in the file's header.
 
-    apart: the finer classes that are concepts of their own, after the classes.
+    apart: the sub-classes that are concepts of their own, after the classes.
     """
     meta = {"labeler": canonical_json(found.identity.to_json()).decode(), "record": canonical_json(dict(found.record)).decode()}
     return Outcome(

@@ -1,7 +1,7 @@
-"""Runs stages as Prefect tasks over Prefect's result cache, or only says what running them would do.
+"""Runs stages as Prefect tasks over Prefect's result cache, or only plans what running them would do.
 
 A flow calls ``run(STAGE, name=value, …)`` for each step. With an `Executor` that is a Prefect task run; with a `Planner` it is a
-look into the cache. Both decide alike (`decide`), so the plan that is shown is the plan that is carried out.
+cache lookup. Both decide alike (`decide`), so the plan that is shown is the plan that is carried out.
 
 The cache is Prefect's: a result record under our own key (`megu.core.stages`). Isolation stays at Prefect's default, READ_COMMITTED; its
 file locks never expire after a kill.
@@ -31,13 +31,13 @@ from megu.lineage.commitments import redact_parts
 from megu.lineage.keys import Keys
 from tasks.prefect.arguments import as_is
 
-#: With so many kept results, the newest, a stage that has to run is compared to say why: a benchmark leaves hundreds of each stage.
+#: A stage that has to run is compared with this many of its newest cached results to explain why: a benchmark leaves hundreds.
 COMPARED = 30
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a stage has to run. ``cached`` is the result that will be used when it does not; ``why`` is for a person."""
+    """Whether a stage has to run. ``cached`` is the result to use if it does not; ``why`` is for a person."""
 
     stage: Stage
     label: str
@@ -59,13 +59,13 @@ class Pending:
 
 
 class Run(Protocol):
-    """What a flow's wiring is written against."""
+    """The interface that a flow's wiring is written against."""
 
     def __call__(self, stage: Stage, /, *, label: str = "", **arguments: Any) -> Any: ...
 
 
 def decide(project: Project, stage: Stage, label: str, arguments: dict[str, Any]) -> Decision:
-    """Look for the kept result of ``stage`` with these arguments, its files checked."""
+    """Look up the cached result of ``stage`` with these arguments, and check its files."""
     parts = stage.parts(stage.bind(project, arguments))
     key = stage.key(parts)
     record = project.results / key
@@ -89,7 +89,7 @@ def decide(project: Project, stage: Stage, label: str, arguments: dict[str, Any]
 
 
 def redact(project: Project, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a key as they are kept: with commitments in the place of sample ids. No key is made where none is needed."""
+    """Return the parts of a key as they are stored: with commitments instead of sample ids. Create no key if none is needed."""
     if not any(parts.get(name) for name in PRIVATE):
         return dict(parts)
     key = Keys(project.keys).commitment_key(create=True)
@@ -98,16 +98,16 @@ def redact(project: Project, parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_record(project: Project, key: str) -> Result | None:
-    """The kept result under ``key``; None when there is none, or it is not one of ours in the present format."""
+    """Return the cached result under ``key``; None if there is none, or it is not one of ours in the present format."""
     try:
         value: dict[str, Any] = ResultRecord.deserialize((project.results / key).read_bytes()).result
         return Result.from_json(value) if value.get("format") == FORMAT else None
-    except Exception:  # whatever is wrong with the record, the stage can run again
+    except Exception:  # whatever is wrong with the record, the stage can be run again
         return None
 
 
 def cached_results(project: Project, stage: Stage, most: int | None = None) -> list[Result]:
-    """Every readable result of a stage, newest first; ``most`` of them at most."""
+    """Return every readable result of a stage, newest first; at most ``most`` of them."""
     records = sorted(project.results.glob(f"{stage.name}-*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     found = (read_record(project, path.name) for path in records if path.name.rsplit("-", 1)[0] == stage.name)
     return list(islice((result for result in found if result is not None), most))
@@ -115,7 +115,7 @@ def cached_results(project: Project, stage: Stage, most: int | None = None) -> l
 
 @dataclass
 class Planner:
-    """Says what a run would do. Stages behind a miss cannot be named yet; they are said to wait for it."""
+    """Plans a run without computing. The keys of stages behind a miss are not known yet; their plan says what they wait for."""
 
     project: Project
     decisions: list[Decision] = field(default_factory=list)
@@ -133,7 +133,7 @@ class Planner:
 
 
 def _entries(values: list[Any]) -> Iterator[Any]:
-    """The values, and those inside lists among them."""
+    """Yield the values, and those inside lists among them."""
     for value in values:
         if isinstance(value, (list, tuple)):
             yield from _entries(list(value))
@@ -143,8 +143,8 @@ def _entries(values: list[Any]) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Ran:
-    """One finished step of a run: ``seconds`` is what it took now, which for a hit is the time of looking it up. ``parents``: the labels
-    of the steps whose results it was given."""
+    """One finished step of a run: ``seconds`` is its duration in this run, which for a hit is the time of the lookup. ``parents``: the
+    labels of the steps whose results it used."""
 
     decision: Decision
     result: Result
@@ -162,10 +162,10 @@ class Finished(Protocol):
 
 @dataclass
 class Executor:
-    """Runs each stage as a Prefect task, tells `megu.core.progress.stages` of it, and keeps count. Must be called inside a flow run.
+    """Runs each stage as a Prefect task, reports it to `megu.core.progress.stages`, and records it. Must be called inside a flow run.
 
-    origin: what every result that is computed in this run remembers of it (its MLflow run, say).
-    refresh: names of stages that run again though their result is kept (to measure them, say).
+    origin: what every result computed in this run records about it (its MLflow run, say).
+    refresh: names of stages that run again even if their result is cached (to measure them, say).
     """
 
     project: Project
@@ -188,7 +188,7 @@ class Executor:
         inputs = _edges(entry for entry in given if isinstance(entry, Result))
         bound = stage.bind(self.project, arguments)
         result = Result.from_json(step(as_is(decision), as_is(bound), as_is(self.origin), wait_for=inputs))
-        # A kept result may have been made under another label (a retrain that is now the second of three).
+        # A cached result may have been made under another label (a retrain that is now the second of three).
         seconds = time.perf_counter() - started
         parents = tuple(ran.decision.label for ran in self.ran if any(entry is ran.result for entry in given))
         self.ran.append(Ran(decision, result, seconds, parents))
@@ -200,12 +200,13 @@ class Executor:
 
     @property
     def edges(self) -> list[Any]:
-        """To every stage so far, for a task's ``wait_for``."""
+        """Return edges to every stage so far, for a task's ``wait_for``."""
         return _edges(ran.result for ran in self.ran)
 
 
 def _edges(results: Iterable[Result]) -> list[Any]:
-    """What Prefect knows the task runs by that returned these: the smallest part of each, since it looks through all of it."""
+    """Return what identifies to Prefect the task runs that returned these: the smallest part of each, since Prefect searches all of
+    it."""
     return [result.origin for result in results]
 
 
@@ -216,17 +217,17 @@ def _key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
 
 @cache
 def prefect_task(stage: Stage) -> Task[..., dict[str, Any]]:
-    """The Prefect task of a stage, with our key and JSON results."""
+    """Return the Prefect task of a stage, with our key and JSON results."""
 
     def compute(
         decision: Decision, arguments: dict[str, Any], origin: dict[str, str], threads: int | None = None
     ) -> dict[str, Any]:
         started = time.perf_counter()
-        if threads:  # of a worker beside others; it may be another process than the one that asked
+        if threads:  # of one worker among several; it may be in another process than the caller
             import torch
 
             torch.set_num_threads(threads)
-        # What draws from the process-wide generators (a plugin, say) depends on the key like all else, not on what ran before.
+        # Draws from the process-wide generators (by a plugin, say) depend on the key like everything else, not on what ran before.
         start(derive(0, decision.key))
         with working(arguments["project"]):  # of a worker, which may outlive its flow
             outcome = stage.run(decision.key, arguments)

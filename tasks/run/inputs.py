@@ -1,4 +1,4 @@
-"""What a run is given: looked at before anything is computed, so that a wrong request is refused before it leaves a trace."""
+"""The inputs of a run: checked before anything is computed, so that a wrong request is refused before it leaves a trace."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tasks.original import checked
 from tasks.reference import refuse_original
 from tasks.run import cached
 
-#: The sections that may name a model from outside.
+#: The sections that may specify an external model.
 MODELS = ("original", "reference")
 
 
 def preflight(project: Project, config: Config) -> None:
-    """Raise `MeguError` for what can be known to fail: what is given, a labeler that has to be asked and cannot be, an unfinished purge,
-    images that were erased and are here again."""
+    """Raise `MeguError` for foreseeable failures: unusable inputs, a labeler whose model must be queried and cannot be, an unfinished
+    purge, images that were erased and are here again."""
     providers.no_purge_is_open(project.root)
     nothing_erased(project, config)
     check_provided(project, config)
@@ -49,14 +49,14 @@ def preflight(project: Project, config: Config) -> None:
 
 
 def signing_key(project: Project, config: Config) -> Any:
-    """The key that the dossier is to be signed with, None without one. Raises `MeguError` for one that cannot be used."""
+    """Return the key that will sign the dossier, None without one. Raises `MeguError` for one that cannot be used."""
     keys = Keys(project.keys)
     keys.commitment_key()
     return signer(keys, project.root / config.lineage.key if config.lineage.key else None)
 
 
 def nothing_erased(project: Project, config: Config) -> None:
-    """Raise `MeguError` for a data set that is here and has images that were erased, unless the stage that fetches it leaves them out."""
+    """Raise `MeguError` for a local data set that contains erased images, unless the stage that fetches it leaves them out."""
     folder = project.data(config.data.name)
     if config.data.suppressed == "refuse" and (folder / "meta.json").is_file():
         for line in screening.screen(project, config.data.suppressed, folder):
@@ -64,7 +64,7 @@ def nothing_erased(project: Project, config: Config) -> None:
 
 
 def check_provided(project: Project, config: Config) -> None:
-    """Raise `MeguError` for a device, model or request that cannot be; the request is looked at if the data set is here."""
+    """Raise `MeguError` for an impossible device, model or request; the request is only checked if the data set is here."""
     resolve(config.device)
     makes_new_networks(project, config)
     if loaded := _loaded(project, config):
@@ -72,38 +72,39 @@ def check_provided(project: Project, config: Config) -> None:
 
 
 def _loaded(project: Project, config: Config) -> arrays.Dataset | None:
-    """The data set as the run sees it, None when it is not here yet."""
+    """Return the data set as the run sees it, None when it is not here yet."""
     folder = project.data(config.data.name)
     return arrays.limited(arrays.load(folder), config.data.per_class) if (folder / "meta.json").is_file() else None
 
 
 def recipe(project: Project, config: Config) -> TrainParams | None:
-    """How the original was trained, for a method that trains as it was."""
+    """Return how the original was trained, for a method that trains in the same way."""
     return config.train if "train_recipe" in needs(config) else None
 
 
 def needs(config: Config) -> frozenset[str]:
-    """What the method needs made before it can run, with the parameters that it has."""
+    """Return what must be made before the method can run, with its parameters."""
     return lookup(config.unlearn.method).needed(config.unlearn.params)
 
 
 def method_code(project: Project, config: Config) -> Code:
-    """The code of the method, which the unlearning looks up by its name."""
+    """Return the code of the method, which the unlearning stage looks up by name."""
     return Code(code(config.unlearn.method))
 
 
 def labeler_code(project: Project, config: Config) -> Code:
-    """The code of the labeler, which its stage looks up by its name."""
+    """Return the code of the labeler, which its stage looks up by name."""
     return Code(kinds.code(config.labeling.kind))
 
 
 def metrics_code(project: Project, config: Config) -> Code:
-    """The code of the metrics that other packages bring, which the evaluation looks up by their names."""
+    """Return the code of the metrics from other packages, which the evaluation looks up by name."""
     return Code(own.code())
 
 
 def enough_exemplars(project: Project, config: Config) -> None:
-    """Raise `MeguError` for a class with too few images for the labeler, which is asked after the original's training: hours later."""
+    """Raise `MeguError` for a class with too few images for the labeler, which otherwise fails after the original's training: hours
+    later."""
     loaded = _loaded(project, config)
     if loaded and "perturbing" in needs(config):
         params = config.labeling.params
@@ -112,26 +113,27 @@ def enough_exemplars(project: Project, config: Config) -> None:
 
 
 def subclasses(config: Config) -> tuple[str, ...]:
-    """The names of the finer classes that are to be forgotten of classes that stay, where the targets depend on what these look like: soft
-    ones that are calibrated (`megu.unlearning.labels.perturbing`). No labeler is asked about them for others."""
+    """Return the names of the sub-classes that are to be forgotten while their classes stay, if the targets depend on what these look
+    like: calibrated soft targets (`megu.unlearning.labels.perturbing`). For other targets no labeler is asked about them."""
     asked = config.perturbing
     calibrated = asked.label == "soft" and asked.sharpness == "auto" and config.calibration.share > 0
     return RequestScope.of(vars(config.forget)).subclasses if calibrated else ()
 
 
 def subclass_names(project: Project, config: Config) -> tuple[str, ...]:
-    """`subclasses`, for the stage that has them judged."""
+    """Return `subclasses`, for the stage that has a labeler score them."""
     return subclasses(config)
 
 
 def to_label(loaded: Dataset, config: Config) -> list[Dataset]:
-    """The data sets that the labeler judges: the one that there is, and where sub-classes are to be forgotten that with these set out."""
+    """Return the data sets that the labeler scores: the data set itself and, if sub-classes are to be forgotten, the one with these
+    set apart."""
     apart = subclasses(config)
     return [loaded, *([arrays.set_out(loaded, apart)] if apart and loaded.fine and set(apart) <= set(loaded.fine) else [])]
 
 
 def labeler_ready(project: Project, config: Config) -> None:
-    """Raise `MeguError` for a labeler that has to be asked and cannot be."""
+    """Raise `MeguError` for a labeler whose model must be queried and cannot be."""
     if config.labeling.kind == "ollama" and "perturbing" in needs(config):
         from tasks import labeler
 
@@ -139,18 +141,18 @@ def labeler_ready(project: Project, config: Config) -> None:
 
 
 def pin(project: Project, config: Config) -> str | None:
-    """The hash that ``data.dvc`` has for the data set, None when it has none."""
+    """Return the hash that ``data.dvc`` has for the data set, None when it has none."""
     pinned = pins.read(project.root).get(config.data.name)
     return pinned.md5 if pinned else None
 
 
 def dataset(project: Project, config: Config) -> dict[str, Any]:
-    """The arguments of the stage that fetches the data set."""
+    """Return the arguments of the stage that fetches the data set."""
     return {**vars(config.data), "pin": pin(project, config)}
 
 
 def widened(project: Project, config: Config, data: Any, duplicates: Any | None) -> Config:
-    """The configuration with the copies that the request includes, as far as they are known. duplicates: of the stage that finds them."""
+    """Return the configuration with the copies that the request includes, as far as known. duplicates: of the stage that finds them."""
     if not isinstance(duplicates, Result) or not duplicates.files:
         return config
     groups = project.store.arrays(duplicates.files["groups"])["groups"]
@@ -159,20 +161,21 @@ def widened(project: Project, config: Config, data: Any, duplicates: Any | None)
 
 
 def through_dvc(project: Project, config: Config) -> bool:
-    """Whether the split asked for is the one of ``params.yaml``, which is what ``dvc.yaml`` makes and ``dvc.lock`` pins."""
+    """Whether the requested split is the one of ``params.yaml``, which ``dvc.yaml`` makes and ``dvc.lock`` pins."""
     if not (project.root / "dvc.yaml").is_file() or not project.params.is_file():
         return False
     values = sections.read(project.params)
-    if not {"seed", "data", "forget"} <= set(values):  # DVC compares what is written there; it knows no defaults
+    if not {"seed", "data", "forget"} <= set(values):  # DVC compares what is written there; it does not know defaults
         return False
     if any(scalars.unquoted(values[name], Config.model_fields[name].annotation) for name in ("data", "forget")):
-        return False  # DVC would read another name: 7 for 07
+        return False  # DVC would read a different name: 7 for 07
     own = configuration.parse(values, project.params.name)
     return (own.data, own.forget, own.seed) == (config.data, config.forget, config.seed)
 
 
 def provided_weights(project: Project, config: Config, section: str) -> Ref | None:
-    """The weights file that a section names, kept in the store; None when its model is to be trained here. section: one of `MODELS`."""
+    """Return the weights file that a section specifies, copied to the store; None if its model is to be trained here. section: one of
+    `MODELS`."""
     check_provided: ProvidedParams = getattr(config, section)
     if check_provided.weights:
         return _kept(project, _weights_file(project, check_provided.weights, section))
@@ -195,7 +198,7 @@ def _weights_file(project: Project, named: str, section: str) -> Path:
 
 
 def _fetched(project: Project, name: str, asked: str) -> Ref | None:
-    """The weights of a model that MLflow has, fetched once for what the name stands for now. asked: the key that named it."""
+    """Return the weights of a model in MLflow, fetched once for what the name refers to now. asked: the key that specified it."""
     from megu import tracking
 
     identity, digest = tracking.identity(name, home=project.home, asked=asked)
@@ -214,7 +217,7 @@ def _fetched(project: Project, name: str, asked: str) -> Ref | None:
 
 
 def _noted(path: Path) -> dict[str, tuple[str, str]]:
-    """Which weights a model of MLflow's had when it was fetched; nothing where the file is not whole."""
+    """Return which weights a model in MLflow had when it was fetched; empty if the file is incomplete."""
     try:
         return {str(name): (str(kind), str(digest)) for name, (kind, digest) in json.loads(path.read_bytes()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
@@ -222,7 +225,7 @@ def _noted(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def makes_new_networks(project: Project, config: Config) -> None:
-    """Raise `MeguError` for a given model that cannot be used, and for an architecture of the user's whose networks are not made anew."""
+    """Raise `MeguError` for a provided model that cannot be used, and for a user's architecture that does not create fresh networks."""
     loaded = _loaded(project, config)
     if not config.original.provided and loaded and config.train.arch not in models.MODELS:
         size, train = loaded.image_size, config.train
@@ -231,7 +234,8 @@ def makes_new_networks(project: Project, config: Config) -> None:
 
 
 def usable(project: Project, config: Config, section: str) -> str | None:
-    """The digest of a given model's weights; None where none is given, or its data set is not here yet. section: one of `MODELS`.
+    """Return the digest of a provided model's weights; None if none is provided, or its data set is not here yet. section: one of
+    `MODELS`.
 
     Raises `MeguError` for a model that cannot be used.
     """
@@ -249,14 +253,15 @@ def usable(project: Project, config: Config, section: str) -> str | None:
 
 
 def not_the_original(config: Config, original: str | None, reference: str | None) -> None:
-    """Raise `MeguError` for a given retrain that is the original. original, reference: digests of their weights; None: not known yet."""
+    """Raise `MeguError` for a provided retrain that is the original. original, reference: digests of their weights; None: not known
+    yet."""
     if config.reference.provided:
         refuse_original(original, reference, config.reference.said("reference"))
 
 
 def draws_nothing(project: Project, config: Config) -> None:
-    """Raise `MeguError` for what may draw from the process-wide generators, which threads share: an architecture that draws in training, a
-    method of another package."""
+    """Raise `MeguError` for what may draw from the process-wide generators, which threads share: an architecture that draws in
+    training, a method of another package."""
     if config.unlearn.method not in METHODS:
         raise MeguError(
             f"runner.kind = threads: the plugin {config.unlearn.method} may draw random numbers, and threads share the generators",

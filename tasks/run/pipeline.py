@@ -1,6 +1,6 @@
-"""A pipeline as a table: each row a stage, what it takes and when it runs. `walk` goes through it with whatever carries a stage out.
+"""A pipeline as a table: each row is a stage, its inputs and its conditions. `walk` goes through it with anything that can run a stage.
 
-A run computes the rows (`tasks.run.engine.Executor`), a plan says what it would do (`tasks.run.engine.Planner`), a benchmark takes the
+A run computes the rows (`tasks.run.engine.Executor`), a plan shows what it would do (`tasks.run.engine.Planner`), a benchmark takes the
 rows of many runs side by side (`tasks.run.schedule.Inspection`): one table, three ways to carry it out.
 """
 
@@ -16,12 +16,12 @@ from megu.core.project import Project
 from megu.core.stages import Device, Stage
 from tasks.run.engine import Run
 
-#: What the rows have made, by the name of the result; a list where a row runs several times. A row that is passed over leaves None, or [].
+#: The results of the rows, by name; a list if a row runs several times. A skipped row leaves None, or [].
 Results = dict[str, Any]
-#: A key of the configuration ("noise", "unlearn.method"), or what makes a value of the whole of it.
+#: A key of the configuration ("noise", "unlearn.method"), or a function that computes a value from the whole configuration.
 Setting = str | Callable[[Project, Config], Any]
 Condition = Callable[[Config], Any]
-#: The arguments of each time that a row runs, its ``label`` among them.
+#: The arguments of each repetition of a row, including its ``label``.
 Repeated = Callable[[Config], Sequence[Mapping[str, Any]]]
 
 
@@ -29,12 +29,12 @@ Repeated = Callable[[Config], Sequence[Mapping[str, Any]]]
 class Row:
     """A stage in a pipeline; `row` makes it.
 
-    result: the name by which later rows take what it makes. Two rows may have one, under conditions that exclude each other.
-    takes: the stage's name for it -> the name of an earlier result, or ``seed`` or ``device``, which are the whole run's.
+    result: the name under which later rows use its result. Two rows may share one, under conditions that exclude each other.
+    takes: the stage's argument name -> the name of an earlier result, or ``seed`` or ``device``, which belong to the whole run.
     settings: the stage's other arguments. arguments: makes all of those at once.
-    label: what the step is called; the stage's name if empty. when: all must hold, or the row is passed over.
-    each: the results for each of which it runs, as the stage's ``model``; ``label`` is then what the model's own label goes after.
-    repeated: the times that it runs.
+    label: the name of the step; the stage's name if empty. when: all must hold, or the row is skipped.
+    each: the results for each of which it runs, as the stage's ``model``; ``label`` then precedes the model's own label.
+    repeated: the arguments of each repetition.
     """
 
     result: str
@@ -48,7 +48,7 @@ class Row:
     repeated: Repeated | None = None
 
     def only(self, when: Condition) -> Row:
-        """The row under one more condition."""
+        """Return the row with one more condition."""
         return replace(self, when=(*self.when, when))
 
 
@@ -64,13 +64,14 @@ def row(
     repeated: Repeated | None = None,
     **settings: Setting,
 ) -> Row:
-    """A row. takes: what the stage takes, by one name ("data") or two ("model=original"), between spaces; each: names between spaces."""
+    """Make a row. takes: the stage's inputs, separated by spaces, each one name ("data") or two ("model=original"); each: names
+    separated by spaces."""
     named = {name: other or name for name, _, other in (entry.partition("=") for entry in takes.split())}
     return Row(result, stage, named, settings, arguments, label, (when,) if when else (), tuple(each.split()), repeated)
 
 
 def walk(run: Run, project: Project, config: Config, rows: Sequence[Row], made: Results | None = None) -> Results:
-    """Take, in order, each row that a configuration wants; returns ``made`` and what they made. made: by rows before these."""
+    """Run, in order, each row that a configuration wants; return ``made`` and their results. made: the results of earlier rows."""
     results: Results = {"seed": config.seed, "device": Device.of(config.device, config.deterministic), **(made or {})}
     labels: dict[str, list[str]] = {}
     for entry in rows:
@@ -97,7 +98,7 @@ def _value(setting: Setting, project: Project, config: Config) -> Any:
 
 
 def _models(entry: Row, results: Results, labels: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """The models that a row runs for, and what each time is called: the row's label, and what the model is called."""
+    """Return the models that a row runs for, and the label of each: the row's label and the model's."""
     found: list[dict[str, Any]] = []
     for name in entry.each:
         made = results[name] if isinstance(results[name], list) else [results[name]]

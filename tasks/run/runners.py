@@ -1,4 +1,4 @@
-"""Who computes a benchmark's stages: this process, its threads, or the processes of a Dask cluster, each a Prefect task runner."""
+"""What computes a benchmark's stages: this process, its threads, or the processes of a Dask cluster, each a Prefect task runner."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from megu.bench.config import Runner
 from megu.core.errors import MeguError
 
-#: Seconds to wait for an answer of a scheduler that is said to run.
+#: Seconds to wait for an answer of an existing scheduler.
 ANSWER_S = 10
 
 
 def task_runner(runner: Runner) -> Any:
-    """Prefect's task runner for the setting.
+    """Return Prefect's task runner for the setting.
 
     Raises
     ------
@@ -33,9 +33,9 @@ def task_runner(runner: Runner) -> Any:
     threads = str(runner.threads)
     cluster = {
         "n_workers": runner.workers,
-        "threads_per_worker": 1,  # one stage at a time in each process; PyTorch's own threads are another matter
+        "threads_per_worker": 1,  # one stage at a time in each process; independent of PyTorch's own threads
         "dashboard_address": None,
-        # Set before a worker starts, which is when OpenMP reads it.
+        # Set before a worker starts: OpenMP reads it then.
         "env": {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
     }
     return DaskTaskRunner(cluster_kwargs=cluster)

@@ -1,6 +1,6 @@
-"""What every flow run of ours needs around its own work: a name by which others know whether it lives, and an orderly end.
+"""What every flow run of ours needs around its own work: a name by which others know whether it is alive, and an orderly end.
 
-`ours` decorates the flows. `from_terminal` surrounds one that a person has started, whose Ctrl-C has to be answered.
+`ours` decorates the flows. `from_terminal` surrounds one started by a person, in which Ctrl-C must work.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tasks.prefect import temporary_server
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The tag of a flow run that says which process it runs in: this and a name of `megu.core.files.liveness`.
+#: The prefix of a flow run's tag for its process: followed by a name of `megu.core.files.liveness`.
 PROCESS = "megu.process:"
 STOPPED = "A person or the system stopped it. The next run goes on from what was finished."
 DIED = "Its process ended without a word. The next run goes on from what was finished."
@@ -53,7 +53,7 @@ _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
 def ours(function: F) -> F:
-    """Decorate the function of a flow: what dead processes have left is cleaned up first, and a stopped run is marked cancelled."""
+    """Decorate a flow's function: first clean up what dead processes have left; mark a stopped run as cancelled."""
 
     @functools.wraps(function)
     def run(*arguments: Any, **named: Any) -> Any:
@@ -74,7 +74,7 @@ def from_terminal(meanwhile: Callable[[], None] | None = None) -> Iterator[None]
     """Surround a flow that a person has started (inside `megu.core.processes.interrupt.guarding`): when it is stopped, Prefect and MLflow
     are told.
 
-    meanwhile: what can be done (imported, say) while Prefect's temporary server starts, where one will be needed for certain.
+    meanwhile: what to do (importing, say) while Prefect's temporary server starts, if one will certainly be needed.
     """
     project = find()
     temporary_server.tether()
@@ -83,13 +83,13 @@ def from_terminal(meanwhile: Callable[[], None] | None = None) -> Iterator[None]
     if meanwhile is not None:
         with temporary_server.starting():
             meanwhile()
-    # Heartbeats are for the automations that watch deployments; the thread that sends them is waited for, up to a second, at a run's end.
+    # Heartbeats are for the automations that watch deployments; the end of a run would wait up to a second for the thread that sends them.
     with tags(PROCESS + name), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
 
 
 def as_program(flow: Callable[[], Any], meanwhile: Callable[[], None] | None = None) -> None:
-    """Run a flow as ``python -m flows.…`` does. meanwhile: as of `from_terminal`."""
+    """Run a flow as ``python -m flows.…`` does. meanwhile: as for `from_terminal`."""
     with interrupt.guarding(), from_terminal(meanwhile):
         flow()
 
@@ -113,13 +113,13 @@ def _name(project: Project) -> str:
 
 
 def _server(project: Project) -> str:
-    """The Prefect server whose runs a process of the project has; empty for the project's own, whether `megu up` serves it or a flow."""
+    """Return the Prefect server that records a process's runs; empty for the project's own, whether `megu up` or a flow serves it."""
     address = PREFECT_API_URL.value() or ""
     return "" if address == services.endpoints(project.home).prefect_api else address
 
 
 def _claim(project: Project) -> None:
-    """Have the flow run say that it is this process that runs it, and no more the one before it was suspended."""
+    """Record in the flow run that this process runs it now, instead of the process before the run was suspended."""
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
@@ -132,14 +132,15 @@ def _claim(project: Project) -> None:
 
 @contextmanager
 def _untagged() -> Iterator[None]:
-    """Leave the process's tag to the flow run: for each tag of a task run Prefect asks its server whether it has a limit, twice a task."""
+    """Leave the process's tag to the flow run only: for each tag of a task run Prefect asks its server for a limit, twice for each
+    task."""
     with TagsContext(current_tags={tag for tag in TagsContext.get().current_tags if not tag.startswith(PROCESS)}):
         yield
 
 
 @contextmanager
 def _cancelled_when_stopped() -> Iterator[None]:
-    """Inside a flow run: Prefect itself would call it crashed."""
+    """Inside a flow run, mark it as cancelled when it is stopped: Prefect itself would call it crashed."""
     try:
         yield
     except interrupt.Stopped:
@@ -147,7 +148,7 @@ def _cancelled_when_stopped() -> Iterator[None]:
         assert context is not None
         assert context.flow_run is not None
         with get_client(sync_client=True) as client:
-            # With a final state in hand, Prefect leaves the run as it is.
+            # Prefect does not change a run that already has a final state.
             context.flow_run.state = client.set_flow_run_state(
                 context.flow_run.id, Cancelled(message=STOPPED), force=True
             ).state
@@ -155,22 +156,22 @@ def _cancelled_when_stopped() -> Iterator[None]:
 
 
 def _stop(name: str) -> None:
-    """Close what this process has begun and not closed while it was unwound; then end the temporary server."""
+    """Close what this process has begun and not closed during unwinding; then end the temporary server."""
     for run in list(tracking.unfinished):
         with suppress(Exception):
             run.finish("KILLED")
     if PREFECT_API_URL.value() or temporary_server.running():
-        # Nobody waits for a server that does not answer.
+        # Do not wait for a server that does not answer.
         with suppress(Exception), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            EventsWorker.drain_all(timeout=0.5, at_exit=True)  # what the tasks have to say
+            EventsWorker.drain_all(timeout=0.5, at_exit=True)  # send the tasks' pending events
             with get_client(sync_client=True) as client:
                 _close(client, name, Cancelled(message=STOPPED))
     temporary_server.end(patience=0.3)
 
 
 def _end_unsaid(client: SyncPrefectClient) -> None:
-    """End the task runs of ended flow runs of ours as those ended: a task's end is told to the server after the fact, and a temporary server
-    may be gone before it has noted the last one."""
+    """End the task runs of our ended flow runs in the same state: the end of a task is reported to the server later, and a temporary
+    server may be gone before it has recorded the last one."""
     ended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))))
     open_tasks = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN)))
     late = client.read_task_runs(flow_run_filter=ended, task_run_filter=open_tasks)
@@ -188,7 +189,7 @@ def _end_unsaid(client: SyncPrefectClient) -> None:
 
 
 def _close(client: SyncPrefectClient, name: str, state: State[Any]) -> None:
-    """Bring the flow runs of a process to an end that have none, and their task runs."""
+    """End the unfinished flow runs of a process, and their task runs."""
     of = FlowRunFilterTags(all_=[PROCESS + name])
     open_runs = FlowRunFilter(tags=of, state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)))
     for run in client.read_flow_runs(flow_run_filter=open_runs):

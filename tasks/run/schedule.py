@@ -1,9 +1,9 @@
 """Many runs of one wiring at once, each stage computed once however many of them need it.
 
-A run is looked at as the planner does, stage by stage, until something is missing that could be computed now; that is submitted under
-its cache key, and the run is looked at again when it is there. A key that is under way is never submitted a second time, so runs that
-share an original or a retrain wait for the same one, on any number of workers, without a lock. With one worker the runs go one after
-the other.
+A run is inspected as by the planner, stage by stage, until a missing stage can be computed now; that is submitted under
+its cache key, and the run is inspected again when the result is there. A key that is under way is never submitted a second time, so runs
+that share an original or a retrain wait for the same one, on any number of workers, without a lock. With one worker the runs are
+processed one after the other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Wiring = Callable[[Any], Any]
 
 
 class Awaited(Result):
-    """Stands for a result that is not there yet; its digest is that of the key that it will have, as far as that is known."""
+    """Placeholder for a result that does not exist yet; its digest is that of its future key, as far as known."""
 
     @classmethod
     def of(cls, stage: Stage, key: str) -> Awaited:
@@ -36,9 +36,9 @@ class Awaited(Result):
 
 @dataclass
 class Found:
-    """What has been found out so far, by key: results, why a stage has to run, and the error of one that failed.
+    """What is known so far, by key: results, why a stage has to run, and the error of one that failed.
 
-    A kept result's files are hashed when it is first met and not again: nothing else writes here while this runs.
+    A cached result's files are hashed on first use and not again: nothing else writes here while this runs.
     """
 
     results: dict[str, Ran] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Step:
-    """A stage of a run that has no result yet. ready: all that goes into it is there; otherwise its key is not the final one."""
+    """A stage of a run that has no result yet. ready: all its inputs exist; otherwise its key is not the final one."""
 
     decision: Decision
     arguments: dict[str, Any]
@@ -57,9 +57,9 @@ class Step:
 
 @dataclass
 class Inspection:
-    """One look along a run's wiring; give it to the wiring as its ``run``. Computes nothing.
+    """One pass along a run's wiring; give it to the wiring as its ``run``. Computes nothing.
 
-    ran: the stages whose results are there. missing: the others in order. error: of the first stage that failed.
+    ran: the stages whose results exist. missing: the others in order. error: of the first stage that failed.
     """
 
     project: Project
@@ -94,7 +94,7 @@ class Inspection:
 
 
 def _named(decision: Decision, label: str) -> Decision:
-    """The same decision under the label that it has in this run (a retrain that is the second of three, say)."""
+    """Return the same decision under its label in this run (a retrain that is the second of three, say)."""
     return Decision(decision.stage, label, decision.key, decision.parts, decision.cached, decision.why)
 
 
@@ -108,10 +108,10 @@ def _awaits(arguments: Mapping[str, Any]) -> bool:
 
 @dataclass
 class Scheduler:
-    """Runs wirings. Must be used inside a flow run; on more than one slot that flow's task runner computes.
+    """Runs wirings. Must be used inside a flow run; with more than one slot that flow's task runner computes.
 
-    slots: stages under way at once. threads: PyTorch's in each worker (None: as they are).
-    origin: what every result that is computed remembers.
+    slots: stages under way at once. threads: PyTorch's in each worker (None: unchanged).
+    origin: what every computed result records.
     """
 
     project: Project
@@ -130,7 +130,7 @@ class Scheduler:
         return inspection
 
     def run(self, wirings: Mapping[T, Wiring]) -> Iterator[tuple[T, Inspection]]:
-        """Carry out every wiring; yields each with its last look as it is finished: all its results, or its error."""
+        """Carry out every wiring; yield each with its last inspection when it is finished: all its results, or its error."""
         left = dict(wirings)
         blocked: dict[T, set[str]] = {}
         while left:
@@ -189,7 +189,7 @@ class Scheduler:
         )
 
     def _keep(self, decision: Decision, started: float, compute: Callable[[], Any]) -> None:
-        """The result, or the error of a stage; an error concerns the runs that need this stage and no other."""
+        """Store the result, or the error of a stage; an error affects only the runs that need this stage."""
         try:
             result = Result.from_json(compute())
         except Exception as error:
@@ -203,16 +203,16 @@ class Scheduler:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What went wrong, without the kind of error where the user can mend it."""
+    """Return what went wrong, without the exception's class if the user can fix it."""
     said = " ".join(str(error).split())
     return said if isinstance(error, MeguError) else f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def outstanding(project: Project, wirings: Mapping[T, Wiring]) -> tuple[dict[str, Decision], dict[str, Decision]]:
-    """The distinct stages of all runs that are kept and that would run, by key. Computes nothing.
+    """Return the distinct stages of all runs that are cached and that would run, by key. Computes nothing.
 
-    Behind a stage that has to run a key is not known yet; stages are then told apart by what goes into them, so that the number that
-    will run may be smaller (a stage that comes out as before spares those after it).
+    The key behind a stage that has to run is not known yet; such stages are distinguished by their inputs, so fewer may actually
+    run (a stage whose result is unchanged spares those after it).
     """
     known = Found()
     kept: dict[str, Decision] = {}

@@ -1,4 +1,4 @@
-"""What a configuration wants of the pipeline: the conditions of its rows, and how often some run."""
+"""What a configuration requires from the pipeline: the conditions of its rows, and the repetitions of some."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.run import inputs
 
 
 def copies(config: Config) -> bool:
-    """The copies of what is to be forgotten are forgotten with it."""
+    """Whether the copies of what is to be forgotten are forgotten with it."""
     return config.forget.near_duplicates == "include"
 
 
@@ -31,7 +31,7 @@ def reference_provided(config: Config) -> bool:
 
 
 def labels(config: Config) -> bool:
-    """The method goes by perturbing labels."""
+    """Whether the method uses perturbing labels."""
     return "perturbing" in inputs.needs(config)
 
 
@@ -44,12 +44,12 @@ def ollama(config: Config) -> bool:
 
 
 def local_labeler(config: Config) -> bool:
-    """The labeler computes here; nobody is asked."""
+    """Whether the labeler computes here, without querying a model."""
     return not ollama(config)
 
 
 def ollama_subclasses(config: Config) -> bool:
-    """The vision model also says what finer classes look like that are to be forgotten of classes that stay."""
+    """Whether the vision model also describes sub-classes that are to be forgotten while their classes stay."""
     return ollama(config) and bool(inputs.subclasses(config))
 
 
@@ -58,7 +58,7 @@ def local_subclasses(config: Config) -> bool:
 
 
 def exact(config: Config) -> bool:
-    """The method is the very retrain that is compared with, so that one training serves both."""
+    """Whether the method is the very retrain that is compared with, so that one training serves both."""
     return config.unlearn.method == RETRAIN and config.reference.enabled and not config.reference.provided
 
 
@@ -75,12 +75,12 @@ def deep_checks(config: Config) -> bool:
 
 
 def retrain(config: Config, number: int = 0) -> str:
-    """What the retrain of this number, from 0, is called."""
+    """Return the label of the retrain with this number, from 0."""
     return f"reference {number + 1}" if config.reference.repeats > 1 else "reference"
 
 
 def retrains(config: Config) -> list[dict[str, Any]]:
-    """Those that are still to be trained behind the unlearning."""
+    """Return the retrains that are still to be trained after the unlearning."""
     there = int(exact(config) or config.reference.provided)
     numbers = range(there, config.reference.repeats) if config.reference.enabled else ()
     return [{"label": retrain(config, number), "seed": config.seed + number} for number in numbers]
