@@ -142,7 +142,7 @@ def test_what_a_users_code_imports_from_beside_it_is_followed(package: Path, mon
 
 @pytest.mark.parametrize(
     "module",
-    ["tasks.original", "tasks.reference", "tasks.unlearn", "tasks.evaluation.marks", "megu.unlearning.methods.baselines.ssd"],
+    ["tasks.original", "tasks.reference", "tasks.unlearn", "tasks.evaluation.metrics", "megu.unlearning.methods.baselines.ssd"],
 )
 def test_what_makes_the_targets_is_no_part_of_what_only_reads_them(module: str) -> None:
     """A change to the labels of one method trains no original, no retrain and no other method anew."""
