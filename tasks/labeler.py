@@ -80,8 +80,8 @@ def ready(project: Project, config: Config) -> None:
         planner(OLLAMA_APART, label="labeling apart", data=data, apart=apart, **found)
         hit = hit and planner.decisions[-1].hit
     if model.problem and (hit or all_answered(project, config, model)):
-        what = "the judgement" if hit else "every answer"
-        stages().note(f"{model.problem.what}: {what} is kept ({params.model}, {model.digest[:12]}…, last seen {model.seen})")
+        what = "the labeling" if hit else "every answer"
+        stages().note(f"{model.problem.what}: {what} is cached ({params.model}, {model.digest[:12]}…, last seen {model.seen})")
     elif not hit:
         try:
             Server(params.model, params.connection).ready()
@@ -128,7 +128,7 @@ class Cost:
         if self.calls is None:
             return f"labeling: {self.strategy}; the number of questions is known once the data set is here: megu data fetch"
         if not self.calls:
-            return f"labeling: {self.strategy}, kept: nothing is asked"
+            return f"labeling: {self.strategy}, cached: nothing is asked"
         source = "as measured" if self.measured else "assumed; two CPU cores take over a minute"
         return (
             f"labeling: {self.strategy}, at most {self.calls:,} questions, about {self.minutes:,.1f} minutes "

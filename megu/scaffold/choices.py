@@ -22,7 +22,7 @@ def check_data_set(root: Path, name: str) -> None:
     """Raise `MeguError` for a data set that is neither here nor fetchable."""
     if name not in (known := data_sets(root)):
         raise MeguError(
-            f"--data {name}: there is no such data set here, and none of that name can be fetched",
+            f"--data {name}: there is no such data set here, and none with that name can be fetched",
             f"known: {', '.join(known)}; for images of your own run `megu init` without it, then `megu data add FOLDER --name NAME`",
         )
 

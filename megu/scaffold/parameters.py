@@ -11,8 +11,8 @@ import yaml
 from megu.config import explained
 
 HEAD = """\
-# The configuration of this project. A key behind a # has its default, which is the value shown: take the # away to change it.
-# One run can differ: megu run --set forget.classes='[Bag]' --set unlearn.alpha=0.6
+# The configuration of this project. A key behind a # has its default, the value shown: remove the # to change it.
+# To change a key for one run: megu run --set forget.classes='[Bag]' --set unlearn.alpha=0.6
 """
 _WIDTH = 110
 

@@ -62,7 +62,7 @@ def chosen(root: Path) -> tree.Config | None:
     except MeguError as error:
         raise MeguError(
             f"{root / PARAMS} is not a configuration of megu ({error.what})",
-            "mend it if it is to be one; else make the project in a folder of its own: `megu init FOLDER`",
+            "correct it if it should be one; otherwise make the project in its own folder: `megu init FOLDER`",
         ) from error
 
 
@@ -122,7 +122,7 @@ def _refuse_what_is_in_the_way(root: Path) -> None:
     if splits.is_dir() and any(splits.iterdir()) and not (splits / "split.json").is_file():
         raise MeguError(
             f"{splits} has files that are not megu's, and the stage split would replace them",
-            "move it, or make the project in a folder of its own: `megu init FOLDER`",
+            "move it, or make the project in its own folder: `megu init FOLDER`",
         )
 
 
@@ -147,13 +147,13 @@ def _dvc_yaml(root: Path) -> Change | None:
         if stages["split"] != ours["split"]:
             raise MeguError(
                 f"{root / name} has another stage named split",
-                "rename it, or make the project in a folder of its own: `megu init FOLDER`",
+                "rename it, or make the project in its own folder: `megu init FOLDER`",
             )
         return None
     made = _with_stage(before, template)
     if _loads(made) != {**known, "stages": {**ours, **stages}}:
         raise MeguError(
-            f"{root / name}: the stage split could not be put into it as it is written",
+            f"{root / name}: the stage split could not be added to it as it is written",
             f"add it by hand, as in {TEMPLATES / 'stages.yaml'}",
         )
     return Change(name, made, "stage split added")
@@ -200,7 +200,7 @@ def _params(root: Path, present: tree.Config | None, data: str, model: str | Non
         return Change(PARAMS, parameters.text(values), "written")
     written = read(root / PARAMS)
     if "data" in written and "name" not in (written["data"] or {}):
-        raise MeguError(f"{root / PARAMS} has a section data without a name, and dvc.yaml needs it", f"add there name: {data}")
+        raise MeguError(f"{root / PARAMS} has a section data without a name, and dvc.yaml needs it", f"add name: {data} there")
     missing = [name for name in SPELT_OUT if name not in written]
     if not missing:
         return None
@@ -238,7 +238,7 @@ def _counted(before: str, count: int, what: str) -> str:
 def _yaml(path: Path, text: str) -> dict[str, Any]:
     found = _loads(text)
     if not isinstance(found, dict):
-        raise MeguError(f"{path} cannot be read as YAML sections", "mend the file")
+        raise MeguError(f"{path} cannot be read as YAML sections", "correct the file")
     return found
 
 

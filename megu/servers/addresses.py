@@ -69,7 +69,7 @@ def prefect(api: str, timeout: float = PATIENCE) -> Found:
     incompatible."""
     server = _Prefect(api)
     if _has_login_elsewhere():
-        return Found(shown(api), "", "not looked at: the login is in Prefect's own settings")
+        return Found(shown(api), "", "not checked: the login is in Prefect's own settings")
     if urlsplit(api).netloc.endswith("prefect.cloud"):
         server.ask("work_pools/filter", {"limit": 1}, timeout)
         return Found(shown(api), "Cloud")
@@ -144,13 +144,13 @@ class _Server:
         if "Invalid Host header" in said:
             host = urlsplit(self.url).netloc
             return MeguError(
-                f"the {self.title} server at {self.url} does not take itself for {host} (403: Invalid Host header)",
+                f"the {self.title} server at {self.url} does not accept the host name {host} (403: Invalid Host header)",
                 f"start it with --allowed-hosts {host}",
             )
         if error.code in (401, 403):
             return MeguError(f"the {self.title} server at {self.url} refuses the login ({error.code})", self.login)
         if error.code >= 500:
-            return MeguError(f"the {self.title} server at {self.url} fails ({error.code})", "look into its log")
+            return MeguError(f"the {self.title} server at {self.url} fails ({error.code})", "read its log")
         return self.stranger()
 
     def stranger(self) -> MeguError:
@@ -220,7 +220,7 @@ def mlflow(uri: str, timeout: float = PATIENCE) -> Found:
                 f"unset {MLFLOW} to use the project's own, or export {MLFLOW}=sqlite:////FOLDER/mlflow.db",
             )
         return Found(uri, "a folder")
-    return Found(shown(uri), "", "not looked at: only MLflow knows how to ask it")
+    return Found(shown(uri), "", "not checked: only MLflow knows how to connect to it")
 
 
 def _mlflow_server(uri: str, timeout: float) -> Found:
@@ -308,7 +308,7 @@ def _context(url: str, unverified: bool, certificates: str | None) -> ssl.SSLCon
         context = ssl.create_default_context(cafile=certificates or _bundle())
     except OSError as error:
         raise MeguError(
-            f"the certificates {certificates} cannot be read ({error.strerror})", "name a PEM file that can be read"
+            f"the certificates {certificates} cannot be read ({error.strerror})", "specify a readable PEM file"
         ) from None
     if unverified:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -325,6 +325,6 @@ def _bundle() -> str | None:
 def _in_words(error: BaseException, timeout: float) -> str:
     reason = getattr(error, "reason", error)
     if isinstance(reason, TimeoutError):
-        return f"nothing came in {timeout:.0f} s"
+        return f"no answer in {timeout:.0f} s"
     said = getattr(reason, "strerror", None) or reason
     return " ".join(str(said).split())[:200] or type(error).__name__

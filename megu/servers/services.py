@@ -94,7 +94,7 @@ def up(home: Path, *, prefect_port: int = PORTS["prefect"], mlflow_port: int = P
             # One of the others may have been dying while it was checked: it counts as missing now.
             if all(_wait(home, service, own=service.name in started) for service in status(home)):
                 return status(home)
-        raise MeguError("a server dies as often as it is started", f"read {home / 'logs'}")
+        raise MeguError("a server dies every time it is started", f"read {home / 'logs'}")
     except BaseException:
         with _lock(home):
             _kill(home, started)
@@ -229,7 +229,7 @@ def last_line(log: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return "it left no log"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
 
 
 def _log(home: Path, name: str) -> Path:
@@ -254,7 +254,7 @@ def _refuse_taken_port(name: str, port: int, *, patience: float) -> None:
         try:
             return _probe(port)
         except PermissionError:
-            raise MeguError(f"port {port} for {TITLES[name]} is reserved to the system", fix) from None
+            raise MeguError(f"port {port} for {TITLES[name]} is reserved for the system", fix) from None
         except OverflowError:
             raise MeguError(f"{port} is not a port", f"choose one between 1 and 65535 with --{name}-port") from None
         except OSError:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 #: Description of a registered model.
 DESCRIPTION = (
-    "Models that were made to forget. `challenger` waits for approval, `champion` was approved and is to be served. Each version's "
-    "description says what it forgot, how near it is to a retrain that never saw it, and where the evidence is."
+    "Models that have unlearned data. `challenger` waits for approval, `champion` was approved and is to be served. Each version's "
+    "description says what it forgot, how close it is to a retrain that never saw that data, and where the evidence is."
 )
 #: What the served form needs to run.
 REQUIREMENTS = ("torch", "numpy", "safetensors")
@@ -259,7 +259,7 @@ def fetch_weights(uri: str, folder: Path, *, home: Path, asked: str) -> Path:
         _download(place, folder, connected), uri, asked
     )
     if digest and sha256_file(weights) != digest:
-        raise MeguError(f"{asked}: the weights of {uri} are damaged", "register the model again, or name another version")
+        raise MeguError(f"{asked}: the weights of {uri} are damaged", "register the model again, or specify another version")
     return weights
 
 
@@ -283,12 +283,12 @@ def _find_weights(model: Path | None, uri: str, asked: str) -> Path:
         if len(found := [path for path in files if path.match(pattern)]) == 1:
             return found[0]
         if found:
-            raise MeguError(f"{asked}: {uri} holds several weights ({', '.join(p.name for p in found[:3])})", fix)
+            raise MeguError(f"{asked}: {uri} contains several weights files ({', '.join(p.name for p in found[:3])})", fix)
     if any(path.suffix in (".pth", ".pt", ".pkl") for path in files):
         raise MeguError(
-            f"{asked}: {uri} is kept as a pickle, which can run any code when it is loaded, so it is not",
+            f"{asked}: {uri} is stored as a pickle, which can run any code when loaded, so it is refused",
             f"log it with serialization_format='pt2', or save model.state_dict() as safetensors for {as_file}",
         )
     raise MeguError(
-        f"{asked}: {uri} holds no weights that can be read (another program registered it, or its files are gone)", fix
+        f"{asked}: {uri} contains no weights that can be read (another program registered it, or its files are gone)", fix
     )

@@ -26,7 +26,7 @@ def find_version(connected: MlflowClient, uri: str, asked: str) -> ModelVersion:
     if parts is None:
         raise MeguError(
             f"{asked}: {uri!r} is not a registered model",
-            "write models:/name/version, models:/name@alias or runs:/id/name",
+            "use models:/name/version, models:/name@alias or runs:/id/name",
         )
     name, version, alias = parts.groups()
     try:
@@ -35,9 +35,7 @@ def find_version(connected: MlflowClient, uri: str, asked: str) -> ModelVersion:
         if getattr(error, "error_code", None) not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         reason = str(getattr(error, "message", error)).strip().splitlines()[0]
-        raise MeguError(
-            f"{asked}: there is no {uri} ({reason})", "look in the MLflow registry for the name and version"
-        ) from None
+        raise MeguError(f"{asked}: there is no {uri} ({reason})", "check the name and version in the MLflow registry") from None
 
 
 @answered

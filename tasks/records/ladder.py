@@ -118,7 +118,7 @@ def refuse_small_budget(project: Project, config: Config) -> None:
     if takes is not None and takes > 3600 * hours:
         raise MeguError(
             f"promotion.ladder.hours = {hours:g} is less than the retrain at its end takes, about {duration(takes)}",
-            f"set it to {math.ceil(takes / 36) / 100:g} at least, or promotion.ladder.when=never",
+            f"set it to at least {math.ceil(takes / 36) / 100:g}, or promotion.ladder.when=never",
         )
 
 

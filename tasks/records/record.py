@@ -315,7 +315,7 @@ def left_out(images: Mapping[str, int]) -> list[str]:
     """Return how many test images are left out of every metric; empty if there are none."""
     if not images.get("calibration"):
         return []
-    return [f"every metric is of {images['measured']:,} test images: the other {images['calibration']:,} calibrate the method"]
+    return [f"every metric uses {images['measured']:,} test images: the other {images['calibration']:,} calibrate the method"]
 
 
 def shown(copies: int) -> list[str]:
@@ -330,8 +330,8 @@ def way_out(method: str) -> str:
     following = next((name for name in later if name in others), others[0])
     own = f"{harder} (--set); " if harder else ""
     return (
-        f"To forget more: {own}or take the next method, --set unlearn.method={following}; `megu bench FILE` compares them on your data, "
-        "and unlearn.method=retrain forgets exactly, for the price of a training."
+        f"To forget more: {own}or use the next method, --set unlearn.method={following}; `megu bench FILE` compares them on your data, "
+        "and unlearn.method=retrain forgets exactly, at the cost of a training."
     )
 
 
@@ -441,7 +441,7 @@ def page(
                 "split": f"{split.files['positions'].sha256[:16]}…",
                 "split pinned": "in dvc.lock"
                 if split.notes["through_dvc"]
-                else "no: params.yaml asks for another, or has names without quotes",
+                else "no: params.yaml specifies another, or has names without quotes",
             },
             "Method": {"name": config.unlearn.method, "what it does": method.title, "paper": method.paper},
             **({"Labeler": labeler_facts(results["labeling"], config.forget.classes)} if "labeling" in results else {}),

@@ -47,7 +47,7 @@ def cached_or_refused(judged: Any, config: Config) -> Result:
     if isinstance(judged, Result):
         return judged
     setting = "" if config.labeling.kind == "prototype" else f" --set labeling.kind={config.labeling.kind}"
-    raise MeguError(f"no judgement of {config.data.name} by this labeler is kept", f"megu label{setting}")
+    raise MeguError(f"no judgement of {config.data.name} by this labeler is cached", f"megu label{setting}")
 
 
 def shown(project: Project, data: Result, judged: Result, before: Any, compared: Any) -> Shown:
@@ -65,7 +65,7 @@ def shown(project: Project, data: Result, judged: Result, before: Any, compared:
     if isinstance(before, Result):
         found["the model's own features"] = feature_overlap(project, data, before)
     else:
-        missing["the model's own features"] = "no trained original is kept: megu run trains one"
+        missing["the model's own features"] = "no trained original is cached: megu run trains one"
     if isinstance(compared, Result):
         found["the prototype labeler"] = project.store.arrays(compared.files["labeling"])["S"]
     agreement = {name: rank_correlation(off_diagonal(S), off_diagonal(other)) for name, other in found.items()}

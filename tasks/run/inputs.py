@@ -193,7 +193,7 @@ def reference(project: Project, config: Config) -> Ref | None:
 def _weights_file(project: Project, named: str, section: str) -> Path:
     path = project.root / named
     if not path.is_file():
-        raise MeguError(f"{section}.weights: there is no file {named}", "name a safetensors file, relative to the project")
+        raise MeguError(f"{section}.weights: there is no file {named}", "specify a safetensors file, relative to the project")
     return path
 
 
@@ -271,7 +271,7 @@ def draws_nothing(project: Project, config: Config) -> None:
     size, channels, classes = (loaded.image_size, loaded.channels, loaded.num_classes) if loaded else ((32, 32), 3, 10)
     if loaded is None and arch not in models.MODELS:
         raise MeguError(
-            f"runner.kind = threads: whether {arch} draws in training is not known before data set {config.data.name!r} is here",
+            f"runner.kind = threads: whether {arch} draws in training is unknown until data set {config.data.name!r} is here",
             "megu data fetch, or set runner.kind=dask (processes) or serial",
         )
     model = models.seeded(lambda: models.blank(arch, classes, channels, size), 0)

@@ -48,7 +48,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PROCESS = "megu.process:"
 STOPPED = "A person or the system stopped it. The next run goes on from what was finished."
 DIED = "Its process ended without a word. The next run goes on from what was finished."
-UNSAID = "The run that it was a part of has ended; that it had, too, did not reach the server in time."
+UNSAID = "Its flow run has ended; the report that it had ended, too, did not reach the server in time."
 _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 

@@ -195,7 +195,7 @@ def test_without_subjects_or_their_data_set_nothing_is_asked(call: Call, sources
     assert "photos" not in (project.root / "data.dvc").read_text()
     assert call("data", "add", sources / "photos", "--name", "photos", "--subjects", sources / "subjects.csv")[0] == 0
     code, _, err = call("request", "add", "--subject", ANNA, *SAID)
-    assert (code, err) == (0, "without subjects, so only equal images were looked for: badges\n")
+    assert (code, err) == (0, "without subjects, so only equal images were searched for: badges\n")
     shutil.rmtree(project.data("photos"))
     code, _, err = call("request", "add", "--subject", ANNA, *SAID)
     assert code == 2

@@ -136,7 +136,7 @@ CASES: dict[str, tuple[Callable[[Place], object], str, bool | None, str, str]] =
         named("PREFECT_API_URL", "localhost:4200/api"),
         *("prefect server", False, "is not the address of a server", "export PREFECT_API_URL=http://HOST:4200/api"),
     ),
-    "prefect: silent": (silent, "prefect server", False, "nothing came in", "unset PREFECT_API_URL"),
+    "prefect: silent": (silent, "prefect server", False, "no answer in", "unset PREFECT_API_URL"),
     "prefect: behind a login": (
         lambda place: place.serve("PREFECT_API_URL", SOUND, ("Authorization", basic("a:b"))),
         *("prefect server", False, r"refuses the login \(401\)", "PREFECT_API_AUTH_STRING"),

@@ -120,4 +120,6 @@ def test_in_a_terminal_the_line_stands_alone_and_the_cursor_is_there() -> None:
     except OSError:
         pass  # the terminal is closed
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
-    assert shown.endswith(b"\r\x1b[K\x1b[?25hmegu: stopped; what was finished is kept, the same command goes on from there\r\n")
+    assert shown.endswith(
+        b"\r\x1b[K\x1b[?25hmegu: stopped; finished work is saved, and the same command continues from there\r\n"
+    )

@@ -237,7 +237,7 @@ def test_without_a_trained_original_it_says_so(
 ) -> None:
     assert call("label", "--show", "--json", "--set", "train.epochs=2") == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["missing"] == {"the model's own features": "no trained original is kept: megu run trains one"}
+    assert shown["missing"] == {"the model's own features": "no trained original is cached: megu run trains one"}
     assert set(shown["agreement"]) == {"the prototype labeler"}
 
 

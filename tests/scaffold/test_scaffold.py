@@ -141,7 +141,7 @@ def test_what_params_already_says_is_completed_for_dvc(tmp_path: Path) -> None:
         (
             lambda root: (root / "dvc.yaml").write_text("stages: {train: {cmd: t}}\n"),
             (),
-            "could not be put into it .*: add it by",
+            "could not be added to it .*: add it by",
         ),
         (lambda root: (root / "dvc.yaml").write_text("- a\n"), (), "cannot be read as YAML sections"),
         (lambda root: (root / "data").write_text(""), (), r"data is a file where a folder is needed: mv "),

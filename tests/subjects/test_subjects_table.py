@@ -74,14 +74,14 @@ def test_names_are_found_in_either_split_and_spelling(tmp_path: Path) -> None:
         ("subject,sample\nAnna,\n", "line 2: the sample is empty"),
         (f"subject,sample\n{'Anna' * 90},Hund/Zoë\n", "line 2: the subject is not text of at most 255 characters"),
         ('subject,sample\n"Anna\nBo",Hund/Zoë\n', "the subject is not text"),
-        ("subject,sample,subject\nAnna,Hund/Zoë,Bo\n", "line 1: two columns have one heading"),
+        ("subject,sample,subject\nAnna,Hund/Zoë,Bo\n", "line 1: two columns have the same heading"),
         ("subject,sample,file\nAnna,Hund/Zoë,Cat/002.png\n", "the first line does not have the headings"),
         ("Anna,Hund/Zoë\n", "the first line does not have the headings"),
         ("", "the first line does not have the headings"),
         ("subject,sample\n", "names no sample of 'toy'"),
         ("subject,sample\nAnna\n", "line 2 has 1 columns, the first line has 2"),
         ("subject,sample\nAnna,Hund/Zoë\nZoë,Cat/009".encode("latin-1"), "line 2: the text is not UTF-8"),
-        ("subject,sample\nAnna,Cat/009\n".encode("utf-16-le"), "has characters that no text has"),
+        ("subject,sample\nAnna,Cat/009\n".encode("utf-16-le"), "contains characters that are not text"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_repeats_nothing(tmp_path: Path, content: str | bytes, said: str) -> None:

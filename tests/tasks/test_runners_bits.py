@@ -184,5 +184,5 @@ def test_threads_are_refused_where_something_may_draw(tmp_path: Path, monkeypatc
         inputs.draws_nothing(project, config(0, train={"arch": arch}))
     with pytest.raises(MeguError, match=r"dropping:build draws random numbers .*runner\.kind=dask"):
         inputs.draws_nothing(project, config(0, train={"arch": "dropping:build"}))
-    with pytest.raises(MeguError, match="is not known before data set 'absent' is here"):
+    with pytest.raises(MeguError, match="is unknown until data set 'absent' is here"):
         inputs.draws_nothing(project, config(0, train={"arch": "dropping:build"}, data={"name": "absent"}))

@@ -231,7 +231,7 @@ def test_a_model_of_another_program(run: Run, home: Path, tmp_path: Path) -> Non
     run.artifacts({"other/MLmodel": b"flavors: {}\n"})
     run.client.create_registered_model("foreign")
     run.client.create_model_version("foreign", f"{run.client.get_run(run.id).info.artifact_uri}/other", run.id)
-    with pytest.raises(MeguError, match="holds no weights that can be read"):
+    with pytest.raises(MeguError, match="contains no weights that can be read"):
         fetch_model("models:/foreign/1", tmp_path / "to", home=home)
 
 
@@ -302,10 +302,10 @@ def test_a_model_that_another_program_logged_gives_its_weights(run: Run, home: P
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_pickled_model_is_not_loaded(run: Run, home: Path, tmp_path: Path) -> None:
-    with pytest.raises(MeguError, match="is kept as a pickle, which can run any code") as raised:
+    with pytest.raises(MeguError, match="is stored as a pickle, which can run any code") as raised:
         fetch_model(log_plainly(run, "pickle"), tmp_path, home=home)
     assert "pt2" in raised.value.fix
-    with pytest.raises(MeguError, match="holds no weights"):
+    with pytest.raises(MeguError, match="contains no weights"):
         fetch_model(f"runs:/{run.id}/nothing", tmp_path / "none", home=home)
 
 

@@ -74,7 +74,7 @@ def _say(outcome: Outcome) -> None:
     if outcome.sealed is None:
         for action in outcome.plan.actions:
             print(f"would erase  {plain(action.what)}: {plain(action.why)}")
-        todo = "`megu purge --apply` does it" if outcome.plan.actions else "there is nothing to erase"
+        todo = "`megu purge --apply` erases it" if outcome.plan.actions else "there is nothing to erase"
         print(f"nothing was changed; {todo}")
     else:
         looked = outcome.sealed.purge.looked

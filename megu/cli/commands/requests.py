@@ -210,7 +210,7 @@ def _changing(request: typer.Typer, inbox: Callable[[], Inbox]) -> None:
         )
         now = entry.state
         if now != "closed" and not own.move([request], "closed", {}):
-            raise MeguError(f"{request} is {now}, not promoted", "it can be closed when a model that forgot it is the champion")
+            raise MeguError(f"{request} is {now}, not promoted", "it can be closed once a model that forgot it is the champion")
         print(json.dumps({"id": request, "state": "closed"}) if as_json else f"{request}: closed")
 
 
@@ -259,7 +259,7 @@ def _print_done(done: Mapping[str, Any]) -> None:
     from megu.requests.overview import describe_rung
 
     if done["busy"]:
-        return print("another run is processing; the requests wait for the next")
+        return print("another run is processing; the requests wait for the next one")
     print(f"{done['accepted']} accepted, {done['rejected']} rejected, {len(done['recovered'])} recovered")
     for batch in done["batches"]:
         rungs = [rung for rung in done["rungs"] if rung["batch"] == batch["batch"]]
@@ -298,14 +298,14 @@ def _print_plan(waiting: int, rows: Sequence[Mapping[str, Any]], hours: float, a
         drawn = ", ".join(f"{name} {value:.3g}" for name, value in row["drawn"].items())
         takes = f"skipped: {row['skipped']}" if row["skipped"] else _about(row["seconds"])
         if row["method"] == RETRAIN and row["seconds"] == 0:
-            takes = "its evaluation alone, since it is the reference of the first"
+            takes = "only its evaluation, since it is the reference of the first"
         print(f"{row['rung']:>3}. {row['method']}{f' with {drawn}' if drawn else ''}: {takes}")
     if not rows:
         return print("one run, as promotion.ladder.when is never")
     unknown = any(row["seconds"] is None for row in rows)
     return print(
-        f"Each only where the gate turned down all before it; {'what is known of them' if unknown else 'all of them'} "
-        f"comes to {_about(total)} of {hours:g} h (promotion.ladder.hours)."
+        f"A rung runs only if the gate turned down all before it; {'those measured' if unknown else 'all of them'} "
+        f"take {_about(total)} of {hours:g} h (promotion.ladder.hours)."
     )
 
 
@@ -342,7 +342,7 @@ def _print_people(own: Inbox, asked: list[Request], added: list[Added], search: 
         where = f"{row['samples']:,} samples in {row['data']} ({row['train']:,} training and {row['test']:,} test images)"
         print(f"{row['person']}: {where}; {_received(one, request.due)}")
     if search.without:
-        print(f"without subjects, so only equal images were looked for: {', '.join(search.without)}", file=sys.stderr)
+        print(f"without subjects, so only equal images were searched for: {', '.join(search.without)}", file=sys.stderr)
 
 
 def _received(added: Added, due: str) -> str:

@@ -88,7 +88,7 @@ class Writer:
     def append(self, kind: str, subject: str, facts: Mapping[str, Any], *, unless: Unless | None = None) -> Event:
         """As `Ledger.append`."""
         if not _KIND.fullmatch(kind) or not subject:
-            raise ValueError(f"an event is of a kind like request.received and has a subject, not {kind!r} and {subject!r}")
+            raise ValueError(f"an event needs a kind like request.received and a subject, not {kind!r} and {subject!r}")
         reason = unless(self.events(subject)) if unless else None
         if reason:
             raise Refused(reason)
@@ -171,7 +171,7 @@ class Ledger:
             previous = row[6]
         known = {GENESIS, *(row[6] for row in rows)}
         return wrong + [
-            f"the event {head[:16]}… that is known of is not there: events were cut off" for head in heads if head not in known
+            f"the event {head[:16]}… is known but missing: events were cut off" for head in heads if head not in known
         ]
 
 

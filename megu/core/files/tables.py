@@ -24,7 +24,7 @@ def decoded(content: bytes, name: str) -> str:
         line = content[: error.start].count(b"\n") + 1
         raise MeguError(f"{name}, line {line}: the text is not UTF-8", "save it as UTF-8") from None
     if "\0" in text:
-        raise MeguError(f"{name} has characters that no text has", "save it as UTF-8")
+        raise MeguError(f"{name} contains characters that are not text", "save it as UTF-8")
     return text
 
 
@@ -52,7 +52,7 @@ def table(text: str, name: str, known: Sequence[str]) -> tuple[list[str], list[t
     if given := re.match(r"\"?sep=(.)\"?[ \t]*\r?\n", text, re.IGNORECASE):
         lines, first = text[given.end() :], 2
         if given[1] not in _DELIMITERS:
-            raise MeguError(f"{name}, line 1: columns are not told apart by that", "use a comma, a semicolon or a tab")
+            raise MeguError(f"{name}, line 1: this delimiter is not supported", "use a comma, a semicolon or a tab")
     head_line = next((line for line in lines.splitlines() if line.strip(' \t,;|"')), "")
 
     def hits(delimiter: str) -> int:
@@ -67,7 +67,7 @@ def table(text: str, name: str, known: Sequence[str]) -> tuple[list[str], list[t
     while heads and not heads[-1]:
         heads.pop()
     if len(set(heads)) < len(heads):
-        raise MeguError(f"{name}, line {at}: two columns have one heading, or none", "give each column a heading of its own")
+        raise MeguError(f"{name}, line {at}: two columns have the same heading, or none", "give each column its own heading")
     for line, row in body:
         while len(row) > len(heads) and not row[-1].strip():
             row.pop()

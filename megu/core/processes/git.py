@@ -120,7 +120,7 @@ def ask(root: Path, *arguments: str, stdin: bytes = b"", timeout: float = _TIMEO
         raise Refused("git did not answer in time", f"git -C {_quoted(root)} status") from None
     except OSError:
         if not root.is_dir():
-            raise Refused("the folder is not there", f"ls {_quoted(root)}") from None
+            raise Refused("the folder does not exist", f"ls {_quoted(root)}") from None
         raise Refused("git is not installed", "sudo apt-get install git") from None
     if done.returncode:
         raise _reason(root, done.stderr.decode(errors="replace"))

@@ -21,7 +21,7 @@ from types import FrameType
 UNWIND_S, END_S = 1.6, 2.6
 #: A parent program passes on a signal that the terminal has already sent: a second signal this soon is a repeat of the first.
 _ECHO_S = 0.3
-SAYS = "stopped; what was finished is kept, the same command goes on from there"
+SAYS = "stopped; finished work is saved, and the same command continues from there"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -25,13 +25,13 @@ def read(path: Path) -> dict[str, Any]:
     try:
         value = scalars.parse(merging.read_text(path))
     except FileNotFoundError:
-        raise MeguError(f"there is no configuration file {path}", "name a file that is there") from None
+        raise MeguError(f"there is no configuration file {path}", "specify an existing file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise MeguError(f"{path} cannot be read ({error})", "name a YAML file that can be read") from None
+        raise MeguError(f"{path} cannot be read ({error})", "specify a readable YAML file") from None
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""
-        raise MeguError(f"{path}{line} is not YAML: {getattr(error, 'problem', error)}", "mend the file") from None
+        raise MeguError(f"{path}{line} is not YAML: {getattr(error, 'problem', error)}", "correct the file") from None
     if value is None or (isinstance(value, Written) and value.value is None):
         return {}
     if not isinstance(value, dict):
@@ -48,7 +48,7 @@ def section(path: Path, name: str, kind: type[T]) -> T:
     given = scalars.resolve(read(path).get(name) or {}, kind)
     known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(given, Mapping) or (unknown := sorted(set(given) - set(known))):
-        wrong = f"unknown key {name}.{unknown[0]}" if isinstance(given, Mapping) else f"{name} is no section"
+        wrong = f"unknown key {name}.{unknown[0]}" if isinstance(given, Mapping) else f"{name} is not a section"
         raise MeguError(f"{path.name}: {wrong}", f"known keys: {', '.join(known)}")
     try:
         return kind(**given)
