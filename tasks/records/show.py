@@ -47,7 +47,7 @@ def cached_or_refused(judged: Any, config: Config) -> Result:
     if isinstance(judged, Result):
         return judged
     setting = "" if config.labeling.kind == "prototype" else f" --set labeling.kind={config.labeling.kind}"
-    raise MeguError(f"no judgement of {config.data.name} by this labeler is cached", f"megu label{setting}")
+    raise MeguError(f"no labeling of {config.data.name} by this labeler is cached", f"megu label{setting}")
 
 
 def shown(project: Project, data: Result, judged: Result, before: Any, compared: Any) -> Shown:

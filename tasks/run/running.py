@@ -46,8 +46,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: The prefix of a flow run's tag for its process: followed by a name of `megu.core.files.liveness`.
 PROCESS = "megu.process:"
-STOPPED = "A person or the system stopped it. The next run goes on from what was finished."
-DIED = "Its process ended without a word. The next run goes on from what was finished."
+STOPPED = "A person or the system stopped it. The next run continues from what was finished."
+DIED = "Its process ended without notice. The next run continues from what was finished."
 UNSAID = "Its flow run has ended; the report that it had ended, too, did not reach the server in time."
 _OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 

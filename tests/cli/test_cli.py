@@ -112,7 +112,7 @@ WRONG = {
         ["run", "--set", "labeling.kind=ollama", "--set", "labeling.host=127.0.0.1:9"],
         "there is no Ollama server at http://127.0.0.1:9: ollama serve",
     ),
-    "nothing to show": (["label", "--show", "--quiet"], "no judgement of fashion-mnist by this labeler is kept: megu label"),
+    "nothing to show": (["label", "--show", "--quiet"], "no labeling of fashion-mnist by this labeler is cached: megu label"),
     "nothing to purge": (["purge"], "no run here has forgotten what it should by its own verdict"),
     "no such run": (["purge", "nobody"], "there is no dossier of nobody"),
     "a policy out of range": (["purge", "--set", "purge.models_days=-1"], "purge.models_days = -1"),
@@ -151,12 +151,12 @@ def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "no params.yaml" in capsys.readouterr().err
 
 
-def test_interrupt_is_exit_130_and_says_that_work_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt_is_exit_130_and_says_that_work_is_saved(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
     assert cli.guarded(interrupted) == 130
-    assert "kept" in capsys.readouterr().err
+    assert "saved" in capsys.readouterr().err
 
 
 def test_a_fresh_project_has_everything_to_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
