@@ -126,6 +126,11 @@ def interval(summary: Summary, key: str, digits: int) -> str:
     return f" [{spread['low']:.{digits}f}, {spread['high']:.{digits}f}], {int(spread['n'])} seeds"
 
 
+def _share(percent: float) -> str:
+    """A percentage with two significant digits, and never as a power of ten."""
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
+
+
 def conclusions(summary: Summary) -> list[str]:
     """What the comparison with the retrain comes to, a line each."""
     lines = []
@@ -134,7 +139,7 @@ def conclusions(summary: Summary) -> list[str]:
     if summary.time_share is not None:
         ran = {stage.name for stage in summary.stages if stage.computed_seconds > 0}
         spent = "Noise and re-optimisation" if "noise" in ran else "Unlearning"
-        passes = "" if summary.pass_share is None else f", {summary.pass_share:.2g}% of its passes through the network"
+        passes = "" if summary.pass_share is None else f", {_share(summary.pass_share)} of its passes through the network"
         lines.append(f"{spent} took {summary.time_share:.0f}% of the retrain's time{passes}.")
     if open_ := [rule.rule for rule in summary.gate.rules if rule.not_judged] if summary.gate else []:
         lines.append(f"There is no retrain, so the gate does not judge: {'; '.join(open_)}.")

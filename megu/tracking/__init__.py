@@ -166,7 +166,11 @@ class Run:
         from megu.tracking import orphans
 
         orphans.close(connected, home)
-        own = {**tags, orphans.PROCESS_TAG: orphans.this_process(home)}
+        # What MLflow's table of runs shows in its columns Source and Version.
+        source = {"mlflow.source.name": "megu", "mlflow.source.type": "LOCAL"}
+        if tags.get("git.commit", "unknown") != "unknown":
+            source["mlflow.source.git.commit"] = tags["git.commit"]
+        own = {**source, **tags, orphans.PROCESS_TAG: orphans.this_process(home)}
         run = connected.create_run(experiment_id, run_name=name, tags={key: str(value)[:_TAG] for key, value in own.items()})
         begun = cls(connected, run.info.run_id, experiment_id)
         unfinished.append(begun)

@@ -15,9 +15,10 @@ from megu.evaluation.own import explained
 
 #: Groups that are not the unlearned model's.
 ORIGINAL, REFERENCE, COMPARISON, COST = "original", "reference", "comparison", "cost"
-SECONDS, COMPUTED, MEMORY, CACHED = "seconds", "seconds_computed", "peak_memory_bytes", "cached"
+SECONDS, COMPUTED, MEMORY = "seconds", "seconds_computed", "peak_memory_bytes"
+#: The last one is a group of older runs only, a one or a zero for each stage.
 OTHERS = frozenset(
-    {ORIGINAL, REFERENCE, "reference_low", "reference_high", COMPARISON, COST, SECONDS, COMPUTED, MEMORY, CACHED}
+    {ORIGINAL, REFERENCE, "reference_low", "reference_high", COMPARISON, COST, SECONDS, COMPUTED, MEMORY, "cached"}
 )
 
 #: Metrics of the cost, by the names that they have without a group in runs older than the groups.

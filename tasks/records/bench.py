@@ -146,7 +146,12 @@ def tables(marks: Sequence[CellScore], cells: Sequence[Cell]) -> tuple[list[tabl
     return table.rows(marks, lambda target, algorithm: published(of_target[target], algorithm)), table.summary(marks)
 
 
-@task(name="write-bench", description="Write table, numbers and figures of the benchmark", persist_result=False)
+@task(
+    name="write-bench",
+    task_run_name="write the table",
+    description="Write table, numbers and figures of the benchmark",
+    persist_result=False,
+)
 def write(
     project: Project, bench: Bench, outcome: Outcome, command: str, folder: Path, document: Path | None
 ) -> dict[str, bytes]:
@@ -199,7 +204,12 @@ def put(path: Path, content: bytes) -> None:
         temporary.chmod(0o644)
 
 
-@task(name="record-bench", description="Log the benchmark to MLflow and leave its artifacts in Prefect", persist_result=False)
+@task(
+    name="record-bench",
+    task_run_name="record in MLflow and Prefect",
+    description="Log the benchmark to MLflow and leave its artifacts in Prefect",
+    persist_result=False,
+)
 def publish(project: Project, bench: Bench, run: Run, outcome: Outcome, files: Mapping[str, bytes]) -> None:
     """Log to the parent run and leave the Prefect artifacts. ``files``: what `write` wrote."""
     run.log(

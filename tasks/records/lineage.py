@@ -75,7 +75,12 @@ def circumstances(ran: Ran, origin_run: str | None) -> dict[str, Any]:
     }
 
 
-@task(name="seal", description="Write, sign and log the dossier of the run", persist_result=False)
+@task(
+    name="seal",
+    task_run_name="sign the dossier",
+    description="Write, sign and log the dossier of the run",
+    persist_result=False,
+)
 def seal(
     project: Project,
     config: Config,

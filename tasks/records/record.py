@@ -89,7 +89,12 @@ def names_samples(config: Config) -> bool:
     return bool(config.forget.ids or config.forget.files)
 
 
-@task(name="record-mlflow", description="Log parameters, metrics and artifacts to the MLflow run", persist_result=False)
+@task(
+    name="record-mlflow",
+    task_run_name="record in MLflow",
+    description="Log parameters, metrics and artifacts to the MLflow run",
+    persist_result=False,
+)
 def record_mlflow(
     project: Project, config: Config, run: Run, executor: Executor, summary: Summary, page: str, origins: Mapping[str, str]
 ) -> dict[str, str]:
@@ -111,7 +116,7 @@ def record_mlflow(
         for stage in summary.stages
         if stage.peak_memory_bytes is not None
     }
-    metrics |= {f"{charts.CACHED}/{stage.name}": float(stage.hit) for stage in summary.stages}
+    metrics[f"{charts.COST}/cached_stages"] = float(sum(stage.hit for stage in summary.stages))
     if summary.time_share is not None:
         metrics[f"{charts.COST}/time_share"] = summary.time_share
     if summary.pass_share is not None:
@@ -200,6 +205,7 @@ def reused_from(run: Run, executor: Finished) -> dict[str, str]:
 
 @task(
     name="record-prefect",
+    task_run_name="record in Prefect",
     description="Leave the main figures and a link to the MLflow run as Prefect artifacts",
     persist_result=False,
 )
@@ -225,7 +231,12 @@ def record_prefect(project: Project, run: Run, summary: Summary, pictures: Mappi
     )
 
 
-@task(name="register", description="Make the unlearned model a version of the registered model", persist_result=False)
+@task(
+    name="register",
+    task_run_name="register the model",
+    description="Make the unlearned model a version of the registered model",
+    persist_result=False,
+)
 def register(
     project: Project,
     config: Config,

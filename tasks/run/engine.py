@@ -17,7 +17,7 @@ from functools import cache
 from itertools import islice
 from typing import Any, Protocol
 
-from prefect import Task, task
+from prefect import Task, get_run_logger, task
 from prefect.context import TaskRunContext
 from prefect.results import ResultRecord  # type: ignore[attr-defined]
 from prefect.runtime import flow_run
@@ -192,7 +192,9 @@ class Executor:
         seconds = time.perf_counter() - started
         parents = tuple(ran.decision.label for ran in self.ran if any(entry is ran.result for entry in given))
         self.ran.append(Ran(decision, result, seconds, parents))
-        stages().stage_ends(decision.label, hit=decision.hit, seconds=seconds, says=stage.says(result))
+        says = stage.says(result)
+        stages().stage_ends(decision.label, hit=decision.hit, seconds=seconds, says=says)
+        get_run_logger().info("%s: %s%s", decision.label, says, " (cached)" if decision.hit else "")
         return result
 
     def __getitem__(self, label: str) -> Ran:
