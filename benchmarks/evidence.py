@@ -132,15 +132,15 @@ def document(source: Path, folder: Path) -> None:
         "",
         f"Over the {len(default)} combinations, against the retrain of the same seed:",
         "",
-        f"- highest Af on test images: **{worst_af:.2f}%** (at most 1.0 is asked for);",
-        f"- largest distance of Ar to the retrain's: **{worst_ar:.2f} points** (at most 1.5);",
+        f"- highest Af on test images: **{worst_af:.2f}%** (limit: 1.0);",
+        f"- largest distance of Ar from the retrain's: **{worst_ar:.2f} points** (limit: 1.5);",
         *(
-            [f"- largest share of the retrain's time for noise and re-optimisation: **{worst_time:.0f}%** (at most 40)."]
+            [f"- largest share of the retrain's time for noise and re-optimisation: **{worst_time:.0f}%** (limit: 40)."]
             if content.get("timed", True)
             else []
         ),
         "",
-        f"The smallest mean gap over (Ar, Af, MIA) has the variant *{best}*.",
+        f"The variant *{best}* has the smallest mean gap over (Ar, Af, MIA).",
         "",
         "![Ar, Af and MIA by variant, against the retrain](evidence.png)",
         "",
@@ -164,7 +164,7 @@ def document(source: Path, folder: Path) -> None:
         "",
         "## Variants",
         "",
-        "Means over the seeds; in brackets the retrain's. *ok* counts the seeds with Af at most 1.0 and Ar within 1.5 points of the retrain.",
+        "Means over the seeds; the retrain's in brackets. *ok* counts the seeds with Af at most 1.0 and Ar within 1.5 points of the retrain.",
         "",
         "| class | variant | Ar | Af | MIA | entropy | gap | ok |",
         "|---|---|---|---|---|---|---|---|",
