@@ -1,5 +1,5 @@
-"""The report: figures (`megu.report.figures`, the only part that imports matplotlib) and one self-contained page.
-The certificate, a page of its own, is beside it.
+"""The report: figures (`megu.report.figures`, the only part that imports matplotlib) and one self-contained page. The certificate is a
+separate page.
 """
 
 from __future__ import annotations

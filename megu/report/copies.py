@@ -15,15 +15,15 @@ from megu.data.images.repeats import BOTH_SPLITS, TWO_CLASSES
 from megu.data.splits import ForgetSplit
 from megu.report.figures import COLOURS, SOFT, picture, png, short
 
-#: Pairs that are shown of each kind.
+#: Pairs shown of each kind.
 SHOWN = 6
 RETAINED = "retained"
 
 
 @dataclass(frozen=True)
 class Copies:
-    """One kind of copies. says: how many there are, and what they are. images: uint8 (n, 2, H, W, C), pairs of them. names: of each pair, what
-    stands above its images; forgotten: which of these are forgotten."""
+    """One kind of copies. says: how many there are, and what they are. images: uint8 (n, 2, H, W, C), in pairs. names: for each pair, the
+    captions above its images; forgotten: which of these images are forgotten."""
 
     says: str
     images: NDArray[np.uint8]
@@ -32,7 +32,7 @@ class Copies:
 
 
 def found(dataset: Dataset, groups: Groups, split: ForgetSplit) -> tuple[list[Copies], dict[str, int]]:
-    """What there is to show, and how many of each kind there are: "retained" images, and groups "in train and in test" and "in two classes"."""
+    """Return what to show, and the count of each kind: "retained" images, and groups "in train and in test" and "in two classes"."""
     retained = copies(groups, split.forget, split.retain)
     first = {int(group): int(at) for group, at in zip(groups[split.forget][::-1], split.forget[::-1], strict=True)}
     pairs = {RETAINED: [(first[int(groups[at])], int(at)) for at in retained]}
@@ -49,7 +49,7 @@ def found(dataset: Dataset, groups: Groups, split: ForgetSplit) -> tuple[list[Co
 
 
 def _shown(dataset: Dataset, says: str, pairs: Sequence[tuple[int, int]], forgotten: NDArray[np.bool_]) -> Copies:
-    """A few of the pairs, evenly through all."""
+    """Choose a few of the pairs, spread evenly over all."""
     chosen = [pairs[at] for at in np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int)]
     rows = [[_row(dataset, at) for at in pair] for pair in chosen]
     return Copies(
@@ -61,14 +61,14 @@ def _shown(dataset: Dataset, says: str, pairs: Sequence[tuple[int, int]], forgot
 
 
 def _row(dataset: Dataset, at: int) -> tuple[NDArray[np.uint8], str]:
-    """An image, and its split and class."""
+    """Return an image, and its split and class."""
     train = len(dataset.train)
     split, part, place = ("train", dataset.train, at) if at < train else ("test", dataset.test, at - train)
     return np.asarray(part.images[place]), f"{split}: {short(dataset.classes[part.labels[place]], 9)}"
 
 
 def draw(kinds: Sequence[Copies]) -> bytes:
-    """PNG: a row of pairs for each kind; what is forgotten stands out."""
+    """Draw a row of pairs for each kind, as PNG; forgotten images stand out."""
     figure = Figure(figsize=(10.4, 1.6 * len(kinds)), layout="constrained")
     for part, kind in zip(figure.subfigures(len(kinds), 1, squeeze=False)[:, 0], kinds, strict=True):
         part.suptitle(kind.says, x=0.01, ha="left", fontsize=10)

@@ -1,4 +1,4 @@
-"""What the page is made of."""
+"""The data that the page is made from."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from megu.evaluation.summary import Summary
 
 @dataclass(frozen=True)
 class ReportData:
-    """summary: the run. entanglement: score and, by forgotten class, its nearest classes. facts: what was run on what, by group.
+    """summary: the run. entanglement: score and, by forgotten class, its nearest classes. facts: what was run, and on what, by group.
 
-    params: the whole configuration. lineage: the graph from the model back to the data, by form. links: text -> address or id.
+    params: the whole configuration. lineage: the graph from the model back to the data, by format. links: text -> address or id.
     """
 
     title: str

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from megu.core import escaping
 
-# Okabe and Ito's colours: told apart by colour-blind readers too.
+# Okabe and Ito's colours: colour-blind readers can tell them apart too.
 COLOURS = {"original": "#767d89", "unlearned": "#d55e00", "reference": "#0072b2"}
 INK, SOFT = "#1c2330", "#5b6575"
 HEAT = "viridis"
@@ -23,7 +23,7 @@ HEAT = "viridis"
 
 @dataclass(frozen=True)
 class Samples:
-    """A few forget samples. images: uint8 (n, H, W, C). true: names. predicted, confidence: the original's answer (n,).
+    """A few forget samples. images: uint8 (n, H, W, C). true: class names. predicted, confidence: the original's answer (n,).
 
     targets: (n, K), what they are taught; rows sum to 1.
     """
@@ -37,7 +37,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class NoisePictures:
-    """One noise image a row. labels: class names. positive, negative, mixed: float (n, C, H, W), in the model's input space."""
+    """One noise image per row. labels: class names. positive, negative, mixed: float (n, C, H, W), in the model's input space."""
 
     labels: tuple[str, ...]
     positive: NDArray[Any]
@@ -49,10 +49,9 @@ class NoisePictures:
 class FigureData:
     """Everything that is drawn; what is None is left out.
 
-    forgotten: indices of the classes that are forgotten (or that forget samples come from). per_class: test accuracy (K,) in
-    percent by model ("original", "unlearned", "reference"). soft, hard: (K, K); unique: (K,). transition: (K, K), columns sum
-    to 1. confidence, entropy: by model and group ("forget", "retain", "test"), one number a sample. mia: percent by model.
-    retrain: what the retrain is called.
+    forgotten: indices of the classes that are forgotten (or that forget samples come from). per_class: test accuracy (K,) in percent by
+    model ("original", "unlearned", "reference"). soft, hard: (K, K); unique: (K,). transition: (K, K), columns sum to 1. confidence,
+    entropy: by model and group ("forget", "retain", "test"), one number per sample. mia: percent by model. retrain: the retrain's title.
     """
 
     classes: tuple[str, ...]
@@ -70,12 +69,12 @@ class FigureData:
     retrain: str = "true retrain"
 
     def title(self, model: str) -> str:
-        """What a model is called."""
+        """Return the title of a model."""
         return self.retrain if model == "reference" else model
 
 
 def draw(data: FigureData) -> dict[str, bytes]:
-    """Every figure that the data has, by the names of `megu.report.page.CAPTIONS`."""
+    """Draw every figure that the data allow, by the names of `megu.report.page.CAPTIONS`."""
     drawers: dict[str, Callable[[FigureData], Figure | None]] = {
         "per-class-accuracy": per_class_accuracy,
         "samples": samples,
@@ -90,7 +89,7 @@ def draw(data: FigureData) -> dict[str, bytes]:
 
 
 def png(figure: Figure, dots: int = 110) -> bytes:
-    """The figure's bytes, without the date and version that would differ from run to run."""
+    """Return the figure as PNG, without the date and version that would differ from run to run."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=dots, metadata={"Software": None})
@@ -98,7 +97,7 @@ def png(figure: Figure, dots: int = 110) -> bytes:
 
 
 def per_class_accuracy(data: FigureData) -> Figure:
-    """Dots on a line for each class: original, unlearned, retrain; the forgotten ones stand out."""
+    """Draw dots on a line for each class: original, unlearned, retrain; the forgotten classes stand out."""
     count = len(data.classes)
     figure = Figure(figsize=(9, max(2.2, 0.36 * count + 1.1)), layout="constrained")
     axes = figure.subplots()
@@ -106,7 +105,7 @@ def per_class_accuracy(data: FigureData) -> Figure:
     for k in data.forgotten:
         axes.axhspan(k - 0.5, k + 0.5, color="#fbe3d2", zorder=0)
     values = np.stack([np.asarray(entry, dtype=float) for entry in data.per_class.values()])
-    # A class without test images has no accuracy in any of them, and no line.
+    # A class without test images has no accuracy in any model, and no line.
     axes.hlines(rows, np.fmin.reduce(values), np.fmax.reduce(values), color="#c5ccd6", linewidth=2, zorder=1)
     markers = {"original": "o", "unlearned": "D", "reference": "|"}
     for name, accuracy in data.per_class.items():
@@ -134,7 +133,7 @@ def per_class_accuracy(data: FigureData) -> Figure:
 
 
 def entanglement(data: FigureData) -> Figure | None:
-    """Soft and hard overlap side by side; with the hard one's names the share of a class's active channels that no other uses."""
+    """Draw soft and hard overlap side by side; the hard one's names show the share of a class's active channels that no other uses."""
     if data.soft is None or data.hard is None or data.unique is None:
         return None
     count = len(data.classes)
@@ -148,7 +147,7 @@ def entanglement(data: FigureData) -> Figure | None:
 
 
 def transition(data: FigureData) -> Figure | None:
-    """T with the class names; column k is what class k looks like."""
+    """Draw T with the class names; column k is what class k looks like."""
     if data.transition is None:
         return None
     count = len(data.classes)
@@ -174,7 +173,7 @@ def heat(
     names: Sequence[str] | None = None,
     size: float | None = None,
 ) -> None:
-    """A matrix of classes, with the numbers in it up to 20 classes. names: of the rows, where not the classes'. size: of their letters."""
+    """Draw a matrix of classes, with numbers in it up to 20 classes. names: of the rows, if not the classes'. size: of the letters."""
     count = len(data.classes)
     picture = axes.imshow(matrix, vmin=low, vmax=high, cmap=palette, interpolation="nearest")
     size = size or (9 if count <= 12 else 7 if count <= 30 else 4.2)
@@ -214,7 +213,7 @@ def heat(
 
 
 def samples(data: FigureData) -> Figure | None:
-    """Forget samples with the original's answer and the labels they are taught instead."""
+    """Draw forget samples with the original's answer and the labels they are taught instead."""
     found = data.samples
     if found is None or not len(found.images):
         return None
@@ -241,7 +240,7 @@ def samples(data: FigureData) -> Figure | None:
 
 
 def noise(data: FigureData) -> Figure | None:
-    """Positive, negative and mixed noise, a label a column."""
+    """Draw positive, negative and mixed noise, one label per column."""
     found = data.noise
     if found is None or not len(found.labels):
         return None
@@ -261,7 +260,7 @@ def noise(data: FigureData) -> Figure | None:
 
 
 def picture(axes: Axes, image: NDArray[Any]) -> None:
-    """An image (H, W, C) in [0, 1], each pixel as it is, so that a purge finds it."""
+    """Draw an image (H, W, C) in [0, 1], pixel by pixel without interpolation, so that a purge finds it."""
     axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -276,7 +275,7 @@ def distributions(
     high: float,
     mia: Mapping[str, float] | None = None,
 ) -> Figure | None:
-    """A histogram a model: forgotten training samples against retained training and test samples."""
+    """Draw a histogram for each model: forgotten training samples against retained training and test samples."""
     if not values:
         return None
     figure = Figure(figsize=(10.4, 3.3), layout="constrained")
@@ -298,7 +297,7 @@ def distributions(
         title = data.title(model) + (f" — MIA {mia[model]:.0f}%" if mia and model in mia else "")
         axes.set_title(title, fontsize=11)
         axes.set_xlabel(axis)
-        # A sure model has nearly everything in one bin; the rest would be a flat line.
+        # A confident model has nearly everything in one bin; the rest would be a flat line.
         axes.set_yscale("symlog", linthresh=0.01)
         axes.set_ylim(0, 1.15)
         axes.set_yticks([0, 0.01, 0.1, 1], ["0", "1%", "10%", "100%"])
@@ -323,5 +322,5 @@ def _bare(axes: Axes) -> None:
 
 
 def short(name: str, most: int = 16) -> str:
-    """A class name for a label."""
+    """Shorten a class name for a label."""
     return escaping.figure(name, most)

@@ -13,21 +13,22 @@ from megu.report.templates import template
 CAPTIONS = {
     "per-class-accuracy": (
         "Accuracy by class, before and after",
-        "Test accuracy. The forgotten class should fall to where the retrain has it; every other class should stay.",
+        "Test accuracy. The forgotten class should fall to the retrain's level; every other class should stay where it is.",
     ),
     "samples": (
         "What the forget samples were taught",
-        "Forgotten training images, what the original said, and the perturbing labels that took its place.",
+        "Forgotten training images, the original's answers, and the perturbing labels that replaced them.",
     ),
     "near-duplicates": (
         "Images that are almost the same",
-        "Copies that differ in size, quality or contrast at most; orange: forgotten. A copy that stays keeps teaching what is to be forgotten; "
-        "forget.near_duplicates: include forgets it too. One in train and in test makes a test easier, one in two classes makes a label false.",
+        "Copies that differ at most in size, quality or contrast; orange: forgotten. A copy that stays keeps teaching what should be "
+        "forgotten; forget.near_duplicates: include forgets it too. A copy in both train and test makes the test easier; one in two "
+        "classes means that a label is wrong.",
     ),
     "entanglement": (
         "Feature entanglement in the original",
         "Soft: cosine of centred class-mean features. Hard: share of active channels that two classes have in common; "
-        "with each name, the share of its active channels that no other class uses. "
+        "beside each name, the share of its active channels that no other class uses. "
         "A forgotten class that is bright beside another is hard to forget without harm to it.",
     ),
     "transition": (
@@ -36,11 +37,11 @@ CAPTIONS = {
     ),
     "noise": (
         "Feature noise",
-        "The positive noise draws towards a label, the negative pushes away from the forgotten class; forget samples carry a mixture.",
+        "Positive noise pulls towards a label, negative noise pushes away from the forgotten class; forget samples carry a mixture.",
     ),
     "confidence": (
         "How sure the models are",
-        "The largest probability of each answer. A model that is much less sure of forgotten images than the retrain gives them away too.",
+        "The largest probability of each answer. A model that is much less sure of forgotten images than the retrain also gives them away.",
     ),
     "entropy": (
         "What the membership attack sees",
@@ -50,7 +51,7 @@ CAPTIONS = {
 
 
 def render(data: ReportData, figures: Mapping[str, bytes]) -> str:
-    """The page. figures: PNG bytes by name, those of `CAPTIONS` in its order; a missing one is left out."""
+    """Render the page. figures: PNG bytes by name, those of `CAPTIONS` in its order; a missing one is left out."""
     shown = [
         {"name": name, "title": title, "caption": caption, "png": base64.b64encode(figures[name]).decode()}
         for name, (title, caption) in CAPTIONS.items()

@@ -1,4 +1,4 @@
-"""The picture of a labeler's judgement, for ``megu label --show``."""
+"""The picture of a labeler's similarity scores, for ``megu label --show``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from megu.report.figures import COLOURS, INK, SOFT, FigureData, heat, short
 
 @dataclass(frozen=True)
 class Judged:
-    """similarity: (K, K), row k what exemplars of class k look like. abstained: (K,) unanswered questions. nearest: by class, indices of
-    the most similar others. agreement, sanity: named numbers, None where one is not defined.
+    """similarity: (K, K), row k what exemplars of class k look like. abstained: (K,), unanswered questions. nearest: by class, indices of
+    the most similar other classes. agreement, sanity: named numbers, None where one is undefined.
     """
 
     classes: tuple[str, ...]
@@ -32,7 +32,7 @@ class Judged:
 
 
 def draw(data: Judged) -> bytes:
-    """PNG: the matrix, beside each row its nearest concepts, and the abstentions where there are any."""
+    """Draw the matrix as PNG, beside each row its nearest concepts, and the abstentions where there are any."""
     count = len(data.classes)
     side, text = (5.6, 9.0) if count <= 12 else (7.5, 7.5) if count <= 30 else (0.14 * count, 7.5)
     silent = bool(data.abstained.any())
@@ -50,7 +50,7 @@ def draw(data: Judged) -> bytes:
         high=max(float(data.similarity.max()), 1e-9),
         size=text,
     )
-    # The rows go on to the right of the matrix, so it has to fill its height.
+    # The rows continue to the right of the matrix, so it has to fill its height.
     axes[0].set_aspect("auto")
     axes[0].set_xlabel("concept")
     _nearest(axes[1], data, text)

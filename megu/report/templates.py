@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def template(package: str, name: str) -> Template:
-    """The template ``name`` beside the code of ``package``: everything put into it is escaped, and a name that it is not given is an error."""
+    """Return the template ``name`` beside the code of ``package``. Everything put into it is escaped; an undefined variable is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

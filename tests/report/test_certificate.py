@@ -148,7 +148,7 @@ def test_a_retrain_is_said_to_be_exact() -> None:
         "exact: the model was trained from fresh weights on the retain set alone, so the forgotten images had no part in it"
     ]
     text = plain(render(said(made.found(claim={"level": "exact", "limits": limits}))))
-    assert "A new model was trained from nothing on the remaining images alone." in text
+    assert "A new model was trained from scratch on the remaining images alone." in text
 
 
 def test_a_given_retrain_is_said_to_be_its_givers_word() -> None:
@@ -159,12 +159,12 @@ def test_a_given_retrain_is_said_to_be_its_givers_word() -> None:
     shown = said(made.found(evidence={"evaluation": judged}, claim={"limits": limits}))
     text = plain(render(shown))
     assert shown.lead.endswith(
-        "It was compared with a model that its giver says never saw them, and behaves like it within the limits stated below."
+        "It was compared with a model that according to its provider never saw them, and behaves like it within the limits stated below."
     )
-    assert "For comparison another model was brought from outside, not trained here" in text
-    assert "with the model that its giver says never saw them" in shown.attack
+    assert "For comparison another model was brought in from outside, not trained here" in text
+    assert "with the model that according to its provider never saw them" in shown.attack
     assert "another model was trained" not in text
-    assert "“never saw it” the one brought for comparison, which its giver says never saw it" in text
+    assert "“never saw it” is the one brought in for comparison, which according to its provider never saw it" in text
     assert shown.identifiers["Weights of the given retrain (SHA-256)"] == "a" * 64
     assert f"The retrain was given (weights SHA-256 {'a' * 64}), not trained here" in text
     assert "given retrain" in card(made.found(evidence={"evaluation": judged}))
@@ -190,7 +190,7 @@ def test_what_is_judged_without_a_retrain_is_called_that_and_never_good(ar: floa
     shown = said(made.found(evidence=evidence, claim={"limits": limits}))
     text = plain(render(shown))
     assert (shown.state, shown.badge) == (state, badge)
-    assert "There was no model that never saw them to compare with" in shown.lead
+    assert "No model that never saw them was available for comparison" in shown.lead
     assert "not judged seeds not judged: no retrain" in text
     assert "No model that never saw the forgotten images was there to compare with" in text
     assert ("that is less than a pass" in text) == (state == "open")

@@ -132,7 +132,7 @@ def test_the_page_shows_what_the_gate_said_and_by_which_rule() -> None:
     assert "30.0 to 50.0" in made
     assert "Gate" not in page()
     passed = page(summary=summary(gate=decide(values, GateParams(mia_band=50.0), champion="3"), champion="3"))
-    assert "version 3 is the champion it would follow" in passed
+    assert "version 3 is the champion that it would replace" in passed
 
 
 def test_names_from_outside_are_escaped() -> None:
@@ -185,7 +185,7 @@ def test_what_is_judged_without_a_retrain_is_less_than_a_pass_and_the_rest_is_na
     text = page(summary=made)
     assert "Gate: passes without a retrain" in text
     assert "only a person can promote this model" in text
-    assert "is the champion it would follow" not in text
+    assert "is the champion that it would replace" not in text
 
 
 def test_the_spread_of_the_retrain_is_shown() -> None:

@@ -203,7 +203,7 @@ NEEDED = {
         "Version megu/2 went into production on", "It was approved by K. Muster (the evidence holds)", "version megu/1 was in production",
         "Method: the model was changed", "97.0%", "91.3%", "Verdict of the gate: pass",
         "Largest loss in any other class (points) holds 1.5 at most 5.0",
-        "No server is configured to be looked at", "have not been erased from the stores yet",
+        "No server is configured to be checked", "have not been erased from the stores yet",
         "until an erasure on or after 24 December 2026", "Suppression list: no record", "the controller has not stated it",
         "It is no proof.", "certified removal", "Who asked, and whether they were entitled to",
         f"megu verify {made.RUN}", "Signed with the key below",
@@ -286,14 +286,14 @@ def test_after_an_erasure_it_says_what_is_gone_and_what_stays_until_when(project
         "Fulfilled",
         "a class (its name was erased)",
         "the data themselves were erased on 30 November 2026, 09:00 UTC",
-        "The test images of the class went with them.",
+        "The test images of the class were erased with them.",
         "Data set erased",
         "Earlier model versions something stays on purpose",
         "Earlier model versions that had been trained on the data 23 January 2027",
         f"Suppression list, record {record}",
         "30 November 2036",
         "29 January 2027, as the controller states",
-        "what a storage medium keeps of them physically was not looked at",
+        "what a storage medium physically keeps of them was not examined",
         f"megu verify {made.RUN} --sealed",
     ):
         assert needed in text, needed
@@ -311,7 +311,7 @@ def test_a_purge_that_is_not_believed_is_called_that(project: Project, batch: Ca
 
     stranger = made.purge_document(("data set", "ERASED", "12 erased"), key=Ed25519PrivateKey.from_private_bytes(b"x" * 32))
     name = batch(None, stranger)
-    assert "There is a document about an erasure that cannot be believed" in said(project, name)
+    assert "There is a document about an erasure, but it cannot be relied on" in said(project, name)
     assert looked(project, name).state != "good"
 
 
@@ -319,14 +319,14 @@ def test_what_is_served_is_said_as_it_was_seen(project: Project, batch: Callable
     name = batch(None, purge())
     url = "http://127.0.0.1:5001"
     assert looked(project, name, served=url).state == "open"
-    assert "it was not seen yet that it answers as version megu/2" in said(project, name, served=url)
+    assert "it has not yet been observed answering as version megu/2" in said(project, name, served=url)
     (move,) = project.ledger.events("megu", MOVED)
     project.ledger.append(SEEN, "megu", {"event": move.number, "version": "2"})
     Inbox(project).move([name], "closed", {"served": "megu/2"})
     text = said(project, name, served=url)
     assert looked(project, name, served=url).state == "good"
     assert "its answers were those of version megu/2" in text
-    assert "a server was seen to answer with the version in production" in text
+    assert "a server was observed answering with the version in production" in text
     assert "UTC closed" in text
     assert url not in text
 
@@ -376,8 +376,8 @@ def test_without_a_retrain_and_with_a_difference_it_says_so(project: Project, ba
         evidence={"evaluation": made.evaluation(reference=False)}, claim={"limits": claim("megu", False, alone=True).limits}
     )
     text = said(project, name)
-    assert "There was no model that never saw these data to compare with." in text
-    assert "What the bar “now” should be, nobody can say without such a model." in text
+    assert "No model that never saw these data was available for comparison." in text
+    assert "Without such a model, nobody can say where the bar “now” should be." in text
 
 
 def test_what_differs_is_said_in_the_first_place_and_a_dossier_that_is_cut_makes_no_page(

@@ -1,6 +1,7 @@
 """The certificate: one page in plain words for a regulator or a data subject, made from a dossier alone.
 
-`megu.report.certificate.text` says it, `megu.report.certificate.figure` draws it, ``certificate.html`` sets it, on the screen and on A4.
+`megu.report.certificate.text` writes the sentences, `megu.report.certificate.figure` draws the bars, and ``certificate.html`` lays them
+out, on the screen and on A4.
 """
 
 from __future__ import annotations

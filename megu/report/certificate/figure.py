@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 
 class Shares(Protocol):
-    """Percentages, and how each is written."""
+    """Percentages, and the text of each."""
 
     @property
     def values(self) -> Sequence[float | None]: ...
@@ -19,7 +19,7 @@ class Shares(Protocol):
     def written(self) -> Sequence[str]: ...
 
 
-#: As in the report's figures: told apart by colour-blind readers too.
+#: As in the report's figures: colour-blind readers can tell them apart too.
 COLOURS = ("#767d89", "#d55e00", "#0072b2")
 MODELS = ("before", "now", "never saw it")
 #: In pixels of the drawing. A row is one bar.
@@ -27,7 +27,7 @@ WIDTH, LEFT, RIGHT, ROW, BAR = 680, 96, 64, 22, 14
 
 
 def bars(measure: Shares, models: Sequence[str] = MODELS) -> Markup:
-    """Horizontal bars from 0 to 100%, one a model. One that was not measured has a dash. models: what they are called."""
+    """Draw horizontal bars from 0 to 100%, one per model; a model that was not measured gets a dash. models: their names."""
     said = ", ".join(f"{model} {value}" for model, value in zip(models, measure.written, strict=False))
     drawn = "\n".join(_rows(measure, models))
     height = ROW * len(measure.values) - (ROW - BAR)

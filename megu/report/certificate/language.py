@@ -1,4 +1,4 @@
-"""The sentences of a request's page: one file a language, ``languages/<code>.yaml``, so that others can add theirs."""
+"""The sentences of a request's page: one file per language, ``languages/<code>.yaml``, so that others can add theirs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from megu.core.errors import MeguError
 
 @dataclass(frozen=True)
 class Language:
-    """code: as in the file's name ("en"). name: in the language itself. months: their names. dates, times: patterns of both.
-    thousands, decimal: what numbers are written with. sentences: by name, with placeholders as of ``str.format``."""
+    """code: as in the file's name ("en"). name: in the language itself. months: their names. dates, times: patterns for both. thousands,
+    decimal: the separators used in numbers. sentences: by name, with ``str.format`` placeholders."""
 
     code: str
     name: str
@@ -29,7 +29,7 @@ class Language:
     sentences: Mapping[str, str]
 
     def say(self, sentence: str, **values: str) -> str:
-        """A sentence with its placeholders filled in."""
+        """Return a sentence with its placeholders filled in."""
         return self.sentences[sentence].format(**values)
 
     def has(self, sentence: str) -> bool:
@@ -39,7 +39,7 @@ class Language:
         return self.dates.format(day=when.day, month=self.months[when.month - 1], year=when.year)
 
     def moment(self, when: datetime) -> str:
-        """A time in UTC, to the minute."""
+        """Write a time in UTC, to the minute."""
         there = when.astimezone(UTC)
         return self.times.format(date=self.day(there.date()), clock=f"{there:%H:%M}")
 
@@ -47,18 +47,18 @@ class Language:
         return f"{value:,}".replace(",", self.thousands)
 
     def number(self, value: float | None, unit: str = "") -> str:
-        """One digit after the point; a dash where there is no value."""
+        """Write a number with one digit after the point; a dash where there is no value."""
         return "—" if value is None else f"{value:.1f}".replace(".", self.decimal) + unit
 
 
 def codes() -> list[str]:
-    """The languages that there are."""
+    """Return the codes of all languages."""
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
 
 
 @cache
 def read(code: str) -> Language:
-    """The language of a code. Raises `MeguError` when there is none."""
+    """Return the language with this code. Raises `MeguError` when there is none."""
     if code not in codes():
         raise MeguError(f"there is no language {code!r}", f"--language is one of {', '.join(codes())}")
     return Language(code=code, **yaml.safe_load((_folder() / f"{code}.yaml").read_text(encoding="utf-8")))

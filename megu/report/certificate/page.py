@@ -8,5 +8,5 @@ from megu.report.templates import template
 
 
 def render(said: Certificate) -> str:
-    """The page; the same certificate gives the same bytes."""
+    """Render the page; the same certificate gives the same bytes."""
     return template("megu.report.certificate", "certificate.html").render(said=said, bars=bars)

@@ -1,8 +1,8 @@
-"""What one request came to, for the person who asked and for a regulator: facts from the ledger, the dossier, the purge and the list.
+"""The outcome of one request, for the person who made it and for a regulator: facts from the ledger, the dossier, the purge and the list.
 
-Nothing is kept twice: each fact is read where it was written, and the words are a language's (`megu.report.certificate.language`). A batch has
-many requests, and a version forgets all of them together, so nothing here is taken from where others are named or counted: not the dossier's
-request, the reasons of its rules, nor what a purge says of a place.
+Nothing is stored twice: each fact is read where it was written, and the sentences come from a language
+(`megu.report.certificate.language`). A batch has many requests, and a version forgets all of them together, so nothing here comes from a
+place that names or counts other requests: not the dossier's request, nor the reasons of its rules, nor what a purge says of a place.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from megu.serving.follow import seen_event
 from megu.suppression.record import Header
 from megu.suppression.store import Suppressions
 
-#: Sentence of a limit -> how it begins where a dossier says it (`megu.lineage.dossier.claim`).
+#: Sentence of a limit -> how the limit begins in a dossier (`megu.lineage.dossier.claim`).
 LIMITS: Mapping[str, str] = {
     "exact": "exact: ",
     "empirical": "empirical: ",
@@ -49,7 +49,7 @@ LIMITS: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Erased:
-    """The purge that covers the request. seal: of its document, empty where that cannot be believed. places: surface and verdict.
+    """The purge that covers the request. seal: of its document, empty where that cannot be trusted. places: location and verdict.
 
     versions: the day until which earlier versions stay, None for no end; empty where none stays.
     """
@@ -62,18 +62,19 @@ class Erased:
 
     @property
     def whole(self) -> bool:
-        """Whether it is believed and left nothing that was to go."""
+        """Whether its document is trusted and nothing that had to go is left."""
         return bool(self.seal) and all(verdict != RESIDUAL for _, verdict in self.places)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """One request. entry: as the ledger has it, with what it names while that is kept. own: the version that first forgot it, and when.
+    """One request. entry: its ledger entry, with what it names while that is kept. own: the version that first forgot it, and when.
 
-    move: the promotion that fulfilled it. champion: the version that is the champion now. found, report: the dossier of the promoted version,
-    and what verifying it gave. seen: when the server was seen to have today's champion; configured: whether one is to be looked at. erased:
-    None while the data are there. suppressed: the list's records of it. versions_until: the day from which a purge takes the versions that
-    knew the data, where nothing is erased yet. backups: the day until which the controller keeps them; None where that is not said.
+    move: the promotion that fulfilled it. champion: the version that is the champion now. found, report: the dossier of the promoted
+    version, and the result of verifying it. seen: when the server was seen to have today's champion; configured: whether a server is
+    configured. erased: None until the data are erased. suppressed: its records in the suppression list. versions_until: the day from which
+    a purge takes the versions that knew the data, while nothing is erased yet. backups: the day until which the controller keeps backups;
+    None where that is not stated.
     """
 
     entry: Entry
@@ -106,12 +107,12 @@ class Facts:
 
     @property
     def events(self) -> list[tuple[str, datetime]]:
-        """Its states, in order; one that was entered again only once more where another was between."""
+        """The states of the request, in order; consecutive repeats of a state appear once."""
         states = [(event.kind.removeprefix(PREFIX), datetime.fromisoformat(event.time)) for event in self.entry.events]
         return [found for number, found in enumerate(states) if number == 0 or states[number - 1][0] != found[0]]
 
     def time_of(self, state: str) -> datetime | None:
-        """When it came into a state last."""
+        """Return when it last entered a state."""
         return next((time for name, time in reversed(self.events) if name == state), None)
 
     @property
@@ -119,12 +120,12 @@ class Facts:
         return list(self.dossier.evidence.gate.rules) if self.dossier.evidence.gate else []
 
     def measured(self, metric: str) -> list[float | None]:
-        """A metric of the model before, the one now, and the one that never saw the data where there is one."""
+        """Return a metric of the model before, the one now, and, where there is one, the model that never saw the data."""
         return of_each(self.dossier, metric)
 
     @property
     def limits(self) -> Iterator[tuple[str, str]]:
-        """Sentence and text of each limit of the claim; the sentence is empty where there is none for it."""
+        """The sentence name and text of each limit of the claim; the name is empty where no sentence matches."""
         for text in self.dossier.claim.limits:
             yield next((name for name, start in LIMITS.items() if text.startswith(start)), ""), text
 
@@ -138,9 +139,9 @@ def facts(
     purge: PurgeParams,
     now: datetime,
 ) -> Facts:
-    """Everything about one request. params, registry, promotion, purge: the project's settings. now: when this is.
+    """Collect everything about one request. params, registry, promotion, purge: the project's settings. now: the present time.
 
-    Raises `MeguError` for a request that there is not, or that is not fulfilled, or whose evidence is gone.
+    Raises `MeguError` if there is no such request, it is not fulfilled, or its evidence is gone.
     """
     entry = Inbox(project).entry(request)
     if entry.state not in DONE:
@@ -187,7 +188,7 @@ def _time(entry: Entry, state: str) -> str:
 
 
 def _move_of(entry: Entry, events: Sequence[Event]) -> Event:
-    """The promotion that fulfilled a request."""
+    """Return the promotion that fulfilled a request."""
     number = next((event.facts.get("event") for event in reversed(entry.events) if event.kind == f"{PREFIX}promoted"), None)
     version = _last(entry, "promoted", "version").rpartition("/")[2]
     moves = [event for event in events if event.kind == MOVED and (number in (None, event.number))]
@@ -198,7 +199,7 @@ def _move_of(entry: Entry, events: Sequence[Event]) -> Event:
 
 
 def _erased(project: Project, entry: Entry, found: Found) -> Erased | None:
-    """The newest purge of the run that first forgot the request, or of the one that was promoted."""
+    """Return the newest purge of the run that first forgot the request, or of the one that was promoted."""
     trusted = [*own_key(project), *([found.seal.public] if found.seal.public else [])]
     content = list(found.purges)
     own = _last(entry, "unlearned", "mlflow_run")
@@ -224,7 +225,7 @@ def _erased(project: Project, entry: Entry, found: Found) -> Erased | None:
 
 
 def _backups(erased: Erased | None, params: RequestParams) -> date | None:
-    """The day until which backups have what was erased."""
+    """Return the day until which backups contain what was erased."""
     if erased is None or not erased.time or params.backups_days is None:
         return None
     return datetime.fromisoformat(erased.time).astimezone(UTC).date() + timedelta(days=params.backups_days)

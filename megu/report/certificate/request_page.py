@@ -1,4 +1,4 @@
-"""The page of one request: its facts in the words of a language, as one HTML file that a browser prints on A4."""
+"""The page of one request: its facts in a given language, as one HTML file that a browser prints on A4."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from megu.report.templates import template
 
 
 def render_request(facts: Facts, language: Language) -> str:
-    """The page; the same facts in the same language give the same bytes."""
+    """Render the page; the same facts in the same language give the same bytes."""
     page = RequestPage(facts, language)
     return template("megu.report.certificate", "request.html").render(page=page, say=language.say, lang=language.code)
 
 
 @dataclass(frozen=True)
 class _Bars:
-    """One share in percent of each model, as `megu.report.certificate.figure.bars` draws it."""
+    """A share in percent for each model, as `megu.report.certificate.figure.bars` draws it."""
 
     values: Sequence[float | None]
     written: Sequence[str]
@@ -32,7 +32,7 @@ class _Bars:
 
 @dataclass(frozen=True)
 class RequestPage:
-    """What the template asks for; every text is a sentence of the language, or a name or a number."""
+    """What the template uses; every text is a sentence of the language, a name or a number."""
 
     facts: Facts
     language: Language
@@ -56,7 +56,7 @@ class RequestPage:
 
     @property
     def what(self) -> str:
-        """What was asked for: classes by their names while those are kept, images by their number."""
+        """What was asked for: classes by name while the names are kept, images by number."""
         facts, target = self.facts.entry.facts, self.facts.entry.target
         if facts["kind"] == "ids":
             count = int(facts.get("ids", 0)) + int(facts.get("files", 0))
@@ -132,7 +132,7 @@ class RequestPage:
 
     @property
     def measures(self) -> Iterator[tuple[str, Markup, str]]:
-        """Title, drawing and how to read it."""
+        """The title, the drawing and how to read it."""
         on = "train" if on_training(self.facts.dossier.evidence.evaluation) else "test"
         shown = {"Af": f"forgotten.{on}", "Af_single": "single", "Ar": "rest", "MIA": "attack"}
         models = [self._say(f"model.{name}") for name in ("before", "now", "never")]
@@ -151,7 +151,7 @@ class RequestPage:
 
     @property
     def rules(self) -> list[tuple[str, str, str, str, str]]:
-        """Mark, rule, result, what was found and what is allowed."""
+        """For each rule its mark, title, result, the value found and the range allowed."""
         return [self._rule(rule) for rule in self.facts.rules]
 
     def _rule(self, rule: RuleResult) -> tuple[str, str, str, str, str]:
@@ -186,7 +186,7 @@ class RequestPage:
 
     @property
     def places(self) -> list[tuple[str, str, str]]:
-        """Mark, place and verdict."""
+        """For each place its mark, name and verdict."""
         marks = {"ERASED": "holds", "RESIDUAL": "differs"}
         return [
             (
@@ -219,7 +219,7 @@ class RequestPage:
         yield self._say("kept.backups"), backups, self._say("kept.backups.why")
 
     def _versions(self) -> list[str]:
-        """Until when versions are kept that knew the data."""
+        """Return until when the versions that knew the data are kept."""
         facts, ever = self.facts, self._say("kept.for_ever")
         if facts.erased is not None and facts.erased.seal:
             return sorted({self.language.day(date.fromisoformat(day)) if day else ever for day in facts.erased.versions})

@@ -1,7 +1,7 @@
-"""What a dossier says, in words for someone who has never trained a model.
+"""The contents of a dossier, in plain words for someone who has never trained a model.
 
-Pure: a dossier that was read and what verifying it gave go in. Nothing is added to what they say, and nothing on the page names a
-sample or a person: a request for a class is called by the class's name, one for single images by their number.
+Pure: it takes a dossier and the result of verifying it, and adds nothing to them. The page names no sample and no person: a request for a
+class is described by the class's name, one for single images by their number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MARKS = {True: "holds", False: "differs", None: "not checked"}
 
 @dataclass(frozen=True)
 class Measure:
-    """One share in percent, of each model: before, now, and the one that never saw the data where there is one."""
+    """A share in percent for each model: before, now, and, where there is one, the model that never saw the data."""
 
     title: str
     values: Sequence[float | None]
@@ -42,7 +42,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Copies:
-    """What came of the copies of the data, by where they were. sealed: SHA-256 of the document that says so. rows: place, verdict, why."""
+    """What happened to the copies of the data, by location. sealed: SHA-256 of the document that says so. rows: place, verdict, why."""
 
     sealed: str
     rows: Sequence[tuple[str, str, str]]
@@ -50,7 +50,7 @@ class Copies:
 
 @dataclass(frozen=True)
 class Decision:
-    """The gate's: in words, and each rule with whether it holds ("holds", "differs", "not judged" or "not asked") and why."""
+    """The gate's decision in words, and for each rule whether it holds ("holds", "differs", "not judged" or "not asked") and why."""
 
     said: str
     rules: Sequence[tuple[str, str, str]]
@@ -58,7 +58,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Everything on the page. state: "good", "bad" or "open", with the badge's words. compared: which model the bars call "never saw it"."""
+    """Everything on the page. state: "good", "bad" or "open"; badge: its text. compared: the model that the bars call "never saw it"."""
 
     number: str
     state: str
@@ -80,7 +80,7 @@ class Certificate:
 
 
 def certificate(found: Found, report: Report, now: datetime) -> Certificate:
-    """The certificate of a dossier. report: what verifying it gave. now: when that was."""
+    """Return the certificate of a dossier. report: the result of verifying it. now: when it was verified."""
     dossier = found.dossier
     decision = _decision(dossier.evidence.gate)
     state, badge = _state(dossier, decision)
@@ -93,7 +93,7 @@ def certificate(found: Found, report: Report, now: datetime) -> Certificate:
         lead=_lead(dossier, state),
         asked=_asked(dossier),
         done=list(_done(dossier)),
-        compared="the one brought for comparison, which its giver says never saw it"
+        compared="the one brought in for comparison, which according to its provider never saw it"
         if provided_retrain(dossier.evidence.evaluation)
         else "the one trained for comparison",
         measures=list(_measures(dossier)),
@@ -127,8 +127,8 @@ def _lead(dossier: Dossier, state: str) -> str:
     if without_retrain(dossier.evidence.evaluation):
         failures = f" It falls short: {' and '.join(dossier.evidence.failures)}." if state == "bad" else ""
         return (
-            f"{what} There was no model that never saw them to compare with, so it was judged by the model before and by images that "
-            f"neither had been trained on, as far as that goes.{failures}"
+            f"{what} No model that never saw them was available for comparison, so it was judged against the model before and on images "
+            f"that neither had been trained on, as far as that goes.{failures}"
         )
     if dossier.evidence.evaluation.get("reference") is None:
         return f"{what} It was measured, but not compared with a model that never saw them."
@@ -141,12 +141,13 @@ def _lead(dossier: Dossier, state: str) -> str:
 
 
 def _never_saw(dossier: Dossier) -> str:
-    """What is true of the model that it was compared with."""
-    return "never saw them" if provided_retrain(dossier.evidence.evaluation) is None else "its giver says never saw them"
+    """Return what is known of the model that it was compared with, to follow "a model that"."""
+    given = provided_retrain(dossier.evidence.evaluation) is not None
+    return "according to its provider never saw them" if given else "never saw them"
 
 
 def _what(dossier: Dossier) -> str:
-    """What was to be forgotten, so that it fits into a sentence."""
+    """Return what was to be forgotten, worded to fit into a sentence."""
     count, asked = dossier.scope.forget, RequestScope.of(dossier.request)
     named, single = ", ".join(asked.names), f"single {'image' if asked.samples == 1 else 'images'}"
     if not asked.samples:
@@ -169,7 +170,7 @@ def _asked(dossier: Dossier) -> dict[str, str]:
 
 
 def _named(asked: RequestScope, words: str) -> str:
-    """What was asked for, each kind by its own name."""
+    """Return what was asked for, each kind by its own name."""
     if not asked.names:
         return words
     kinds = [
@@ -188,24 +189,24 @@ def _done(dossier: Dossier) -> Iterator[str]:
         yield f"A new model was trained from {_start(dossier)} on the remaining images alone. The images to be forgotten had no part in that."
     else:
         yield (
-            "The model in use was changed, not trained anew: it was taught to answer about the images to be forgotten as a model would "
-            "that never saw them, while keeping what it knows of the rest."
+            "The model in use was changed, not trained anew: for the images to be forgotten it was taught to answer as a model that never "
+            "saw them would, while keeping what it knows of the rest."
         )
     yield f"In technical terms: {_small(str(dossier.method['title']))} ({dossier.method['paper']})."
     if dossier.labeler:
-        yield f"Which answers those would be was judged by a {dossier.labeler['kind']}."
+        yield f"A {dossier.labeler['kind']} judged which answers those would be."
     if provided_retrain(dossier.evidence.evaluation):
         yield (
-            "For comparison another model was brought from outside, not trained here; that it was trained without those images is its "
-            "giver's word. What it answers is the measure of forgetting."
+            "For comparison another model was brought in from outside, not trained here; that it was trained without those images is its "
+            "provider's word. Its answers are the measure of forgetting."
         )
     elif dossier.evidence.evaluation.get("reference") is not None:
         yield (
-            f"For comparison another model was trained from {_start(dossier)} without those images. What it answers is the measure of "
+            f"For comparison another model was trained from {_start(dossier)} without those images. Its answers are the measure of "
             "forgetting."
         )
     if dossier.models.given:
-        yield "The model in use was brought from outside; what it had been trained on is its giver's word."
+        yield "The model in use was brought in from outside; what it had been trained on is its provider's word."
 
 
 def _measures(dossier: Dossier) -> Iterator[Measure]:
@@ -218,7 +219,7 @@ def _measures(dossier: Dossier) -> Iterator[Measure]:
 
 
 def _reading(dossier: Dossier) -> str:
-    """How to read the bars of what was forgotten: of new images where there are some, which single images have not."""
+    """Explain the bars of what was forgotten: of new images where there are some; single images have none."""
     asked, new = RequestScope.of(dossier.request), dossier.scope.test_forget > 0
     whole = new or not asked.samples
     if new:
@@ -228,13 +229,13 @@ def _reading(dossier: Dossier) -> str:
             "." if asked.samples else ": there are no new images of what was forgotten."
         )
     if dossier.evidence.evaluation.get("reference") is None:
-        return f"{shown} Without a model that never saw them nobody can say where the second bar should be."
+        return f"{shown} Without a model that never saw them, nobody can say where the second bar should be."
     why = "" if whole else "; a model that never saw them gets many of them right all the same, as it does with any new image"
     return f"{shown} The second bar should be where the third is{why}."
 
 
 def of_each(dossier: Dossier, metric: str) -> list[float | None]:
-    """A metric of the original, the unlearned model and the retrain, where there is one; empty where none has it."""
+    """Return a metric of the original, the unlearned model and, where there is one, the retrain; empty where none has it."""
     evaluation = dossier.evidence.evaluation
     models = [evaluation[name]["metrics"] for name in ("original", "unlearned", "reference") if evaluation.get(name)]
     return [metrics.get(metric) for metrics in models] if any(metric in metrics for metrics in models) else []
@@ -242,23 +243,24 @@ def of_each(dossier: Dossier, metric: str) -> list[float | None]:
 
 def _attack(dossier: Dossier) -> str:
     values = [number(value) for value in of_each(dossier, "MIA")]
-    said = f"An attack that guesses from a model's answers whether an image was in its training takes {values[0]} of the forgotten images "
+    said = f"An attack that guesses from a model's answers whether an image was in its training data takes {values[0]} of the forgotten images "
     if len(values) < 3:
-        return f"{said}for training images before, and {values[1]} now. Without a model that never saw them nobody can say what is right."
+        said += f"for training images before, and {values[1]} now. "
+        return f"{said}Without a model that never saw them, nobody can say which value is right."
     return (
         f"{said}for training images before, {values[1]} now, and {values[2]} with the model that {_never_saw(dossier)}. "
-        "The last is the right value, not zero: far above it images are still remembered, far below it the forgetting itself can be seen."
+        "The last is the right value, not zero: far above it, images are still remembered; far below it, the forgetting itself can be detected."
     )
 
 
 def _decision(gate: Gate | None) -> Decision | None:
-    """The gate's decision; a dossier of format 1 has none."""
+    """Return the gate's decision; a dossier of format 1 has none."""
     if gate is None:
         return None
     words = {
         "pass": "By its rules this model may take the place of the one in use.",
         "fail": "By its rules this model may NOT take the place of the one in use.",
-        "passes without a retrain": "The rules hold that can be judged without a model that never saw the images; that is less than a pass, "
+        "passes without a retrain": "The rules that can be judged without a model that never saw the images hold; that is less than a pass, "
         "and a person has to decide whether this model is taken into use.",
         "needs a person": "Its rules hold; a person has to decide whether this model is taken into use.",
     }
@@ -268,7 +270,7 @@ def _decision(gate: Gate | None) -> Decision | None:
 
 
 def _copies(found: Found) -> Copies | None:
-    """What the latest purge document beside the dossier says of each place, where it is signed as the dossier is."""
+    """Return what the latest purge document says of each place, where it is signed with the dossier's key."""
     if not found.purges:
         return None
     content = found.purges[-1]
@@ -283,11 +285,11 @@ def _copies(found: Found) -> Copies | None:
 def _signed(found: Found) -> str:
     if found.seal.public is None:
         return (
-            "This dossier is not signed. Changes made by accident, or in one place, will be found; nothing proves who made it. "
+            "This dossier is not signed. Changes made by accident, or in one place, will be found, but nothing proves who made it. "
             "Ask for a signed one if that matters."
         )
     return (
-        "Signed with an Ed25519 key. Compare the key below with the one that the sender gave you by another way: "
+        "Signed with an Ed25519 key. Compare the key below with the one that the sender gave you through another channel: "
         "a signature says that the holder of this key made the dossier, not who that is."
     )
 
@@ -296,7 +298,7 @@ def _commands(dossier: Dossier, found: Found) -> Iterator[tuple[str, str]]:
     yield "Where the model was made:", f"megu verify {dossier.run.mlflow_run_id}"
     key = " --key signing.pub" if found.seal.public else ""
     yield "Anywhere, with the dossier's folder" + (" and the sender's public key:" if key else ":"), f"megu verify FOLDER{key}"
-    yield "By computing every figure again from the weights:", f"megu verify {dossier.run.mlflow_run_id} --replay"
+    yield "Recomputing every figure from the weights:", f"megu verify {dossier.run.mlflow_run_id} --replay"
     yield "Without any of our software, this must print the dossier's seal:", f"sha256sum FOLDER/{MAIN}"
 
 
@@ -332,13 +334,13 @@ def _identifiers(found: Found) -> dict[str, str]:
 
 
 def _start(dossier: Dossier) -> str:
-    """What a network has before it is trained."""
+    """Return what a network is trained from."""
     declared = dossier.parameters.get("train", {}).get("pretrained", False)
-    return "weights that are said never to have seen this data set" if declared else "nothing"
+    return "weights that are said never to have seen this data set" if declared else "scratch"
 
 
 def _day(time: datetime) -> str:
-    """A time for a person, in UTC: 24 November 2026, 13:05 UTC."""
+    """Write a time for a person, in UTC: 24 November 2026, 13:05 UTC."""
     there = time.astimezone(UTC)
     return f"{there.day} {there:%B %Y, %H:%M} UTC"
 
@@ -348,7 +350,7 @@ def _grouped(text: str) -> str:
 
 
 def _sentence(limit: str) -> str:
-    """A limit of the claim as a sentence of its own."""
+    """Turn a limit of the claim into a sentence of its own."""
     text = limit.removeprefix("empirical: ").removeprefix("exact: ")
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
