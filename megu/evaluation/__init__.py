@@ -1,8 +1,8 @@
-"""What a model still knows of the forget set, what it kept of the rest, and what an attacker sees (METHOD: evaluation protocol).
+"""What a model still knows of the forget set, what it retained of the rest, and what an attacker sees (METHOD: evaluation protocol).
 
-Accuracies and MIA are in percent, entropies in nats. `megu.evaluation.guide` says of each metric what value is right and why. Beside
-what is here, which takes a model's answers alone: `megu.evaluation.attacks.shadows` (a per-sample attack),
-`megu.evaluation.relearning` (how soon it is all back) and `megu.evaluation.deep` (what is left under the last layer), which train networks.
+Accuracies and MIA are in percent, entropies in nats. `megu.evaluation.guide` says for each metric which value is right and why. This module
+needs only a model's answers; `megu.evaluation.attacks.shadows` (a per-sample attack), `megu.evaluation.relearning` (how soon everything is
+back) and `megu.evaluation.deep` (what is left below the last layer) train networks.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ Floats = NDArray[np.float64]
 
 #: The metrics whose mean absolute difference to the retrain is the headline.
 HEADLINE = ("Ar", "Af", "MIA")
-#: Of the values of an evaluation, where it says what `measured_on` gives. Evaluations of older versions do not say it.
+#: The key of an evaluation's values that holds the result of `measured_on`. Evaluations by older versions do not have it.
 AF_ON = "Af_on"
-#: The same, where it says how many test images every metric is of (``measured``), and how many are left out to calibrate by (``calibration``).
+#: The key for how many test images every metric is measured on (``measured``), and how many are set aside for calibration (``calibration``).
 TEST_IMAGES = "test_images"
 
 
 @dataclass(frozen=True)
 class Score:
-    """One model's marks.
+    """One model's scores.
 
     metrics: Ar, Af (test images; where what is forgotten has none, Af is on the forgotten training images: `measured_on`), Ar_train,
     Af_train, test_accuracy, MIA, MIA_SVM in percent; entropy_forget, entropy_retain, entropy_test in nats (means). Where single samples are
-    forgotten beside whole classes, Af_single is Af_train of these samples alone, which the classes would outnumber.
-    per_class: test accuracy by class in percent, NaN for a class without test images.
-    confidence, entropy: float32 per sample, of the groups "forget" and "retain" (training) and "test", as the attack sees them.
+    forgotten beside whole classes, Af_single is Af_train of these samples alone, which the classes would outnumber. per_class: test
+    accuracy by class in percent, NaN for a class without test images. confidence, entropy: float32 per sample, for the groups "forget" and
+    "retain" (training) and "test", as the attack sees them.
     """
 
     metrics: dict[str, float]
@@ -57,7 +57,7 @@ def score(
     num_classes: int,
     fine: NDArray[Any] | None = None,
 ) -> Score:
-    """Mark a model by what it predicts for the forget set of ``split``. Labels (N,), (M,) of the whole training and test split.
+    """Score a model by its predictions for the forget set of ``split``. Labels (N,), (M,) of the whole training and test split.
 
     fine: the finer labels (N,) of the training split, where the data set has some.
     """
@@ -90,12 +90,12 @@ def score(
 
 
 def measured_on(split: ForgetSplit) -> str:
-    """The images that Af is the accuracy on: "test", or "train" where what is forgotten has no test images."""
+    """Return the images on which Af is measured: "test", or "train" where what is forgotten has no test images."""
     return "test" if len(split.test_forget) else "train"
 
 
 def single_samples(forget: NDArray[Any], labels: NDArray[Any], fine: NDArray[Any] | None) -> NDArray[Any]:
-    """The forgotten training samples whose class, and finer class where there is one, has others that stay; positions, ascending."""
+    """Return the forgotten training samples of whose class (and finer class, where there is one) others stay; positions, ascending."""
     chosen = np.asarray(forget)
     for names in (labels, fine):
         if names is not None:
@@ -105,12 +105,12 @@ def single_samples(forget: NDArray[Any], labels: NDArray[Any], fine: NDArray[Any
 
 
 def percent(right: NDArray[np.bool_]) -> float:
-    """The share of True in percent; NaN of none."""
+    """Return the share of True in percent; NaN for an empty array."""
     return 100.0 * float(right.mean()) if len(right) else float("nan")
 
 
 def softmax(logits: NDArray[Any]) -> Floats:
-    """Row-wise, float64 (N, K)."""
+    """Compute the softmax of each row, float64 (N, K)."""
     shifted = np.asarray(logits, dtype=np.float64)
     powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     result: Floats = powers / powers.sum(axis=1, keepdims=True)
@@ -118,25 +118,25 @@ def softmax(logits: NDArray[Any]) -> Floats:
 
 
 def entropies(probabilities: Floats) -> Floats:
-    """Row-wise entropy in nats (N,); 0 log 0 is 0."""
+    """Compute the entropy of each row in nats (N,); 0 log 0 is 0."""
     logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
     result: Floats = -(probabilities * logs).sum(axis=1)
     return result
 
 
 def gap(metrics: Mapping[str, float], reference: Mapping[str, float]) -> float:
-    """Mean absolute difference to the retrain over Ar, Af and MIA, in points."""
+    """Return the mean absolute difference from the retrain over Ar, Af and MIA, in points."""
     return float(np.mean([abs(metrics[name] - reference[name]) for name in HEADLINE]))
 
 
 def tow(metrics: Mapping[str, float], reference: Mapping[str, float]) -> float:
-    """Tug of war (Zhao et al. 2024): product of 1 - |accuracy - retrain's| on forget, retain and test, in [0, 1]; 1 is best."""
+    """Return the tug of war (Zhao et al. 2024): product of 1 - |accuracy - retrain's| on forget, retain and test, in [0, 1]; 1 is best."""
     names = ("Af_train", "Ar_train", "test_accuracy")
     return float(np.prod([1 - abs(metrics[name] - reference[name]) / 100 for name in names]))
 
 
 def js_divergence(logits: NDArray[Any], reference_logits: NDArray[Any]) -> float:
-    """Jensen-Shannon divergence between two models' outputs in nats: summed over classes, averaged over samples; in [0, ln 2]."""
+    """Return the Jensen-Shannon divergence of two models' outputs in nats: summed over classes, averaged over samples; in [0, ln 2]."""
     p, q = softmax(logits), softmax(reference_logits)
     return float(np.mean(entropies((p + q) / 2) - (entropies(p) + entropies(q)) / 2))
 
@@ -144,7 +144,7 @@ def js_divergence(logits: NDArray[Any], reference_logits: NDArray[Any]) -> float
 def compared(
     metrics: Mapping[str, float], said: Condensed, reference: Mapping[str, float], reference_said: Condensed
 ) -> dict[str, float]:
-    """A model against a retrain, both asked about the same forget set: gap in points, ToW in [0, 1], JS_forget and JS_test in nats."""
+    """Compare a model with a retrain on the same forget set: gap in points, ToW in [0, 1], JS_forget and JS_test in nats."""
     return {
         "gap": gap(metrics, reference),
         "ToW": tow(metrics, reference),
@@ -154,14 +154,14 @@ def compared(
 
 
 def mean_of(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each metric that all of them have."""
+    """Return the mean of each metric that all of them have."""
     return {name: entry["mean"] for name, entry in spread(scores).items()}
 
 
 def spread(scores: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
-    """Mean, 95% t interval and standard deviation of each metric over several models or runs; ``n`` says how many.
+    """Return mean, 95% t interval and standard deviation of each metric over several models or runs; ``n`` is their number.
 
-    Of the metrics that all of them have. One that any of them does not define (None or NaN) is NaN: leaving the failures out
+    Only metrics that all of them have are included. One that is undefined for any of them (None or NaN) is NaN: leaving the failures out
     would flatter it.
     """
     names = [name for name in scores[0] if all(name in entry for entry in scores)]

@@ -1,6 +1,6 @@
-"""Several models of one request side by side: the original, the unlearned model and the retrains, as an evaluation's values have them.
+"""Several models of one request side by side: the original, the unlearned model and the retrains, in the format of an evaluation's values.
 
-`megu.evaluation.gate` judges by these values, and a dossier keeps them.
+`megu.evaluation.gate` judges by these values, and a dossier stores them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from megu.data.arrays import Dataset
     from megu.data.splits import ForgetSplit
 
-#: A model's metrics, and the answers that they are of.
+#: A model's metrics, and the answers they were computed from.
 Scored = tuple[Score, Condensed]
 
 
 def described(
     whole: Dataset, measured: Dataset, split: ForgetSplit, unlearned: Scored, original: Scored | None = None
 ) -> dict[str, Any]:
-    """What was measured, and each model alone. whole: the data set; measured, split: with the test images alone that metrics are of
-    (`megu.unlearning.labels.calibration_set.left_to_measure`)."""
+    """Return what was measured, and the scores of each model. whole: the data set. measured, split: restricted to the test images on which
+    metrics are measured (`megu.unlearning.labels.calibration_set.left_to_measure`)."""
     left_out = len(whole.test) - len(measured.test)
     return {
         "classes": list(measured.classes),
@@ -42,8 +42,8 @@ def described(
 def alone(
     values: Mapping[str, Any], unlearned: Scored, measured: Dataset, split: ForgetSplit, original: Scored | None = None
 ) -> dict[str, Any]:
-    """What can be said without a retrain, beside ``values`` (`described`): the models on held-out images, and class by class on the
-    retained test images."""
+    """Return what can be measured without a retrain, to be added to ``values`` (`described`): the models on held-out images, and by class
+    on the retained test images."""
     test, count = measured.test.labels, measured.num_classes
     chosen = held_out.of(measured, split)
     made: dict[str, Any] = {held_out.HELD_OUT: held_out.counts(split, chosen, test, count)}
@@ -57,9 +57,9 @@ def alone(
 
 
 def against(unlearned: Scored, retrains: Sequence[Scored], original: Scored | None = None) -> dict[str, Any]:
-    """The unlearned model, the original and the other retrains against the first retrain, and the retrains' spread.
+    """Compare the unlearned model, the original and the other retrains with the first retrain, and return the retrains' spread.
 
-    To the retrain of the run's own seed, as the claims of the method are made; the spread says how much that varies.
+    The first retrain has the run's own seed, on which the claims of the method rest; the spread says how much that varies.
     """
     (first, said), metrics = retrains[0], [score.metrics for score, _ in retrains]
 

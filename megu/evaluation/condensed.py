@@ -1,7 +1,7 @@
-"""A model's outputs, reduced to what the evaluation reads of them: a tenth to a quarter of the logits of a large data set.
+"""A model's outputs, reduced to what the evaluation needs: a tenth to a quarter of the logits of a large data set.
 
-Of a retained training image the metrics need the predicted class, its probability and the entropy; of a forgotten one, and of a test
-image, the logits. All that is kept is, to the bit, what the whole logits give.
+For a retained training image the metrics need the predicted class, its probability and the entropy; for a forgotten one, and for a test
+image, the logits. Everything kept equals, bit for bit, what the full logits give.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
-"""Deep checks: what of the forgotten a model still holds under its last layer, where accuracy and the attacks on entropy do not reach.
+"""Deep checks: what a model still holds of the forgotten data below its last layer, where accuracy and the attacks on entropy do not reach.
 
-A model whose output for a class is struck out has forgotten nothing: its features tell the class apart as before. Three questions, each
-with the retrain's answer as the right one, since a network that learned the rest tells apart much of what it never saw:
+A model whose output for a class is struck out has forgotten nothing: its features tell the class apart as before. There are three
+questions, and the right answer to each is the retrain's, since a network that learned the rest can distinguish much of what it never saw:
 
 *Probe* (Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2017): a linear classifier on the frozen
 penultimate features of retained images and of `SHOWN` forgotten ones. How many of the other forgotten images does it get right?
 
-*Relearning from the retain set alone*: the network is fine-tuned on retained images, then gets a new last layer made of these alone. What it
-makes of the forgotten images comes back without a single one of them. The new layer is a Gaussian discriminant: each class by its mean,
-one covariance for all (Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial attacks",
-NeurIPS 2018). An image is called the forgotten class where it is farther from every retained class than `FALSE_ALARMS` of the retained test
-images are; where the image's class stays (single images, sub-classes), the nearest class is the answer. Cross-entropy on the retain set
-alone never raises the output of a class that is not there, so the old last layer would hide what the network knows.
+*Relearning from the retain set alone*: the network is fine-tuned on retained images, then gets a new last layer made from these alone. Its
+answers on the forgotten images come back without a single one of them. The new layer is a Gaussian discriminant: one mean per class, one
+covariance for all (Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS
+2018). An image is assigned to the forgotten class if it is farther from every retained class than all but `FALSE_ALARMS` of the retained
+test images are; where the image's class stays (single images, sub-classes), the nearest class is the answer. Cross-entropy on the retain
+set alone never raises the output of an absent class, so the old last layer would hide what the network knows.
 
 *Relearning from a few*: the network is fine-tuned on retained images and the same few forgotten ones in equal parts, with the probe as its
-last layer, and asked about the other forgotten images.
+last layer, and evaluated on the other forgotten images.
 
 Batch statistics stay as they are (`megu.evaluation.relearning`), and every model gets the same images in the same order.
 """
@@ -42,13 +42,13 @@ from megu.training.loop import Batches, Objective, optimise, predict
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-#: Forgotten images that the probe and the relearning from a few are shown; of fewer than twice as many, half.
+#: Forgotten images that the probe and the relearning from a few see; half of them, if there are fewer than twice as many.
 SHOWN = 20
-#: Forgotten images at most that are asked about, and retained training and test images that the layers are made of.
+#: At most this many forgotten images are evaluated, and this many retained training and test images used to make the layers.
 ASKED, RETAINED = 500, 2000
-#: The share of the retained test images that is taken for the forgotten class.
+#: The share of the retained test images that is assigned to the forgotten class.
 FALSE_ALARMS = 0.05
-#: Of the probe: the ridge on standardised features, and the logit that it aims at for the true class, 0 for the others.
+#: The probe's ridge on standardised features, and its target logit for the true class (0 for the others).
 RIDGE, LOGIT = 1e-2, 10.0
 
 
@@ -56,8 +56,8 @@ RIDGE, LOGIT = 1e-2, 10.0
 class Drawn:
     """The images that every model is measured on.
 
-    shown, asked: forgotten training images, none in both. retained, test: retained training and test images. kept: the classes that still
-    have training images, ascending.
+    shown, asked: disjoint sets of forgotten training images. retained, test: retained training and test images. kept: the classes that
+    still have training images, ascending.
     """
 
     shown: ImageSet
@@ -68,7 +68,7 @@ class Drawn:
 
 
 def draw(train: ImageSet, test: ImageSet, forget: Labels, retain: Labels, retained_test: Labels, seed: int) -> Drawn:
-    """Draw them from a training and a test set. forget, retain, retained_test: positions in these; at least one each."""
+    """Draw the images from a training and a test set. forget, retain, retained_test: positions in these; at least one each."""
 
     def some(images: ImageSet, positions: Labels, name: str, at_most: int) -> ImageSet:
         order = torch.randperm(len(positions), generator=generator(seed, "deep", name))[:at_most].numpy()
@@ -86,9 +86,9 @@ def draw(train: ImageSet, test: ImageSet, forget: Labels, retain: Labels, retain
 
 
 def check(model: nn.Module, drawn: Drawn, num_classes: int, params: DeepParams, seed: int) -> dict[str, float]:
-    """probe, relearn_retain, relearn_few: accuracies on the forgotten images that are asked about, in percent.
+    """Return probe, relearn_retain and relearn_few: accuracies in percent on the forgotten images in ``drawn.asked``.
 
-    The given model stays as it is.
+    The model itself does not change.
     """
     both = drawn.retained.joined(drawn.shown)
     weight, bias = probe(features(model, both), _labels(both), num_classes)
@@ -106,15 +106,15 @@ def check(model: nn.Module, drawn: Drawn, num_classes: int, params: DeepParams, 
 
 
 def features(model: nn.Module, images: ImageSet) -> Floats:
-    """The penultimate features (N, F)."""
+    """Return the penultimate features (N, F)."""
     found = predict(model, images, features=True, label="features").features
     assert found is not None
     return found.numpy().astype(np.float64)
 
 
 def probe(inputs: Floats, labels: Labels, num_classes: int) -> tuple[Floats, Floats]:
-    """Weight (F, K) and bias (K,) of the linear classifier of features (N, F): ridge regression on `LOGIT` at the true class, every class of
-    the labels with the same total weight."""
+    """Return weight (F, K) and bias (K,) of the linear classifier of features (N, F): ridge regression on `LOGIT` at the true class, every
+    class of the labels with the same total weight."""
     share = 1.0 / np.bincount(labels, minlength=num_classes)[labels]
     share /= share.sum()
     mean = share @ inputs
@@ -128,7 +128,7 @@ def probe(inputs: Floats, labels: Labels, num_classes: int) -> tuple[Floats, Flo
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A last layer that is made of classes' means (C, F) alone. classes: ascending (C,). whiten: (F, F), by the one covariance."""
+    """A last layer made only from the classes' means (C, F). classes: ascending (C,). whiten: (F, F), from the shared covariance."""
 
     classes: Labels
     means: Floats
@@ -136,7 +136,7 @@ class Gaussian:
 
     @classmethod
     def fit(cls, inputs: Floats, labels: Labels) -> Gaussian:
-        """From features (N, F). The covariance is shrunk a little, so that it has an inverse however few the images."""
+        """Fit it to features (N, F). The covariance is shrunk a little, so that it has an inverse however few the images."""
         classes, at = np.unique(labels, return_inverse=True)
         means = np.stack([inputs[at == number].mean(axis=0) for number in range(len(classes))])
         inside = inputs - means[at]
@@ -146,14 +146,14 @@ class Gaussian:
         return cls(classes, means, vectors / np.sqrt(np.maximum(values, ridge)))
 
     def distances(self, inputs: Floats) -> Floats:
-        """Squared Mahalanobis distance (N, C) of features (N, F) to each class."""
+        """Return the squared Mahalanobis distance (N, C) of features (N, F) to each class."""
         x, centres = inputs @ self.whiten, self.means @ self.whiten
         squares = (x**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * x @ centres.T
         return np.asarray(squares, dtype=np.float64)
 
     def right(self, inputs: Floats, labels: Labels, held: Floats, kept: Labels) -> NDArray[np.bool_]:
-        """Which images (N, F) are called what they are: one of a class that is ``kept`` the nearest class, any other the forgotten class.
-        held: features (M, F) of the retained test images, `FALSE_ALARMS` of which are called the forgotten class."""
+        """Return which images (N, F) are classified correctly: for a ``kept`` class as the nearest class, otherwise as the forgotten class.
+        held: features (M, F) of the retained test images, `FALSE_ALARMS` of which are assigned to the forgotten class."""
         found = self.distances(inputs)
         limit = np.quantile(self.distances(held).min(axis=1), 1 - FALSE_ALARMS)
         stays = np.isin(labels, kept)
@@ -186,8 +186,8 @@ class Probed(nn.Module):
 
 
 def fine_tune(model: nn.Module, parts: Sequence[ImageSet], params: DeepParams, seed: int) -> None:
-    """Train ``model`` in place, in evaluation mode: Adam on cross-entropy, at each step an equal share of a batch from each of ``parts`` that
-    has images. Raises `MeguError` where that leaves the finite numbers."""
+    """Train ``model`` in place, in evaluation mode: Adam on cross-entropy, at each step an equal share of a batch from each of ``parts``
+    that has images. Raises `MeguError` if the values become non-finite."""
     parts = [part for part in parts if len(part)]
     size = max(params.batch_size // len(parts), 1)
     batches = [Batches(len(part), min(size, len(part)), derive(seed, number)) for number, part in enumerate(parts)]

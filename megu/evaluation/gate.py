@@ -1,9 +1,9 @@
 """The gate: whether a model that was made to forget may be promoted, by rules on its evidence alone.
 
-Every rule compares with the true retrain, since what a model should do after forgetting is what one does that never saw the data
-(DESIGN: the thresholds are in ``params.yaml``, those applied are kept in the dossier). Where there is no retrain at all, what can be judged by
-the original, by chance and by held-out images is; the rest is named as not judged, and the decision is another one (`WITHOUT_RETRAIN`).
-Pure: evidence and thresholds in, a `Verdict` out; a metric that is missing fails. Nothing but the standard library is needed here.
+Every rule compares with the true retrain, since after forgetting a model should behave like one that never saw the data (DESIGN: the
+thresholds are in ``params.yaml``; those applied are stored in the dossier). Where there is no retrain at all, rules that can be judged
+against the original, chance or held-out images are; the rest are named as not judged, and the decision is a different one
+(`WITHOUT_RETRAIN`). Pure: evidence and thresholds in, a `Verdict` out; a missing metric fails. This module needs only the standard library.
 
 One file because a rule, its threshold and its words are read and changed together.
 """
@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 from megu.core.params import STRICT, check
 
-#: Classes that a reason has room for.
+#: How many classes a reason has room for.
 _NAMED = 3
 
-#: The decision where all holds that can be judged without a retrain; never a "pass".
+#: The decision where every rule that can be judged without a retrain holds; never a "pass".
 WITHOUT_RETRAIN: Literal["passes without a retrain"] = "passes without a retrain"
-#: How the reason of a rule begins that is not judged for want of a retrain.
+#: How the reason begins of a rule that is not judged for want of a retrain.
 NOT_JUDGED = "not judged: no retrain"
 
 Decision = Literal["pass", "needs a person", "passes without a retrain", "fail"]
@@ -35,17 +35,17 @@ class GateParams:
 
     forget_margin: points that accuracy on forgotten images (test, training, and single ones beside classes) may lie above the
         retrain's.
-    retain_drop: points that accuracy on retained test images may lie under the retrain's.
+    retain_drop: points that accuracy on retained test images may lie below the retrain's.
     class_drop: the same for each class alone.
-    mia_band: points that MIA, the entropy attack's score, may lie above or below the retrain's: too many still recognised, or so few
-        that the forgetting itself shows.
-    attack_margin: points that the shadow attack may find above the retrain's at 1% false alarms, where it is measured.
+    mia_band: points that MIA, the entropy attack's score, may lie above or below the retrain's: above, too many are still recognised;
+        below, so few that the forgetting itself shows.
+    attack_margin: points by which the shadow attack may find more than the retrain's share at 1% false alarms, where it is measured.
     attack_required: whether a run without the shadow attack fails.
     deep_margin: points that each of the deep checks (``evaluation.deep``) may bring back above the retrain's, where they are
         measured.
-    min_seeds: retrains of different seeds at least (``reference.repeats``).
-    min_images: without a retrain, forgotten and held-out images at least, to compare them with each other; and forgotten images at
-        least that the deep checks are judged on.
+    min_seeds: the least number of retrains of different seeds (``reference.repeats``).
+    min_images: without a retrain, the least number of forgotten and of held-out images for comparing them with each other; also the
+        least number of forgotten images for judging the deep checks.
     """
 
     __pydantic_config__ = STRICT
@@ -70,8 +70,8 @@ class GateParams:
 
 @dataclass(frozen=True, kw_only=True)
 class RuleResult:
-    """One rule. holds: None where it does not apply, or is not judged for want of a retrain (`not_judged`). value: what was found, allowed
-    from low to high; None: missing, or no such bound.
+    """The result of one rule. holds: None where it does not apply, or is not judged for want of a retrain (`not_judged`). value: what was
+    found; low, high: the range allowed; None: missing, or no such bound.
 
     reason: why, for a person.
     """
@@ -92,20 +92,21 @@ class RuleResult:
 
     @property
     def of_any_model(self) -> bool:
-        """Whether it fails whatever the model is: another run with the same settings cannot mend it."""
+        """Whether it fails whatever the model is: another run with the same settings cannot fix it."""
         unmeasured = self.reason.startswith("not measured") and self.reason.endswith("retrain")
         return self.holds is False and (self.rule == "seeds" or unmeasured)
 
     @property
     def about_forgetting(self) -> bool:
-        """Whether it says whether what was to be forgotten is."""
+        """Whether it judges that what had to be forgotten is forgotten."""
         return self.rule.startswith("forgotten") or self.rule in ("MIA", "shadow attack", *DEEP)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """decision: "pass"; "fail" when any rule does; "needs a person" when all hold and there is no champion to take over from: the first
-    model is never promoted automatically. "passes without a retrain" when there is none and all that can be judged holds: a person decides."""
+    """decision: "pass"; "fail" when any rule fails; "needs a person" when all hold and there is no champion to take over from, since the
+    first model is never promoted automatically; "passes without a retrain" when there is none and everything that can be judged holds: a
+    person decides."""
 
     __pydantic_config__ = STRICT
 
@@ -114,12 +115,12 @@ class Verdict:
 
     @property
     def failures(self) -> list[str]:
-        """Why it fails, a reason a rule."""
+        """Why it fails, one reason per failed rule."""
         return [rule.reason for rule in self.rules if rule.holds is False]
 
     @property
     def still_remembered(self) -> bool:
-        """Whether it fails because what was to be forgotten is known still."""
+        """Whether it fails because what had to be forgotten is still known."""
         return any(
             rule.holds is False and None not in (rule.value, rule.high) and float(rule.value or 0) > float(rule.high or 0)
             for rule in self.rules
@@ -130,7 +131,7 @@ class Verdict:
 def decide(evaluation: Evaluation, params: GateParams, *, champion: str | None) -> Verdict:
     """Apply every rule.
 
-    evaluation: the values of the evaluation stage (`tasks.evaluation.metrics`), as a dossier keeps them. champion: the version that holds the
+    evaluation: the values of the evaluation stage (`tasks.evaluation.metrics`), as a dossier stores them. champion: the version that has the
     alias now; None without one.
     """
     alone = without_retrain(evaluation)
@@ -145,14 +146,14 @@ def decide(evaluation: Evaluation, params: GateParams, *, champion: str | None) 
 
 
 def evidence_is_there(evaluation: Evaluation, params: GateParams) -> RuleResult:
-    """Original, unlearned model and retrain were all measured."""
+    """Require that original, unlearned model and retrain were all measured."""
     missing = [name for name in ("original", "unlearned", "reference") if not _marks(evaluation, name)]
     said = f"not measured: {', '.join(missing)}" if missing else "original, unlearned model and retrain were measured"
     return RuleResult(rule="evidence", holds=not missing, value=3.0 - len(missing), low=3.0, high=None, reason=said)
 
 
 def seeds(evaluation: Evaluation, params: GateParams) -> RuleResult:
-    """Enough retrains of different seeds."""
+    """Require enough retrains of different seeds."""
     spread = evaluation.get("spread") or {}
     count = int(spread["Af"]["n"]) if "Af" in spread else 1 if _marks(evaluation, "reference") else 0
     few = count < params.min_seeds
@@ -167,23 +168,24 @@ def seeds(evaluation: Evaluation, params: GateParams) -> RuleResult:
 
 
 def on_training(evaluation: Evaluation) -> bool:
-    """Whether Af is, for want of test images of what was forgotten, the accuracy on the forgotten training images. Evaluations of older
+    """Whether Af is, for want of test images of what was forgotten, the accuracy on the forgotten training images. Evaluations by older
     versions do not say (`megu.evaluation.AF_ON`)."""
     return evaluation.get("Af_on") == "train"
 
 
-#: In an evaluation's "reference": the SHA-256 of the weights, where the retrain was given.
+#: Key in an evaluation's "reference": the SHA-256 of the weights, where the retrain was given.
 GIVEN = "given"
 
 
 def provided_retrain(evaluation: Evaluation) -> str | None:
-    """The SHA-256 of the weights of a given retrain, whose training nobody here saw; None where it was trained here, or there is none."""
+    """Return the SHA-256 of the weights of a given retrain, whose training nobody here saw; None where it was trained here, or there is
+    none."""
     found = (evaluation.get("reference") or {}).get(GIVEN)
     return str(found) if found else None
 
 
 def forgotten_test(evaluation: Evaluation, params: GateParams) -> RuleResult:
-    """Without a test image of what was forgotten nothing is held to this; its training images are judged in any case."""
+    """Hold Af to the retrain's. Without test images of what was forgotten it does not apply; the training images are always judged."""
     if on_training(evaluation):
         why = "there are no test images of it; judged by its training images alone"
         return RuleResult(rule="forgotten, test", holds=None, value=None, low=None, high=None, reason=why)
@@ -203,7 +205,8 @@ def forgotten_train(evaluation: Evaluation, params: GateParams) -> RuleResult:
 
 
 def forgotten_single(evaluation: Evaluation, params: GateParams) -> RuleResult | None:
-    """The single samples of a request that names whole classes too: the classes, with many more images, would hide them. None of others."""
+    """Judge separately the single samples of a request that also names whole classes, whose many more images would hide them. None for
+    other requests."""
     if not any("Af_single" in _marks(evaluation, name) for name in ("unlearned", "reference")):
         return None
     said = _says("single images NOT forgotten", "as the retrain has it")
@@ -220,14 +223,14 @@ def retained(evaluation: Evaluation, params: GateParams) -> RuleResult:
 
 
 def classes(evaluation: Evaluation, params: GateParams) -> RuleResult:
-    """No class's test accuracy is much under the retrain's, which has nothing of a forgotten class."""
+    """Require that no class's test accuracy is far below the retrain's, which has learned nothing of a forgotten class."""
     return _classes(evaluation, params, "per_class", "reference", "the retrain")
 
 
 def _classes(evaluation: Evaluation, params: GateParams, key: str, other: str, title: str) -> RuleResult:
     """Hold each class to another model's. key: of the accuracies. value: the largest drop in points.
 
-    A class that neither model has a mark for has no test images.
+    A class for which neither model has an accuracy has no test images.
     """
     ours, theirs = ((evaluation.get(name) or {}).get(key) or [] for name in ("unlearned", other))
     names = evaluation.get("classes") or [f"class {k}" for k in range(len(theirs))]
@@ -256,7 +259,7 @@ def membership(evaluation: Evaluation, params: GateParams) -> RuleResult:
 
 
 def attack(evaluation: Evaluation, params: GateParams) -> RuleResult:
-    """What the shadow attack finds at 1% false alarms; measured in part is missing."""
+    """Judge the share that the shadow attack finds at 1% false alarms; a partial measurement counts as missing."""
     measured = any("RMIA_TPR_1" in _marks(evaluation, name) for name in ("original", "unlearned", "reference"))
     if not measured and not params.attack_required:
         return RuleResult(
@@ -270,19 +273,19 @@ def attack(evaluation: Evaluation, params: GateParams) -> RuleResult:
     return bounded(evaluation, "shadow attack", "RMIA_TPR_1", above=params.attack_margin, reason=reason)
 
 
-#: The rules about what is under the last layer (`megu.evaluation.deep`): the metric of each, and what it says where it fails.
+#: The rules about what is below the last layer (`megu.evaluation.deep`): the metric of each, and its text where it fails.
 DEEP = {
     "probe": ("probe", "a linear probe of its features gets"),
     "relearned from the rest": ("relearn_retain", "relearning from the retain set alone brings back"),
     "relearned from a few": ("relearn_few", "relearning from a few forgotten images brings back"),
 }
-#: Of an evaluation: how many forgotten images the deep checks asked about.
+#: Key of an evaluation: how many forgotten images the deep checks asked about.
 DEEP_ASKED = "deep_asked"
 
 
 def deep(rule: str) -> Callable[[Evaluation, GateParams], RuleResult | None]:
-    """One of `DEEP`: at most so many points above the retrain's. None where none was measured; not held to it where too few images were asked
-    about, whose shares differ by chance."""
+    """Make one of the rules in `DEEP`: at most so many points above the retrain's. It returns None where nothing was measured, and does not
+    apply where too few images were asked about, whose shares differ by chance."""
     metric, brings = DEEP[rule]
 
     def judged(evaluation: Evaluation, params: GateParams) -> RuleResult | None:
@@ -303,7 +306,7 @@ def deep(rule: str) -> Callable[[Evaluation, GateParams], RuleResult | None]:
 
 
 def deep_alone(rule: str) -> Callable[[Evaluation, GateParams], RuleResult | None]:
-    """Only a retrain says how much of what a model never saw its features tell apart."""
+    """Leave the rule unjudged: only a retrain shows how well its features distinguish what it never saw."""
     return lambda evaluation, params: _not_judged(rule) if _measured_deep(evaluation) else None
 
 
@@ -312,7 +315,7 @@ def _measured_deep(evaluation: Evaluation) -> bool:
     return any(metric in marks for marks in found for metric, _ in DEEP.values())
 
 
-#: None of a rule that an evaluation has nothing for.
+#: A rule returns None where the evaluation has nothing for it.
 RULES: Sequence[Callable[[Evaluation, GateParams], RuleResult | None]] = (
     evidence_is_there,
     seeds,
@@ -338,7 +341,7 @@ def bounded(
 ) -> RuleResult:
     """Hold one metric of the unlearned model to the retrain's: at most so many points above it, at most so many below.
 
-    reason: says why, from value, retrain's value and whether the rule holds.
+    reason: explains the result, from value, retrain's value and whether the rule holds.
     """
     value, reference = (_number(_marks(evaluation, name).get(metric)) for name in ("unlearned", "reference"))
     if value is None or reference is None:
@@ -363,13 +366,13 @@ def _within(
 
 
 def without_retrain(evaluation: Evaluation) -> bool:
-    """Whether there was no retrain, and original and held-out images were measured in its place. Evaluations of older versions without a
+    """Whether there was no retrain, and original and held-out images were measured in its place. Evaluations by older versions without a
     retrain have neither, and fail."""
     return "held_out" in evaluation and not evaluation.get("reference")
 
 
 def something_is_judged(evaluation: Evaluation, rules: Sequence[RuleResult]) -> RuleResult:
-    """Original and unlearned model were measured, and some rule says whether it was forgotten."""
+    """Require that original and unlearned model were measured, and that some rule judges the forgetting."""
     missing = [name for name in ("original", "unlearned") if not _marks(evaluation, name)]
     found = 2.0 - len(missing)
     said = "original and unlearned model were measured; there is no retrain"
@@ -384,12 +387,12 @@ def something_is_judged(evaluation: Evaluation, rules: Sequence[RuleResult]) -> 
 
 
 def seeds_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
-    """Whoever asks for several retrains is not content with none."""
+    """Fail where several retrains are required and there is none; otherwise not judged."""
     return seeds(evaluation, params) if params.min_seeds > 1 else _not_judged("seeds")
 
 
 def forgotten_test_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
-    """Whole classes are held to chance: a retrain has no answer for them. Of a part of a class only a retrain can say what is right."""
+    """Hold whole classes to chance: a retrain has no answer for them. For a part of a class only a retrain can show what is right."""
     rule, chance = "forgotten, test", _number(evaluation["held_out"].get("chance"))
     if on_training(evaluation):
         return forgotten_test(evaluation, params)
@@ -424,7 +427,7 @@ def retained_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
 
 
 def classes_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
-    """No class's accuracy on retained test images is much under the original's."""
+    """Require that no class's accuracy on retained test images is far below the original's."""
     return _classes(evaluation, params, "per_class_retained", "original", "the original")
 
 
@@ -435,7 +438,8 @@ def membership_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
 
 
 def attack_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
-    """The shadow attack's false alarms are counted on held-out images of the same classes: of what it never saw it finds 1% at 1%."""
+    """Judge the shadow attack, whose false alarms are counted on held-out images of the same classes: of what the model never saw it finds
+    1% at 1%."""
     if not params.attack_required and not any("RMIA_TPR_1" in _marks(evaluation, name) for name in ("original", "unlearned")):
         return attack(evaluation, params)
 
@@ -445,7 +449,7 @@ def attack_alone(evaluation: Evaluation, params: GateParams) -> RuleResult:
     return _held(evaluation, "shadow attack", "RMIA_TPR_1", 1.0, above=params.attack_margin, reason=reason)
 
 
-#: Those of an evaluation without a retrain, by the same names; after `something_is_judged`.
+#: The rules for an evaluation without a retrain, by the same names; applied after `something_is_judged`.
 ALONE: Sequence[Callable[[Evaluation, GateParams], RuleResult | None]] = (
     seeds_alone,
     forgotten_test_alone,
@@ -470,7 +474,7 @@ def _held_out(
     fails: str,
 ) -> RuleResult:
     """Hold the unlearned model's share of the forgotten training images to its own share of held-out images of the same classes, which a
-    retrain would tell apart by chance alone: the bounds are as much wider as two such shares differ by chance (95%)."""
+    retrain could tell apart only by chance: the bounds are widened by as much as two such shares differ by chance (95%)."""
     forgotten, images = (int(evaluation["held_out"].get(name) or 0) for name in ("forgotten", "images"))
     if not forgotten or not images:
         return _not_judged(rule, "and there are no held-out images of some forgotten classes")
@@ -489,7 +493,7 @@ def _held_out(
 
 
 def _variance(share: float) -> float:
-    """Of one image's being counted or not, for a share in percent."""
+    """Return the variance of whether a single image counts, for a share in percent."""
     return share / 100 * (1 - share / 100)
 
 
@@ -503,7 +507,7 @@ def _held(
     below: float | None = None,
     reason: Callable[[float, float, bool], str],
 ) -> RuleResult:
-    """Hold one metric of the unlearned model to a standard; one that is missing fails."""
+    """Hold one metric of the unlearned model to a standard; a missing one fails."""
     value = _number(_marks(evaluation, "unlearned").get(metric))
     if value is None or standard is None:
         what = f"{metric} of unlearned model" if value is None else "what it is held to"
@@ -525,5 +529,5 @@ def _marks(evaluation: Evaluation, model: str) -> Mapping[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """A metric; None when it is missing or no number."""
+    """Return a metric; None if it is missing or not a number."""
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None

@@ -1,6 +1,6 @@
-"""What each metric is, what value of it is right, and why: for the report, the reference page and whoever reads a table.
+"""What each metric is, which value of it is right, and why: for the report, the reference page and anyone who reads a table.
 
-Nothing but the standard library is needed here.
+This module needs only the standard library.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: Group of the metrics that say none: those of other packages.
+#: Group of the metrics that declare none: those of other packages.
 OWN = "own"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """title, right (the value that is right), why: for a person, a line each. unit: of the number, "" for a share in [0, 1].
+    """title, right (the value that is right), why: text, one line each. unit: of the number, "" for a share in [0, 1].
 
-    brief: in the short table of the terminal too. group: of its chart in MLflow (`megu.tracking.charts`), a word.
+    brief: also in the short table of the terminal. group: of its chart in MLflow (`megu.tracking.charts`), one word.
     """
 
     title: str
@@ -33,7 +33,7 @@ METRICS = {
         "Af: forgotten, test",
         "%",
         "the retrain's (0 for a whole class)",
-        "A model that never saw the class cannot name it; of a sub-class or of single samples it still gets many right.",
+        "A model that never saw the class cannot name it; with a sub-class or single samples it still gets many right.",
         brief=True,
         group="forgotten",
     ),
@@ -41,7 +41,7 @@ METRICS = {
         "Ar: retained, test",
         "%",
         "the retrain's",
-        "Forgetting must cost the rest nothing; a retrain often gains a little, with one class less to confuse.",
+        "Forgetting must cost the rest nothing; a retrain often gains a little, with one class fewer to confuse.",
         brief=True,
         group="retained",
     ),
@@ -49,7 +49,7 @@ METRICS = {
         "MIA: called members",
         "%",
         "the retrain's, not zero",
-        "A retrain is sure of itself on some forgotten images without having seen them. Far above it: still remembered. Far below it: "
+        "A retrain is confident about some forgotten images without having seen them. Far above it: still remembered. Far below it: "
         "over-forgotten, which an attacker can see.",
         brief=True,
         group="attack",
@@ -66,7 +66,7 @@ METRICS = {
         "forgotten, single images",
         "%",
         "the retrain's",
-        "Of a request for classes and single images together: the single ones alone, which the classes outnumber.",
+        "For a request for classes and single images together: the single images alone, which the classes outnumber.",
         group="forgotten",
     ),
     "Ar_train": Metric(
@@ -89,7 +89,7 @@ METRICS = {
         "entropy on forgotten",
         "nats",
         "the retrain's",
-        "How unsure the answers are; what the MIA sees. Too sure: remembered. Too unsure: visibly scrubbed.",
+        "How unsure the answers are, which is what the MIA sees. Too sure: remembered. Too unsure: visibly scrubbed.",
         brief=True,
         group="forgotten",
     ),
@@ -111,8 +111,8 @@ METRICS = {
         "held-out, same classes",
         "%",
         "that of forgotten, train",
-        "Test images of the classes of the forgotten ones, each class by its share. A model that never saw the forgotten images gets no more "
-        "of them right than of these.",
+        "Test images of the classes of the forgotten images, each class weighted by its share. A model that never saw the forgotten images "
+        "gets no more of them right than of these.",
         brief=True,
         group="held_out",
     ),
@@ -120,7 +120,7 @@ METRICS = {
         "MIA on held-out, same classes",
         "%",
         "that of MIA",
-        "What the same attack takes for members among images that no model was trained on: the forgotten ones should be no other.",
+        "The share that the same attack takes for members among images that no model was trained on: the forgotten images should not differ.",
         brief=True,
         group="held_out",
     ),
@@ -136,7 +136,7 @@ METRICS = {
         "MIA by SVM: called members",
         "%",
         "the retrain's, not zero",
-        "The same attack with another threshold. Where the two differ much, the score hangs on the threshold and neither means much.",
+        "The same attack with another threshold. Where the two differ much, the score depends on the threshold and neither means much.",
         group="attack",
     ),
     "RMIA_AUC": Metric(
@@ -144,8 +144,7 @@ METRICS = {
         "",
         "the retrain's, about 0.5",
         "Forgotten training samples against test samples of the same class, class by class, each compared with shadow models that never saw "
-        "it. A retrain "
-        "saw neither. Above it: still recognised as members. Below it: pushed under the unseen ones, which shows too.",
+        "it. A retrain saw neither. Above it: still recognised as members. Below it: pushed below the unseen ones, which shows too.",
         group="attack",
     ),
     "RMIA_TPR_1": Metric(
@@ -159,7 +158,8 @@ METRICS = {
         "shadow attack: found at 0.1% false alarms",
         "%",
         "the retrain's, about 0.1",
-        "The same, more certain still. With fewer than 1,000 test samples of the class not one false alarm is allowed, and it varies much.",
+        "The same, but more certain still. With fewer than 1,000 test samples of the class no false alarm at all is allowed, and the value "
+        "varies a lot.",
         group="attack",
     ),
     "relearn_steps": Metric(
@@ -174,8 +174,8 @@ METRICS = {
         "linear probe: forgotten, right",
         "%",
         "the retrain's, not zero",
-        "What a linear classifier on the frozen features, shown a few forgotten images, gets right of the others. Far above the retrain's: "
-        "only the last layer forgot. A network that learned the rest tells apart much of what it never saw.",
+        "The share of the other forgotten images that a linear classifier on the frozen features gets right after seeing a few. Far above the "
+        "retrain's: only the last layer forgot. A network that learned the rest can distinguish much of what it never saw.",
         group="deep",
     ),
     "relearn_retain": Metric(
@@ -190,15 +190,15 @@ METRICS = {
         "back from a few forgotten images",
         "%",
         "the retrain's, not zero",
-        "Of the other forgotten images, after fine-tuning on a few. A retrain learns a new class from a few images too; far above it, the "
-        "class was still there.",
+        "The other forgotten images that are recognised after fine-tuning on a few. A retrain learns a new class from a few images too; far "
+        "above it, the class was still there.",
         group="deep",
     ),
     "gap": Metric(
         "mean gap over Ar, Af, MIA",
         "points",
         "0, or another retrain's",
-        "Mean absolute difference to the retrain of the run's seed. Two retrains differ too: below what they do, less is chance.",
+        "Mean absolute difference from the retrain of the run's seed. Two retrains differ too: below their gap, differences are chance.",
         group="comparison",
     ),
     "ToW": Metric(
@@ -212,20 +212,20 @@ METRICS = {
         "Jensen-Shannon on forgotten",
         "nats",
         "0, or another retrain's",
-        "How far the answers on forgotten images are from the retrain's, between 0 and 0.69. Equal accuracies can hide unlike answers.",
+        "How far the answers on forgotten images are from the retrain's, between 0 and 0.69. Equal accuracies can hide different answers.",
         group="comparison",
     ),
     "JS_test": Metric(
         "Jensen-Shannon on test",
         "nats",
         "0, or another retrain's",
-        "The same on the whole test set: what users of the model meet.",
+        "The same on the whole test set: what users of the model see.",
         group="comparison",
     ),
 }
 
 
 def title(name: str, metric: Metric, *, on_training: bool) -> str:
-    """The title of the metric of that name. on_training: Af is of the forgotten training images, for want of test images
+    """Return the title of the metric ``name``. on_training: Af is measured on the forgotten training images, for want of test images
     (`megu.evaluation.gate.on_training`)."""
     return "Af: forgotten, train (no test)" if name == "Af" and on_training else metric.title

@@ -1,8 +1,8 @@
 """What can be measured of forgetting without a retrain.
 
-A model that never saw the forgotten images answers about them as it does about any unseen image of their classes. So the forgotten
-training images are compared with held-out ones, the test images of the same classes (finer ones where the data set has them), weighted
-so that each class counts as it does among the forgotten.
+A model that never saw the forgotten images treats them like any unseen image of their classes. So the forgotten training images are
+compared with held-out ones: the test images of the same classes (finer ones where the data set has them), weighted so that each class
+counts as it does among the forgotten.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from megu.data.splits import ForgetSplit
     from megu.evaluation.condensed import Condensed
 
-#: Of the values of an evaluation, where there was no retrain: see `counts`.
+#: The key of an evaluation's values that is present where there was no retrain: see `counts`.
 HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """images: positions of the test images of the forgotten images' classes. weights: theirs (N,), summing to 1; both empty where some of
-    the forgotten images are of a class without test images."""
+    """images: positions of the test images of the forgotten images' classes. weights: theirs (N,), summing to 1. Both are empty where some
+    forgotten images are of a class without test images."""
 
     images: NDArray[np.int64]
     weights: NDArray[np.float64]
 
     @property
     def effective(self) -> int:
-        """How many images of equal weight would say as much (Kish); 0 without any."""
+        """The number of equally weighted images that would be as informative (Kish); 0 without any."""
         return round(1.0 / float((self.weights**2).sum())) if len(self.images) else 0
 
 
 def of(dataset: Dataset, split: ForgetSplit) -> HeldOut:
-    """The held-out images for a request."""
+    """Return the held-out images for a request."""
     train, test = dataset.train, dataset.test
     if train.fine is not None and test.fine is not None:
         return choose(split.forget, train.fine, test.fine)
@@ -48,7 +48,8 @@ def of(dataset: Dataset, split: ForgetSplit) -> HeldOut:
 
 
 def choose(forget: NDArray[Any], train_groups: NDArray[Any], test_groups: NDArray[Any]) -> HeldOut:
-    """The held-out images for the forgotten ones. forget: positions (training). train_groups, test_groups: each image's (finer) class."""
+    """Return the held-out images for the forgotten ones. forget: positions (training). train_groups, test_groups: each image's (finer)
+    class."""
     asked = np.bincount(np.asarray(train_groups)[forget], minlength=int(np.max(train_groups)) + 1)
     there = np.bincount(test_groups, minlength=len(asked))[: len(asked)]
     if (there[asked > 0] == 0).any():
@@ -59,15 +60,15 @@ def choose(forget: NDArray[Any], train_groups: NDArray[Any], test_groups: NDArra
 
 
 def counts(split: ForgetSplit, chosen: HeldOut, test_labels: NDArray[Any], num_classes: int) -> dict[str, Any]:
-    """What the gate needs to judge by: forgotten, images: how many were compared (`HeldOut.effective`). chance: the accuracy in percent of
-    a guess, where all that is forgotten of the test split is whole classes, which no retrain can name; else None."""
+    """Return the counts that the gate needs. forgotten, images: how many were compared (`HeldOut.effective`). chance: the accuracy of a
+    guess in percent where the forgotten test images are whole classes, which no retrain can name; otherwise None."""
     whole = len(split.test_forget) > 0 and bool(np.isin(np.asarray(test_labels)[split.test_forget], split.classes).all())
     return {"forgotten": len(split.forget), "images": chosen.effective, "chance": 100.0 / num_classes if whole else None}
 
 
 def score(said: Condensed, test_labels: NDArray[Any], split: ForgetSplit, chosen: HeldOut) -> dict[str, float]:
-    """One model's answers about the held-out images: accuracy (Af_held_out) and what the entropy attack calls members (MIA_held_out) in
-    percent, mean entropy (entropy_held_out) in nats; nothing where there are no such images."""
+    """Score one model on the held-out images: accuracy (Af_held_out) and the share that the entropy attack calls members (MIA_held_out) in
+    percent, mean entropy (entropy_held_out) in nats; empty where there are no such images."""
     if not len(chosen.images):
         return {}
     test = entropies(softmax(said.test))
@@ -81,7 +82,7 @@ def score(said: Condensed, test_labels: NDArray[Any], split: ForgetSplit, chosen
 
 
 def per_class(test_logits: NDArray[Any], test_labels: NDArray[Any], split: ForgetSplit, num_classes: int) -> list[float]:
-    """Accuracy by class in percent on the retained test images (K,); NaN for a class that has none."""
+    """Return the accuracy by class in percent on the retained test images (K,); NaN for a class that has none."""
     labels = np.asarray(test_labels)[split.test_retain]
     right = test_logits[split.test_retain].argmax(1) == labels
     return [percent(right[labels == k]) for k in range(num_classes)]

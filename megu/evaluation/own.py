@@ -1,7 +1,7 @@
 """Metrics of other installed packages: entry points of the group ``megu.metrics`` (`megu.core.plugins`), each an `OwnMetric`.
 
-Whatever is installed is measured in every run, of the original, the unlearned model and the retrains, beside the metrics of the package
-itself and explained like them.
+Every installed metric is measured in every run, on the original, the unlearned model and the retrains, beside megu's own metrics and
+explained like them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ GROUP = "megu.metrics"
 
 @dataclass(frozen=True, kw_only=True)
 class OwnMetric(Metric):
-    """A metric and how it is computed: ``(answers, train_labels, test_labels, split) -> value``, in the metric's unit; NaN where it is not
-    defined. train_labels: int (N,), of every training image; test_labels: int (M,), of the test images that are measured, which the
-    answers and the split (its positions) are of too.
+    """A metric and how it is computed: ``(answers, train_labels, test_labels, split) -> value``, in the metric's unit; NaN where it is
+    undefined. train_labels: int (N,), of every training image; test_labels: int (M,), of the test images that are measured, to which the
+    answers and the positions in the split refer too.
     """
 
     compute: Callable[[Condensed, NDArray[Any], NDArray[Any], ForgetSplit], float]
 
 
 def fault(found: Any) -> str:
-    """What keeps an object from being a metric; "" when nothing does."""
+    """Return why an object is not a metric; "" if it is one."""
     if not isinstance(found, OwnMetric):
         return f"it is a {type(found).__name__}, not a megu.evaluation.own.OwnMetric"
     return "" if re.fullmatch(r"\w+", found.group, re.ASCII) else f"its group {found.group!r} is not a word"
@@ -45,17 +45,17 @@ REGISTRY: plugins.Registry[Any] = plugins.Registry(GROUP, METRICS, fault)
 
 
 def own_metrics() -> dict[str, OwnMetric]:
-    """Those that are installed, by name; one that is not usable is warned about and left out."""
+    """Return the installed metrics by name; an unusable one is reported as a warning and left out."""
     return REGISTRY.installed()
 
 
 def explained() -> dict[str, Metric]:
-    """Every metric that a run here can have, in the order of the report."""
+    """Return every metric that a run here can have, in the order of the report."""
     return {**METRICS, **own_metrics()}
 
 
 def measured(said: Condensed, train_labels: NDArray[Any], test_labels: NDArray[Any], split: ForgetSplit) -> dict[str, float]:
-    """The value of each installed metric for one model's answers.
+    """Return the value of each installed metric for one model's answers.
 
     Raises `MeguError` naming the metric that cannot be computed.
     """
@@ -63,7 +63,7 @@ def measured(said: Condensed, train_labels: NDArray[Any], test_labels: NDArray[A
     for name, metric in own_metrics().items():
         try:
             found[name] = float(metric.compute(said, train_labels, test_labels, split))
-        except Exception as error:  # it is somebody else's code: anything may come out of it
+        except Exception as error:  # third-party code may raise anything
             plugin = REGISTRY.plugin(name)
             raise MeguError(
                 f"{plugin} cannot be computed ({type(error).__name__}: {error})", f"mend or remove {plugin.distribution}"
@@ -72,7 +72,7 @@ def measured(said: Condensed, train_labels: NDArray[Any], test_labels: NDArray[A
 
 
 def code() -> dict[str, str]:
-    """What the values depend on: the code and the version of the packages that bring the metrics."""
+    """Return what the values depend on: the code and version of the packages that provide the metrics."""
     found: dict[str, str] = {}
     for name in own_metrics():
         found |= REGISTRY.plugin(name).sources()

@@ -9,9 +9,9 @@ from megu.core.params import STRICT, check
 
 @dataclass(frozen=True, kw_only=True)
 class RelearnParams:
-    """steps: where to give up. tolerance: points below the original's accuracy that count as regained. lr, batch_size: of Adam.
+    """steps: when to give up. tolerance: points below the original's accuracy that count as regained. lr, batch_size: of Adam.
 
-    The ranges are `EvaluationParams`', where they come from.
+    The ranges are those of `EvaluationParams`, where the values come from.
     """
 
     steps: int = 500
@@ -24,7 +24,7 @@ class RelearnParams:
 class DeepParams:
     """How a network is fine-tuned for the deep checks. steps, lr, batch_size: of Adam.
 
-    The ranges are `EvaluationParams`', where they come from.
+    The ranges are those of `EvaluationParams`, where the values come from.
     """
 
     steps: int = 40
@@ -34,21 +34,21 @@ class DeepParams:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationParams:
-    """What is measured beside accuracies and the attacks on entropy; all parts train networks, so all are off by default.
+    """What is measured beyond accuracies and the attacks on entropy. Each part trains networks, so all are off by default.
 
     shadows: shadow models for the per-sample attack (`megu.evaluation.attacks.shadows`), in complementary pairs; 0 leaves the attack
         out.
-    seed: of the shadows, of relearning and of the deep checks; not the run's seed, so that a new seed trains no shadow again.
+    seed: of the shadows, of relearning and of the deep checks; not the run's seed, so that a new run seed trains no shadow again.
     relearn: whether to count the steps that bring the forget set back (`megu.evaluation.relearning`).
-    relearn_steps: where the count is given up.
+    relearn_steps: when to give up counting.
     relearn_tolerance: points below the original's accuracy that count as regained.
     relearn_lr: of Adam, constant.
-    relearn_batch_size: images a step.
-    deep: whether to look for the forgotten under the last layer (`megu.evaluation.deep`): a probe, relearning from the retain set
-        alone and from a few.
+    relearn_batch_size: images per step.
+    deep: whether to look for forgotten content below the last layer (`megu.evaluation.deep`): a probe, relearning from the retain
+        set alone and from a few forgotten images.
     deep_steps: of fine-tuning, for each of the two.
     deep_lr: of Adam, constant.
-    deep_batch_size: images a step.
+    deep_batch_size: images per step.
     """
 
     __pydantic_config__ = STRICT

@@ -1,13 +1,12 @@
 """Relearn time: how many steps of fine-tuning on the forget set bring the original's accuracy on it back.
 
-A model that only hides what it knows has it back at once (Golatkar et al., CVPR 2020; Tarun et al., "Fast yet effective machine
-unlearning", 2023; Chundawat et al., "Zero-shot machine unlearning", 2023, whose anamnesis index is a ratio of such times). The right
-number is the retrain's, not the largest: a network that learned the rest of the data learns a new class or sample in so many steps.
+A model that only hides what it knows regains it at once (Golatkar et al., CVPR 2020; Tarun et al., "Fast yet effective machine unlearning",
+2023; Chundawat et al., "Zero-shot machine unlearning", 2023, whose anamnesis index is a ratio of such times). The right number is the
+retrain's, not the largest: a network that learned the rest of the data needs that many steps to learn a new class or sample.
 
 The recipe: Adam at a constant rate on cross-entropy over shuffled batches of the forget set alone, in evaluation mode throughout, so that
-batch statistics of the forget set neither help nor hinder; the same batches for every model. Before each step the accuracy is
-measured on at most `ASKED` of the forgotten images, drawn by the seed; the count stops at the original's accuracy on these less the
-tolerance.
+batch statistics of the forget set neither help nor hinder; the same batches for every model. Before each step the accuracy is measured on
+at most `ASKED` of the forgotten images, drawn by the seed; the count stops at the original's accuracy on these less the tolerance.
 """
 
 from __future__ import annotations
@@ -27,16 +26,17 @@ from megu.evaluation.params import RelearnParams
 from megu.training.capture import Captured, Work
 from megu.training.loop import Batches, rate_setter, step_of
 
-#: The forgotten images that the accuracy is measured on: enough for a point or two, few enough to look at before every step.
+#: The forgotten images that the accuracy is measured on: enough for a point or two, few enough to evaluate before every step.
 ASKED = 1000
-#: How many of them at once.
+#: How many of them are evaluated at once.
 LOOKED_AT = 500
 
 
 def relearn(model: nn.Module, forget: ImageSet, target: float, params: RelearnParams, seed: int) -> int | None:
-    """Steps until the accuracy on `asked` reaches ``target`` percent: 0 where it is there already, None where ``params.steps`` do not do.
+    """Return the steps until the accuracy on `sample_queries` reaches ``target`` percent: 0 if it is there already, None if
+    ``params.steps`` are not enough.
 
-    The given model stays as it is.
+    The model itself does not change.
     """
     learner = copy.deepcopy(model).eval()
     batches = Batches(len(forget), params.batch_size, derive(seed, "relearn"))
@@ -62,13 +62,13 @@ def relearn(model: nn.Module, forget: ImageSet, target: float, params: RelearnPa
 
 
 def sample_queries(forget: ImageSet, seed: int) -> ImageSet:
-    """The forgotten images that the accuracy is measured on."""
+    """Return the forgotten images on which the accuracy is measured."""
     return forget.subset(torch.randperm(len(forget), generator=generator(seed, "relearn asked"))[:ASKED])
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: ImageSet, look: Work | None = None) -> float:
-    """In percent, of a model in evaluation mode. look: its `right_of`, where that is recorded."""
+    """Return the accuracy in percent of a model in evaluation mode. look: its `right_of`, if that is recorded."""
     look = look or right_of(model)
     parts = [slice(start, start + LOOKED_AT) for start in range(0, len(images), LOOKED_AT)]
     right = torch.cat([look(images.batch(part), images.labels[part]) for part in parts])
@@ -76,5 +76,5 @@ def accuracy(model: nn.Module, images: ImageSet, look: Work | None = None) -> fl
 
 
 def right_of(model: nn.Module) -> Work:
-    """What takes a batch's inputs and labels and says which of them ``model`` is right about: bool (B,)."""
+    """Return a function from a batch's inputs and labels to which of them ``model`` gets right: bool (B,)."""
     return lambda inputs, labels: model(inputs).argmax(1) == labels

@@ -9,9 +9,9 @@ import numpy as np
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> dict[str, float]:
-    """Mean, low and high of the t interval, standard deviation and n. With one value the interval is not known: NaN.
+    """Return mean, low and high of the t interval, standard deviation and n. With one value the interval is unknown: NaN.
 
-    Two values and more need SciPy, which need not be there for a single retrain.
+    Two or more values need SciPy, which a single retrain can do without.
     """
     n, mean = len(values), float(np.mean(values))
     if n < 2:

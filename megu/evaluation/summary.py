@@ -1,4 +1,4 @@
-"""What a run comes to, as the command line prints it and as ``--json`` gives it."""
+"""The summary of a run, as the command line prints it and as ``--json`` returns it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from megu.core.params import STRICT
 from megu.evaluation.gate import Verdict
 
-#: The stages whose time and passes are a method's own, beside the retrain's.
+#: The stages whose time and passes belong to the method itself, to compare with the retrain's.
 SPENT = ("noise", "unlearn")
 
 
 @dataclass(frozen=True)
 class StageSummary:
-    """One stage of a run. seconds: what it took in this run. computed_seconds: what it took when it was computed.
+    """One stage of a run. seconds: how long it took in this run. computed_seconds: how long it took when it was computed.
 
-    peak_memory_bytes: the most that was held then (`megu.core.device.Cost`); None where it is not measured.
+    peak_memory_bytes: the most memory held then (`megu.core.device.Cost`); None where it is not measured.
     """
 
     name: str
@@ -43,10 +43,10 @@ class StageSummary:
 class Rung:
     """One run of a ladder (`megu.promotion.ladder`), or why there was none.
 
-    number: from 1. params: the method's own. outcome: the gate's decision, "skipped" or "error". says: the gate's reasons, or why.
-    metrics: of the unlearned model, as in `Summary`. seconds: of the whole run, as far as it was when its dossier was sealed;
-    compute_seconds, passes: of noise and unlearning alone, when they were computed. mlflow_run_id, seal: of its dossier; in that
-    dossier itself the seal is empty. version: registered (``models:/name/3``), empty without one.
+    number: from 1. params: the method's own. outcome: the gate's decision, "skipped" or "error". says: the gate's reasons, or why. metrics:
+    of the unlearned model, as in `Summary`. seconds: of the whole run, up to the signing of its dossier; compute_seconds, passes: of noise
+    and unlearning alone, when they were computed. mlflow_run_id, seal: of its dossier; in that dossier itself the seal is empty. version:
+    the registered version (``models:/name/3``), empty without one.
     """
 
     __pydantic_config__ = STRICT
@@ -71,12 +71,12 @@ class Rung:
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished run. metrics, original and reference are in percent, entropies in nats; reference is the mean over the
-    retrains and None when there was none; spread has the 95% interval when there were at least two; comparison is to the first
-    retrain (`megu.evaluation.compared`); af_on is "train" where Af is, for want of test images, of the forgotten training images; champion
-    is the version that the gate took the model to follow; time_share, pass_share: see `tasks.records.record.share`; given_reference has
-    the SHA-256 of the weights of a retrain that was not trained here; advice is what to try where it has not forgotten; caveats are
-    sentences on what was declared and cannot be checked; ladder has the rungs up to this run, empty where it is on none."""
+    """A finished run. metrics, original and reference are in percent, entropies in nats. reference: the mean over the retrains, None
+    without any. spread: the 95% intervals when there were at least two retrains. comparison: with the first retrain
+    (`megu.evaluation.compared`). af_on: "train" where Af is, for want of test images, measured on the forgotten training images. champion:
+    the version that was the champion when the gate decided. time_share, pass_share: see `tasks.records.record.share`. given_reference: SHA-256
+    of the weights of a retrain that was not trained here. advice: what to try where it has not forgotten. caveats: sentences on what was
+    declared and cannot be checked. ladder: the rungs up to this run, empty outside a ladder."""
 
     headline: str
     stages: Sequence[StageSummary]

@@ -1,4 +1,4 @@
-"""The result of a run in words, taken from its numbers, good or bad."""
+"""The result of a run in words, taken from its numbers, whether good or bad."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REASONS = 2
 
 
 def headline(request: str, evaluation: Mapping[str, Any], failures: Sequence[str]) -> str:
-    """One sentence: what happened to the forgotten and to the rest, and what of it the gate does not allow (`megu.evaluation.gate`)."""
+    """Return one sentence: what happened to the forgotten and to the rest, and what the gate does not allow (`megu.evaluation.gate`)."""
     before, after = evaluation["original"]["metrics"], evaluation["unlearned"]["metrics"]
     reference = (evaluation.get("reference") or {}).get("metrics")
     known = f"{request}{' (its training images)' if on_training(evaluation) else ''}: {number(before['Af'])} → {number(after['Af'])}"
@@ -32,12 +32,12 @@ def headline(request: str, evaluation: Mapping[str, Any], failures: Sequence[str
 
 
 def retrain_title(given: str | None) -> str:
-    """What the retrain's column is called. given: as `megu.evaluation.gate.provided_retrain` has it."""
+    """Return the title of the retrain's column. given: as returned by `megu.evaluation.gate.provided_retrain`."""
     return "given retrain" if given else "true retrain"
 
 
 def gate_rows(rules: Sequence[RuleResult]) -> list[dict[str, str]]:
-    """The gate's rules for a person, a row each."""
+    """Return the gate's rules as text, one row each."""
     marks = {True: "holds", False: "FAILS", None: "does not apply"}
     return [
         {
@@ -52,7 +52,7 @@ def gate_rows(rules: Sequence[RuleResult]) -> list[dict[str, str]]:
 
 
 def ladder_rows(ladder: Sequence[Rung]) -> list[dict[str, str]]:
-    """The rungs of a ladder for a person, a row each."""
+    """Return the rungs of a ladder as text, one row each."""
     return [
         {
             "rung": str(rung.number),
@@ -74,21 +74,22 @@ def _allowed(low: float | None, high: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 1, unit: str = "%") -> str:
-    """A metric for a person; a dash when it is not defined."""
+    """Write a metric; a dash when it is undefined."""
     return "—" if value is None or value != value else f"{value:.{digits}f}{unit}"  # noqa: PLR0124 - NaN
 
 
-#: unit -> digits after the point, what is written behind
+#: unit -> digits after the point, suffix
 UNITS = {"%": (1, "%"), "nats": (2, " nats"), "points": (2, " points"), "steps": (0, " steps"), "": (3, "")}
 
 
 def summary_rows(summary: Summary) -> list[dict[str, str]]:
-    """The chief metrics that the run has, a row each: original, unlearned, retrain with its 95% interval when there were several."""
+    """Return the chief metrics that the run has, one row each: original, unlearned, and retrain with its 95% interval when there were
+    several."""
     return [row(summary, key, metric) for key, metric in explained().items() if metric.brief and key in summary.metrics]
 
 
 def guided_rows(summary: Summary) -> list[dict[str, str]]:
-    """Every metric that the run has, with what value is right and why."""
+    """Return every metric that the run has, with the right value and why."""
     present = summary.metrics.keys() | summary.comparison.keys()
     return [
         row(summary, key, metric) | {"right": metric.right, "why": metric.why}
@@ -98,9 +99,9 @@ def guided_rows(summary: Summary) -> list[dict[str, str]]:
 
 
 def row(summary: Summary, key: str, metric: Metric) -> dict[str, str]:
-    """One metric, written for a person, of each model that the run has."""
+    """Return one metric as text, for each model that the run has."""
     digits, unit = UNITS[metric.unit]
-    if key in summary.comparison:  # to the first retrain; of the retrains, what the others come to
+    if key in summary.comparison:  # compared with the first retrain; for the retrains, the others' values
         original, unlearned = summary.comparison.get(f"{key}_original"), summary.comparison[key]
         reference = {key: summary.comparison.get(f"{key}_reference")}
     else:
@@ -119,7 +120,7 @@ def row(summary: Summary, key: str, metric: Metric) -> dict[str, str]:
 
 
 def interval(summary: Summary, key: str, digits: int) -> str:
-    """The retrain's 95% interval over its seeds, empty with one retrain."""
+    """Return the retrain's 95% interval over its seeds; empty with one retrain."""
     spread = summary.spread.get(key)
     if not spread or spread["low"] is None:
         return ""
@@ -132,7 +133,7 @@ def _share(percent: float) -> str:
 
 
 def conclusions(summary: Summary) -> list[str]:
-    """What the comparison with the retrain comes to, a line each."""
+    """Return the conclusions of the comparison with the retrain, one line each."""
     lines = []
     if summary.gap is not None:
         lines.append(f"Mean gap to the retrain over Ar, Af and MIA: {summary.gap:.2f} points.")
@@ -149,7 +150,7 @@ def conclusions(summary: Summary) -> list[str]:
 
 
 def summary_markdown(summary: Summary) -> str:
-    """Headline, table and conclusions, for Prefect and MLflow."""
+    """Return headline, table and conclusions as Markdown, for Prefect and MLflow."""
     rows = summary_rows(summary)
     columns = list(rows[0])
     table = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row.values())} |" for row in rows)]

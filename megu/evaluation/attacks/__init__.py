@@ -1,3 +1,3 @@
-"""Membership attacks: by entropy, by shadow models, and their curves.
-Needs numpy alone.
+"""Membership attacks: by entropy, by shadow models, and their ROC curves.
+They need only numpy.
 """

@@ -1,11 +1,11 @@
-"""The membership-inference attacks of the unlearning papers: a logistic regression, and a support-vector machine, on the entropy of
-the output.
+"""The membership-inference attacks of the unlearning papers: a logistic regression and a support-vector machine on the entropy of the
+output.
 
-One feature and balanced classes, so Newton's method on two weights is the whole of either: milliseconds for 60,000 samples, all of
-them used, and the same as scikit-learn's ``LogisticRegression(class_weight="balanced")`` and ``LinearSVC(class_weight="balanced")``,
-which tests compare them with. Public code fits a machine with a radial kernel, whose time grows with the square of the samples
-(minutes here, hopeless beyond), or fits it on a few of them. On a single feature a kernel buys little: the linear machine is already
-free to put its threshold anywhere.
+With one feature and balanced classes, Newton's method on two weights is all that either needs: milliseconds for 60,000 samples, all of them
+used, with the same result as scikit-learn's ``LogisticRegression(class_weight="balanced")`` and ``LinearSVC(class_weight="balanced")``,
+which tests compare them with. Public code fits a machine with a radial kernel, whose time grows with the square of the samples (minutes
+here, hopeless beyond), or fits it on a few of them. On a single feature a kernel gains little: the linear machine can already put its
+threshold anywhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Fit = Callable[[NDArray[Any], NDArray[Any]], tuple[float, float]]
 
 
 def logistic(members: NDArray[Any], others: NDArray[Any], penalty: float = 1.0) -> tuple[float, float]:
-    """Weight and bias of the balanced logistic regression, members as 1; L2 ``penalty`` on the weight (scikit-learn's 1/C).
+    """Return weight and bias of the balanced logistic regression, members as 1; L2 ``penalty`` on the weight (scikit-learn's 1/C).
 
     Raises ``ValueError`` when either group is empty.
     """
@@ -41,9 +41,9 @@ def logistic(members: NDArray[Any], others: NDArray[Any], penalty: float = 1.0) 
 
 
 def svm(members: NDArray[Any], others: NDArray[Any], strength: float = 1.0) -> tuple[float, float]:
-    """Weight and bias of the balanced linear support-vector machine with squared hinge loss, members on the positive side.
+    """Return weight and bias of the balanced linear support-vector machine with squared hinge loss, members on the positive side.
 
-    strength: scikit-learn's C; as in liblinear the bias is penalised like the weight.
+    strength: scikit-learn's C; as in liblinear, the bias is penalised like the weight.
     Raises ``ValueError`` when either group is empty.
     """
     inputs, side, balance = _balanced(members, others)
@@ -61,7 +61,7 @@ def svm(members: NDArray[Any], others: NDArray[Any], strength: float = 1.0) -> t
 
 
 def members_called(members: NDArray[Any], others: NDArray[Any], asked: NDArray[Any], fit: Fit = logistic) -> float:
-    """The share of ``asked`` that the attack calls members, in percent.
+    """Return the share of ``asked`` that the attack calls members, in percent.
 
     members: entropies (N,) of retained training samples. others: of test samples. asked: of the forgotten training samples.
     """
@@ -69,20 +69,20 @@ def members_called(members: NDArray[Any], others: NDArray[Any], asked: NDArray[A
 
 
 def called(members: NDArray[Any], others: NDArray[Any], asked: NDArray[Any], fit: Fit = logistic) -> NDArray[np.bool_]:
-    """Which of ``asked`` (N,) the attack calls members; see `members_called`."""
+    """Return which of ``asked`` (N,) the attack calls members; see `members_called`."""
     weight, bias = fit(members, others)
     found: NDArray[np.bool_] = weight * np.asarray(asked, dtype=np.float64) + bias > 0
     return found
 
 
 def threshold(members: NDArray[Any], others: NDArray[Any]) -> float:
-    """The entropy at which the attack is undecided, in nats; below it a sample is called a member. See `members_called`."""
+    """Return the entropy in nats at which the attack is undecided; below it a sample is called a member. See `members_called`."""
     weight, bias = logistic(members, others)
     return -bias / weight if abs(weight) > 1e-9 else float(np.mean([np.mean(members), np.mean(others)]))
 
 
 def _balanced(members: NDArray[Any], others: NDArray[Any]) -> tuple[Vector, Vector, Vector]:
-    """Inputs (2, N): the feature and a one; side (N,): 1 for members and -1 for others; weights (N,): each side half of N."""
+    """Return inputs (2, N): the feature and a one; side (N,): 1 for members, -1 for others; weights (N,): each side half of N."""
     if not len(members) or not len(others):
         raise ValueError("the attack needs members and non-members")
     x = np.concatenate([members, others]).astype(np.float64)
@@ -94,7 +94,7 @@ def _balanced(members: NDArray[Any], others: NDArray[Any]) -> tuple[Vector, Vect
 def _newton(
     cost: Callable[[Vector], float], slope: Callable[[Vector], tuple[Vector, Vector]], steps: int = 100
 ) -> tuple[float, float]:
-    """The minimum of a convex cost of two weights; ``slope`` gives gradient (2,) and curvature (2, 2)."""
+    """Minimise a convex cost of two weights; ``slope`` returns gradient (2,) and curvature (2, 2)."""
     theta = np.zeros(2)
     for _ in range(steps):
         gradient, curvature = slope(theta)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def auc(members: NDArray[Any], others: NDArray[Any]) -> float:
-    """P(a member's score is above a non-member's), ties counted half; in [0, 1], 0.5 is chance. NaN without members or others."""
+    """Return P(a member's score is above a non-member's), ties counted half; in [0, 1], 0.5 is chance. NaN without members or others."""
     if not len(members) or not len(others):
         return float("nan")
     ordered = np.sort(others)
@@ -18,10 +18,10 @@ def auc(members: NDArray[Any], others: NDArray[Any]) -> float:
 
 
 def tpr_at_fpr(members: NDArray[Any], others: NDArray[Any], fpr: float) -> float:
-    """The largest share of members above a threshold that at most a share ``fpr`` of the others is above; in [0, 1].
+    """Return the largest share of members above a threshold that at most a share ``fpr`` of the others exceeds; in [0, 1].
 
-    Equal scores are called alike, so a tie at the threshold is left out whole. With fewer than ``1 / fpr`` others no false alarm
-    is allowed at all, and the number says little. NaN without members or others.
+    Equal scores are treated alike, so all scores tied at the threshold are excluded. With fewer than ``1 / fpr`` others no false alarm is
+    allowed at all, and the number says little. NaN without members or others.
     """
     if not len(members) or not len(others):
         return float("nan")

@@ -1,8 +1,8 @@
 """RMIA, a per-sample attack with shadow models: are the forgotten samples still recognisable as members?
 
 Zarifzadeh, Liu and Shokri, "Low-cost high-power membership inference attacks", ICML 2024. A population attack on entropy asks whether
-the model is sure of itself on the forget set; this one asks of each sample whether the model is surer of it than models that never
-saw it are, and so finds what the other misses (Hayes et al. 2024). RMIA and not LiRA because LiRA fits a Gaussian to each sample's
+the model is sure of itself on the forget set; this one asks for each sample whether the model is surer of it than models that never
+saw it are, and so finds what the other misses (Hayes et al. 2024). We use RMIA rather than LiRA because LiRA fits a Gaussian to each sample's
 shadow answers, which takes dozens of shadows; RMIA compares with their mean and is strong with two.
 
 *Shadows* are true trainings by the original's recipe, each on a random half of the training set; they know nothing of any request, so
@@ -11,10 +11,10 @@ one of a pair.
 
 *Populations.* "Members": the forgotten training samples. "Non-members": the test samples of the same classes (of the finer classes, where
 the data set has some), whatever the request names: it may name a class and single samples of another together. Each class is a
-population z of its own, members and non-members of it: to a network that has lost a class every sample of it is less likely than any
-sample of another, so samples of different classes would be told apart by their class alone; both groups, because each is in turn ranked
-among the same z. The ranks of all classes are then one distribution for each group. Forgotten samples of a class without test samples
-are left out.
+population z of its own, consisting of its members and non-members: to a network that has lost a class, every sample of it is less
+likely than any sample of another, so samples of different classes would be told apart by their class alone. Both groups are in z because
+each is in turn ranked among the same z. The ranks of all classes then form one distribution for each group. Forgotten samples of a class
+without test samples are left out.
 
 *The score.* For each sample, with p the softmax probability of its true label:
 
@@ -25,10 +25,10 @@ This is the paper's offline form for both populations: no shadow was trained on 
 apart by the formula alone. For the same reason each test sample counts as seen by one shadow of each pair, drawn at random: both
 populations are compared with the same number of shadows.
 
-*The right value* is the retrain's. To it both populations are samples that it never saw, so its AUC is 0.5 and its TPR is the FPR, up to
-chance and to whatever separates training from test images in the data set itself. The original's lie above as far as it memorised. An
-unlearned model above the retrain still knows its forget set; below it has pushed the forgotten samples under the unseen ones of
-their class, which gives them away as well.
+*The right value* is the retrain's. It never saw either population, so its AUC is 0.5 and its TPR is the FPR, up to chance and to
+whatever separates training from test images in the data set itself. The more the original memorised, the higher its values are above
+these. An unlearned model above the retrain still knows its forget set; one below it has pushed the forgotten samples below the unseen
+ones of their class, which gives them away as well.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ GAMMA = 1.0
 
 @dataclass(frozen=True)
 class Shadow:
-    """What one shadow says. train, test: log-probability of the true label, float64 (N,) and (M,).
+    """The answers of one shadow. train, test: log-probability of the true label, float64 (N,) and (M,).
 
     seen_train: bool (N,), what it was trained on. seen_test: bool (M,), what it is not asked about (see the module).
     """
@@ -81,7 +81,8 @@ class Audit:
 
 
 def half(count: int, number: int, seed: int, population: str = "train") -> Mask:
-    """bool (count,): what shadow ``number`` (from 0) is trained on. Shadows 2j and 2j + 1 have the two halves of one random cut."""
+    """Return which samples shadow ``number`` (from 0) is trained on, bool (count,). Shadows 2j and 2j + 1 get the two halves of one random
+    split."""
     import torch
 
     from megu.core.seeds import generator
@@ -93,7 +94,7 @@ def half(count: int, number: int, seed: int, population: str = "train") -> Mask:
 
 
 def true_log_probabilities(logits: NDArray[Any], labels: NDArray[Any]) -> Floats:
-    """log softmax of each row's true label, float64 (N,): finite where the probability itself would be 0."""
+    """Return log softmax of each row's true label, float64 (N,): finite even where the probability itself would be 0."""
     values = np.asarray(logits, dtype=np.float64)
     peak = values.max(axis=1)
     total = peak + np.log(np.exp(values - peak[:, None]).sum(axis=1))
@@ -102,10 +103,10 @@ def true_log_probabilities(logits: NDArray[Any], labels: NDArray[Any]) -> Floats
 
 
 def log_ratio(model: Floats, shadows: Floats, seen: Mask, a: float = OFFLINE) -> Floats:
-    """log of p(x | model) / p(x), float64 (N,).
+    """Return log of p(x | model) / p(x), float64 (N,).
 
-    model: log-probabilities (N,). shadows: (S, N). seen: bool (S, N), which shadow not to ask about which sample.
-    Raises ``ValueError`` when a sample was seen by all.
+    model: log-probabilities (N,). shadows: (S, N). seen: bool (S, N), which shadow is not asked about which sample.
+    Raises ``ValueError`` when a sample was seen by all shadows.
     """
     new = ~seen
     asked = new.sum(axis=0)
@@ -117,7 +118,7 @@ def log_ratio(model: Floats, shadows: Floats, seen: Mask, a: float = OFFLINE) ->
 
 
 def rmia(ratio: Floats, population: Floats, gamma: float = GAMMA) -> Floats:
-    """The share of the population z with ratio(x) >= gamma ratio(z), float64 (N,) in [0, 1]; both as logarithms."""
+    """Return the share of the population z with ratio(x) >= gamma ratio(z), float64 (N,) in [0, 1]; both given as logarithms."""
     found = np.searchsorted(np.sort(population), ratio - np.log(gamma), side="right")
     return np.asarray(found / len(population), dtype=np.float64)
 
@@ -130,7 +131,7 @@ def audit(
     shadows: Sequence[Shadow],
     fine: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> Audit:
-    """The attack on one model (see the module). Labels (N,), (M,) of the whole training and test split.
+    """Attack one model (see the module). Labels (N,), (M,) of the whole training and test split.
 
     fine: the finer labels of both, where the data set has some. Without a test sample of the forgotten classes nothing can be said, and
     every metric is NaN.
