@@ -1,4 +1,4 @@
-"""A benchmark as a file: ``bench/*.yaml`` as a frozen, strict model."""
+"""A benchmark file: ``bench/*.yaml`` as a frozen, strict model."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from megu.core.params import STRICT, check
 from megu.core.settings import scalars, sections
 from megu.data.splits import ForgetParams
 
-#: A method that goes by its own name with its own defaults, or {name, method, set}: a variant under a name of its own.
+#: A method under its own name with its own defaults, or {name, method, set}: a variant under a name of its own.
 Entry = str | dict[str, Any]
 
 
-#: What a variant or a sweep may change: what makes the method. Original, data and retrain are the same for all that are compared.
+#: What a variant or a sweep may change: the parts of the method. Original, data and retrain are the same for all that are compared.
 SECTIONS = ("labeling", "perturbing", "noise", "unlearn")
 OF_METHOD = f"a section.key of {', '.join(SECTIONS)}, so that all are compared with the same retrain"
 
 
 def of_method(key: str) -> bool:
-    """Whether a ``section.key`` belongs to the method."""
+    """Return whether a ``section.key`` belongs to the method."""
     section, dot, inner = key.partition(".")
     return section in SECTIONS and bool(dot and inner) and "." not in inner
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """Who computes.
+    """How the stages are run.
 
     kind: "serial" (one stage after the other, in this process), "threads" (in this process; not for models that draw random numbers in
     training, as dropout does: threads share the generators) or "dask" (processes of Prefect's Dask task runner;
-    ``pip install 'megu[dask]'``). workers: how many at once; of "dask" without an address, processes of a local cluster.
-    address: of a Dask scheduler that runs already; its workers must see the project's folder under the same path.
-    threads_per_worker: of PyTorch in each worker. None: PyTorch's own choice in a serial run, 1 in the others, since two trainings with
-    all threads each are many times slower than one after the other. The same number gives the same bits, however many workers.
+    ``pip install 'megu[dask]'``). workers: how many run at once; with "dask" and no address, the processes of a local cluster.
+    address: of a running Dask scheduler; its workers must see the project's folder under the same path.
+    threads_per_worker: PyTorch's threads in each worker. None: PyTorch's own choice in a serial run, 1 in the others, since two trainings
+    that each use all threads are many times slower than one after the other. The same number gives the same bits, however many workers.
     """
 
     __pydantic_config__ = STRICT
@@ -56,7 +56,7 @@ class Runner:
 
     @property
     def slots(self) -> int:
-        """How many stages may be under way at once."""
+        """How many stages may run at once."""
         return 1 if self.kind == "serial" else self.workers
 
     @property
@@ -67,15 +67,15 @@ class Runner:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What is compared on what.
+    """What is compared, and on what.
 
-    name: of the benchmark and its folder of results; the file's when left out. title: one line for a person. note: what a reader
+    name: of the benchmark and its folder of results; by default the file's. title: one line for a person. note: what a reader
     of its page must know first.
-    base: a configuration as params.yaml has it; what a method, target or sweep does not change holds for every cell.
+    base: a configuration in the format of params.yaml; what a method, target or sweep does not change holds for every cell.
     methods: "all", or a list of names and variants ``{name: label, method: name, set: {section.key: value}}``. Every method has its own
     defaults; keys of ``base.unlearn`` belong to the method that ``base.unlearn.method`` names.
     targets: what is forgotten, each a (part of a) ``forget`` section. seeds: of original, split, method and retrain alike.
-    sweep: section.key -> values; one key is changed at a time, the others as they are.
+    sweep: section.key -> values; one key is changed at a time, while the others stay as they are.
     """
 
     __pydantic_config__ = STRICT
@@ -113,19 +113,19 @@ class Bench:
 def load(path: Path, settings: Sequence[str] = ()) -> Bench:
     """Read a benchmark file and apply ``key=value`` settings.
 
-    A setting of one of the benchmark's own keys (``seeds=[0]``, ``runner.kind=dask``) changes the benchmark; any other one
-    (``train.epochs=3``) changes ``base``, as it would a run.
+    A setting of one of the benchmark's own keys (``seeds=[0]``, ``runner.kind=dask``) changes the benchmark; any other
+    (``train.epochs=3``) changes ``base``, as it would change a run.
 
     Raises
     ------
-    MeguError: the file is missing or no YAML; an unknown key or a value out of range, also in ``base``.
+    MeguError: the file is missing or not YAML; an unknown key or a value out of range, also in ``base``.
     """
     bench: Bench = configuration.validated(Bench, read(path, settings), path.name)
     return bench
 
 
 def read(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """The file with the settings applied, as a file would have it."""
+    """Return the file with the settings applied, in the format of a file."""
     values = sections.read(path)
     own = [entry for entry in settings if entry.partition("=")[0].strip().partition(".")[0] in Bench.__dataclass_fields__]
     rest = [entry for entry in settings if entry not in own]
@@ -138,7 +138,7 @@ def read(path: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _settled(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's values, every word read as its field wants it (`megu.core.settings.scalars`); those of a configuration by its keys."""
+    """Return a file's values, each converted to its field's type (`megu.core.settings.scalars`); those of a configuration by its keys."""
     hints = get_type_hints(Bench)
 
     def by_key(settings: Any) -> Any:
@@ -158,7 +158,7 @@ def _settled(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(methods := values.get("methods"), list):
         found["methods"] = [variant(entry) for entry in methods]
     if isinstance(sweep := values.get("sweep"), Mapping):
-        # Each value of a swept key is what that key takes, so a list of them is not a list of its items.
+        # Each value of a swept key has that key's type, so a list of them is not a list of its items.
         found["sweep"] = {
             key: [scalars.resolve(value, configuration.kind_of(key)) for value in entries]
             if isinstance(entries, list)

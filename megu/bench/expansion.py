@@ -1,4 +1,4 @@
-"""From a benchmark file to its cells: one configuration for each method, target, seed and swept value."""
+"""Expand a benchmark file into its cells: one configuration for each method, target, seed and swept value."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from megu.core.errors import MeguError
 from megu.data.scope import RequestScope
 from megu.unlearning.methods import names
 
-#: The method whose result is the reference's by construction: it has a row, but no cell that would train it a second time.
+#: The method whose result is the reference by construction: it has a row, but no cell that would train it a second time.
 RETRAIN = "retrain"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A row's method. label: its name in the table. method: which of `megu.unlearning.methods`. settings: section.key -> value."""
+    """The method of a row. label: its name in the table. method: one of `megu.unlearning.methods`. settings: section.key -> value."""
 
     label: str
     method: str
@@ -28,7 +28,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the benchmark. swept: the swept key and its value, None outside a sweep."""
+    """One run of the benchmark. swept: the swept key and its value; None outside a sweep."""
 
     variant: Variant
     target: str
@@ -43,9 +43,9 @@ class Cell:
 
 
 def variants(bench: Bench) -> list[Variant]:
-    """The rows' methods in order.
+    """Return the rows' methods in order.
 
-    Raises `MeguError` for an unknown method or key of a variant, and for two variants of one name.
+    Raises `MeguError` for an unknown method or key of a variant, and for two variants with the same name.
     """
     entries = names() if bench.methods == "all" else bench.methods
     found = [_variant(entry) for entry in entries]
@@ -72,13 +72,13 @@ def _variant(entry: str | Mapping[str, Any]) -> Variant:
 
 
 def expand(bench: Bench) -> list[Cell]:
-    """Every cell, those that share an original and a retrain beside each other (seed by seed, target by target).
+    """Return every cell, with those that share an original and a retrain next to each other (seed by seed, target by target).
 
     The plain retrain has no cell, unless the reference is given: the reference, which every cell is compared with, is that training.
 
     Raises
     ------
-    MeguError: a configuration that is not valid, with the cell that it is of.
+    MeguError: a configuration is not valid; the error names its cell.
     """
     points: list[tuple[str, Any] | None] = [(key, value) for key, values in bench.sweep.items() for value in values]
     found = variants(bench)
@@ -123,7 +123,7 @@ def _cell(bench: Bench, variant: Variant, target: Mapping[str, Any], seed: int, 
 
 
 def target_name(config: Config) -> str:
-    """What a cell forgets, in a few words."""
+    """Return what a cell forgets, in a few words."""
     scope = RequestScope.of(vars(config.forget))
     single = [f"{scope.samples} {'random' if scope.drawn else 'images'}"] if scope.samples else []
     return " + ".join([*scope.names, *single])

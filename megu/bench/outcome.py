@@ -1,4 +1,4 @@
-"""A finished benchmark, as the command line prints it and as ``--json`` gives it."""
+"""A finished benchmark, as the command line prints it and as ``--json`` returns it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from megu.bench.table import Row
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """computed, kept: distinct stages that ran now, and that did not. seconds: of the whole flow. folder: of the files, as one types it."""
+    """computed, kept: distinct stages that ran now, and that were cached. seconds: of the whole flow. folder: of the files, as a user would
+    type it."""
 
     name: str
     marks: Sequence[CellScore]

@@ -1,4 +1,4 @@
-"""A benchmark as one Markdown page: the command, the machine, the tables, the figures, what failed."""
+"""A benchmark as one Markdown page: the command, the machine, the tables, the figures, the failures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOTES = """\
   are made once for a data set and counted apart (`cells.json` has every stage's seconds)."""
 
 
-#: What `NOTES` says of the retrain: of one that was trained here, and of a given one.
+#: The part of `NOTES` about the retrain: for one that was trained here, and for a given one.
 TRUE = """\
 - ± is half of the 95% t interval over the n runs. The gap of the row *true retrain* is that between retrains of different seeds (all pairs,
   so its interval is a little too narrow): a method below it cannot be told from a retrain by these metrics. A `retrain` among the methods is
@@ -43,9 +43,10 @@ GIVEN = """\
 
 @dataclass(frozen=True)
 class Content:
-    """title: the first line. command: that made it. environment: facts of the machine. config: the benchmark file with all settings.
+    """title: the first line. command: the command that made the page. environment: facts about the machine. config: the benchmark file with
+    all settings.
 
-    figures: name -> address as the page links it. note: a paragraph under the title, "" for none.
+    figures: name -> address as linked from the page. note: a paragraph under the title, "" for none.
     """
 
     title: str
@@ -60,7 +61,7 @@ class Content:
 
 
 def render(content: Content) -> str:
-    """The page. Every number in it comes from the marks."""
+    """Render the page. Every number in it comes from the scores."""
     failed = [mark for mark in content.marks if mark.error]
     retrain = table.retrain_of(content.marks)
     captions = {name: said.replace(table.REFERENCE, retrain) for name, said in CAPTIONS.items()}

@@ -1,5 +1,5 @@
-"""Variants of a method against one of them, target by target and seed by seed: both have the same original and the same retrain, so their
-difference says what the variant alone does, however far the targets are from each other.
+"""Variants of a method compared with one of them, target by target and seed by seed. Both have the same original and the same retrain, so
+their difference is the effect of the variant alone, however far the targets are from each other.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import replace
 from megu.bench.scores import CellScore, finished
 from megu.bench.table import Row, spread
 
-#: What is compared, each the smaller the nearer to the retrain: number, title, unit, digits.
+#: What is compared (smaller is nearer to the retrain): number, title, unit, digits.
 MEASURES = (("gap", "gap", "points", 2), ("Ar_off", "Ar off the retrain's", "points", 2), ("JS_forget", "JS", "nats", 4))
 
 
 def with_distances(marks: Sequence[CellScore]) -> list[CellScore]:
-    """The marks with ``Ar_off`` among their comparisons: how far Ar is from the retrain's, in points, whichever is higher."""
+    """Return the scores with ``Ar_off`` among their comparisons: the distance of Ar from the retrain's in points, whichever is higher."""
     return [
         replace(mark, comparison={**mark.comparison, "Ar_off": abs(mark.unlearned["Ar"] - mark.reference["Ar"])})
         if "Ar" in mark.unlearned and "Ar" in mark.reference
@@ -25,7 +25,7 @@ def with_distances(marks: Sequence[CellScore]) -> list[CellScore]:
 
 
 def differences(marks: Sequence[CellScore], method: str, against: str) -> list[dict[str, float]]:
-    """``method`` minus ``against``, every number that both have, for each pair of target and seed that both finished."""
+    """Return ``method`` minus ``against``, for every number that both have and each pair of target and seed that both finished."""
     found = {(mark.method, mark.target, mark.seed): mark.numbers() for mark in finished(marks)}
     return [
         {name: value - other[name] for name, value in own.items() if name in other}
@@ -35,19 +35,19 @@ def differences(marks: Sequence[CellScore], method: str, against: str) -> list[d
 
 
 def rows(marks: Sequence[CellScore], against: Mapping[str, str]) -> list[Row]:
-    """A row for each method of ``against`` (method -> the one that it is compared with) that has a pair: the differences' means and 95% t
-    intervals, n pairs."""
+    """Return a row for each method of ``against`` (method -> the one that it is compared with) that has a pair: the differences' means and
+    95% t intervals over n pairs."""
     pairs = {method: differences(marks, method, other) for method, other in against.items()}
     return [Row("", method, "", spread(entries), len(entries)) for method, entries in pairs.items() if entries]
 
 
 def stands_out(entry: Mapping[str, float]) -> bool:
-    """Whether the interval leaves 0 out. One of a single pair is not known, and leaves out nothing."""
+    """Return whether the interval excludes 0. The interval of a single pair is unknown, and excludes nothing."""
     return entry["low"] > 0 or entry["high"] < 0
 
 
 def sentence(found: Sequence[Row], named: Mapping[str, str], other: str) -> list[str]:
-    """What the rows say of each measure, a sentence each. named: of a row's method, what it is called. other: what they are compared with."""
+    """Summarise the rows, one sentence per measure. named: a row's method -> its title. other: the title of what they are compared with."""
     said = []
     for name, title, unit, digits in MEASURES:
         known = {named[row.method]: row.values[name] for row in found if name in row.values}
@@ -66,8 +66,8 @@ def sentence(found: Sequence[Row], named: Mapping[str, str], other: str) -> list
 
 
 def tally(found: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """By measure, how many rows there are, in how many the compared method is farther from the retrain ("worse") and in how many nearer
-    ("better"), where the interval leaves 0 out."""
+    """Count by measure how many rows there are, and in how many the compared method is farther from the retrain ("worse") or nearer to it
+    ("better"), with an interval that excludes 0."""
     return {
         name: {
             "rows": len(entries),

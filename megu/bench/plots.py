@@ -1,6 +1,6 @@
 """The figures of a benchmark, as PNG bytes: retain against forget accuracy, gap against time, and a sweep's curves.
 
-Every method has one colour and one marker in all of them.
+Every method has the same colour and marker in all of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Style = tuple[str, str]
 
 
 def draw(marks: Sequence[CellScore]) -> dict[str, bytes]:
-    """Every figure that the marks have something for, by name."""
+    """Draw every figure for which the scores have data, by name."""
     good = finished(marks)
     found = {}
     if any(mark.swept for mark in good):
@@ -46,7 +46,7 @@ def draw(marks: Sequence[CellScore]) -> dict[str, bytes]:
 
 
 def styles(methods: Sequence[str]) -> dict[str, Style]:
-    """Colour and marker of each method; beyond twelve the markers shift against the colours."""
+    """Return colour and marker of each method; beyond twelve methods the markers shift against the colours."""
     return {
         name: (STYLES[at % len(STYLES)][0], STYLES[(at + at // len(STYLES)) % len(STYLES)][1])
         for at, name in enumerate(dict.fromkeys(methods))
@@ -54,7 +54,7 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
 
 
 def retain_forget(marks: Sequence[CellScore]) -> Figure:
-    """A panel a target: accuracy on the forgotten against that on the retained, the mean over seeds large, each seed small.
+    """Draw a panel per target: accuracy on the forgotten against that on the retained, the mean over seeds large, each seed small.
 
     The star is the retrain: that is where a method should be.
     """
@@ -82,7 +82,8 @@ def retain_forget(marks: Sequence[CellScore]) -> Figure:
 
 
 def _panel(axes: Axes, marks: Sequence[CellScore], style: Mapping[str, Style]) -> None:
-    """One target. Where the retrain has forgotten nearly all, what has an Af of 0 is set side by side, each method in its own place."""
+    """Draw one target. Where the retrain has forgotten nearly everything, points with an Af of 0 are set side by side, each method in its
+    own place."""
     reference, original = (spread([_point(getattr(mark, key)) for mark in marks]) for key in ("reference", "original"))
     beside = reference["Af"]["mean"] < STRETCHED
     places = {name: -1 + (at + 1) / (len(style) + 1) for at, name in enumerate(style)}
@@ -94,7 +95,7 @@ def _panel(axes: Axes, marks: Sequence[CellScore], style: Mapping[str, Style]) -
     axes.axhline(reference["Ar"]["mean"], color=COLOURS["reference"], linewidth=0.8, alpha=0.6, zorder=1)
     star: dict[str, Any] = {"s": 260, "marker": "*", "color": COLOURS["reference"], "edgecolors": "white", "linewidths": 0.8}
     axes.scatter(x, reference["Ar"]["mean"], zorder=5, **star)
-    # An original that was hardly trained knows the forgotten class no better: its place is the band's last.
+    # An original that was hardly trained may not know the forgotten class either: it goes last in the band.
     knew = -0.5 / (len(style) + 1) if beside and original["Af"]["mean"] < ZERO else original["Af"]["mean"]
     axes.scatter(knew, original["Ar"]["mean"], s=60, color=COLOURS["original"], edgecolors="white", zorder=3)
     for method, (colour, marker) in style.items():
@@ -112,7 +113,7 @@ def _panel(axes: Axes, marks: Sequence[CellScore], style: Mapping[str, Style]) -
     _bare(axes)
 
 
-#: Below this Af, in percent, a point is drawn as 0. A retrain below `STRETCHED` has the axis stretched near 0, with its star at `ZERO_AT`.
+#: A point with an Af below `ZERO` percent is drawn as 0. For a retrain below `STRETCHED` the axis is stretched near 0, its star at `ZERO_AT`.
 ZERO, STRETCHED, ZERO_AT = 0.05, 5.0, -1.06
 
 
@@ -121,7 +122,7 @@ def _point(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _stretch_small(axes: Axes) -> None:
-    """An axis for forget accuracies, most of which are 0: a band for those left of 0, linear up to 1, logarithmic from there."""
+    """Scale an axis for forget accuracies, most of which are 0: a band for those left of 0, linear up to 1, logarithmic from there."""
 
     def forward(x: NDArray[Any]) -> NDArray[Any]:
         return np.where(x < 0, 1.6 * x, np.where(x <= 1, 0.5 * x, 0.5 + 0.75 * np.log10(np.maximum(x, 1e-9))))
@@ -150,7 +151,7 @@ def _handles(style: Mapping[str, Style], retrain: str) -> list[Line2D]:
 
 
 def gap_time(marks: Sequence[CellScore]) -> Figure:
-    """Mean gap to the retrain, with its 95% interval, against the time in percent of the retrain's, over all targets and seeds.
+    """Draw the mean gap to the retrain, with its 95% interval, against the time in percent of the retrain's, over all targets and seeds.
 
     The band is the gap between retrains of different seeds: inside it a method cannot be told from a retrain by these metrics.
     """
@@ -209,7 +210,7 @@ def gap_time(marks: Sequence[CellScore]) -> Figure:
 
 
 def _beyond(axes: Axes, ends: Sequence[tuple[float, str]], top: float) -> None:
-    """Mark the intervals (x, colour) that go on above the picture, which is as high as its means need."""
+    """Mark the intervals (x, colour) that extend above the picture, which is only as high as its means need."""
     for x, colour in ends:
         axes.scatter(x, top, s=50, marker="^", color=colour, clip_on=False, zorder=6)
     if ends:
@@ -219,7 +220,7 @@ def _beyond(axes: Axes, ends: Sequence[tuple[float, str]], top: float) -> None:
 
 
 def _retrain_and_floor(axes: Axes, marks: Sequence[CellScore]) -> tuple[float, float, str, str]:
-    """Draw the retrain at 100%, at the gap between two retrains where that is known; returns its label."""
+    """Draw the retrain at 100%, at the height of the gap between two retrains where that is known; return its label."""
     between = [entry["gap"] for entries in floors(marks).values() for entry in entries if "gap" in entry]
     floor = interval(between)["mean"] if between else 0.0
     if between:
@@ -229,9 +230,9 @@ def _retrain_and_floor(axes: Axes, marks: Sequence[CellScore]) -> tuple[float, f
 
 
 def _name(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str, str]], size: float = 9.5) -> None:
-    """Write each label beside its point, none over another or over a point; a thin line leads back where it had to move."""
+    """Write each label beside its point without covering another label or a point; a thin line leads back where it had to move."""
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-    figure.draw(renderer)  # only now is it known where things are
+    figure.draw(renderer)  # positions are known only after drawing
     points = axes.transData.transform(np.array([(x, y) for x, y, *_ in labels]))
     sizes = []
     for *_, name, _ in labels:
@@ -264,10 +265,10 @@ def _name(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str, 
 def label_positions(
     points: NDArray[Any], sizes: NDArray[Any], frame: tuple[float, float, float, float], radius: float = 11.0
 ) -> NDArray[np.float64]:
-    """Where to put the middle of each label, in the units of the points: near its own point, over no other label and no point.
+    """Return where to put the centre of each label, in the units of the points: near its own point, over no other label and no point.
 
-    points: (n, 2). sizes: (n, 2), width and height. frame: left, bottom, right, top. Greedy: the most crowded first, each at the nearest
-    of the free places on rings around its point; where none is free, the one with the least overlap.
+    points: (n, 2). sizes: (n, 2), width and height. frame: left, bottom, right, top. Greedy: the most crowded first, each at the nearest of
+    the free places on rings around its point; where none is free, the one with the least overlap.
     """
     crowd = [-float(np.sum(np.hypot(*(points - point).T) < 120)) for point in points]
     places = np.array(points, dtype=np.float64)
@@ -294,14 +295,14 @@ def label_positions(
 
 
 def overlap(low: NDArray[Any], high: NDArray[Any], other_low: NDArray[Any], other_high: NDArray[Any]) -> float:
-    """The area that two boxes share."""
+    """Return the area that two boxes share."""
     sides = np.minimum(high, other_high) - np.maximum(low, other_low)
     return float(sides[0] * sides[1]) if (sides > 0).all() else 0.0
 
 
 def paired(groups: Mapping[str, Sequence[CellScore]], against: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
-    """A column a group of marks, a row a measure: each method's differences to the one that ``against`` names, a small dot for each target
-    and seed, the mean large with its 95% interval. Left of the line a method is nearer to the retrain. colours: by method.
+    """Draw a column per group of scores and a row per measure: each method's differences from the one that ``against`` names, a small dot
+    for each target and seed, the mean large with its 95% interval. Left of the line a method is nearer to the retrain. colours: by method.
     """
     figure = Figure(figsize=(3.6 * len(groups) + 1.6, len(MEASURES) * (0.24 * len(against) + 0.7) + 0.4), layout="constrained")
     grid = figure.subplots(len(MEASURES), len(groups), squeeze=False, sharey=True)
@@ -329,7 +330,7 @@ def paired(groups: Mapping[str, Sequence[CellScore]], against: Mapping[str, str]
 
 
 def sweep(marks: Sequence[CellScore]) -> Figure:
-    """A column a swept key, a row a metric: the mean over targets and seeds with its 95% interval, the retrain's as a line."""
+    """Draw a column per swept key and a row per metric: the mean over targets and seeds with its 95% interval, the retrain's as a line."""
     keys = list(dict.fromkeys(mark.swept[0] for mark in marks if mark.swept))
     metrics = ("gap", "Ar", "Af", "MIA")
     style = styles([mark.method for mark in marks])

@@ -1,7 +1,7 @@
-"""The paper's own numbers, beside ours where data set, scenario, architecture, target and method are the same.
+"""The paper's own numbers, to set beside ours where data set, scenario, architecture, target and method are the same.
 
-``published.csv`` holds tables 1-4, 7 and 8 of arXiv 2602.17088 as printed (some numbers in it look like misprints, "sea" has an
-original MIA of 9.42; they are left as they are).
+``published.csv`` holds tables 1-4, 7 and 8 of arXiv 2602.17088 as printed. Some of its numbers look like misprints ("sea" has an original
+MIA of 9.42); they are left unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SETTINGS = {
 _ARCHITECTURES = {"resnet18": "RN18", "vit-b-16": "ViT"}
 _TARGETS = {"vehicles_2": "veh2", "fruit_and_vegetables": "veg"}
 _METHODS = {"finetune": "FT", "unsir": "UNSIR", "random_labels": "AMNC", "ssd": "SSD", "megu": "MeGU", "megu_published": "MeGU"}
-#: Of a random request the paper has Bad Teacher where the other tables have UNSIR.
+#: For a random request the paper has Bad Teacher where the other tables have UNSIR.
 _RANDOM = {**{name: column for name, column in _METHODS.items() if name != "unsir"}, "bad_teacher": "UNSIR"}
 HEADLINE = ("Ar", "Af", "MIA")
 
@@ -36,7 +36,7 @@ def _rows() -> dict[tuple[str, str, str, str], dict[str, str]]:
 
 
 def published(config: Config, algorithm: str) -> dict[str, float]:
-    """Ar, Af, MIA in percent and their gap to the published retrain; empty where nothing was published.
+    """Return Ar, Af, MIA in percent and their gap to the published retrain; empty where nothing was published.
 
     algorithm: one of our methods, "original" or "retrain".
     """

@@ -1,4 +1,4 @@
-"""Which method comes nearest to the retrain: over all, and where another one beats the one that is first over all."""
+"""Which method comes nearest to the retrain: over all targets, and where another method beats the overall first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from megu.bench.table import lines_of
 from megu.core.escaping import markdown as text
 from megu.evaluation import HEADLINE
 
-#: A method that is the reference itself has a gap of 0 to it.
+#: The method that is the reference itself, with a gap of 0 to it.
 ITSELF = "retrain"
 
 Name = tuple[str, str]
@@ -27,12 +27,12 @@ class Place:
 
     @property
     def most(self) -> str:
-        """The metric that makes the largest part of the gap."""
+        """The metric that contributes most to the gap."""
         return max(self.parts, key=lambda name: self.parts[name])
 
 
 def places(marks: Sequence[CellScore], target: str | None = None) -> list[Place]:
-    """The methods (and swept values) by their mean gap, the nearest to the retrain first; the retrain itself is left out."""
+    """Return the methods (and swept values) by their mean gap, the nearest to the retrain first; the retrain itself is left out."""
     named: dict[Name, list[CellScore]] = {}
     for mark in finished(marks):
         known = "gap" in mark.comparison and all(name in mark.unlearned and name in mark.reference for name in HEADLINE)
@@ -50,7 +50,7 @@ def places(marks: Sequence[CellScore], target: str | None = None) -> list[Place]
 
 
 def markdown(marks: Sequence[CellScore]) -> str:
-    """The order over all in one sentence, and a table of the targets; "" where fewer than two methods can be compared."""
+    """Write the overall order in one sentence, and a table by target; "" where fewer than two methods can be compared."""
     over_all = places(marks)
     if len(over_all) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""What a finished cell came to."""
+"""The results of a finished cell."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ class CellScore:
     """One cell's numbers, or its error.
 
     original, unlearned, reference: metrics by name, in percent, entropies in nats; whatever the evaluation gives. comparison: of the
-    unlearned model with the retrain (gap, ToW, JS_forget, …). swept: the swept key and value. seconds: by stage, each when it was
-    computed, the computation alone where the stage timed it. time_share, pass_share: of noise and unlearning in percent of the retrain's
-    time and of its passes (images through the network forward and backward). peak_mib: the most memory that a training stage held
-    (`megu.core.device.Cost`).
-    computed, kept: stages that ran in this benchmark's run, and that did not.
-    weights: digests by model. retrain: what the retrain is called (`megu.evaluation.text.retrain_title`).
+    unlearned model with the retrain (gap, ToW, JS_forget, …). swept: the swept key and value. seconds: by stage, each when it was computed,
+    the computation alone where the stage timed it. time_share, pass_share: of noise and unlearning in percent of the retrain's time and of
+    its passes (images through the network forward and backward). peak_mib: the most memory that a training stage held
+    (`megu.core.device.Cost`). computed, kept: stages that ran in this benchmark's run, and that were cached. weights: digests by model.
+    retrain: the retrain's title (`megu.evaluation.text.retrain_title`).
     """
 
     method: str
@@ -51,11 +50,11 @@ class CellScore:
 
     @property
     def own_seconds(self) -> float | None:
-        """What the unlearning spent: its noise, where it has any, and itself."""
+        """The seconds of the unlearning: of its noise, where it has any, and itself."""
         return sum(self.seconds.get(name, 0.0) for name in SPENT) if "unlearn" in self.seconds else None
 
     def numbers(self) -> dict[str, float]:
-        """All that is averaged over seeds, by name."""
+        """Return everything that is averaged over seeds, by name."""
         own = {
             "seconds": self.own_seconds,
             "time_share": self.time_share,
@@ -74,7 +73,8 @@ class CellScore:
 
 
 def numeric(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of an evaluation by name, those of a section inside it joined by a dot; what is no number (None, say) is left out."""
+    """Return the numbers of an evaluation by name, those of a nested section joined by a dot; anything that is not a number (None, say) is
+    left out."""
     found: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -85,5 +85,5 @@ def numeric(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def finished(marks: Sequence[CellScore]) -> list[CellScore]:
-    """Those without an error."""
+    """Return those without an error."""
     return [mark for mark in marks if mark.error is None]

@@ -1,4 +1,4 @@
-"""The one table of a benchmark: a row for each target and method over its seeds, and a summary over all targets."""
+"""The table of a benchmark: a row for each target and method over its seeds, and a summary over all targets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLUMNS = (
     ("time_share", "of retrain's time %", 1),
     ("pass_share", "of its passes %", 2),
 )
-#: What is shown beside where some row has it.
+#: Columns that are added where some row has them.
 DEEP = tuple((metric, f"{metric.replace('_', ' ')} %", 1) for metric, _ in RULES.values())
 #: What the summary shows: accuracies averaged over unlike targets say little.
 ACROSS = tuple(column for column in COLUMNS if column[0] not in HEADLINE)
@@ -38,9 +38,9 @@ _TOW = ("Af_train", "Ar_train", "test_accuracy")
 
 @dataclass(frozen=True)
 class Row:
-    """target: "" in the summary. values: by number: mean, low, high (95% t interval), std and n; NaN where one value gives none.
+    """target: "" in the summary. values: by number: mean, low, high (95% t interval), std and n; NaN where a single value gives none.
 
-    n: runs that finished. failed: those that did not. published: the paper's numbers for this row.
+    n: runs that finished. failed: runs that did not. published: the paper's numbers for this row.
     """
 
     target: str
@@ -56,7 +56,7 @@ class Row:
 
 
 def plus_minus(entry: Mapping[str, float] | None, digits: int) -> str:
-    """ "mean ± half of the 95% interval"; the mean alone of one value, a dash of none."""
+    """Write "mean ± half of the 95% interval"; only the mean for a single value, a dash for none."""
     if not entry:
         return "—"
     mean = f"{entry['mean']:.{digits}f}"
@@ -64,13 +64,13 @@ def plus_minus(entry: Mapping[str, float] | None, digits: int) -> str:
 
 
 def spread(entries: Sequence[Numbers]) -> dict[str, dict[str, float]]:
-    """The interval of each number over the entries that have it."""
+    """Return the interval of each number over the entries that have it."""
     names = dict.fromkeys(name for entry in entries for name in entry)
     return {name: interval([entry[name] for entry in entries if name in entry]) for name in names}
 
 
 def compared(metrics: Numbers, reference: Numbers) -> dict[str, float]:
-    """gap and ToW of one model's metrics to another's, where both have what they are made of."""
+    """Return gap and ToW of one model's metrics compared with another's, where both have the metrics needed."""
     found = {}
     if all(name in metrics and name in reference for name in HEADLINE):
         found["gap"] = gap(metrics, reference)
@@ -80,13 +80,13 @@ def compared(metrics: Numbers, reference: Numbers) -> dict[str, float]:
 
 
 def retrain_of(marks: Sequence[CellScore]) -> str:
-    """What the retrain is called that all are compared with: a given one serves one target and seed, so they have one name."""
+    """Return the title of the retrain that all are compared with. A given one serves a single target and seed, so there is one title."""
     return next((mark.retrain for mark in marks), REFERENCE)
 
 
 def floors(marks: Sequence[CellScore]) -> dict[str, list[dict[str, float]]]:
-    """By target, gap and ToW between the retrains of each two seeds: how far one retrain is from another, so what no method can be
-    expected to beat. (Of a random request each seed also draws its own images.)"""
+    """Return by target gap and ToW between the retrains of every two seeds: how far one retrain is from another, which no method can be
+    expected to beat. (In a random request each seed also draws its own images.)"""
     found: dict[str, list[dict[str, float]]] = {}
     for target in dict.fromkeys(mark.target for mark in marks):
         own = _by_seed(mark for mark in finished(marks) if mark.target == target)
@@ -95,7 +95,7 @@ def floors(marks: Sequence[CellScore]) -> dict[str, list[dict[str, float]]]:
 
 
 def _by_seed(marks: Iterable[CellScore]) -> list[CellScore]:
-    """One of each seed: those of a target and seed have the same original and the same retrain."""
+    """Return one score per seed: all of a target and seed share the original and the retrain."""
     first: dict[int, CellScore] = {}
     for mark in marks:
         first.setdefault(mark.seed, mark)
@@ -103,7 +103,7 @@ def _by_seed(marks: Iterable[CellScore]) -> list[CellScore]:
 
 
 def rows(marks: Sequence[CellScore], published: Callable[[str, str], Numbers] = lambda target, algorithm: {}) -> list[Row]:
-    """For each target: the original, the retrain, then the methods in their order.
+    """Return for each target the original, the retrain, then the methods in their order.
 
     published: called with target and algorithm ("original", "retrain" or a method).
     """
@@ -130,7 +130,7 @@ def _original(target: str, marks: Sequence[CellScore], beside: Numbers) -> Row:
 
 
 def _reference(target: str, marks: Sequence[CellScore], floor: Sequence[Numbers], beside: Numbers) -> Row:
-    """Its gap is that between retrains of different seeds: to itself it would be 0."""
+    """Make the retrain's row. Its gap is that between retrains of different seeds: to itself it would be 0."""
     entries = [{**mark.reference, **_own_time(mark)} for mark in marks]
     return Row(target, retrain_of(marks), "", {**spread(entries), **spread(floor)}, len(marks), published=beside)
 
@@ -142,7 +142,8 @@ def _own_time(mark: CellScore) -> dict[str, float]:
 
 
 def summary(marks: Sequence[CellScore]) -> list[Row]:
-    """Each method over all pairs of target and seed, the smallest mean gap first; the original and the floor where they belong by it."""
+    """Return each method over all pairs of target and seed, the smallest mean gap first; the original and the floor are placed by their
+    gap."""
     found = []
     for method, point in dict.fromkeys((mark.method, mark.point) for mark in marks):
         same = [mark for mark in marks if (mark.method, mark.point) == (method, point)]
@@ -156,30 +157,30 @@ def summary(marks: Sequence[CellScore]) -> list[Row]:
 
 
 def _by_gap(row: Row) -> tuple[int, float]:
-    """By the mean gap; a retrain of one seed, whose gap is not known, first, and what never worked last."""
+    """Sort by the mean gap; a retrain of one seed, whose gap is unknown, comes first, and what never worked last."""
     return (1, row.values["gap"]["mean"]) if "gap" in row.values else (0 if row.n else 2, 0.0)
 
 
 def columns_of(table: Sequence[Row]) -> tuple[tuple[str, str, int], ...]:
-    """`COLUMNS`, and those of `DEEP` that some row has."""
+    """Return `COLUMNS`, and the columns of `DEEP` that some row has."""
     return (*COLUMNS, *(column for column in DEEP if any(column[0] in row.values for row in table)))
 
 
 def more(table: Sequence[Row]) -> list[str]:
-    """The names of all other numbers that some row has, in their order."""
+    """Return the names of all other numbers that some row has, in their order."""
     shown = {name for name, _, _ in (*COLUMNS, *DEEP)}
     return [name for name in dict.fromkeys(name for row in table for name in row.values) if name not in shown]
 
 
 def markdown(table: Sequence[Row], columns: Sequence[tuple[str, str, int]] = COLUMNS) -> str:
-    """A Markdown table; the columns "target" and "value" only where some row has one."""
+    """Write a Markdown table, with the columns "target" and "value" only where some row has one."""
     return lines_of(*text(table, columns))
 
 
 def text(
     table: Sequence[Row], columns: Sequence[tuple[str, str, int]] = COLUMNS, spreads: Collection[str] | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """The heads and the cells, as text. spreads: the numbers that show their interval (None: all)."""
+    """Return the headings and the cells as text. spreads: the numbers whose interval is shown (None: all)."""
     targets, points = any(row.target for row in table), any(row.point for row in table)
     failures = any(row.failed for row in table)
     head = [
@@ -205,7 +206,7 @@ def lines_of(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def beside(table: Sequence[Row]) -> tuple[list[str], list[list[str]]] | None:
-    """Ours next to the published, for the rows that have both; None where no row has."""
+    """Return ours next to the published numbers, for the rows that have both; None where no row has."""
     names = (*HEADLINE, "gap")
     head = ["target", "method", *(title for name in names for title in (f"{name}, ours", f"{name}, paper"))]
     body = [
@@ -217,7 +218,7 @@ def beside(table: Sequence[Row]) -> tuple[list[str], list[list[str]]] | None:
 
 
 def as_csv(table: Sequence[Row]) -> str:
-    """Every number of every row: mean, the interval's ends and n, and the published ones."""
+    """Write every number of every row as CSV: mean, the interval's ends and n, and the published ones."""
     names = [name for name, _, _ in columns_of(table)] + more(table)
     fields = ["target", "method", "value", "runs", "failed"]
     fields += [f"{name}{part}" for name in names for part in ("", "_low", "_high")]
