@@ -1,3 +1,3 @@
-"""Promotion: moving the champion, what keeps forgotten data from coming back, and what the registry is told.
+"""Promotion: moving the champion, keeping forgotten data from coming back, and what the registry is told.
 Only `moves` moves an alias.
 """

@@ -1,6 +1,6 @@
-"""What keeps forgotten data from coming back: which requests' data a model version was trained on.
+"""Keep forgotten data from coming back: find the requests on whose data a model version was trained.
 
-A sample of a request is known to a version that was trained on it and did not forget it; by the commitments, so no id is needed.
+A version knows a sample of a request if it was trained on it and did not forget it. The check uses the commitments, so no id is needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from megu.requests.states import FORGOTTEN
 
 @dataclass(frozen=True)
 class ProtectedRequest:
-    """A request to forget that was accepted or fulfilled. text: which one. commitments: to its samples. key: fingerprint of their key."""
+    """A request to forget that was accepted or fulfilled. text: its description. commitments: to its samples. key: fingerprint of their
+    key."""
 
     text: str
     commitments: frozenset[bytes]
@@ -30,9 +31,9 @@ class ProtectedRequest:
 
 
 def brings_back(project: Project, name: str, version: str, more: Iterable[ProtectedRequest] = ()) -> list[str]:
-    """Why a version may not become the champion, a line for each request whose data it was trained on; nothing when it may.
+    """Return why a version may not become the champion, one line for each request whose data it was trained on; empty if it may.
 
-    more: requests beside those that the promoted versions forgot.
+    more: requests besides those that the promoted versions forgot.
     """
     asked = [*fulfilled(project, name), *more]
     if not asked:
@@ -40,7 +41,7 @@ def brings_back(project: Project, name: str, version: str, more: Iterable[Protec
     index = Index(project.index)
     row = row_of(index, name, version)
     if row is None:
-        return [f"nobody here knows what version {version} was trained on (no dossier of it is indexed)"]
+        return [f"it is not known here what version {version} was trained on (no dossier of it is indexed)"]
     known = index.entries(row.trained) - index.entries(row.forgotten)
     found = []
     for request in asked:
@@ -52,16 +53,16 @@ def brings_back(project: Project, name: str, version: str, more: Iterable[Protec
 
 
 def fulfilled(project: Project, name: str) -> list[ProtectedRequest]:
-    """What the versions that were ever promoted forgot.
+    """Return what the versions that were ever promoted forgot.
 
-    Raises `MeguError` when the index lacks one of them: then nothing could be said of any version.
+    Raises `MeguError` when one of them is missing from the index, because then nothing can be said about any version.
     """
     index, found = Index(project.index), dict[str, ProtectedRequest]()
     for facts in champions.promotions(project.ledger.events(name, "champion.")):
         row = index.row(str(facts["run_id"]))
         if row is None:
             raise MeguError(
-                f"the run {facts['run_id']} of a promoted version is not in the index", "`megu lineage index` makes it again"
+                f"the run {facts['run_id']} of a promoted version is not in the index", "`megu lineage index` rebuilds it"
             )
         words = f"{row.request} (forgotten by version {facts['version']})"
         found.setdefault(row.forgotten, ProtectedRequest(words, index.entries(row.forgotten), row.key))
@@ -69,7 +70,7 @@ def fulfilled(project: Project, name: str) -> list[ProtectedRequest]:
 
 
 def accepted(project: Project, data: str) -> list[ProtectedRequest]:
-    """What the requests about a data set ask for that are accepted and not yet, or not finally, forgotten. data: its name.
+    """Return what the requests about a data set ask for that are accepted but not yet, or not finally, forgotten. data: its name.
 
     Raises `MeguError` when there are some and the data set or the key of the commitments is not here.
     """
@@ -80,7 +81,7 @@ def accepted(project: Project, data: str) -> list[ProtectedRequest]:
     key, folder = Keys(project.keys).commitment_key(), project.data(data)
     if key is None or not (folder / "meta.json").is_file():
         raise MeguError(
-            f"there are accepted requests, and data/{data} or the key of the commitments is not here", "bring it back"
+            f"there are accepted requests, but data/{data} or the key of the commitments is not here", "bring it back"
         )
     known, found = DatasetContents(arrays.load(folder)), list[ProtectedRequest]()
     for entry in entries_of:
@@ -93,5 +94,5 @@ def accepted(project: Project, data: str) -> list[ProtectedRequest]:
 
 
 def row_of(index: Index, name: str, version: str) -> Row | None:
-    """The newest recorded run of a version."""
+    """Return the newest recorded run of a version."""
     return next((row for row in reversed(index.rows()) if row.model == f"models:/{name}/{version}"), None)

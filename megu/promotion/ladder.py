@@ -1,7 +1,7 @@
-"""The ladder: what is tried, and in what order, until the gate lets a model pass; whether a rung still fits into the budget.
+"""The ladder: what is tried, and in what order, until the gate lets a model pass, and whether a rung still fits into the budget.
 
-First the configured method as it is, then with its main parameters drawn, then the same of each method listed, at last the exact retrain,
-which is never skipped. Pure: `tasks.records.ladder` runs the rungs.
+First comes the configured method as it is, then the same with its main parameters drawn, then likewise each method listed, and finally the
+exact retrain, which is never skipped. Pure: `tasks.records.ladder` runs the rungs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from megu.evaluation.summary import Rung
 from megu.promotion.params import RETRAIN, LadderParams
 from megu.unlearning.methods import lookup
 
-#: Draws after which parameters that were tried already are given up: those of a few epochs have few values.
+#: Draws after which the search for untried parameters is given up: those of a few epochs have few values.
 _DRAWS = 50
 
 
 @dataclass(frozen=True)
 class Step:
-    """A rung as it is planned. number: from 1. params: the method's. drawn: those that were drawn, by name. cost: how many times as long it
-    takes as with the method's parameters as they are."""
+    """A planned rung. number: from 1. params: the method's. drawn: those that were drawn, by name. cost: its duration as a multiple of that
+    with the method's unchanged parameters."""
 
     number: int
     method: str
@@ -38,7 +38,8 @@ class Step:
 
 
 def steps(method: str, params: Any, ladder: LadderParams, seed: int) -> list[Step]:
-    """Every rung of a ladder. method, params: the configured ones, tried first. seed: the run's; the same seed draws the same parameters.
+    """Return every rung of a ladder. method, params: the configured ones, tried first. seed: the run's; the same seed draws the same
+    parameters.
 
     Raises `MeguError` for a plugin that cannot be used.
     """
@@ -53,7 +54,7 @@ def steps(method: str, params: Any, ladder: LadderParams, seed: int) -> list[Ste
 
 
 def _drawn(method: str, base: Any, count: int, first: int, seed: int) -> Iterator[Step]:
-    """``count`` rungs with other parameters than ``base`` and each other, as far as there are so many. first: the first one's number."""
+    """Yield up to ``count`` rungs whose parameters differ from ``base`` and from each other. first: the number of the first one."""
     spans, known = lookup(method).main, [base]
     for number in range(first, first + count if spans else first):
         for draw in range(_DRAWS):
@@ -73,11 +74,11 @@ def _drawn(method: str, base: Any, count: int, first: int, seed: int) -> Iterato
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What is known of costs before a ladder begins, from what was computed here earlier.
+    """What is known about costs before a ladder begins, from what was computed here earlier.
 
-    training: seconds of a training, None before there was one. first: trainings that the first run needs whatever its method is (original,
-    retrains, shadows). last: those that the retrain at the end needs, once there was a run: 0 where it is the reference. methods: seconds of
-    each method that was run before.
+    training: seconds of a training, None if there has been none. first: trainings that the first run needs whatever its method (original,
+    retrains, shadows). last: those that the retrain at the end needs, once there was a run: 0 where it is the reference. methods: seconds
+    of each method that was run before.
     """
 
     training: float | None = None
@@ -87,9 +88,9 @@ class Costs:
 
 
 def expected(step: Step, planned: Sequence[Step], tried: Sequence[Rung], costs: Costs) -> float | None:
-    """Seconds that a rung will take, None where nothing like it was measured. planned: every rung; tried: those before it.
+    """Return the seconds that a rung will take, None where nothing like it was measured. planned: every rung; tried: those before it.
 
-    A method that was never run here is taken to cost a training: one that costs more is worth nothing.
+    A method that was never run here is assumed to cost one training: one that costs more is not worth it.
     """
     ran = [rung for rung in tried if rung.ran]
     trainings = 0 if ran else costs.first
@@ -105,7 +106,7 @@ def expected(step: Step, planned: Sequence[Step], tried: Sequence[Rung], costs: 
 
 
 def _beside(ran: Sequence[Rung], costs: Costs) -> float:
-    """Seconds that a run takes beside trainings and its method, as the quickest so far did."""
+    """Return the seconds that a run takes besides trainings and its method, as in the quickest run so far."""
     first = costs.first * (costs.training or 0.0)
     return min(
         (max(rung.seconds - rung.compute_seconds - (0 if at else first), 0.0) for at, rung in enumerate(ran)), default=0.0
@@ -113,8 +114,8 @@ def _beside(ran: Sequence[Rung], costs: Costs) -> float:
 
 
 def skipped(step: Step, planned: Sequence[Step], tried: Sequence[Rung], costs: Costs, hours: float) -> str:
-    """Why a rung does not fit into what is left of the budget, with time kept for the retrain at the end; empty where it does, where nobody
-    knows, and for the retrain itself."""
+    """Return why a rung does not fit into the rest of the budget, with time reserved for the retrain at the end; empty where it fits, where
+    this is not known, and for the retrain itself."""
     if step is planned[-1] or (takes := expected(step, planned, tried, costs)) is None:
         return ""
     left = 3600 * hours - sum(rung.seconds for rung in tried)
@@ -128,12 +129,12 @@ def skipped(step: Step, planned: Sequence[Step], tried: Sequence[Rung], costs: C
 
 
 def describe(rung: Rung) -> str:
-    """A rung that is done, for a person: what it was and what came of it."""
+    """Describe a finished rung: what it was and how it ended."""
     said = f": {'; '.join(rung.says)}" if rung.says else ""
     took = f" ({duration(rung.seconds)})" if rung.ran else ""
     return f"{rung.number}. {rung.method}, {rung.outcome}{took}{said}"
 
 
 def facts(rung: Rung) -> dict[str, Any]:
-    """A rung as a ledger may have it: without the gate's sentences, which may name classes."""
+    """Return a rung as a ledger may store it: without the gate's sentences, which may name classes."""
     return {name: value for name, value in asdict(rung).items() if name not in ("params", "metrics", "says")}

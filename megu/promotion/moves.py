@@ -1,8 +1,8 @@
 """Promotion and rollback: the one place that moves the aliases ``champion`` and ``previous_champion``.
 
-MLflow's aliases know no history and no compare-and-swap, so the ledger decides: a move is announced in it (*intended*), made,
-read back, and recorded (*moved*). Whoever comes next after a kill finds the intent and finishes or undoes it (`reconcile`). One promoter
-at a time on a machine by a file lock that ends with its process; across machines the ledger refuses the second intent.
+MLflow's aliases have no history and no compare-and-swap, so the ledger decides: a move is announced in it (*intended*), made, read back,
+and recorded (*moved*). After a kill, the next process finds the intent and finishes or undoes it (`reconcile`). On one machine a file lock,
+which ends with its process, admits one promoter at a time; across machines the ledger refuses the second intent.
 
 One file because each step of a move stands beside the one that undoes it.
 """
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from megu.lineage.dossier import Gate
     from megu.tracking.lineage import MlflowClient
 
-#: Why, for the ledger, which keeps no text that a person wrote; anything else is a text, and goes to the version's MLflow tag.
+#: Reasons for the ledger, which stores no text written by a person; anything else is a text, and goes to the version's MLflow tag.
 RATIONALES = ("evidence-holds", "first-model", "deadline", "risk-accepted", "fault-in-production")
 RATIONALE_TAG = "promotion.rationale"
-#: What must hold of a dossier: the rest may be impossible to check here (a purged store), but may not differ.
+#: The checks of a dossier that must hold; others may be impossible here (a purged store), but must not differ.
 ESSENTIAL = ("dossier", "dossier in MLflow", "chain", "facts", "verdict", "seal in MLflow", "model version")
-#: Of a digest at least so many characters name it.
+#: The least number of characters that identify a digest.
 _PREFIX = 12
 _NAME, _TEXT = 100, 500
 
-#: Called after each step of a move with its name.
+#: Called with the name of each step of a move when it is done.
 Reached = Callable[[str], None]
 STEPS = ("intended", "previous_champion moved", "champion moved", "read back", "recorded")
 
@@ -50,15 +50,15 @@ def _nothing(step: str) -> None:
 
 
 class Stale(MeguError):
-    """The approval was for other evidence than there is."""
+    """The approval was for evidence other than what is there now."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Approval:
-    """approver: a name, or "policy" for an automatic one. rationale: one of `RATIONALES`, or a text. evidence: the seal of the dossier that
-    the approver saw, or its first characters. automatic: by the policy.
+    """approver: a name, or "policy" for an automatic approval. rationale: one of `RATIONALES`, or a text. evidence: the seal of the dossier
+    that the approver saw, or its first characters. automatic: whether the policy approved.
 
-    Raises `MeguError` for a name or text of several lines, or too long, and a digest too short to name anything.
+    Raises `MeguError` for a name or text that has several lines or is too long, and for a digest too short to identify anything.
     """
 
     approver: str
@@ -84,10 +84,12 @@ def signed(approver: str, rationale: str) -> None:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version that may be promoted. data: the data set. seal: of its dossier; this is the digest of the evidence. champion: the present one.
+    """A version that may be promoted. data: the data set. seal: of its dossier; this is the digest of the evidence. champion: the present
+    one.
 
-    verdict: the gate's with today's thresholds. standing: of the ledger. What forbids to promote it, a line each: judged (the gate, another
-    champion, a rejection) and unsound, which forbids a rollback too (its dossier, forgotten data it knows, an alias moved by hand).
+    verdict: the gate's with today's thresholds. status: of the ledger. judged, unsound: the reasons against promotion, one line each:
+    judged (the gate, another champion, a rejection) and unsound, which forbids a rollback too (its dossier, forgotten data it knows, an
+    alias moved by hand).
     """
 
     name: str
@@ -117,7 +119,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Moved:
-    """A finished move. before: the champion before it. already: it had been made earlier, nothing was done now.
+    """A finished move. before: the previous champion. already: whether it had been made earlier, so that nothing was done now.
 
     fulfilled: ids of the requests that are promoted with it.
     """
@@ -131,7 +133,7 @@ class Moved:
 
 @contextmanager
 def one_at_a_time(project: Project) -> Iterator[None]:
-    """Waits for another promoter of this project, for as long as that lives."""
+    """Wait for another promoter of this project, for as long as that one lives."""
     from megu.core.files.locks import file_lock
 
     with working(project), file_lock(project.home / "promotion.lock"):
@@ -139,9 +141,9 @@ def one_at_a_time(project: Project) -> Iterator[None]:
 
 
 def inspect_candidate(project: Project, config: Config, version: str | None = None) -> Candidate:
-    """What there is to promote, and what stands against it. version: its number; None for the one with the alias of ``registry.alias``.
+    """Return what can be promoted, and what speaks against it. version: its number; None for the one with the alias of ``registry.alias``.
 
-    Raises `MeguError` when there is no such version or no dossier of it.
+    Raises `MeguError` if there is no such version or no dossier of it.
     """
     from megu.tracking import lineage
 
@@ -175,7 +177,7 @@ def inspect_candidate(project: Project, config: Config, version: str | None = No
 
 
 def _faults(report: Report, version: str) -> list[str]:
-    """What of a dossier does not hold, or cannot be checked though it must."""
+    """Return what in a dossier does not hold, or cannot be checked although it must be."""
     wrong = [check for check in report.checks if check.holds is False or (check.holds is None and check.name in ESSENTIAL)]
     missing = set(ESSENTIAL) - {check.name for check in report.checks}
     lines = [f"the dossier of version {version} does not hold: {check.name}: {check.says}" for check in wrong]
@@ -183,9 +185,9 @@ def _faults(report: Report, version: str) -> list[str]:
 
 
 def _judged(version: str, gate: Gate | None, verdict: Verdict, champion: str | None) -> list[str]:
-    """What the gate has against it, then and by today's thresholds, and whether the champion is the one that it was made to follow."""
+    """Return the gate's objections, then and by today's thresholds, and whether the version was made to follow the present champion."""
     if gate is None:
-        return [f"version {version} was made before there was a gate: `megu run` makes its evidence anew"]
+        return [f"version {version} was made before there was a gate: `megu run` makes new evidence"]
     lines = []
     if gate.decision == "fail":
         lines.append(f"the gate failed it: {', '.join(rule.reason for rule in gate.rules if rule.holds is False)}")
@@ -198,21 +200,19 @@ def _judged(version: str, gate: Gate | None, verdict: Verdict, champion: str | N
 
 
 def _by_hand(now: Status, champion: str | None) -> list[str]:
-    """An alias that somebody moved past the ledger."""
+    """Report an alias that somebody moved without the ledger."""
     if now.version is None or now.intent is not None or now.version == champion:
         return []
     where = f"version {champion}" if champion else "no version"
-    return [
-        f"{CHAMPION} is at {where}, but by the ledger it is version {now.version}: move it back in MLflow, or ask who moved it"
-    ]
+    return [f"{CHAMPION} is at {where}, but the ledger says version {now.version}: move it back in MLflow, or ask who moved it"]
 
 
 def promote(
     project: Project, config: Config, approval: Approval, version: str | None = None, *, reached: Reached = _nothing
 ) -> Moved:
-    """Make a version the champion. reached: told of each of `STEPS`.
+    """Make a version the champion. reached: called after each of `STEPS`.
 
-    Raises `Stale` when the evidence is not what the approver saw, and `MeguError` when anything else stands against it.
+    Raises `Stale` when the evidence is not what the approver saw, and `MeguError` when anything else speaks against it.
     """
     with one_at_a_time(project):
         _settle(project)
@@ -233,7 +233,7 @@ def promote(
 
 
 def automatic(config: Config, found: Candidate) -> bool:
-    """Whether the policy may approve a version by itself."""
+    """Return whether the policy may approve a version by itself."""
     return (
         config.promotion.policy == "automatic"
         and found.verdict.decision == "pass"
@@ -243,12 +243,12 @@ def automatic(config: Config, found: Candidate) -> bool:
 
 
 def by_policy(found: Candidate) -> Approval:
-    """The policy's approval, which the ledger tells from a person's."""
+    """Return the policy's approval, which the ledger distinguishes from a person's."""
     return Approval(approver="policy", rationale="policy", evidence=found.seal, automatic=True)
 
 
 def approve_with(found: Candidate) -> str:
-    """The command that approves what is there now."""
+    """Return the command that approves what is there now."""
     return (
         f"megu promote {found.version} --approve --approver NAME --rationale {RATIONALES[0]} --evidence {found.seal[:_PREFIX]}"
     )
@@ -262,7 +262,7 @@ def reject(project: Project, config: Config, approval: Approval, version: str | 
         if found.is_champion:
             raise MeguError(f"{found} is the champion", "`megu rollback` puts another in its place")
         if not found.seal.startswith(approval.evidence.lower()):
-            raise Stale(f"the rejection is for other evidence than {found} has", "look at it again with `megu promote`")
+            raise Stale(f"the rejection is for evidence that {found} does not have", "look at it again with `megu promote`")
         facts = {**_facts(found, approval, "rejection"), "gate": found.verdict.decision}
         earlier = rejection(project.ledger.events(found.name), found.seal)
         event = earlier or project.ledger.append(REJECTED, found.name, facts)
@@ -294,11 +294,11 @@ def rollback(
             raise MeguError(f"no version of {name} has been champion before", "name the version: megu rollback VERSION")
         found = inspect_candidate(project, config, number)
         if found.is_champion:
-            raise MeguError(f"{found} is the champion already", "name another version")
+            raise MeguError(f"{found} is already the champion", "name another version")
         against = found.unsound + guard.brings_back(project, name, number, guard.accepted(project, found.data))
         if against:
             raise MeguError(
-                f"{found} may not be the champion again: {'; '.join(dict.fromkeys(against))}",
+                f"{found} may not become the champion again: {'; '.join(dict.fromkeys(against))}",
                 "run again from the present champion",
             )
         approval = Approval(approver=approver, rationale=rationale, evidence=found.seal)
@@ -306,7 +306,7 @@ def rollback(
 
 
 def reconcile(project: Project) -> list[str]:
-    """Finish or undo every move that a kill left half-made; says what was done, a line each. Quick when there is none."""
+    """Finish or undo every move that a kill left half-made, and return what was done, one line each. Quick when there is none."""
     if not any(now.intent for now in _standings(project).values()):
         return []
     with one_at_a_time(project):
@@ -327,7 +327,7 @@ def _settle(project: Project) -> list[str]:
 
 
 def _settled(project: Project, name: str, facts: Mapping[str, Any]) -> str:
-    """Finish the move when what was approved is still so, else put the aliases back."""
+    """Finish the move if what was approved still holds; otherwise restore the aliases."""
     from megu.tracking import lineage
 
     connected, version = lineage.reach(project.home), str(facts["version"])
@@ -363,7 +363,7 @@ def _refuse(found: Candidate) -> None:
 
 
 def _facts(found: Candidate, approval: Approval, why: str) -> dict[str, Any]:
-    """What the ledger keeps of a decision."""
+    """Return what the ledger keeps of a decision."""
     return {
         "why": why,
         "name": found.name,
@@ -380,7 +380,7 @@ def _facts(found: Candidate, approval: Approval, why: str) -> dict[str, Any]:
 
 
 def _move(project: Project, name: str, facts: Mapping[str, Any], seen: int, rationale: str, reached: Reached) -> Moved:
-    """Announce, move, read back, record. seen: number of the ledger's event after which this was decided."""
+    """Announce, move, read back, record. seen: the number of the ledger's event after which this was decided."""
     from megu.tracking import lineage
 
     connected = lineage.reach(project.home)
@@ -397,7 +397,8 @@ def _move(project: Project, name: str, facts: Mapping[str, Any], seen: int, rati
 
 
 def _follow(project: Project, name: str) -> list[str]:
-    """Bring requests to where the champion has them; returns which are promoted now. Killed before it, the next processing run does it."""
+    """Update the requests to match the champion; return those that are promoted now. If killed before this, the next processing run does
+    it."""
     return reconciling.reconcile(Inbox(project), name).get("promoted", [])
 
 
@@ -413,7 +414,7 @@ def _beaten(events: list[Event], seen: int) -> str | None:
 
 
 def _finish(project: Project, connected: MlflowClient, name: str, facts: Mapping[str, Any], reached: Reached) -> None:
-    """Every step after the intent; each may be done already."""
+    """Do every step after the intent; each may be done already."""
     from megu.tracking import lineage
 
     wanted: dict[str, str | None] = {PREVIOUS: facts["from"] or facts["previous"], CHAMPION: str(facts["version"])}
@@ -434,8 +435,8 @@ def _read_back(connected: MlflowClient, name: str, wanted: Mapping[str, str | No
     for alias, version in wanted.items():
         if now.get(alias) != version:
             raise MeguError(
-                f"MLflow was asked to put {alias} at version {version} and has it at {now.get(alias)}",
-                "run `megu promote` again, which finishes or undoes it",
+                f"MLflow was asked to put {alias} at version {version}, but has it at {now.get(alias)}",
+                "run `megu promote` again, which finishes or undoes the move",
             )
 
 
@@ -444,7 +445,7 @@ def _record(project: Project, name: str, kind: str, facts: Mapping[str, Any], **
     try:
         project.ledger.append(kind, name, {**facts, **more}, unless=_closed)
     except Refused:
-        # Another machine came upon the intent and finished it: the same step, so nothing is left to do.
+        # Another machine found the intent and finished it: the same step, so nothing is left to do.
         if kind != MOVED or status(project.ledger.events(name)).version != facts["version"]:
             raise
 

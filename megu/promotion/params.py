@@ -1,4 +1,5 @@
-"""What is registered in the MLflow registry and under which name, what is tried until the gate lets one pass, who approves, and who is told."""
+"""What is registered in the MLflow registry and under which name, what is tried until the gate lets a model pass, who approves, and who is
+notified."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from megu.lineage.promoted.champions import CHAMPION, PREVIOUS
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryParams:
-    """enabled: whether the unlearned model is registered; ``megu process`` needs it.
+    """enabled: whether the unlearned model is registered; ``megu process`` needs this.
     name: the registered model, and the MLflow experiment.
     alias: given to the new version.
     """
@@ -31,14 +32,14 @@ class RegistryParams:
             value = getattr(self, key)
             check(key, value, bool(value) and not set(value) & set("/:@"), "a name without / : @")
         moved = self.alias in (CHAMPION, PREVIOUS)
-        check("alias", self.alias, not moved, f"another than {CHAMPION} and {PREVIOUS}, which `megu promote` moves")
+        check("alias", self.alias, not moved, f"a name other than {CHAMPION} and {PREVIOUS}, which `megu promote` moves")
 
     def required(self) -> None:
-        """Raise `MeguError` where requests cannot be processed: what fulfils one is a version that becomes the champion."""
+        """Raise `MeguError` where requests cannot be processed: a request is fulfilled by a version that becomes the champion."""
         if not self.enabled:
             raise MeguError(
                 "registry.enabled is false, and a request is fulfilled by a registered version that becomes the champion",
-                "set registry.enabled: true; `megu run` unlearns without a registry, and megu then follows no request",
+                "set registry.enabled: true; `megu run` unlearns without a registry, but then megu tracks no request",
             )
 
 
@@ -46,10 +47,10 @@ class RegistryParams:
 class LadderParams:
     """What is tried, one rung after the other, until the gate lets a model pass (`megu.promotion.ladder`).
 
-    when: when the next rung is tried where the gate says no: for "requests" (``megu process``), "always" (``megu run`` too) or "never".
+    when: when the next rung is tried after the gate says no: for "requests" (``megu process``), "always" (``megu run`` too) or "never".
     methods: tried in this order after the configured one; the exact retrain always comes last.
-    trials: runs of each method, the first with its parameters as they are, the others with its main ones drawn.
-    hours: for all rungs, time for the retrain kept back.
+    trials: runs of each method, the first with its parameters unchanged, the others with its main ones drawn.
+    hours: for all rungs together, with time reserved for the retrain.
     """
 
     __pydantic_config__ = STRICT
@@ -85,8 +86,8 @@ NAMED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
 @dataclass(frozen=True, kw_only=True)
 class PromotionParams:
     """policy: who approves: a "person", or "automatic" (the policy itself, where the gate says pass).
-    served: the URL of the server that serves the champion (MLflow's scoring protocol); requests then close when it was seen to.
-    webhook: a URL that a promotion is told to, as JSON. Of both, ``$NAME`` is the environment variable NAME, and null is none.
+    served: the URL of the server that serves the champion (MLflow's scoring protocol); requests then close once it was seen to do so.
+    webhook: a URL that is notified of a promotion, as JSON. In both, ``$NAME`` is the environment variable NAME, and null is none.
     """
 
     __pydantic_config__ = STRICT
@@ -107,7 +108,7 @@ ADDRESS = "an http or https URL without a login, or $NAME for an environment var
 
 
 def is_address(url: str) -> bool:
-    """Whether a text is an http or https URL that holds no login."""
+    """Return whether a text is an http or https URL that holds no login."""
     try:
         parts = urlsplit(url)
         return (

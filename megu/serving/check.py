@@ -1,7 +1,8 @@
-"""Which version a running server has: it is asked about the probes of the last promotion, and compared with what both versions answered then.
+"""Which version a running server has: it is sent the probes of the last promotion, and its answers are compared with what both versions
+answered then.
 
-The protocol is that of MLflow's scoring server: ``POST URL/invocations`` with ``{"instances": images}``, and ``{"predictions": probabilities}``
-comes back. Whatever answers the same will do.
+The protocol is that of MLflow's scoring server: ``POST URL/invocations`` with ``{"instances": images}`` returns ``{"predictions":
+probabilities}``. Any server that answers the same way will do.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from megu.lineage.promoted.champions import MOVED, status
 from megu.lineage.promoted.probes import ORIGINAL, Probes
 from megu.serving import choosing, http
 
-#: How far a served probability may lie from the one that was recorded: ten times what the arithmetic of two machines may differ
+#: How far a served probability may lie from the recorded one: ten times the allowed difference between two machines' arithmetic
 #: (`megu.lineage.verify.replay`). Two versions that are nearer to each other on every probe cannot be told apart.
 TOLERANCE = 0.001
 #: Seconds for an answer, and bytes of one: a thousand probes of a thousand classes.
 PATIENCE_S, MOST = 10.0, 32_000_000
-#: The environment variable with the token that the server wants, where it wants one.
+#: The environment variable with the token that the server requires, if any.
 TOKEN = "MEGU_SERVED_TOKEN"
 
 Verdict = Literal["champion", "before", "unknown"]
@@ -33,8 +34,8 @@ Verdict = Literal["champion", "before", "unknown"]
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen. verdict: the champion is served, the version before it is still, or it cannot be told. version: the champion's number,
-    empty without one. move: number of the ledger's event that made it the champion. says: it in one line."""
+    """What was observed. verdict: the champion is served, the version before it still is, or it cannot be told. version: the champion's
+    number, empty without one. move: number of the ledger's event that made it the champion. says: the result in one line."""
 
     verdict: Verdict
     says: str
@@ -46,7 +47,7 @@ class Seen:
 
 
 def inspect_server(project: Project, name: str, url: str, seconds: float = PATIENCE_S) -> Seen:
-    """Ask the server at ``url`` and compare; what cannot be told is said with the reason. name: of the registered model."""
+    """Query the server at ``url`` and compare; where the result is unknown, it says why. name: of the registered model."""
     events = project.ledger.events(name)
     move = next((event for event in reversed(events) if event.kind == MOVED), None)
     if move is None:
@@ -64,7 +65,7 @@ def inspect_server(project: Project, name: str, url: str, seconds: float = PATIE
 
 
 def answers(url: str, images: NDArray[np.uint8], seconds: float = PATIENCE_S) -> NDArray[np.float64]:
-    """What a server answers about images uint8 (N, H, W, C): float64 (N, K). url: with or without ``/invocations``.
+    """Return a server's answers about images uint8 (N, H, W, C): float64 (N, K). url: with or without ``/invocations``.
 
     Raises `MeguError` when it does not answer, or not as a scoring server does.
     """
@@ -88,17 +89,17 @@ def answers(url: str, images: NDArray[np.uint8], seconds: float = PATIENCE_S) ->
 
 
 def compared(made: Probes, numbers: list[int], found: NDArray[np.float64]) -> tuple[Verdict, str]:
-    """Whose answers these are. numbers: which of the probes were asked about. found: (N, K)."""
+    """Decide whose answers these are. numbers: which of the probes were asked about. found: (N, K)."""
     champion = f"the champion (version {made.version})"
     other = "the original model, which knows what was to be forgotten" if made.before == ORIGINAL else f"version {made.before}"
     near = off(np.asarray(made.champion)[numbers], found) <= TOLERANCE
     if not made.before:
         if near:
-            return "unknown", f"cannot tell: it answers as {champion}, but what the version before it answers is not known"
+            return "unknown", f"cannot tell: it answers as {champion}, but the answers of the version before it are not known"
         return "unknown", f"cannot tell: its answers are not those of {champion}"
     far = off(np.asarray(made.other)[numbers], found) <= TOLERANCE
     if near and far:
-        return "unknown", f"cannot tell: {champion} and {other} answer too much alike"
+        return "unknown", f"cannot tell: the answers of {champion} and {other} are too similar"
     if near:
         return "champion", f"serves {champion}"
     if far:
@@ -107,5 +108,5 @@ def compared(made: Probes, numbers: list[int], found: NDArray[np.float64]) -> tu
 
 
 def off(recorded: NDArray[np.float64], found: NDArray[np.float64]) -> float:
-    """The largest difference between two versions' probabilities; infinite where they are of other classes."""
+    """Return the largest difference between two versions' probabilities; infinite where they have different classes."""
     return float(np.abs(recorded - found).max()) if recorded.shape == found.shape else float("inf")

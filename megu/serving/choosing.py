@@ -1,7 +1,7 @@
-"""The probes of a promotion: the test images that tell the champion from the version before it, and what both answer.
+"""The probes of a promotion: the test images that distinguish the champion from the version before it, and the answers of both.
 
-They are drawn from the test set alone, by the dossier's seal as the seed; what either version was to forget is left out, so that nobody is
-asked about erased data, and of the rest those count on which the two versions differ most.
+They are drawn from the test set alone, with the dossier's seal as the seed. What either version was to forget is left out, so that no
+question is about erased data; of the rest, the images on which the two versions differ most are used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from megu.lineage.promoted import probes
 from megu.lineage.promoted.probes import MADE, ORIGINAL, Probes
 from megu.lineage.reading import Found, dossier_of
 
-#: Test images that both versions are asked about, and of these the ones that are kept.
+#: How many test images both versions answer, and how many of these are kept as probes.
 DRAWN, KEPT = 256, 8
 _DIGITS = 6
 
@@ -39,14 +39,14 @@ Answers = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Asked:
-    """What every version is asked: images uint8 (N, H, W, C) of a data set."""
+    """The questions for every version: images uint8 (N, H, W, C) of a data set."""
 
     dataset: Dataset
     images: NDArray[np.uint8]
 
 
 def ensure(project: Project, move: Event) -> Probes:
-    """The probes of a move of the champion; made where they are not there yet, which needs torch and the weights of both versions.
+    """Return the probes of a move of the champion; if there are none yet, make them, which needs torch and the weights of both versions.
 
     Raises `MeguError` when they cannot be made: the data set, the key or the champion's weights are not here.
     """
@@ -69,9 +69,9 @@ def ensure(project: Project, move: Event) -> Probes:
 
 
 def images_of(project: Project, made: Probes) -> tuple[list[int], NDArray[np.uint8]]:
-    """The probes that the data set has still: their numbers, and their pixels uint8 (N, H, W, C).
+    """Return the probes that the data set still has: their numbers, and their pixels uint8 (N, H, W, C).
 
-    Raises `MeguError` when the data set or the key is not here, or none of them is there any more.
+    Raises `MeguError` when the data set or the key is not here, or none of them is left.
     """
     key, dataset = _key(project), _dataset(project, made.data)
     if fingerprint(key) != made.key:
@@ -79,12 +79,12 @@ def images_of(project: Project, made: Probes) -> tuple[list[int], NDArray[np.uin
     at = {commit(key, bytes(value)).hex(): number for number, value in enumerate(dataset.test.ids)}
     numbers = [number for number, sample in enumerate(made.samples) if sample in at]
     if not numbers:
-        raise MeguError(f"data/{made.data} has none of the probes any more", "the next promotion makes others")
+        raise MeguError(f"data/{made.data} no longer has any of the probes", "the next promotion makes new ones")
     return numbers, np.asarray(dataset.test.images[[at[made.samples[number]] for number in numbers]])
 
 
 def allowed(dataset: Dataset, key: bytes, dossiers: Sequence[Dossier], forgotten: frozenset[bytes]) -> NDArray[np.intp]:
-    """Positions of the test images that may be probes. dossiers: whose classes are left out. forgotten: commitments that are, too."""
+    """Return the positions of the test images that may be probes. dossiers: whose classes are excluded. forgotten: excluded commitments."""
     labels, fine, names = dataset.test.labels, dataset.test.fine, dataset.fine or ()
     out = np.array([commit(key, bytes(value)) in forgotten for value in dataset.test.ids], dtype=bool)
     for scope in (RequestScope.of(dossier.request) for dossier in dossiers):
@@ -95,7 +95,7 @@ def allowed(dataset: Dataset, key: bytes, dossiers: Sequence[Dossier], forgotten
 
 
 def telling(champion: Answers, other: Answers | None, count: int = KEPT) -> NDArray[np.intp]:
-    """The rows on which two versions' probabilities (N, K) differ most, at most ``count``; the first ones without another version."""
+    """Return the rows, at most ``count``, on which two versions' probabilities (N, K) differ most; the first ones without a second."""
     if other is None:
         return np.arange(min(count, len(champion)))
     apart = np.abs(champion - other).max(axis=1)
@@ -112,7 +112,7 @@ def _make(project: Project, found: Found, move: Event) -> Probes:
     forgotten = frozenset().union(*(index.entries(dossier.files[FORGOTTEN]) for dossier in dossiers))
     positions = allowed(dataset, key, dossiers, forgotten)
     if not len(positions):
-        raise MeguError(f"data/{dataset.name} has no test image that is not of what was forgotten", "nothing is to be done")
+        raise MeguError(f"data/{dataset.name} has no test image besides those of what was forgotten", "nothing is to be done")
     at = np.sort(np.random.default_rng(int(found.seal.seal[:16], 16)).permutation(positions)[:DRAWN])
     asked = _Asked(dataset, np.asarray(dataset.test.images[at]))
     champion = _registered(project, f"models:/{name}/{version}", asked)
@@ -132,7 +132,7 @@ def _make(project: Project, found: Found, move: Event) -> Probes:
 
 
 def _of_before(project: Project, found: Found, before: str | None, asked: _Asked) -> Answers | None:
-    """The answers of the version before, or of the original that the first champion was made of; None where its weights are gone."""
+    """Return the answers of the version before, or of the original that the first champion came from; None where its weights are gone."""
     if before is None:
         weights = project.store.find("safetensors", found.dossier.models.original)
         return _answers(project.store.path(weights), asked) if weights else None
@@ -143,7 +143,7 @@ def _of_before(project: Project, found: Found, before: str | None, asked: _Asked
 
 
 def _registered(project: Project, version: str, asked: _Asked) -> Answers:
-    """What a registered version answers, by its weights: no code of it is run."""
+    """Return a registered version's answers, computed from its weights: none of its code is run."""
     from megu import tracking
 
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +151,7 @@ def _registered(project: Project, version: str, asked: _Asked) -> Answers:
 
 
 def _answers(weights: Path, asked: _Asked) -> Answers:
-    """As the served form does, float32 (N, K)."""
+    """Answer as the served model does, float32 (N, K)."""
     from megu.tracking import served
     from megu.training.weights import load_model
 

@@ -1,6 +1,7 @@
-"""What follows a promotion, each step safe to repeat: probes are made, the webhook is told, the served model is looked at, requests close.
+"""What follows a promotion, each step safe to repeat: make the probes, notify the webhook, inspect the served model, close requests.
 
-A promotion stands whatever becomes of these. Killed between them, the next `megu process` or `megu promote` goes on; `megu status` looks again.
+A promotion stands whatever the outcome of these. After a kill in between, the next `megu process` or `megu promote` continues; `megu
+status` inspects again.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from megu.requests.inbox import Entry, Inbox
 from megu.serving import check, choosing, http, webhook
 from megu.serving.check import Seen
 
-#: The event that the champion was seen on the server; its subject is the registered model.
+#: The event recording that the server was seen to serve the champion; its subject is the registered model.
 SEEN = "served.seen"
 
 
 @dataclass(frozen=True)
 class Followed:
-    """seen: what the server has, None where none is configured. closed: requests that closed with it. troubles: what failed, a line each."""
+    """seen: what the server has; None where none is configured. closed: requests that closed now. troubles: what failed, one line each."""
 
     seen: Seen | None = None
     closed: list[str] = field(default_factory=list)
@@ -31,7 +32,7 @@ class Followed:
 
 
 def follow(project: Project, name: str, params: PromotionParams) -> Followed:
-    """Everything that follows the last move of every registered model's champion. name: the model that ``promotion.served`` serves."""
+    """Do everything that follows the last move of every registered model's champion. name: the model that ``promotion.served`` serves."""
     troubles = []
     for move in last_moves(project):
         for step in (lambda move: choosing.ensure(project, move), lambda move: webhook.tell(project, move, params)):
@@ -42,15 +43,15 @@ def follow(project: Project, name: str, params: PromotionParams) -> Followed:
 
 
 def said(done: Followed) -> list[str]:
-    """It in words, a line each."""
+    """Describe the outcome, one line each."""
     seen = [f"the server: {done.seen.says}"] if done.seen else []
     return [*done.troubles, *seen, *([f"closed with it: {', '.join(done.closed)}"] if done.closed else [])]
 
 
 def inspect_served(project: Project, name: str, params: PromotionParams) -> tuple[Seen | None, list[str], list[str]]:
-    """Look at the configured server; where it serves the champion, record that once and close the requests that it fulfils.
+    """Inspect the configured server; where it serves the champion, record that once and close the requests that it fulfils.
 
-    Returns what was seen, the requests that closed, and what failed, a line each.
+    Returns what was seen, the requests that closed, and what failed, one line each.
     """
     if not params.served:
         return None, [], []
@@ -65,9 +66,9 @@ def inspect_served(project: Project, name: str, params: PromotionParams) -> tupl
 
 
 def close(project: Project, name: str, seen: Seen) -> list[str]:
-    """Record that the champion is served, and close the promoted requests of its registered model; returns which closed.
+    """Record that the champion is served, and close the promoted requests of its registered model; return which closed.
 
-    Every champion has forgotten what any before it forgot (`megu.promotion.guard`), so these are all of them.
+    Every champion has forgotten what any earlier one forgot (`megu.promotion.guard`), so all of them close.
     """
     if seen.verdict != "champion":
         return []
@@ -79,12 +80,12 @@ def close(project: Project, name: str, seen: Seen) -> list[str]:
 
 
 def seen_event(project: Project, name: str, move: int) -> Event | None:
-    """The event by which the server was seen to have the champion of a move (its number in the ledger)."""
+    """Return the event that recorded the server serving the champion of a move (its number in the ledger)."""
     return next((event for event in project.ledger.events(name, SEEN) if event.facts["event"] == move), None)
 
 
 def refuse_unseen(project: Project, name: str, params: PromotionParams, entry: Entry) -> None:
-    """Raise `MeguError` for a request whose model is not seen to be served, where a server is configured."""
+    """Raise `MeguError` for a request whose model has not been seen on the server, where one is configured."""
     if not params.served or entry.state != "promoted" or entry.fact("version").rpartition("/")[0] != name:
         return
     move = next((move for move in last_moves(project) if move.subject == name), None)
@@ -96,7 +97,7 @@ def refuse_unseen(project: Project, name: str, params: PromotionParams, entry: E
 
 
 def last_moves(project: Project) -> list[Event]:
-    """The last move of each registered model's champion."""
+    """Return the last move of each registered model's champion."""
     return list({event.subject: event for event in project.ledger.events(kind=MOVED)}.values())
 
 

@@ -1,4 +1,4 @@
-"""One JSON question to a server that nobody here controls: it may be away, slow, endless, or another program altogether."""
+"""One JSON request to a server outside our control: it may be down, slow, endless, or another program altogether."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Answer:
 
 
 def address(value: str, key: str) -> str:
-    """The URL that a setting names: itself, or the environment variable of ``$NAME``. key: the setting.
+    """Return the URL that a setting names: itself, or the environment variable of ``$NAME``. key: the setting.
 
-    Raises `MeguError` for a variable that is not set, or is no URL.
+    Raises `MeguError` for a variable that is not set or not a URL.
     """
     if not NAMED.fullmatch(value):
         return value
@@ -35,16 +35,16 @@ def address(value: str, key: str) -> str:
 
 
 def origin(url: str) -> str:
-    """Scheme, host and port: all that may be printed of an address whose path may be a secret."""
+    """Return scheme, host and port: all that may be printed of an address whose path may be a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def post(url: str, body: bytes, *, token: str = "", seconds: float, most: int) -> Answer:
-    """POST JSON and return the answer. token: sent as a bearer token. seconds: for all of it, however slowly bytes keep coming.
-    most: bytes of an answer.
+    """POST JSON and return the answer. token: sent as a bearer token. seconds: for everything, however slowly bytes keep coming. most: the
+    size limit of an answer in bytes.
 
-    Raises `MeguError` when nothing answers in time, the connection is not as it should be, or the answer never ends.
+    Raises `MeguError` when nothing answers in time, the connection fails, or the answer never ends.
     """
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "megu"}
     if token:
@@ -59,7 +59,7 @@ async def _post(url: str, body: bytes, headers: Mapping[str, str], seconds: floa
 
     where = origin(url)
     try:
-        # A proxy of the shell knows nothing of this machine's loopback.
+        # A proxy set in the shell does not know this machine's loopback.
         own = urlsplit(url).hostname in _LOOPBACK
         async with (
             asyncio.timeout(seconds),
@@ -79,4 +79,4 @@ async def _post(url: str, body: bytes, headers: Mapping[str, str], seconds: floa
         raise MeguError(f"{where} does not answer: {why}", _FIX) from None
 
 
-_FIX = "look whether the server runs there, and at the address"
+_FIX = "check that the server runs there, and the address"

@@ -1,7 +1,7 @@
-"""A reference reload: ``mlflow models serve`` with the champion, started again when the alias moves.
+"""A reference implementation of reloading: ``mlflow models serve`` with the champion, restarted when the alias moves.
 
-The simplest that is right: one server at a time, so that no two versions ever answer, and some seconds of refused connections at each move.
-Where those cost too much, reload a server of your own from the webhook, and have `megu.serving.check` see what it has.
+It is the simplest correct one: one server at a time, so that no two versions ever answer, and some seconds of refused connections at each
+move. Where those cost too much, reload a server of your own from the webhook, and let `megu.serving.check` check which version it has.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from megu.lineage.promoted.champions import CHAMPION
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Seconds for a server to end in an orderly way, and the pauses before it is started again when it ended by itself.
+#: Seconds for a server to end cleanly, and the pauses before it is restarted when it ended by itself.
 STOP_S, PAUSES_S = 10.0, (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 
 Say = Callable[[str], None]
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 def serve(project: Project, name: str, host: str, port: int, every: float, say: Say) -> None:
     """Serve the champion of a registered model until this process is stopped; the server ends with it, however it ends.
 
-    every: seconds between two looks at the alias. say: told what happens, a line each.
+    every: seconds between two checks of the alias. say: called with what happens, one line each.
 
     Raises `MeguError` when the port is taken.
     """
@@ -64,7 +64,7 @@ def serve(project: Project, name: str, host: str, port: int, every: float, say: 
 
 
 def champion(project: Project, name: str) -> tuple[str, str]:
-    """The version to serve, and why there is none or nobody can say; one of them is empty."""
+    """Return the version to serve, and why there is none or it is unknown; one of them is empty."""
     from megu.tracking import lineage
 
     try:
@@ -75,7 +75,7 @@ def champion(project: Project, name: str) -> tuple[str, str]:
 
 
 def command(name: str, version: str, host: str, port: int) -> list[str]:
-    """What is started: MLflow's own server, in this environment, tied to this process by its standard input."""
+    """Return the command to start: MLflow's own server, in this environment, tied to this process by its standard input."""
     model = ("-m", f"models:/{name}/{version}", "--env-manager", "local")
     return [
         *(sys.executable, str(Path(tethered.__file__)), "mlflow", "models", "serve"),
@@ -84,7 +84,8 @@ def command(name: str, version: str, host: str, port: int) -> list[str]:
 
 
 def environment(project: Project) -> Mapping[str, str]:
-    """Of this process, with the registry's address, and the programs of this Python's environment, which MLflow looks for by name."""
+    """Return this process' environment, with the registry's address and the programs of this Python's environment, which MLflow looks up by
+    name."""
     from megu.tracking import uri
 
     return {
@@ -92,7 +93,7 @@ def environment(project: Project) -> Mapping[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "MLFLOW_TRACKING_URI": uri(project.home),
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "PYTHONDONTWRITEBYTECODE": "1",  # what is run lies among the files of the version, which are hashed
+        "PYTHONDONTWRITEBYTECODE": "1",  # the code that runs lies among the files of the version, which are hashed
     }
 
 
@@ -107,7 +108,7 @@ def refuse_taken(host: str, port: int) -> None:
 
 
 class _Server:
-    """The one server that runs, or none."""
+    """The single server that runs, or none."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -117,11 +118,11 @@ class _Server:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=dict(environment), start_new_session=True)
 
     def ended(self) -> int | None:
-        """Its exit code once it has ended."""
+        """Return its exit code once it has ended."""
         return None if self.process is None else self.process.poll()
 
     def stop(self) -> None:
-        """End it with all that it started; returns when nothing of it is left that listens."""
+        """End it with everything that it started; return when none of it listens any more."""
         if self.process is None:
             return
         self._signal(signal.SIGTERM)

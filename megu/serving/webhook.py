@@ -1,4 +1,5 @@
-"""A promotion is told to a URL: a small JSON, tried a few times. What fails is one line, undoes nothing, and is tried again by the next run."""
+"""Notify a URL of a promotion: a small JSON message, tried a few times. A failure is one line, undoes nothing, and the next run tries
+again."""
 
 from __future__ import annotations
 
@@ -13,16 +14,16 @@ from megu.core.project import Project
 from megu.promotion.params import PromotionParams
 from megu.serving import http
 
-#: The event that a move was told; its subject is the registered model.
+#: The event recording that a move was sent; its subject is the registered model.
 SENT = "webhook.sent"
-#: Seconds for one try, pauses between tries, and bytes of an answer, which nobody reads.
+#: Seconds per try, pauses between tries, and the size limit of an answer, which is ignored.
 PATIENCE_S, PAUSES_S, MOST = 10.0, (1.0, 4.0), 1_000_000
-#: The environment variable with the token that the receiver wants, where it wants one.
+#: The environment variable with the token that the receiver requires, if any.
 TOKEN = "MEGU_WEBHOOK_TOKEN"
 
 
 def tell(project: Project, move: Event, params: PromotionParams, pause: Callable[[float], None] = time.sleep) -> None:
-    """Tell a move of the champion that was not told yet. It may arrive twice, when this process is killed just after it was sent.
+    """Send a move of the champion that has not been sent yet. It may arrive twice, if this process is killed just after sending it.
 
     Raises `MeguError` when every try failed.
     """
@@ -49,7 +50,7 @@ def is_told(project: Project, move: Event) -> bool:
 
 
 def message(move: Event) -> dict[str, object]:
-    """What is sent. No sample, request or person is named."""
+    """Return the message. It names no sample, request or person."""
     facts = move.facts
     return {
         "event": "champion.moved",

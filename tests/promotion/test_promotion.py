@@ -103,7 +103,7 @@ def test_an_alias_that_was_moved_by_hand_is_named_and_nothing_is_promoted_over_i
     for version in ("1", "2"):
         (said,) = [check for check in verify(f"models:/megu/{version}", here).checks if check.name == "alias"]
         assert (said.holds, said.says) == (False, "champion is at version 1, and by the ledger at version 2")
-    with pytest.raises(MeguError, match="by the ledger it is version 2"):
+    with pytest.raises(MeguError, match="but the ledger says version 2"):
         promotion.promote(here, settings(here), approval(here, "2"), "2")
 
 
@@ -242,9 +242,9 @@ def test_an_accepted_request_bars_the_way_back_and_is_named(here: Project) -> No
 def test_a_version_that_nobody_recorded_does_not_come_back(here: Project) -> None:
     promotion.promote(here, settings(here), approval(here))
     assert guard.brings_back(here, "megu", "7") == [
-        "nobody here knows what version 7 was trained on (no dossier of it is indexed)"
+        "it is not known here what version 7 was trained on (no dossier of it is indexed)"
     ]
-    with pytest.raises(MeguError, match="champion already"):
+    with pytest.raises(MeguError, match="already the champion"):
         promotion.rollback(here, settings(here), "A", "deadline", "2")
     with pytest.raises(MeguError, match="no version of megu has been champion before"):
         promotion.rollback(here, settings(here), "A", "deadline")

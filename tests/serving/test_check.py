@@ -55,9 +55,9 @@ def made(before: str = "1", other: np.ndarray = OTHER) -> Probes:
         ("1", OTHER, OTHER, "before", "still serves version 1"),
         ("original", OTHER, OTHER, "before", "still serves the original model, which knows what was to be forgotten"),
         ("1", OTHER, rows(3), "unknown", "cannot tell: its answers are neither those of the champion (version 2) nor those of version 1"),
-        ("1", CHAMPION + 0.0015, CHAMPION + 0.0008, "unknown", "cannot tell: the champion (version 2) and version 1 answer too much alike"),
+        ("1", CHAMPION + 0.0015, CHAMPION + 0.0008, "unknown", "cannot tell: the answers of the champion (version 2) and version 1 are"),
         ("1", OTHER, rows(1, classes=5), "unknown", "cannot tell: its answers are neither"),
-        ("", OTHER, CHAMPION, "unknown", "cannot tell: it answers as the champion (version 2), but what the version before it answers is"),
+        ("", OTHER, CHAMPION, "unknown", "cannot tell: it answers as the champion (version 2), but the answers of the version before it are"),
         ("", OTHER, OTHER, "unknown", "cannot tell: its answers are not those of the champion (version 2)"),
     ],
 )  # fmt: skip
