@@ -1,8 +1,8 @@
 """Which version a running server has: it is sent the probes of the last promotion, and its answers are compared with what both versions
 answered then.
 
-The protocol is that of MLflow's scoring server: ``POST URL/invocations`` with ``{"instances": images}`` returns ``{"predictions":
-probabilities}``. Any server that answers the same way will do.
+The protocol is that of MLflow's scoring server: ``POST URL/invocations`` with ``{"instances": images}``, and the answer is
+``{"predictions": probabilities}``. Any server that answers the same way will do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What follows a promotion, each step safe to repeat: make the probes, notify the webhook, inspect the served model, close requests.
 
-A promotion stands whatever the outcome of these. After a kill in between, the next `megu process` or `megu promote` continues; `megu
-status` inspects again.
+A promotion stands whatever the outcome of these. After a kill in between, the next `megu process` or `megu promote` continues;
+`megu status` inspects again.
 """
 
 from __future__ import annotations
