@@ -194,7 +194,7 @@ def _done(dossier: Dossier) -> Iterator[str]:
         )
     yield f"In technical terms: {_small(str(dossier.method['title']))} ({dossier.method['paper']})."
     if dossier.labeler:
-        yield f"A {dossier.labeler['kind']} judged which answers those would be."
+        yield f"What those answers would be was judged by a {dossier.labeler['kind']}."
     if provided_retrain(dossier.evidence.evaluation):
         yield (
             "For comparison another model was brought in from outside, not trained here; that it was trained without those images is its "
