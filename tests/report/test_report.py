@@ -253,7 +253,10 @@ def test_an_accuracy_of_training_images_is_called_that_wherever_it_is_shown() ->
         assert headline("Bag", older, []).startswith("Bag: 97.0%")
 
 
-@pytest.mark.parametrize(("passes", "said"), [(None, "."), (0.4567, ", 0.46% of its passes through the network."), (130.0, ", 130% of its passes through the network.")])
+@pytest.mark.parametrize(
+    ("passes", "said"),
+    [(None, "."), (0.4567, ", 0.46% of its passes through the network."), (130.0, ", 130% of its passes through the network.")],
+)
 def test_what_the_unlearning_cost_beside_the_retrain_is_said(passes: float | None, said: str) -> None:
     line = "Noise and re-optimisation took 21% of the retrain's time"
     assert line + said in conclusions(summary(pass_share=passes))
