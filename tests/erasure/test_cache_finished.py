@@ -38,7 +38,7 @@ def test_what_a_dossier_or_a_living_version_needs_stays(copy: Project, finished:
     whole = {**result.to_json(), "files": {"weights": extra.to_json()}}
     (copy.results / "unlearn-0").write_text(json.dumps({**record, "result": json.dumps(whole)}))
     before = {run.mlflow_run_id: verified(copy, run.mlflow_run_id) for run in (finished.older, finished.newer)}
-    assert all(found["files"] and found["kept results"] for found in before.values())
+    assert all(found["files"] and found["cached results"] for found in before.values())
 
     done = cache.prune(copy, 0, None)
     assert done.results == (copy.results / "unlearn-0",)
@@ -55,4 +55,7 @@ def test_what_a_dossier_or_a_living_version_needs_stays(copy: Project, finished:
     gone = cache.prune(copy, 0, None)
     assert {path.name.rpartition("-")[0] for path in gone.results} >= {"unlearn", "condensed", "evaluation"}
     newer = finished.newer.mlflow_run_id
-    assert {name: verified(copy, newer)[name] for name in ("files", "kept results")} == {"files": True, "kept results": True}
+    assert {name: verified(copy, newer)[name] for name in ("files", "cached results")} == {
+        "files": True,
+        "cached results": True,
+    }

@@ -259,7 +259,7 @@ def surfaces(project: Project, run_id: str, seed: int = 0) -> list[Change]:
         for name, ref in record["files"].items():
             path = project.home / "store" / ref["sha256"][:2] / f"{ref['sha256']}.{ref['kind']}"
             found += flips("store", path, (f"{record['label']}/{name}",), rng, 1)
-        found += flips("kept results", project.results / record["key"], (f"kept result of {record['label']}",), rng, 4)
+        found += flips("cached results", project.results / record["key"], (f"cached result of {record['label']}",), rng, 4)
     for path in sorted(project.data(facts["data"]["name"]).iterdir()):
         found += flips("data", path, ("data: ",), rng, 4)
     found += flips("pins", project.root / "data.dvc", ("data.dvc",), rng, 30)

@@ -259,7 +259,7 @@ def files(case: VerificationContext) -> Check:
 def cached_results(case: VerificationContext) -> Check:
     """Check the cached results that later runs would use."""
     if case.project is None:
-        return Check("kept results", None, "they are not here")
+        return Check("cached results", None, "they are not here")
     wrong, missing, erased, again = [], [], list[str](), 0
     for record in case.records:
         path = case.project.results / record.key
@@ -267,13 +267,13 @@ def cached_results(case: VerificationContext) -> Check:
             if (by := case.erased(case.dossier.results[record.label])) is not None:
                 erased.append(by)
             else:
-                missing.append(f"the kept result of {record.label} is gone")
+                missing.append(f"the cached result of {record.label} is gone")
         elif sha256_file(path) != case.dossier.results[record.label]:
             if not _made_again(path, record):
-                wrong.append(f"the kept result of {record.label} has changed")
+                wrong.append(f"the cached result of {record.label} has changed")
             again += 1
-    said = f"{len(case.records) - len(erased)} kept results" + (f", {again} made again since" if again else "")
-    return case.without_erased("kept results", wrong, missing, erased, said)
+    said = f"{len(case.records) - len(erased)} cached results" + (f", {again} made again since" if again else "")
+    return case.without_erased("cached results", wrong, missing, erased, said)
 
 
 def _made_again(path: Path, record: Record) -> bool:
