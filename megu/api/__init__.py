@@ -1,3 +1,3 @@
-"""What megu names in its public face: a data set, a request, an unlearning, an evaluation and a verdict as plain function calls, and
-a project. All but the project needs torch and numpy alone.
+"""The public interface of megu: data set, request, unlearning, evaluation and verdict as plain function calls, and a project.
+All but the project need only torch and numpy.
 """

@@ -1,4 +1,4 @@
-"""Measure what a model still knows of what it was to forget, and judge it."""
+"""Measure what a model still knows about the forget set, and decide whether that is acceptable."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from megu.unlearning.labels.calibration_set import left_to_measure
 
 @dataclass(frozen=True)
 class Evaluation:
-    """values: as the pipeline's evaluation has them, for `megu.gate`; what is not defined is None."""
+    """An evaluation. values: in the form of the pipeline's evaluation, for `megu.gate`; an undefined value is None."""
 
     values: Mapping[str, Any]
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """The model's, by name (`megu.evaluation.guide` says what value of each is right): accuracies and attacks in percent, entropies in
-        nats."""
+        """The model's metrics by name: accuracies and attacks in percent, entropies in nats. `megu.evaluation.guide` has the right value
+        of each."""
         return dict(self.values["unlearned"]["metrics"])
 
     @property
     def reference(self) -> dict[str, float | None] | None:
-        """The retrain's, None without one."""
+        """The retrain's metrics, or None without a retrain."""
         return dict(self.values["reference"]["metrics"]) if "reference" in self.values else None
 
     @property
     def gap(self) -> float | None:
-        """Mean absolute difference to the retrain over Ar, Af and MIA, in points; None without a retrain."""
+        """Mean absolute difference from the retrain over Ar, Af and MIA, in points; None without a retrain."""
         found: float | None = self.values.get("comparison", {}).get("gap")
         return found
 
@@ -59,22 +59,23 @@ def evaluate(
     calibration: float = 0.3,
     device: str = "auto",
 ) -> Evaluation:
-    """Measure a model that was made to forget, and compare it with a true retrain.
+    """Measure an unlearned model, and compare it with a true retrain.
 
     Parameters
     ----------
-    model, reference, original: take normalised images, float32 (B, C, H, W), and return logits (B, K). reference: trained from the start
-        without the forget set; what a model should do after forgetting is what this one does. original: before forgetting, which the gate
-        asks for.
-    split: what was forgotten of ``data`` (`megu.forget`).
-    calibration: the share of the test images that were calibrated by (`megu.unlearn`) and are left out of every metric, in [0, 0.9].
+    model, reference, original: take normalised images, float32 (B, C, H, W), and return logits (B, K). reference: trained from scratch
+        without the forget set; an unlearned model should behave like this one. original: the model before unlearning, which the gate
+        requires.
+    split: what was forgotten from ``data`` (`megu.forget`).
+    calibration: the share of the test images that were used for calibration (`megu.unlearn`) and are excluded from every metric, in
+        [0, 0.9].
 
     Raises
     ------
-    MeguError: a split of another data set, or a model that does not fit the data.
+    MeguError: the split belongs to another data set, or a model does not fit the data.
     """
     if split.data is not data:
-        raise MeguError("the split is of another data set", "take it from megu.forget(data, …) of this one")
+        raise MeguError("the split belongs to another data set", "make it with megu.forget(data, …) from this one")
     measured, left, positions = left_to_measure(data, split.positions, calibrating(calibration))
     on = resolve(device)
     parts = [ImageSet.from_partition(part, data.mean, data.std, on) for part in (data.train, data.test)]
@@ -99,12 +100,12 @@ def evaluate(
 
 
 def gate(evaluation: Evaluation, *, champion: str | None = None, **thresholds: Any) -> Verdict:
-    """Judge an evaluation by rules, as the pipeline does before a model may be promoted.
+    """Apply the gate's rules to an evaluation, as the pipeline does before a model may be promoted.
 
-    champion: the version that would be taken over from; without one the best verdict is "needs a person". thresholds: those of the section
-    ``gate`` of ``params.yaml``, such as ``forget_margin=2.0``, in points.
+    champion: the version that would be replaced; without one the best verdict is "needs a person". thresholds: as in the section ``gate``
+    of ``params.yaml``, such as ``forget_margin=2.0``, in points.
 
-    Raises `MeguError` for a threshold that there is not or that is out of range.
+    Raises `MeguError` for a threshold that does not exist or is out of range.
     """
     try:
         return decide(evaluation.values, GateParams(**thresholds), champion=champion)

@@ -1,6 +1,6 @@
-"""A project, and what the command line does to it, for a program or a notebook. Needs the whole installation.
+"""A project and the operations of the command line, for a program or a notebook. Needs the whole installation.
 
-Here as in the command line the program is composed: nothing else in `megu` imports flows and tasks.
+The program is composed here and in the command line: nothing else in `megu` imports flows and tasks.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from megu.promotion.moves import Candidate, Moved
     from megu.requests.inbox import Added
 
-#: The variable that names the project to flows and to the processes that they start.
+#: The environment variable that tells flows, and the processes that they start, which project to use.
 NAMED = "MEGU_PROJECT"
 
 
 class Project:
-    """The project that a folder is in: the nearest one with ``params.yaml``, upwards.
+    """The project that a folder belongs to: the nearest folder with ``params.yaml``, here or above.
 
-    A process works with one project's Prefect and MLflow: those of the first that it makes, unless ``PREFECT_API_URL`` and
+    A process works with the Prefect and MLflow of one project, the first that it opens, unless ``PREFECT_API_URL`` and
     ``MLFLOW_TRACKING_URI`` name others.
 
-    Raises `MeguError` where there is none.
+    Raises `MeguError` where there is no project.
     """
 
     def __init__(self, path: str | Path = ".") -> None:
@@ -46,11 +46,11 @@ class Project:
         return self._here.root
 
     def run(self, settings: Mapping[str, Any] | None = None, *, params: str | Path = project.PARAMS) -> Summary:
-        """Run the pipeline as ``megu run`` does: what is cached is reused, the rest is computed, all of it is recorded.
+        """Run the pipeline as ``megu run`` does: reuse cached results, compute the rest and record everything.
 
         settings: changes to the configuration, as in ``{"forget.classes": ["Bag"]}``. params: the configuration file, in the project.
 
-        Raises `MeguError` for what can be known to be wrong, before anything is computed.
+        Raises `MeguError` for every mistake that can be detected before anything is computed.
         """
         here, changes = self._here, [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
         with self._named():
@@ -86,11 +86,11 @@ class Project:
         reference: str = "",
         data: str = "",
     ) -> Added:
-        """Take a deletion request into the inbox, as ``megu request add`` does; one that is open already changes nothing.
+        """Add a deletion request to the inbox, as ``megu request add`` does; a request that is already open changes nothing.
 
-        due: an ISO date; counted from today when left out. data: the data set that it is about; the configured one when left out.
+        due: an ISO date; counted from today when omitted. data: the data set concerned; the configured one when omitted.
 
-        Raises `MeguError` for what is on none of the closed lists, and for one that is fulfilled already.
+        Raises `MeguError` for a value that is not on its closed list, and for a request that has already been fulfilled.
         """
         values = {name: list(entries) for name, entries in zip(_KINDS, (classes, subclasses, ids, files), strict=True)}
         said = {"basis": basis, "requester": requester, "reason": reason, "due": due, "reference": reference, "data": data}
@@ -109,12 +109,12 @@ class Project:
     def promote(
         self, version: str | None = None, *, approver: str = "", rationale: str = "", evidence: str = ""
     ) -> Candidate | Moved:
-        """Show what may be promoted, or make it the champion, as ``megu promote`` does.
+        """Show the candidate for promotion, or make it the champion, as ``megu promote`` does.
 
-        version: its number; the challenger when left out. approver, rationale, evidence: who decides, why, and the digest of the evidence that
-        they saw. Without an approver the policy decides, and where that leaves it to a person the candidate is returned as it is.
+        version: its number; the challenger when omitted. approver, rationale, evidence: who decides, why, and the digest of the evidence
+        that they saw. Without an approver the policy decides; where the policy leaves it to a person, the candidate is returned unchanged.
 
-        Raises `MeguError` when anything stands against an approval.
+        Raises `MeguError` when anything prevents an approval.
         """
         with self._named():
             from megu.config.tree import load
@@ -133,10 +133,10 @@ class Project:
             return found
 
     def verify(self, target: str, *, replay: bool = False, sealed: bool = False) -> Report:
-        """Recompute all that a dossier says, as ``megu verify`` does; ``exit_code`` is 0 when all holds.
+        """Recompute everything that a dossier claims, as ``megu verify`` does; ``exit_code`` is 0 when all of it holds.
 
-        target: an MLflow run id, ``models:/name/version`` or a dossier's folder. replay: evaluate again from the weights. sealed: take what a
-        signed purge of the run erased as it should be.
+        target: an MLflow run id, ``models:/name/version`` or a dossier's folder. replay: evaluate again from the weights. sealed: accept
+        what a signed purge of the run erased.
 
         Raises `MeguError` when there is no such dossier.
         """
@@ -147,7 +147,7 @@ class Project:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Flows find this project, whatever the working directory is."""
+        """Let flows find this project whatever the working directory is."""
         from megu.servers.environment import prepare_environment
 
         before = os.environ.get(NAMED)

@@ -1,4 +1,4 @@
-"""Say what of a data set is to be forgotten."""
+"""Specify which samples of a data set are to be forgotten."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from megu.unlearning.labels.calibration_set import CalibrationParams
 
 @dataclass(frozen=True)
 class Subset:
-    """Some training images of a data set. positions: int64 (N,), ascending."""
+    """A subset of a data set's training images. positions: int64 (N,), ascending."""
 
     data: Dataset
     positions: NDArray[np.int64]
@@ -38,7 +38,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class Split:
-    """A request applied to a data set. positions: of the images to forget and to retain, in train and in test."""
+    """A request applied to a data set. positions: those of the images to forget and to retain, in train and in test."""
 
     data: Dataset
     positions: ForgetSplit
@@ -62,17 +62,17 @@ def forget(
     count: int = 0,
     seed: int = 0,
 ) -> Split:
-    """Split a data set by what is to be forgotten of it.
+    """Split a data set into what is to be forgotten and what is to be retained.
 
     Parameters
     ----------
-    classes, subclasses: names of whole classes, and of finer ones of a set labelled by superclass.
-    ids, files: single training images, by id (32 hex characters) or by name, of a set that came as files.
-    count: how many training images to draw by ``seed``, in place of naming any.
+    classes, subclasses: names of whole classes, or of finer classes in a data set labelled by superclass.
+    ids, files: single training images, by id (32 hex characters) or, in a data set that came as files, by name.
+    count: how many training images to draw at random with ``seed``, instead of naming any.
 
     Raises
     ------
-    MeguError: nothing, or nothing known, is named, or nothing would be left to retain.
+    MeguError: nothing is named, a name is unknown, or nothing would be left to retain.
     """
     named = {"classes": classes, "subclasses": subclasses, "ids": ids, "files": files}
     for name, entries in named.items():
@@ -93,7 +93,7 @@ def forget(
 
 
 def calibrating(share: float) -> CalibrationParams:
-    """The share of the test images that is calibrated by; raises `MeguError` for one out of range."""
+    """Return the parameters for a share of the test images to calibrate on; raise `MeguError` for a share out of range."""
     try:
         return CalibrationParams(share=share)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Make a model forget: everything that the chosen method needs is made here, by the code that the pipeline's stages run."""
+"""Make a model forget. Everything that the chosen method needs is made here, by the code that the pipeline's stages run."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from megu.unlearning.noise import NoiseBank, NoiseParams, make_noise_bank, taugh
 
 T = TypeVar("T")
 
-#: What says how similar the classes look: a labeler, its name or parameters, a similarity matrix, or nothing.
+#: The source of the class similarities: a labeler, its name or parameters, a similarity matrix, or none.
 Judge = Labeler | PrototypeParams | NDArray[Any] | str | None
 
 
 @dataclass(frozen=True)
 class Unlearned:
-    """A model that was made to forget.
+    """An unlearned model.
 
-    model: on the device that it was made on; the given one stays as it is. targets: what the forget samples were taught, None where the
-    method teaches none. chosen: what the method found out by itself (a learning rate, say). seconds: by step. passes: images that went
-    through the network forward and backward.
+    model: on the device where it was made; the input model is left unchanged. targets: the labels that the forget samples were trained on,
+    None where the method uses none. chosen: what the method determined itself (a learning rate, say). seconds: by step. passes: images that
+    went through the network forward and backward.
     """
 
     model: nn.Module
@@ -73,24 +73,24 @@ def unlearn(
     device: str = "auto",
     **params: Any,
 ) -> Unlearned:
-    """Make a model forget ``forget`` and keep ``retain`` (`megu.forget` gives both).
+    """Make a model forget ``forget`` and keep ``retain`` (`megu.forget` returns both).
 
     Parameters
     ----------
-    model: takes normalised images, float32 (B, C, H, W), and returns logits (B, K). It stays as it is.
+    model: takes normalised images, float32 (B, C, H, W), and returns logits (B, K). It is left unchanged.
     method: one of `megu.methods`; ``params`` are its own parameters.
-    labeler: who says how similar the classes look, for the methods that teach perturbing labels: "prototype" (the embedded network, two
+    labeler: the source of the class similarities, for the methods that train on perturbing labels: "prototype" (the embedded network, two
         packages beside torch), its parameters (`megu.labelers`), the name of a plugin, an object with the labelers' protocol, a similarity
-        matrix (K, K), or None, for what the original answers alone.
-    perturbing, noise: how the labels and the feature noise are made; the defaults of the pipeline.
-    calibration: the share of the test images of each class by which the labels are calibrated, in [0, 0.9]; no metric should be of them, and
-        `megu.evaluate` leaves them out.
-    recipe, fresh: how the model was trained, and what makes a newly initialised one, for the methods that train from the start.
-    seed: decides everything random. device: "auto" (CUDA when there), "cpu", "cuda" or "cuda:1".
+        matrix (K, K), or None, to use the original's predictions alone.
+    perturbing, noise: how the labels and the feature noise are made; the pipeline's defaults when omitted.
+    calibration: the share of each class's test images on which the labels are calibrated, in [0, 0.9]; no metric should be measured on
+        them, and `megu.evaluate` leaves them out.
+    recipe, fresh: how the model was trained, and a function that returns a newly initialised one, for the methods that train from scratch.
+    seed: determines everything random. device: "auto" (CUDA when available), "cpu", "cuda" or "cuda:1".
 
     Raises
     ------
-    MeguError: a method, parameter or labeler that there is not or that lacks something, or a model that does not fit the data.
+    MeguError: a method, parameter or labeler does not exist or lacks something, or the model does not fit the data.
     """
     data, (chosen, settings), apart = forget.data, _method(method, params), calibrating(calibration)
     needs = chosen.needed(settings)
@@ -125,7 +125,7 @@ def unlearn(
 
 @dataclass
 class _Clock:
-    """seconds: by the clock, of each step so far."""
+    """Measures steps. seconds: wall-clock time of each step so far."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -137,7 +137,7 @@ class _Clock:
 
 
 def _method(name: str, params: Mapping[str, Any]) -> tuple[Method, Any]:
-    """The method, and its parameters checked."""
+    """Return the method and its validated parameters."""
     try:
         found = lookup(name)
     except KeyError:
@@ -161,19 +161,19 @@ def _refuse(
     recipe: TrainParams | None,
     fresh: Callable[[], nn.Module] | None,
 ) -> None:
-    """Raise `MeguError` for what can be known to fail before anything is computed."""
+    """Raise `MeguError` for every failure that can be foreseen before anything is computed."""
     if forget.data is not retain.data:
-        raise MeguError("forget and retain are of two data sets", "take both from one megu.forget")
+        raise MeguError("forget and retain come from two data sets", "take both from one megu.forget")
     if not len(forget) or not len(retain):
         raise MeguError("forget or retain has no images", "take both from one megu.forget")
     if both := len(np.intersect1d(forget.positions, retain.positions)):
-        raise MeguError(f"{both} images are in forget and in retain", "take both from one megu.forget")
+        raise MeguError(f"{both} images are in both forget and retain", "take both from one megu.forget")
     if "train_recipe" in needs and (recipe is None or fresh is None):
-        raise MeguError(f"the method {method} trains from the start", "give it recipe and fresh")
+        raise MeguError(f"the method {method} trains from scratch", "pass recipe and fresh")
 
 
 def _similarity(labeler: Judge, data: Dataset) -> NDArray[Any] | Callable[[Dataset], NDArray[Any]] | None:
-    """The similarity matrix, or what asks a labeler for that of a data set; None where nobody is asked."""
+    """Return the similarity matrix, or a function that has a labeler compute one for a data set; None without a labeler."""
     if labeler is None:
         return None
     if isinstance(labeler, np.ndarray):
@@ -192,12 +192,12 @@ def _similarity(labeler: Judge, data: Dataset) -> NDArray[Any] | Callable[[Datas
     else:
         judge = make(labeler, CPU) if isinstance(labeler, PrototypeParams) else labeler
     asked = (params.exemplars, params.references, params.seed)
-    choose(data.train, data.classes, *asked, present(data).tolist())  # too few images of a class are refused now
+    choose(data.train, data.classes, *asked, present(data).tolist())  # refuse a class with too few images now
     return lambda judged: label(judged, judge, *asked).S
 
 
 def _leaving(data: Dataset, positions: NDArray[np.int64]) -> tuple[int, ...]:
-    """The classes of which no training image is left."""
+    """Return the classes of which no training image is left."""
     gone = np.zeros(len(data.train), dtype=bool)
     gone[positions] = True
     return tuple(number for number, _ in emptied(data.train.labels, data.classes, gone))
@@ -249,7 +249,7 @@ def _targets(
 def _judged(
     similarity: Callable[[Dataset], NDArray[Any]], forget: Subset, leaving: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], dict[int, float]]:
-    """The transition matrix, and of each sub-class that leaves a class that stays how much it looks like it."""
+    """Return the transition matrix, and how much each removed sub-class resembles its class, where that class stays."""
     data = forget.data
     matrix = transition_matrix(similarity(data))
     if data.fine is None or data.train.fine is None:

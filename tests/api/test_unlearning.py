@@ -130,7 +130,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a value out of range": ({"steps": 0}, "at least 1"),
     "a labeler that there is not": ({"labeler": "gemma"}, "there is no labeler 'gemma'"),
     "a matrix of another size": ({"labeler": np.eye(3)}, "give 4 x 4"),
-    "a retrain without a recipe": ({"method": "retrain"}, "give it recipe and fresh"),
+    "a retrain without a recipe": ({"method": "retrain"}, "pass recipe and fresh"),
     "a fresh network that is not there": ({"method": "bad_teacher", "epochs": 1}, "needs context.fresh: give it fresh"),
     "a share of all test images": ({"calibration": 1.0}, "between 0 and 0.9"),
     "a network of other classes": ({"model": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))}, "answers 3 classes"),
@@ -147,7 +147,7 @@ def test_what_cannot_be_is_refused(case: str, original: nn.Module, split: Split)
 
 def test_sets_that_overlap_or_are_of_two_data_sets_are_refused(original: nn.Module, data: Dataset, split: Split) -> None:
     both = Subset(data, np.arange(COUNT))
-    with pytest.raises(MeguError, match="50 images are in forget and in retain"):
+    with pytest.raises(MeguError, match="50 images are in both forget and retain"):
         unlearn(original, split, retain=both)
     other = megu.Dataset.of(of(COUNT, 0), of(80, 1))
     with pytest.raises(MeguError, match="two data sets"):
