@@ -1,4 +1,4 @@
-"""What to do about a data set that is not as it should be: never anything that could lose the only copy of it."""
+"""Advice about a data set that is damaged or not as pinned; none of it can lose the only copy."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from megu.data.arrays import FILES
 from megu.data.naming import shown
 from megu.data.pins import DirHash
 
-#: Files that are named.
+#: How many files a message names.
 _SHOWN = 3
 
 
 def strays(path: Path) -> list[str]:
-    """The files in a data set's folder that are no part of it, what systems leave anywhere aside; relative to the folder."""
+    """Return the files in a data set's folder that do not belong to it, without system clutter; relative to the folder."""
     return sorted(set(pins.files_of(path)) - FILES)
 
 
 def beside(name: str, files: list[str]) -> str:
-    """That a data set's folder has files that are no part of it."""
+    """Return the message that a data set's folder has files that do not belong to it."""
     more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
     return f"data/{name} has files that are no part of the data set: {', '.join(map(shown, files[:_SHOWN]))}{more}"
 
 
 def difference(root: Path, name: str, pin: DirHash, actual: DirHash) -> tuple[str, str]:
-    """In what ``data/<name>`` is not as pinned, and what to do about it."""
+    """Return how ``data/<name>`` differs from its pin, and what to do about it."""
     folder = root / "data" / name
     if (more := strays(folder)) and pins.hash_dir(folder, root, only=FILES).md5 == pin.md5:
         return beside(name, more), f"move them out of data/{name}; all else is as pinned"
@@ -34,7 +34,7 @@ def difference(root: Path, name: str, pin: DirHash, actual: DirHash) -> tuple[st
 
 
 def mend(root: Path, name: str, pin: DirHash | None) -> str:
-    """What to do about a data set that is damaged or not as pinned."""
+    """Return what to do about a data set that is damaged or not as pinned."""
     if comes_again(root, name, pin):
         return f"move data/{name} aside, do not delete it, and run `megu data fetch {name}`"
     return (
@@ -44,7 +44,7 @@ def mend(root: Path, name: str, pin: DirHash | None) -> str:
 
 
 def comes_again(root: Path, name: str, pin: DirHash | None) -> bool:
-    """Whether a data set can be fetched, and a pin proves that it is the same one."""
+    """Return whether a data set can be fetched again, with a pin to prove that it is the same one."""
     from megu.data.sources import downloads
 
     return pin is not None and (name in downloads.names() or dvc.in_cache(root, pin) or dvc.has_remote(root))

@@ -5,9 +5,9 @@
 ``<split>_names.npy`` (UTF-8, N), a set labelled by superclass the finer labels in ``<split>_fine.npy`` (int64, N). The same samples
 in the same order give the same bytes wherever and whenever they are written, so one hash pins the folder.
 
-Nothing here holds a whole set in memory: images are written as they come (`ImageWriter`) and read through the map.
+Nothing here holds a whole set in memory: images are written as they arrive (`ImageWriter`) and read through the memory map.
 
-One file because what is written here is what is read here, byte for byte.
+One file because what is written here is read here, byte for byte.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Ids = NDArray[np.bytes_]
 SPLITS = ("train", "test")
 _FORMAT = 1
 _META_KEYS = {"format", "name", "classes", "coarse", "mean", "std", "source", "licence", "splits"}
-#: Only there when it says something, so that a set without it has the bytes it always had.
+#: Keys that are present only when they have content, so that a set without them keeps the bytes it always had.
 NOTES = {"left_out", "ignored", "converted", "repeated"}
 _META_MORE = {"fine", "resized", "reduced"} | NOTES
-#: All that a data set's folder may have.
+#: All files that a data set's folder may contain.
 FILES = frozenset(
     {"meta.json", *(f"{split}_{column}.npy" for split in SPLITS for column in ("images", "labels", "ids", "fine", "names"))}
 )
@@ -55,8 +55,8 @@ class Partition:
     ids: bytes "S32" (N,), the hex BLAKE2b-128 of each image's bytes: the content only, so an id survives any reordering or
         growth of the data set, and equal images share one id.
     fine: int64 (N,), indices into ``Dataset.fine``, of a set labelled by superclass; else None.
-    names: bytes (N,), "class/file" in UTF-8 without the file's ending, of a set that came as files; else None. Two files of a class
-        that differ in their endings only keep them.
+    names: bytes (N,), "class/file" in UTF-8 without the file extension, of a set that came as files; else None. Files of one class
+        that differ only in their extensions keep them.
     """
 
     images: Images
@@ -71,17 +71,17 @@ class Partition:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled image data set; see the module for its form on disk.
+    """A labelled image data set; the module's docstring describes its form on disk.
 
     Attributes
     ----------
     classes: the name of each label.
     coarse: the superclass name of each class, or None when the data set has none.
-    fine: the names of the finer classes that ``Partition.fine`` counts, where ``classes`` are superclasses; else None.
+    fine: the names of the finer classes that ``Partition.fine`` indexes, where ``classes`` are superclasses; else None.
     resized, reduced, left_out, ignored, converted: see `Facts`.
-    repeated: see `megu.data.images.repeats`; of a set that came as files, else nothing.
+    repeated: see `megu.data.images.repeats`; empty unless the set came as files.
     mean, std: per channel, of the train images scaled to [0, 1], rounded to 4 digits.
-    limit: of each class the training images that are left (`limited`); None for the whole set.
+    limit: how many training images of each class are used (`limited`); None for the whole set.
     """
 
     name: str
@@ -119,18 +119,18 @@ class Dataset:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> Dataset:
-        """A data set of arrays in memory, which nothing is written of.
+        """Make a data set from arrays in memory; nothing is written to disk.
 
         Parameters
         ----------
         train, test: images, uint8 (N, H, W, C) or grey (N, H, W), and their labels, int (N,).
-        classes: the name of each label; their numbers when left out.
-        mean, std: by which the model's input is normalised, for each channel of images scaled to [0, 1]; those of the training images when
-            left out.
+        classes: the name of each label; the label numbers when omitted.
+        mean, std: the values that normalise the model's input, one per channel of images scaled to [0, 1]; those of the training images
+            when omitted.
 
         Raises
         ------
-        MeguError: arrays that do not fit together.
+        MeguError: the arrays do not fit together.
         """
         parts = [_partition(split, *part) for split, part in zip(SPLITS, (train, test), strict=True)]
         count = 1 + max(int(part.labels.max(initial=-1)) for part in parts)
@@ -163,7 +163,7 @@ class Dataset:
 
 
 def _partition(split: str, images: NDArray[Any], labels: NDArray[Any]) -> Partition:
-    """A split of arrays in memory; raises `MeguError` for what are no labelled images."""
+    """Make a split from arrays in memory; raise `MeguError` where they are not labelled images."""
     pixels, numbers = np.asarray(images), np.asarray(labels)
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or not len(pixels):
@@ -174,15 +174,15 @@ def _partition(split: str, images: NDArray[Any], labels: NDArray[Any]) -> Partit
 
 
 def image_ids(images: Images) -> Ids:
-    """The content hash of each image: uint8 (N, H, W, C) -> "S32" (N,)."""
+    """Return the content hash of each image: uint8 (N, H, W, C) -> "S32" (N,)."""
     digests = [blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest().encode() for image in images]
     return np.array(digests, dtype="S32")
 
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 (N, H, W, C) images in [0, 1], rounded to 4 digits.
+    """Return mean and standard deviation per channel of uint8 (N, H, W, C) images scaled to [0, 1], rounded to 4 digits.
 
-    Summed in integers over the histogram, so the result does not depend on the order of a floating-point sum.
+    The sums are integers over the histogram, so the result does not depend on the order of a floating-point sum.
     """
     counts = np.zeros((images.shape[3], 256), dtype=np.int64)
     for rows in chunks(images):
@@ -200,11 +200,11 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 @dataclass(frozen=True)
 class Facts:
-    """What `meta.json` says beside the shapes. fine: see `Dataset`. resized: what was done to images of another size, in words.
+    """The contents of `meta.json` besides the shapes. fine: see `Dataset`. resized: what was done to images of another size, in words.
 
-    reduced: which part of what was there was taken, in words. left_out: the files that could not be read and why, for each
-    "file: reason". ignored, converted: how many files were left out that are no images, and how many images something was done to, by kind.
-    count_repeats: whether to count the images that are there twice.
+    reduced: which part of the source was taken, in words. left_out: the files that could not be read and why, each as "file: reason".
+    ignored, converted: how many non-image files were left out, and how many images were converted, by kind. count_repeats: whether to count
+    images that occur twice.
     """
 
     name: str
@@ -223,7 +223,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Columns:
-    """What belongs to each image of a split, see `Partition`."""
+    """The values that belong to each image of a split, see `Partition`."""
 
     labels: Labels
     fine: Labels | None = None
@@ -254,7 +254,7 @@ def save_columns(path: Path, facts: Facts, images: Mapping[str, Images], columns
 
     Raises
     ------
-    MeguError: arrays that do not fit together, or a full disk.
+    MeguError: the arrays do not fit together, or the disk is full.
     """
     with atomic_folder(path) as folder:
         for split in SPLITS:
@@ -264,7 +264,7 @@ def save_columns(path: Path, facts: Facts, images: Mapping[str, Images], columns
 
 
 def complete(folder: Path, facts: Facts, columns: Mapping[str, Columns]) -> None:
-    """Make a folder that has the images of both splits a data set."""
+    """Turn a folder that has the images of both splits into a data set."""
     images: dict[str, Images] = {
         split: np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False) for split in SPLITS
     }
@@ -312,8 +312,8 @@ def load(path: Path) -> Dataset:
 
     Raises
     ------
-    MeguError: no such folder, or files that are missing, cut short, or do not fit ``meta.json``. Changed pixels are not looked
-        for here; `megu.data.pins` does that by hash.
+    MeguError: the folder does not exist, or files are missing, truncated or do not fit ``meta.json``. Changed pixels are not detected
+        here; `megu.data.pins` does that by hash.
     """
     if not (path / "meta.json").is_file():
         raise MeguError(
@@ -331,7 +331,7 @@ def load(path: Path) -> Dataset:
         if train.images.shape[1:] != test.images.shape[1:] or len(meta["mean"]) != train.images.shape[3]:
             raise ValueError("train, test and meta.json differ in image shape")
         if meta["coarse"] is not None and len(meta["coarse"]) != len(meta["classes"]):
-            raise ValueError("meta.json has another number of coarse names than of classes")
+            raise ValueError("meta.json has different numbers of coarse names and classes")
         return Dataset(
             name=meta["name"],
             path=path,
@@ -358,7 +358,7 @@ def load(path: Path) -> Dataset:
 
 
 def _spelt(names: Sequence[str]) -> tuple[str, ...]:
-    """Class names in the spelling that requests have; as they are where that would make two into one, in a set of before."""
+    """Return class names in the spelling that requests use; unchanged where that would merge two names of an older data set."""
     spelt = tuple(map(nfc, names))
     return spelt if len(set(spelt)) == len(spelt) else tuple(names)
 
@@ -383,7 +383,7 @@ def _within(labels: Labels, count: int, file: str) -> None:
 
 
 def _map(path: Path, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> Any:
-    """The array in a file, of this type (None: bytes of any length) and shape."""
+    """Return the array in a file, which must have this type (None: bytes of any length) and shape."""
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if (array.dtype != dtype if dtype else array.dtype.kind != "S") or array.shape != shape:
         raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, not {dtype or 'names'} {shape}")
@@ -391,10 +391,10 @@ def _map(path: Path, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> Any
 
 
 def set_out(dataset: Dataset, subclasses: Sequence[str]) -> Dataset:
-    """The same images, each of the finer classes named a class of its own after those that there are: what the other images of its class
-    look like is then not by it. Positions and ids stay.
+    """Return the same images with each named finer class as a class of its own, after the existing classes, so that the appearance of its
+    former class no longer includes it. Positions and ids stay the same.
 
-    Raises ``ValueError`` for a name that is no finer class.
+    Raises ``ValueError`` for a name that is not a finer class.
     """
     assert dataset.fine is not None, "a data set of finer classes"
     rows = {dataset.fine.index(name): dataset.num_classes + at for at, name in enumerate(subclasses)}
@@ -411,7 +411,7 @@ def set_out(dataset: Dataset, subclasses: Sequence[str]) -> Dataset:
 
 
 def coarse_view(dataset: Dataset) -> Dataset:
-    """The same images labelled by superclass (CIFAR-100 -> CIFAR-20), the labels there were kept as ``fine``; positions and ids stay.
+    """Return the same images labelled by superclass (CIFAR-100 -> CIFAR-20), with the original labels as ``fine``; positions and ids stay.
 
     Superclasses are numbered in alphabetical order.
 
@@ -429,13 +429,13 @@ def coarse_view(dataset: Dataset) -> Dataset:
 
 
 def superclass_labels(coarse: Sequence[str]) -> tuple[tuple[str, ...], Labels]:
-    """The superclasses in alphabetical order, and the number of the superclass of each class, from its name."""
+    """Return the superclasses in alphabetical order, and for each class, given its superclass name, the number of its superclass."""
     names = tuple(sorted(set(coarse)))
     return names, np.array([names.index(name) for name in coarse], dtype=np.int64)
 
 
 def save_view(path: Path, view: Dataset, name: str) -> Dataset:
-    """Write a data set that is made of another, under a name of its own."""
+    """Write a data set derived from another one, under its own name."""
     parts = {"train": view.train, "test": view.test}
     columns = {
         split: Columns(part.labels, part.fine, None if part.names is None else [n.decode() for n in part.names])
@@ -451,15 +451,16 @@ def save_view(path: Path, view: Dataset, name: str) -> Dataset:
 
 
 def limited(dataset: Dataset, per_class: int | None) -> Dataset:
-    """At most ``per_class`` training images of each class, in their old order; None leaves the data set as it is.
+    """Keep at most ``per_class`` training images of each class, in their old order; None leaves the data set unchanged.
 
-    Those whose ids come first are kept: an id is a hash of the image, so the choice looks random, and neither the order nor the growth of
-    the data set changes it but for what is new and sorts earlier. Test images, mean and standard deviation stay those of the whole set.
+    The images with the smallest ids are kept. An id is a hash of the image, so the choice looks random. It does not depend on the order of
+    the data set, and growth changes it only where a new image sorts earlier. Test images, mean and standard deviation stay those of the
+    whole set.
     """
     if per_class is None:
         return dataset
     train = dataset.train
-    order = np.lexsort((train.ids, train.labels))  # by class, then by id; equal ids stay in their order
+    order = np.lexsort((train.ids, train.labels))  # by class, then by id; equal ids keep their order
     classes, starts = np.unique(train.labels[order], return_index=True)
     rank = np.arange(len(order)) - starts[np.searchsorted(classes, train.labels[order])]
     chosen = np.sort(order[rank < per_class])

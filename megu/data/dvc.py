@@ -1,6 +1,6 @@
-"""DVC by its command line: one process at a time, quiet, its errors as ours.
+"""Run DVC through its command line: one process at a time, quietly, with its errors turned into ours.
 
-Everything that can be known from DVC's YAML is read from the YAML (`locked_outs`); DVC starts only to do work.
+Everything that DVC's YAML files tell is read from them (`locked_outs`); DVC is started only to do work.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _TIMEOUT_S = 1800.0
 
 @dataclass(frozen=True)
 class LockedOuts:
-    """Whether a stage's outputs are what ``dvc.lock`` says for the present parameters and inputs.
+    """Whether a stage's outputs match ``dvc.lock`` for the current parameters and inputs.
 
     Attributes
     ----------
     current: nothing has to be run.
     why: the first difference found, in words; empty when current.
-    outs: the hash of each output folder as ``dvc.lock`` has it; only to be trusted when current.
+    outs: the hash of each output folder from ``dvc.lock``; to be trusted only when current.
     """
 
     current: bool
@@ -51,17 +51,17 @@ class LockedOuts:
 
 
 def run(root: Path, *arguments: str, timeout: float = _TIMEOUT_S) -> str:
-    """Run ``dvc <arguments>`` in a project and return what it printed. Not with ``--quiet``: then DVC keeps the reason of a failure.
+    """Run ``dvc <arguments>`` in a project and return what it printed. Do not use ``--quiet``: it hides the reason of a failure.
 
     Raises
     ------
-    MeguError: DVC is not installed, failed (with its last line of error) or took longer than ``timeout`` seconds.
+    MeguError: DVC is not installed, failed (with the last line of its error output) or took longer than ``timeout`` seconds.
     """
     code = Path(megu.__file__).resolve().parents[1]
     environment = os.environ | {
         "DVC_NO_ANALYTICS": "1",
         "DO_NOT_TRACK": "1",
-        # The stage says `python`, and must get this one with this `megu`, in an activated environment or not.
+        # The stage calls `python`, which must be this interpreter with this `megu`, whether or not an environment is activated.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH", "")])),
     }
@@ -93,11 +93,11 @@ def run(root: Path, *arguments: str, timeout: float = _TIMEOUT_S) -> str:
 
 
 def _let_the_killed_go(root: Path, patience: float = 10.0) -> None:
-    """Make good what a killed DVC leaves in its list of locks: an entry, or half a list.
+    """Clean up what a killed DVC leaves in its lock list: a stale entry, or a truncated list.
 
-    DVC takes an entry for stale when there is no such process, and one that was killed is there until its parent, or the system in its
-    place, has taken note: that is waited for, ``patience`` seconds at most, since DVC would not wait but fail. A list that was cut short
-    is an error to DVC for ever: it is deleted. DVC's own guard of the list is held meanwhile, so no DVC is at its writing.
+    DVC considers an entry stale when its process does not exist. A killed process exists as a zombie until its parent, or init in its
+    place, reaps it. Wait for that, ``patience`` seconds at most, because DVC would fail instead of waiting. A truncated list would make
+    every later DVC command fail, so it is deleted. DVC's own guard of the list is held meanwhile, so no other DVC is writing it.
     """
     import psutil
 
@@ -131,7 +131,7 @@ def _is_json(text: str) -> bool:
 
 
 def _reason(text: str) -> str:
-    """The line that says why: our own stage's error if there is one, else DVC's."""
+    """Return the line that gives the reason: our own stage's error if there is one, else DVC's."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for prefix in ("megu:", "ERROR:"):
         for line in lines:
@@ -141,13 +141,13 @@ def _reason(text: str) -> str:
 
 
 def repro(root: Path, stage: str, *, force: bool = False) -> LockedOuts:
-    """Bring a stage of ``dvc.yaml`` up to date; runs DVC only when ``dvc.lock`` and the files say so, or with ``force``.
+    """Bring a stage of ``dvc.yaml`` up to date. DVC runs only when ``dvc.lock`` does not match the files, or with ``force``.
 
-    Only this stage is run: `megu.data.sources.providers` has already put the data set there and compared it with its pin.
+    Only this stage is run: `megu.data.sources.providers` has already put the data set in place and compared it with its pin.
 
     Raises
     ------
-    MeguError: the stage failed, with its own reason.
+    MeguError: the stage failed; the message has the stage's own reason.
     """
     locked = locked_outs(root, stage)
     if locked.current and not force:
@@ -162,12 +162,12 @@ def repro(root: Path, stage: str, *, force: bool = False) -> LockedOuts:
 
 
 def status(root: Path) -> dict[str, Any]:
-    """What ``dvc status`` finds changed, by stage; empty when data, splits and parameters all agree."""
+    """Return what ``dvc status`` reports as changed, by stage; empty when data, splits and parameters all agree."""
     return dict(json.loads(run(root, "status", "--json") or "{}"))
 
 
 def missing(root: Path) -> dict[str, str]:
-    """The files that make a folder a DVC project without telemetry, by name, with their text; empty where it is one."""
+    """Return the files, name and text, that make a folder a DVC project without telemetry; empty where it already is one."""
     if (root / ".dvc" / "config").exists():
         return {}
     in_git = any((folder / ".git").exists() for folder in (root, *root.resolve().parents))
@@ -177,19 +177,19 @@ def missing(root: Path) -> dict[str, str]:
 
 
 def init(root: Path) -> None:
-    """Make a folder a DVC project without telemetry, unless it is one."""
+    """Make a folder a DVC project without telemetry, unless it already is one."""
     for name, text in missing(root).items():
         write_text(root / name, text)
 
 
 def shared_configs() -> list[Path]:
-    """DVC's configuration for all projects: the system's, then the user's, which goes over it."""
+    """Return DVC's configuration files for all projects: the system's, then the user's, which takes precedence."""
     user = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
     return [Path("/etc/xdg/dvc/config"), user / "dvc" / "config"]
 
 
 def has_remote(root: Path) -> bool:
-    """Whether a remote is configured for the project, or by the user for all projects."""
+    """Return whether a remote is configured, for the project or by the user for all projects."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     try:
         parser.read([root / ".dvc" / "config", root / ".dvc" / "config.local", *shared_configs()])
@@ -199,25 +199,25 @@ def has_remote(root: Path) -> bool:
 
 
 def in_cache(root: Path, pin: DirHash) -> bool:
-    """Whether the project's own DVC cache has the listing of a pinned folder."""
+    """Return whether the project's own DVC cache has the listing of a pinned folder."""
     return (root / ".dvc" / "cache" / "files" / "md5" / pin.md5[:2] / pin.md5[2:]).is_file()
 
 
 def out_of(lock: Path, stage: str, path: str) -> str:
-    """The hash of an output in a ``dvc.lock``; empty when it is not there."""
+    """Return the hash of an output in a ``dvc.lock``; empty when the output is not listed."""
     outs = _yaml(lock).get("stages", {}).get(stage, {}).get("outs", [])
     return next((str(out["md5"]) for out in outs if out["path"] == path), "")
 
 
 def locked_outs(root: Path, stage: str) -> LockedOuts:
-    """Compare a stage with ``dvc.lock`` without DVC: command, parameters, inputs and outputs.
+    """Compare a stage with ``dvc.lock`` without running DVC: command, parameters, inputs and outputs.
 
-    Takes milliseconds while the files are untouched. Inputs and outputs are folders; ``${...}`` in ``dvc.yaml`` is filled in
+    It takes milliseconds while the files are unchanged. Inputs and outputs are folders; ``${...}`` in ``dvc.yaml`` is filled in
     from ``params.yaml``, plain values only.
 
     Raises
     ------
-    MeguError: no such stage, or YAML that cannot be read.
+    MeguError: the stage does not exist, or the YAML cannot be read.
     """
     declared = _yaml(root / "dvc.yaml").get("stages", {}).get(stage)
     if declared is None:

@@ -1,7 +1,7 @@
-"""A data set without some of its samples: a new version of the same folder, every other byte as it was.
+"""Write a data set without some of its samples: a new version of the same folder with every other byte unchanged.
 
-Mean and standard deviation stay those of the first version: the models in service were trained on images brought to that scale, and of so
-many images two numbers of four digits a channel tell nothing about one.
+Mean and standard deviation stay those of the first version: the models in service were trained on images normalised with them, and two
+four-digit numbers per channel, computed over so many images, reveal nothing about a single one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from megu.data.writing import ImageWriter, chunks, write_array, write_json
 def write_without(dataset: Dataset, gone: Mapping[str, NDArray[np.bool_]], folder: Path) -> Dataset:
     """Write the data set without the rows of ``gone`` (a mask for each split) into ``folder``, and load it from there.
 
-    Raises `MeguError` when nothing of a split would be left.
+    Raises `MeguError` when a split would be empty.
     """
     folder.mkdir(parents=True, exist_ok=True)
     meta = json.loads((dataset.path / "meta.json").read_text(encoding="utf-8"))
@@ -31,7 +31,7 @@ def write_without(dataset: Dataset, gone: Mapping[str, NDArray[np.bool_]], folde
         if not keep.any():
             raise MeguError(
                 f"nothing would be left of the {split} images of {dataset.name!r}",
-                "a purge keeps at least one of each split; whether the whole data set is to go is yours to decide",
+                "a purge keeps at least one image of each split; deleting the whole data set is your decision",
             )
         _write_images(folder / f"{split}_images.npy", partition, keep)
         columns = {"labels": partition.labels, "ids": partition.ids, "fine": partition.fine, "names": partition.names}

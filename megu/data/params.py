@@ -8,15 +8,15 @@ from typing import Literal, get_args
 
 from megu.core.params import STRICT, check
 
-#: What becomes of images that were erased and are offered again (`megu.suppression`).
+#: What happens to erased images that are added again (`megu.suppression`).
 Suppressed = Literal["drop", "refuse"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataParams:
-    """name: the data set, a folder under ``data/``; known ones are fetched (``megu data fetch``), others come by ``megu data add``.
-    per_class: of each class only so many training images count, the same ones every time; null for all. Test images always all count.
-    suppressed: what becomes of images that were erased and are offered again: refused ("refuse"), or left out and named ("drop").
+    """name: the data set, a folder under ``data/``; fetch a known one with ``megu data fetch``, add your own with ``megu data add``.
+    per_class: how many training images of each class are used, the same ones every time; null for all. All test images are always used.
+    suppressed: what happens to erased images that are added again: they are refused ("refuse"), or left out and reported ("drop").
     """
 
     __pydantic_config__ = STRICT

@@ -1,6 +1,6 @@
 """Pins: which bytes a data set must have.
 
-``data.dvc`` is an ordinary DVC file with one output for each data set. `hash_dir` computes the hash DVC would, without DVC.
+``data.dvc`` is an ordinary DVC file with one output for each data set. `hash_dir` computes the same hash as DVC, without DVC.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class DirHash:
-    """What DVC writes for a folder: ``md5`` (ending in ".dir"), total ``size`` in bytes and number of files."""
+    """What DVC records for a folder: ``md5`` (ending in ".dir"), total ``size`` in bytes and number of files."""
 
     md5: str
     size: int
@@ -34,19 +34,19 @@ class DirHash:
 
 
 def files_of(path: Path) -> dict[str, Path]:
-    """The files that DVC hashes of a folder, by relative path: without what systems leave anywhere, as ``.dvcignore`` has it."""
+    """Return the files of a folder that DVC hashes, by relative path: without the system clutter that ``.dvcignore`` lists."""
     found = ((file.relative_to(path), file) for file in path.rglob("*") if file.is_file())
     return {relative.as_posix(): file for relative, file in found if not is_known_clutter(relative.parts)}
 
 
 def hash_dir(path: Path, root: Path | None = None, only: Collection[str] | None = None) -> DirHash:
-    """DVC's hash of a folder: the MD5 of the JSON list of its files' MD5s and relative paths; of those of ``only`` where it is given.
+    """Return DVC's hash of a folder: the MD5 of the JSON list of its files' MD5s and relative paths. only: the files to include.
 
-    With ``root`` (a project) the hash of each file is kept in ``<root>/.megu`` for as long as its inode, size and times stay.
+    With ``root`` (a project) the hash of each file is cached in ``<root>/.megu`` while its inode, size and times stay the same.
 
     Raises
     ------
-    MeguError: no such folder.
+    MeguError: the folder does not exist.
     """
     if not path.is_dir():
         raise MeguError(f"{path} is not a folder", "run `megu data fetch`")
@@ -64,7 +64,7 @@ def hash_dir(path: Path, root: Path | None = None, only: Collection[str] | None 
 
 
 class _Memo:
-    """File hashes by path, valid while the file looks untouched. A lost or broken memo only costs time."""
+    """File hashes by path, valid while the file looks unchanged. A lost or damaged memo only costs time."""
 
     def __init__(self, root: Path | None) -> None:
         self.file = None if root is None else root / _MEMO
@@ -110,7 +110,7 @@ def _file_md5(path: Path) -> str:
 
 
 def read(root: Path) -> dict[str, DirHash]:
-    """The pinned data sets of a project by name; empty without a ``data.dvc``.
+    """Return the pinned data sets of a project by name; empty without a ``data.dvc``.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def read(root: Path) -> dict[str, DirHash]:
 
 
 def paths(root: Path) -> list[str]:
-    """The folders that ``data.dvc`` tracks, relative to the project. Raises `MeguError` as `read` does."""
+    """Return the folders that ``data.dvc`` tracks, relative to the project. Raises `MeguError` as `read` does."""
     return [str(out["path"]) for out in _outs(root)]
 
 
@@ -133,7 +133,7 @@ def write(root: Path, name: str, pin: DirHash) -> None:
     text = yaml.safe_dump({"outs": sorted(outs, key=lambda out: str(out["path"]))}, sort_keys=False)
     with temporary.file(root, f".{FILE}.") as written:
         written.write_text(text, encoding="utf-8")
-        written.chmod((root / FILE).stat().st_mode & 0o777 if (root / FILE).exists() else 0o644)  # it is for everybody
+        written.chmod((root / FILE).stat().st_mode & 0o777 if (root / FILE).exists() else 0o644)  # everybody may read it
         written.replace(root / FILE)
 
 

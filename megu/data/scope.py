@@ -1,7 +1,7 @@
 """What a request covers: whole classes, finer classes, single samples, or several of these together.
 
-One value that the split, the certificate, the purge and every sentence about a request read, in place of the scenario's name: a mixed
-request covers several at once.
+The split, the certificate, the purge and every sentence about a request read this one value instead of the scenario's name, because a mixed
+request covers several of these at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from megu.data.naming import nfc
 
 @dataclass(frozen=True)
 class RequestScope:
-    """classes, subclasses: names of what goes as a whole. samples: how many single samples are listed, or drawn where ``drawn``."""
+    """classes, subclasses: names of what is forgotten entirely. samples: how many single samples are listed, or drawn where ``drawn``."""
 
     classes: tuple[str, ...] = ()
     subclasses: tuple[str, ...] = ()
@@ -24,9 +24,9 @@ class RequestScope:
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> RequestScope:
-        """The scope of a request, as the section ``forget`` or the ``request`` of a dossier has it (there samples may be redacted).
+        """Return the scope of a request from the section ``forget`` or a dossier's ``request`` (where samples may be redacted).
 
-        Raises ``ValueError`` for a scenario that is not known.
+        Raises ``ValueError`` for an unknown scenario.
         """
         scenario, names = request["scenario"], tuple(map(nfc, request["classes"]))
         listed = len(request.get("ids", ())) + len(request.get("files", ()))
@@ -44,10 +44,10 @@ class RequestScope:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everything that goes as a whole."""
+        """Return the names of everything that is forgotten entirely."""
         return (*self.classes, *self.subclasses)
 
     def __str__(self) -> str:
-        """In a few words; no sample is named."""
+        """Describe the scope in a few words, without naming any sample."""
         kind = "random images" if self.drawn else "image" if self.samples == 1 else "images"
         return ", ".join([*self.names, *([f"{self.samples} {kind}"] if self.samples else [])])

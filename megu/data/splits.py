@@ -2,7 +2,7 @@
 
 A request names classes or sample ids, never positions; the split turns it into positions in one version of a data set. Run as
 ``python -m megu.data.splits`` in a project (the `split` stage of ``dvc.yaml``) it writes ``splits/`` from ``data/`` and
-``params.yaml``. To split needs numpy alone; to read the file needs YAML, which is imported there.
+``params.yaml``. Splitting needs only numpy; reading the file needs YAML, which is imported there.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from megu.data.writing import atomic_folder, write_array, write_json
 
 Positions = NDArray[np.int64]
 Scenario = Literal["class", "subclass", "random", "ids", "mixed"]
-#: What becomes of copies of forgotten images that are not equal to the pixel (`megu.data.images.duplicates`).
+#: What happens to copies of forgotten images that are not identical to the pixel (`megu.data.images.duplicates`).
 NearDuplicates = Literal["show", "include"]
 
-#: What is forgotten where nobody says it; a value of its own, to be told from the same class that somebody named.
+#: The default class to forget; a distinct object, so that it can be told apart from the same class when a user names it.
 _UNSAID = ("Sneaker",)
 _INDICES = ("forget", "retain", "test_forget", "test_retain")
 
@@ -42,17 +42,17 @@ _INDICES = ("forget", "retain", "test_forget", "test_retain")
 class ForgetParams:
     """What is to be forgotten.
 
-    scenario: "class" (whole classes), "subclass" (finer classes inside a superclass that the model was trained on), "random" (some
-        training images drawn by the seed), "ids" (listed images) or "mixed" (classes, finer classes and images together: what several
-        requests come to).
-    classes: names of classes, for "class" and for "mixed" (none unless they are named); for "subclass" those of the finer classes of
-        a set that is labelled by superclass (cifar20).
-    subclasses: names of finer classes, for "mixed", where classes names whole ones.
+    scenario: "class" (whole classes), "subclass" (finer classes inside a superclass that the model was trained on), "random" (training
+        images drawn with the seed), "ids" (listed images) or "mixed" (classes, finer classes and images together, as when several
+        requests are combined).
+    classes: names of classes, for "class" and for "mixed" (none unless they are named); for "subclass" the names of finer classes in
+        a data set labelled by superclass (cifar20).
+    subclasses: names of finer classes, for "mixed", where classes names whole classes.
     count: how many training images, for "random"; at least 1.
     ids: sample ids (32 hexadecimal digits; ``data/<name>/train_ids.npy`` has them), for "ids" and "mixed".
-    files: names of training images of a set that came as files ("train/cat/001.png", or "cat/001"), for "ids" and "mixed" too.
-    near_duplicates: what becomes of training images that are almost the same as forgotten ones and would stay: shown in the report ("show"),
-        or forgotten too ("include").
+    files: names of training images in a data set that came as files ("train/cat/001.png", or "cat/001"), also for "ids" and "mixed".
+    near_duplicates: what happens to retained training images that are almost identical to forgotten ones: they are shown in the report
+        ("show"), or forgotten too ("include").
     """
 
     __pydantic_config__ = STRICT
@@ -67,7 +67,7 @@ class ForgetParams:
 
     def __post_init__(self) -> None:
         if self.scenario == "mixed" and self.classes is _UNSAID:
-            object.__setattr__(self, "classes", ())  # whoever lists images alone does not mean a class, too
+            object.__setattr__(self, "classes", ())  # a list of images alone does not include the default class
         for name in ("classes", "subclasses", "files"):
             object.__setattr__(self, name, tuple(map(nfc, getattr(self, name))))
         check("scenario", self.scenario, self.scenario in get_args(Scenario), f"one of {', '.join(get_args(Scenario))}")
@@ -89,7 +89,7 @@ class ForgetSplit:
 
     Attributes
     ----------
-    classes: indices of the classes that are forgotten wholly and so may never be a perturbing label; empty unless the scenario
+    classes: indices of the classes that are forgotten entirely and so may never be a perturbing label; empty unless the scenario
         is "class" or "mixed".
     forget, retain: positions in the train partition; together they are all of it.
     test_forget, test_retain: positions in the test partition: the test images of the forgotten (sub)class and the others. For
@@ -105,11 +105,11 @@ class ForgetSplit:
 
 
 def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit:
-    """Apply a request to a data set. ``seed`` matters to the "random" scenario only.
+    """Apply a request to a data set. ``seed`` matters only in the "random" scenario.
 
     Raises
     ------
-    MeguError: a class or an id that the data set does not have, or nothing left to retain.
+    MeguError: the data set does not have a class or an id, or nothing would be left to retain.
     """
     forget, test_forget = np.zeros(len(dataset.train), dtype=bool), np.zeros(len(dataset.test), dtype=bool)
     whole: tuple[int, ...] = ()
@@ -144,9 +144,9 @@ def make_split(dataset: Dataset, params: ForgetParams, seed: int) -> ForgetSplit
 
 
 def widened(dataset: Dataset, params: ForgetParams, seed: int, groups: duplicates.Groups | None = None) -> ForgetParams:
-    """The request with the copies of what it forgets, where it includes them: they are listed by their ids, beside what is named.
+    """Return the request extended by the near-duplicates of what it forgets, where it includes them: their ids are listed too.
 
-    groups: those of the data set (`megu.data.images.duplicates.groups`), where they are known. Raises `MeguError` as `make_split` does.
+    groups: those of the data set (`megu.data.images.duplicates.groups`), if already computed. Raises `MeguError` as `make_split` does.
     """
     if params.near_duplicates == "show":
         return params
@@ -156,7 +156,7 @@ def widened(dataset: Dataset, params: ForgetParams, seed: int, groups: duplicate
         return params
     scope = RequestScope.of(vars(params))
     listed = {value.decode() for value in dataset.train.ids[more].tolist()} | set(() if scope.drawn else params.ids)
-    if scope.drawn:  # what was drawn is listed too: with more to forget another draw would come out
+    if scope.drawn:  # list the drawn images too: with more to forget, the draw would differ
         listed |= {value.decode() for value in dataset.train.ids[split.forget].tolist()}
     scenario: Scenario = "mixed" if scope.names else "ids"
     files = () if scope.drawn else params.files
@@ -166,7 +166,7 @@ def widened(dataset: Dataset, params: ForgetParams, seed: int, groups: duplicate
 
 
 def _labels(dataset: Dataset, kind: str) -> tuple[Sequence[str], Positions, Positions]:
-    """The names that a request by class may use, and the labels that count them in train and test."""
+    """Return the names that a request by class may use, and the labels in train and test that index them."""
     if kind == "class":
         return dataset.classes, dataset.train.labels, dataset.test.labels
     if dataset.fine is None or dataset.train.fine is None or dataset.test.fine is None:
@@ -179,7 +179,7 @@ def _labels(dataset: Dataset, kind: str) -> tuple[Sequence[str], Positions, Posi
 
 
 def _check_no_class_is_emptied(dataset: Dataset, forget: NDArray[np.bool_], whole: Sequence[int]) -> None:
-    """A class without a training image is forgotten as a class, with another meaning of every metric, so it must be asked for as one."""
+    """Refuse a request that empties a class without naming it: it would be forgotten as a class, which changes every metric's meaning."""
     gone = [repr(name) for k, name in emptied(dataset.train.labels, dataset.classes, forget) if k not in whole]
     if gone:
         raise MeguError(
@@ -189,17 +189,17 @@ def _check_no_class_is_emptied(dataset: Dataset, forget: NDArray[np.bool_], whol
 
 
 def emptied(labels: NDArray[np.integer[Any]], names: Sequence[str], gone: NDArray[np.bool_]) -> list[tuple[int, str]]:
-    """The classes, by number and name, that have images, and none once those of the mask (N,) are gone. labels: (N,)."""
+    """Return the classes, as number and name, whose images are all in the mask ``gone`` (N,). labels: (N,)."""
     before, after = (np.bincount(chosen, minlength=len(names)) for chosen in (labels, labels[~gone]))
     return [(number, names[number]) for number in np.flatnonzero((before > 0) & (after == 0)).tolist()]
 
 
 def class_index(classes: Sequence[str], name: str, dataset: str) -> int:
-    """The number of a class among ``classes``; the name must match exactly, in whichever of its Unicode spellings.
+    """Return the index of a class in ``classes``; the name must match exactly, in any Unicode spelling.
 
     Raises
     ------
-    MeguError: no such class; the message has the nearest names.
+    MeguError: the class does not exist; the message has the nearest names.
     """
     same = [number for number, known in enumerate(classes) if nfc(known) == nfc(name)]
     if len(same) > 1:
@@ -216,7 +216,7 @@ def class_index(classes: Sequence[str], name: str, dataset: str) -> int:
 
 
 def ids_of_files(dataset: Dataset, files: Sequence[str]) -> list[str]:
-    """The ids of the training images of these names."""
+    """Return the ids of the training images with these names."""
     if not files:
         return []
     if dataset.train.names is None:
@@ -237,12 +237,12 @@ def ids_of_files(dataset: Dataset, files: Sequence[str]) -> list[str]:
 
 
 def ids_still_here(dataset: Dataset, files: Sequence[str]) -> set[str]:
-    """The ids of those of the files that are training images of the data set; the others have none."""
+    """Return the ids of those files that are training images of the data set; the others have none."""
     return {dataset.train.ids[position].decode() for position in _positions_of(dataset, files).values()}
 
 
 def _positions_of(dataset: Dataset, files: Sequence[str]) -> dict[str, int]:
-    """File -> position of the training image, for those that there are."""
+    """Return file -> position of the training image, for the files that exist."""
     if not files or dataset.train.names is None:
         return {}
     known = {nfc(name.decode()): position for position, name in enumerate(dataset.train.names.tolist())}
@@ -251,24 +251,24 @@ def _positions_of(dataset: Dataset, files: Sequence[str]) -> dict[str, int]:
 
 
 def file_names(file: str) -> tuple[str, ...]:
-    """The names that a file may have in a data set: its class folder and itself, with its ending and without; the last that is there counts."""
+    """Return the names that a file may have in a data set: class/file, with and without extension; the last that exists counts."""
     path = PurePosixPath(*PurePosixPath(file).parts[-2:])
     return (str(path.with_suffix("")), str(path)) if path.suffix.lower() in IMAGES else (str(path),)
 
 
 def _folder(file: str) -> str:
-    """The split that a file's path names: "test", or "train" where it names none."""
+    """Return the split that a file's path names: "test", or "train" where it names none."""
     parts = PurePosixPath(file).parts
     return SPLIT_FOLDERS.get(parts[-3].lower(), "train") if len(parts) > 2 else "train"
 
 
 def _absent(dataset: Dataset) -> str:
-    """Where a sample is that the data set does not have."""
+    """Say where an absent sample is not: in the data set, or in the part that ``limit`` leaves of it."""
     return "not in it" if dataset.limit is None else f"not among the {dataset.limit} of each class that data.per_class leaves"
 
 
 def _with_ids(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.bool_]:
-    """Mask (N,) of the training images with these ids: every copy of an image goes, or the copy would remember it."""
+    """Return the mask (N,) of the training images with these ids, every copy included: the model would remember a retained copy."""
     wanted = np.array([identifier.encode("ascii", "replace") for identifier in ids])
     unknown = [identifier for identifier, known in zip(ids, np.isin(wanted, dataset.train.ids), strict=True) if not known]
     if unknown:
@@ -282,9 +282,9 @@ def _with_ids(dataset: Dataset, ids: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def _draw(dataset: Dataset, count: int, seed: int) -> list[str]:
-    """``count`` training images, ordered by the hash of (seed, id), so the draw does not depend on the order of the data set.
+    """Draw ``count`` training images, ordered by the hash of (seed, id), so the draw does not depend on the order of the data set.
 
-    Only images that occur once are drawn: then exactly ``count`` positions are forgotten and no copy of them is retained.
+    Only images that occur once are drawn, so exactly ``count`` positions are forgotten and no copy of them is retained.
     """
     identifiers, copies = np.unique(dataset.train.ids, return_counts=True)
     once = [bytes(identifier) for identifier in identifiers[copies == 1]]
@@ -302,7 +302,7 @@ def _shorten(names: Sequence[str], most: int = 12) -> str:
 
 
 def save_split(folder: Path, split: ForgetSplit) -> None:
-    """Write a split as ``.npy`` index files and ``split.json``; complete or not at all, equal splits to equal bytes."""
+    """Write a split as ``.npy`` index files and ``split.json``, completely or not at all; equal splits give equal bytes."""
     with atomic_folder(folder) as temporary:
         for name in _INDICES:
             write_array(temporary / f"{name}.npy", getattr(split, name))
@@ -315,7 +315,7 @@ def load_split(folder: Path) -> ForgetSplit:
 
     Raises
     ------
-    MeguError: files missing or damaged.
+    MeguError: files are missing or damaged.
     """
     try:
         meta = json.loads((folder / "split.json").read_text(encoding="utf-8"))
@@ -329,7 +329,7 @@ def load_split(folder: Path) -> ForgetSplit:
 
 
 def read_params(root: Path) -> tuple[str, ForgetParams, int]:
-    """The data set's name, the request and the seed in ``<root>/params.yaml``.
+    """Return the data set's name, the request and the seed from ``<root>/params.yaml``.
 
     Raises
     ------
@@ -355,12 +355,12 @@ def read_params(root: Path) -> tuple[str, ForgetParams, int]:
 
 
 def read_limit(root: Path) -> int | None:
-    """``data.per_class`` of ``<root>/params.yaml``, None where it says nothing."""
+    """Return ``data.per_class`` of ``<root>/params.yaml``; None where it is not set."""
     from megu.core.settings import scalars
 
     limit = scalars.resolve((_values(root / "params.yaml").get("data") or {}).get("per_class"), int | None)
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise MeguError(f"data.per_class = {limit!r} is no number of images", "give at least 1, or null for all")
+        raise MeguError(f"data.per_class = {limit!r} is not a number of images", "give at least 1, or null for all")
     return limit
 
 
@@ -379,7 +379,7 @@ def main(root: Path) -> None:
 
 
 def as_stage(make: Callable[[Path], None]) -> None:
-    """Run a stage of DVC in the current folder; what the user can mend is one line and an exit code."""
+    """Run a DVC stage in the current folder; an error that the user can fix becomes one line and an exit code."""
     try:
         make(Path.cwd())
     except MeguError as error:

@@ -1,4 +1,4 @@
-"""The superclass of each class, as a file beside the images says it."""
+"""The superclass of each class, from a file beside the images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SUPERCLASSES = "superclasses.json"
 
 
 def parse_superclasses(where: str, data: bytes) -> dict[str, list[str]]:
-    """The content of a superclass file, {superclass: [class, ...]}."""
+    """Return the content of a superclass file, {superclass: [class, ...]}."""
     form = "{superclass: [class, ...]}"
     try:
         content = json.loads(data)
         if not (isinstance(content, dict) and all(isinstance(names, list) for names in content.values())):
-            raise ValueError("its content is of another form")
+            raise ValueError("its content has another structure")
     except (ValueError, RecursionError) as error:
         raise MeguError(f"{shown(where)} is not of the form {form} ({error})", "correct it") from error
     for coarse in content:
@@ -27,7 +27,7 @@ def parse_superclasses(where: str, data: bytes) -> dict[str, list[str]]:
 
 
 def coarse_names(classes: Sequence[str], superclasses: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """The superclass of each class."""
+    """Return the superclass of each class."""
     of: dict[str, str] = {}
     for coarse, members in superclasses.items():
         for name in members:

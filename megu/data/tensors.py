@@ -1,6 +1,6 @@
-"""Images on a device, ready for training: kept as bytes, normalised a batch at a time.
+"""Images on a device, ready for training: stored as bytes, normalised one batch at a time.
 
-A set that would take more than a share of the memory stays on disk: its batches are gathered from the memory map, and are the same bits.
+A set that would take more than a share of the memory stays on disk: its batches are gathered from the memory map, bit for bit the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from megu.core.device import CPU, sent
 if TYPE_CHECKING:
     from megu.data.arrays import Partition
 
-#: Black pixels on each side of an image that is cropped at random.
+#: Width in pixels of the black border that random cropping adds on each side of an image.
 CROP_PADDING = 4
 
 
@@ -59,7 +59,7 @@ class ImageSet:
 
     @property
     def images(self) -> Tensor:
-        """uint8 (N, C, H, W) on the device. Of a set on disk this reads all of it: ask for a few with `subset` first."""
+        """uint8 (N, C, H, W) on the device. For a set on disk this reads everything: select a few images with `subset` first."""
         return self.pixels if self.rows is None else self.raw(slice(None))
 
     @property
@@ -68,7 +68,7 @@ class ImageSet:
 
     @property
     def home(self) -> torch.device:
-        """Where positions of images are best given: where the images are, so that neither side waits for the other."""
+        """The device on which image positions are best passed: that of the images, so that neither side waits for the other."""
         return self.device if self.rows is None else CPU
 
     @property
@@ -87,9 +87,9 @@ class ImageSet:
         index: Any = None,
         limit: int | None = None,
     ) -> ImageSet:
-        """A partition (memory-mapped N x H x W x C) on a device, all of it or the positions ``index``.
+        """Put a partition (memory-mapped N x H x W x C) on a device, all of it or the positions ``index``.
 
-        limit: bytes of images from which on they stay on disk; None for `MEMORY_SHARE` of what is free.
+        limit: images of more bytes than this stay on disk; None for `MEMORY_SHARE` of the free memory.
         """
         chosen = np.arange(len(partition)) if index is None else np.asarray(index)
         labels = torch.from_numpy(np.array(partition.labels[chosen])).to(device)
@@ -101,28 +101,28 @@ class ImageSet:
         return cls(images.permute(0, 3, 1, 2).to(device), labels, *moments)
 
     def subset(self, index: Any) -> ImageSet:
-        """The images at positions ``index``, in that order: a copy, but of a set on disk only of the positions."""
+        """Return the images at positions ``index``, in that order, as a copy; for a set on disk only the positions are copied."""
         positions = torch.as_tensor(np.asarray(index), device=self.device)
         if self.rows is not None:
             return replace(self, labels=self.labels[positions], rows=self.rows[positions.cpu()])
         return replace(self, pixels=self.pixels[positions], labels=self.labels[positions])
 
     def joined(self, other: ImageSet) -> ImageSet:
-        """These images and then those of ``other``, a copy; two parts of one set on disk stay there."""
+        """Return these images followed by those of ``other``, as a copy; two parts of one set on disk stay on disk."""
         labels = torch.cat([self.labels, other.labels])
         if self.rows is not None and other.rows is not None and self.pixels.data_ptr() == other.pixels.data_ptr():
             return replace(self, labels=labels, rows=torch.cat([self.rows, other.rows]))
         return replace(self, pixels=torch.cat([self.images, other.images]), labels=labels, rows=None)
 
     def raw(self, index: Tensor | slice) -> Tensor:
-        """uint8 (B, C, H, W) on the device, as they are."""
+        """Return images as stored, uint8 (B, C, H, W) on the device."""
         if self.rows is None:
             return self.pixels[index]
         rows = self.rows[index if isinstance(index, slice) else index.cpu()]
         return sent(self.pixels[rows], self.device)
 
     def batch(self, index: Tensor | slice, flip: Tensor | None = None, crop: Tensor | None = None) -> Tensor:
-        """float32 (B, C, H, W), normalised; ``flip`` (bool (B,)) mirrors some left to right, ``crop`` is as in `cropped`."""
+        """Return float32 (B, C, H, W), normalised; ``flip`` (bool (B,)) mirrors images left to right, ``crop`` is as in `cropped`."""
         images = self.raw(index)
         if crop is not None:
             images = cropped(images, crop)
@@ -131,21 +131,21 @@ class ImageSet:
         return self.normalise(images)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) to the float32 input that the models take."""
+        """Convert uint8 (B, C, H, W) to the float32 input that the models take."""
         scale, shift = 1.0 / (255.0 * self.std), self.mean / self.std
         ready = images.float() * scale[:, None, None] - shift[:, None, None]
         return ready.contiguous(memory_format=torch.channels_last)
 
 
 def mapped(images: NDArray[np.uint8]) -> Tensor:
-    """A memory map (N, H, W, C) as a tensor (N, C, H, W) that is read from disk where it is indexed; nothing may write to it."""
+    """Return a memory map (N, H, W, C) as a tensor (N, C, H, W) that reads from disk where it is indexed; nothing may write to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; of the main memory what the system calls available, or what the process' control group has left."""
+    """Return the free bytes of a device; for main memory what the system reports as available, or what the control group has left."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -163,9 +163,9 @@ def free_memory(device: torch.device) -> int:
 
 
 def cropped(images: Tensor, crop: Tensor) -> Tensor:
-    """Each image of (B, C, H, W) padded by `CROP_PADDING` zeros and cut to its size again, from row and column ``crop`` (B, 2) on.
+    """Pad each image of (B, C, H, W) with `CROP_PADDING` zeros and cut it back to its size, starting at row and column ``crop`` (B, 2).
 
-    ``crop`` is in 0..2 * CROP_PADDING; CROP_PADDING in both leaves the image as it is.
+    ``crop`` is in 0..2 * CROP_PADDING; CROP_PADDING in both leaves the image unchanged.
     """
     height, width = images.shape[2:]
     padded = F.pad(images, (CROP_PADDING,) * 4).permute(0, 2, 3, 1)

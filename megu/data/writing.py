@@ -1,4 +1,4 @@
-"""Files of a data set, written so that equal values give equal bytes and nothing is ever half there."""
+"""Write the files of a data set so that equal values give equal bytes and nothing is ever half written."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 from megu.core.errors import MeguError
 from megu.core.files import temporary
 
-#: Pixels that are looked at together; bounds the memory.
+#: Pixels that are processed together; limits the memory.
 _CHUNK_PIXELS = 1 << 22
 
 
 def chunks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """(N, H, W, C) in runs of rows, each of a bounded size."""
+    """Split (N, H, W, C) into runs of rows of bounded size."""
     size = max(_CHUNK_PIXELS // max(int(np.prod(images.shape[1:])), 1), 1)
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
 class ImageWriter:
-    """Appends images to a ``.npy`` file, so that no more of them than one batch is ever in memory.
+    """Append images to a ``.npy`` file, so that no more than one batch is ever in memory.
 
-    Grey images are kept with one channel until the first colour image comes; then all have three. The file has the bytes that
-    `write_array` would give the whole array.
+    Grey images are stored with one channel until the first colour image arrives; then all have three. The file has the bytes that
+    `write_array` would write for the whole array.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class ImageWriter:
         self._file = path.open("wb")
 
     def append(self, images: NDArray[np.uint8]) -> None:
-        """Add (B, H, W, C) images of the size of the first."""
+        """Add (B, H, W, C) images, of the same size as the first."""
         if not len(images):
             return
         if not self.shape[0]:
@@ -66,7 +66,7 @@ class ImageWriter:
         narrow.unlink()
 
     def _header(self) -> None:
-        # NumPy leaves room for the count to grow, so that the header can be written again over the first.
+        # NumPy leaves room for the count to grow, so the header can be overwritten in place.
         header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
@@ -82,7 +82,7 @@ class ImageWriter:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that replaces it when the block succeeds and vanishes when it fails.
+    """Open a temporary folder beside ``path`` that replaces it when the block succeeds and is deleted when it fails.
 
     Raises
     ------
@@ -113,14 +113,14 @@ def write_errors_answered(path: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error is the system's "no space left" or "quota exceeded"."""
+    """Return whether an error is the system's "no space left" or "quota exceeded"."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write ``.npy`` format 1.0, whose bytes depend on the array only, and flush it to disk.
+    """Write ``.npy`` format 1.0, whose bytes depend only on the array, and flush it to disk.
 
-    The values go through Python's file: NumPy's own writer reports a full disk without its error number.
+    The values go through Python's file object, because NumPy's own writer reports a full disk without its error number.
     """
     values = np.ascontiguousarray(array)
     with path.open("wb") as file:

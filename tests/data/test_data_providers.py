@@ -351,7 +351,7 @@ def test_what_is_left_out_is_in_the_description_of_a_users_own_set_only(root: Pa
 
 
 def test_a_known_name_is_for_its_own_classes(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(MeguError, match="not of the classes of cifar10: choose another --name"):
+    with pytest.raises(MeguError, match="do not have the classes of cifar10: choose another --name"):
         add(root, own_images(tmp_path / "own"), "cifar10")
     assert entries(root) == []
 

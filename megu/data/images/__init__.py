@@ -1,3 +1,3 @@
-"""Image files of any layout as arrays: finding, decoding, naming and counting them, and which are there twice.
-What comes of them is a data set as `megu.data.arrays` keeps it.
+"""Turn image files of any layout into arrays: find, decode, name and count them, and detect duplicates.
+The result is a data set in the form of `megu.data.arrays`.
 """

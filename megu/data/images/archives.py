@@ -23,7 +23,7 @@ from megu.data.images.layout import LARGEST, File, can_be_sample
 from megu.data.naming import shown
 from megu.data.writing import is_disk_full
 
-#: An archive that holds more than this, and more than so many times its own size, is taken for one made to fill the disk.
+#: An archive with more bytes than `_ROOM`, and more than `_RATIO` times its own size, is treated as one made to fill the disk.
 _ROOM, _RATIO = 1 << 30, 200
 _METHODS = {
     zipfile.ZIP_STORED: "",
@@ -43,9 +43,9 @@ _DAMAGED = (
 
 
 def archive(path: Path, stack: ExitStack) -> Iterator[File]:
-    """Every file and folder in an archive, which stays open until the stack is closed.
+    """Yield every file and folder in an archive, which stays open until the stack is closed.
 
-    Raises `MeguError` for an archive that is damaged, cut short, or made to fill the disk.
+    Raises `MeguError` for an archive that is damaged, truncated, or made to fill the disk.
     """
     files = _zip(path, stack) if path.name.lower().endswith(".zip") else _tar(path, stack)
     unpacked, room = 0, max(_ROOM, _RATIO * path.stat().st_size)
@@ -54,8 +54,8 @@ def archive(path: Path, stack: ExitStack) -> Iterator[File]:
             unpacked += file.size
             if unpacked > room:
                 raise MeguError(
-                    f"{shown(str(path))} unpacks to more than {_RATIO} times its size, as archives do that are made to fill a disk",
-                    "if it is right, unpack it and add the folder",
+                    f"{shown(str(path))} unpacks to more than {_RATIO} times its size, as archives made to fill a disk do",
+                    "if it is genuine, unpack it and add the folder",
                 )
             yield file
     except _DAMAGED as error:
@@ -81,10 +81,10 @@ def _zip(path: Path, stack: ExitStack) -> Iterator[File]:
 
 
 def _name(info: zipfile.ZipInfo) -> tuple[str, str]:
-    """The name of a zip's member, and why it cannot be told.
+    """Return the name of a zip member, and the reason where it cannot be determined.
 
-    A name without the flag for UTF-8 is by the letter of the specification in code page 437, and in truth in any: UTF-8 is known by its form,
-    and a name that is not is not guessed at.
+    By the specification a name without the UTF-8 flag is in code page 437; in practice it may be in any. UTF-8 can be recognised by its
+    form; a name in anything else is not guessed.
     """
     name, problem = info.orig_filename, ""
     if not info.flag_bits & 0x800 and not name.isascii():
@@ -93,12 +93,12 @@ def _name(info: zipfile.ZipInfo) -> tuple[str, str]:
             name = _unicode_path(info.extra, raw) or raw.decode("utf-8")
         except UnicodeDecodeError:
             problem = "has a name in a code page that the archive does not tell"
-    # Windows' own packers wrote "\" for a while; other systems may have it in a name.
+    # Windows' own packers wrote "\" as the separator for a while; on other systems it may be part of a name.
     return name.replace("\\", "/") if info.create_system == 0 or "/" not in name else name, problem
 
 
 def _unicode_path(extra: bytes, raw: bytes) -> str:
-    """The name in a zip's extra field 0x7075, "" where there is none for this name."""
+    """Return the name in a zip's extra field 0x7075, "" where it has none for this name."""
     while len(extra) >= 4:
         kind, length = struct.unpack("<HH", extra[:4])
         field, extra = extra[4 : 4 + length], extra[4 + length :]
@@ -108,7 +108,7 @@ def _unicode_path(extra: bytes, raw: bytes) -> str:
 
 
 def _tar(path: Path, stack: ExitStack) -> Iterator[File]:
-    # A compressed tar cannot be read out of order at a bearable speed, so its images are put aside as they pass, on disk.
+    # Reading a compressed tar out of order is too slow, so its images are copied to disk as they pass.
     aside = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
     known: dict[str, File] = {}
     with tarfile.open(path, encoding="utf-8") as tar:
@@ -143,7 +143,7 @@ def _nothing() -> bytes:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise `ValueError` where an archive does not end in blocks of zeros: `tarfile` takes what is cut short or damaged for its end."""
+    """Raise `ValueError` where an archive does not end in blocks of zeros: `tarfile` takes truncated or damaged data for the end."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     rest = tar.fileobj.read(tarfile.BLOCKSIZE)

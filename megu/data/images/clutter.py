@@ -1,6 +1,6 @@
-"""Files and folders that systems leave anywhere and that are never part of a data set.
+"""Clutter: files and folders that systems leave everywhere and that are never part of a data set.
 
-The same names count for images that are added, for the hash of a folder under ``data/``, and for DVC, which reads them in ``.dvcignore``.
+The same names are ignored when images are added, in the hash of a folder under ``data/``, and by DVC, which reads them from ``.dvcignore``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-#: Of macOS, Windows, Linux desktops, network storage, and notebooks; in the form of ``.gitignore``, without regard to capitals here.
+#: From macOS, Windows, Linux desktops, network storage and notebooks; in ``.gitignore`` syntax, matched here without regard to case.
 CLUTTER = (
     ".DS_Store",
     "._*",
@@ -36,7 +36,7 @@ _FOLDED = tuple((pattern.casefold(), pattern) for pattern in CLUTTER)
 
 
 def clutter(parts: Sequence[str]) -> str | None:
-    """The pattern of `CLUTTER` that a path's first such part matches, `HIDDEN` for another hidden file or folder, else None."""
+    """Return the pattern of `CLUTTER` that the first matching part of a path matches, `HIDDEN` for other hidden files, else None."""
     for part in parts:
         folded = part.casefold()
         for pattern, shown in _FOLDED:
@@ -48,12 +48,12 @@ def clutter(parts: Sequence[str]) -> str | None:
 
 
 def is_known_clutter(parts: Sequence[str]) -> bool:
-    """Whether a path has a part of `CLUTTER`, as DVC would see it: capitals count."""
+    """Return whether a part of a path matches `CLUTTER` as DVC would match it: case-sensitively."""
     return any(fnmatchcase(part, pattern) for part in parts for pattern in CLUTTER)
 
 
 def hide_from_dvc(root: Path) -> None:
-    """Where there is clutter in the folders that DVC hashes, add what is missing of `CLUTTER` to ``<root>/.dvcignore``."""
+    """Add the missing patterns of `CLUTTER` to ``<root>/.dvcignore``, if the folders that DVC hashes contain clutter."""
     found = (path.relative_to(root) for folder in ("data", "splits") for path in (root / folder).rglob("*"))
     if not any(is_known_clutter(path.parts) for path in found):
         return

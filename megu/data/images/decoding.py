@@ -1,4 +1,4 @@
-"""One image file as pixels, and what had to be done to it."""
+"""Decode one image file to pixels, and report what had to be done to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIXTEEN = "16 bits a channel to 8 (the upper ones)"
 FLOAT = "floating point from [0, 1] to 8 bits"
 CMYK = "CMYK to RGB without a colour profile"
 
-#: By content, whatever the file's ending is. Pillow knows more, and some of it starts other programs.
+#: Recognised by content, whatever the file extension. Pillow supports more formats, some of which start other programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 _ORIENTATION = 0x0112
@@ -29,11 +29,11 @@ _PHOTOMETRIC = 262
 
 
 class _Unreadable(Exception):
-    """The message says why, in a few words."""
+    """The image cannot be read; the message says why, in a few words."""
 
 
 def readable(read: Callable[[], bytes], size: tuple[int, int] | None) -> tuple[Images, tuple[str, ...]] | str:
-    """An image (H, W, C) and what was done to it, or why it cannot be read."""
+    """Return an image (H, W, C) and what was done to it, or why it cannot be read."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -44,7 +44,7 @@ def readable(read: Callable[[], bytes], size: tuple[int, int] | None) -> tuple[I
     except OSError as error:
         # Without the path that the system adds.
         return error.strerror or _line(error)
-    # Decoders meet files made by anybody, and answer with nearly every exception there is.
+    # Decoders meet files from anybody, and can raise nearly any exception.
     except Exception as error:
         return _line(error)
 
@@ -54,7 +54,7 @@ def _formats() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
-    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it prints what we name ourselves
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it prints what we report ourselves
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
@@ -63,9 +63,9 @@ def _line(error: Exception) -> str:
 
 
 def decoded(path: Path, size: tuple[int, int]) -> Images:
-    """One image file in the form that a data set of this size (height, width) has it: uint8 (H, W, C).
+    """Decode one image file as a data set of this size (height, width) stores it: uint8 (H, W, C).
 
-    Raises `MeguError` when it is not an image that can be read.
+    Raises `MeguError` when it is not a readable image.
     """
     found = readable(path.read_bytes, size)
     if isinstance(found, str):
@@ -74,7 +74,7 @@ def decoded(path: Path, size: tuple[int, int]) -> Images:
 
 
 def as_added(image: Any) -> Images | None:
-    """An open image as a data set has it (H, W, C), where that is not what Pillow's own conversion gives; None for one that is refused."""
+    """Return an open image as a data set stores it (H, W, C), where Pillow's own conversion differs; None for an image that is refused."""
     try:
         return _pixels(image, None)[0] if _is_special(image) else None
     except _Unreadable:
@@ -86,10 +86,10 @@ def _is_special(image: Any) -> bool:
 
 
 def _pixels(image: Any, size: tuple[int, int] | None) -> tuple[Images, tuple[str, ...]]:
-    """uint8 (H, W, C), one channel for grey images and three for all others; and what was done."""
-    raw = _raw_mode(image)  # before anything loads the image
+    """Return uint8 (H, W, C), one channel for grey images and three for all others, and what was done."""
+    raw = _raw_mode(image)  # before the image is loaded
     done = [FIRST_FRAME] if _frames(image) > 1 else []
-    turned_by_pillow = image.format == "TIFF"  # as it loads them; others may have to be loaded before they have EXIF
+    turned_by_pillow = image.format == "TIFF"  # when it loads them; others may have to be loaded before their EXIF is available
     orientation = _orientation(image) if turned_by_pillow else 1
     image.load()
     orientation = orientation if turned_by_pillow else _orientation(image)
@@ -104,7 +104,7 @@ def _pixels(image: Any, size: tuple[int, int] | None) -> tuple[Images, tuple[str
 
 
 def brought_to(plain: Any, size: tuple[int, int]) -> Any:
-    """A Pillow image with another size (height, width): its middle of that shape, resized."""
+    """Bring a Pillow image to another size (height, width): crop its middle to that shape and resize it."""
     from PIL import Image
 
     if plain.size == size[::-1]:
@@ -113,7 +113,7 @@ def brought_to(plain: Any, size: tuple[int, int]) -> Any:
 
 
 def _plain(image: Any, raw: str) -> tuple[Any, list[str]]:
-    """A loaded image in mode L or RGB, and what was done. raw: how the file has its pixels."""
+    """Return a loaded image in mode L or RGB, and what was done. raw: the pixel format of the file."""
     from PIL import Image
 
     grey = image.mode in ("1", "L", "LA", "La")
@@ -140,7 +140,7 @@ def _plain(image: Any, raw: str) -> tuple[Any, list[str]]:
 
 
 def _integer_levels(image: Any, raw: str) -> tuple[Images, str]:
-    """The upper 8 of 16 bits. Of more bits nobody can say what is white, nor of signed ones."""
+    """Return the upper 8 of 16 bits. With more bits, or signed ones, the value of white is unknown."""
     levels = np.asarray(image)
     if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")):
         raise _Unreadable("integers that are signed or of 32 bits, with no known white: make it 8 or 16 bits")
@@ -157,7 +157,7 @@ def _float_levels(image: Any) -> tuple[Images, str]:
 def _frames(image: Any) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
-    # A later frame is damaged; the first may be whole.
+    # A later frame is damaged; the first may be intact.
     except Exception:
         image.seek(0)
         return 2
@@ -166,13 +166,13 @@ def _frames(image: Any) -> int:
 def _orientation(image: Any) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    # EXIF that cannot be read says nothing, and viewers take it so.
+    # Unreadable EXIF is ignored, as viewers do.
     except Exception:
         return 1
 
 
 def _raw_mode(image: Any) -> str:
-    """How the file has its pixels, as Pillow names it: "RGB;16B"."""
+    """Return the pixel format of the file by Pillow's name, such as "RGB;16B"."""
     arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
@@ -193,7 +193,7 @@ def _turns() -> dict[int, Any]:
 
 
 def middle(size: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest box (left, top, right, bottom) in the middle of an image of ``size`` (width, height) with the shape of (height, width)."""
+    """Return the largest centred box (left, top, right, bottom) of an image of ``size`` (width, height) with the shape (height, width)."""
     width, height = size
     across = min(width, max(round(height * shape[1] / shape[0]), 1))
     down = min(height, max(round(width * shape[0] / shape[1]), 1))

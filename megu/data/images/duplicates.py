@@ -1,4 +1,4 @@
-"""Images that a data set has more than once, the same to the pixel or almost: in train and in test, in two classes, forgotten and retained."""
+"""Duplicate images in a data set, identical to the pixel or almost: in train and test, in two classes, forgotten and retained."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 Groups = NDArray[np.int64]
 Positions = NDArray[np.int64]
 
-#: Groups that are named.
+#: How many groups a line names.
 _SHOWN = 3
 
 
 def groups(dataset: Dataset) -> Groups:
-    """The number of the group of copies that each image is in, -1 for one that has none: int64 (N,), training images first, then test images.
+    """Return the group of copies that each image is in, -1 for an image without copies: int64 (N,), training images, then test images.
 
-    A copy of a copy is in the group too. An image of one shade has no copies but those that are equal to the pixel.
+    A copy of a copy is in the group too. The only copies of an image of a single shade are those identical to the pixel.
     """
     parts = (dataset.train, dataset.test)
     _, first, number = np.unique(np.concatenate([part.ids for part in parts]), return_index=True, return_inverse=True)
@@ -35,7 +35,7 @@ def groups(dataset: Dataset) -> Groups:
 
 
 def _joined(count: int, pairs: NDArray[np.int64]) -> Groups:
-    """The smallest number that each of ``count`` numbers is connected with by pairs (P, 2)."""
+    """Return, for each of ``count`` numbers, the smallest number that pairs (P, 2) connect it with."""
     found, before = np.arange(count), None
     while before is None or not np.array_equal(found, before):
         before = found.copy()
@@ -46,7 +46,7 @@ def _joined(count: int, pairs: NDArray[np.int64]) -> Groups:
 
 
 def in_kinds(dataset: Dataset, groups: Groups) -> dict[str, list[Positions]]:
-    """The groups that are in train and in test, and those in two classes: the places of each, numbered as in `groups`."""
+    """Return the groups that are in both train and test, and those in two classes: the positions of each, numbered as in `groups`."""
     train = len(dataset.train)
     labels = np.concatenate([dataset.train.labels, dataset.test.labels])
     order = np.argsort(groups, kind="stable")
@@ -61,23 +61,23 @@ def in_kinds(dataset: Dataset, groups: Groups) -> dict[str, list[Positions]]:
 
 
 def copies(groups: Groups, forget: Positions, retain: Positions) -> Positions:
-    """Those of the retained training images that are copies of forgotten ones."""
+    """Return the retained training images that are copies of forgotten ones."""
     gone = np.unique(groups[forget])
     return retain[np.isin(groups[retain], gone[gone >= 0])]
 
 
 def copies_left(count: int) -> str:
-    """How many copies of forgotten images stay, in words."""
+    """Say in words how many copies of forgotten images stay."""
     return f"{counted(count, 'training image', ' that stays', ' that stay')} almost the same as forgotten ones"
 
 
 def counted(count: int, what: str = "image", one: str = "", many: str = "") -> str:
-    """The words "1 image is" or "2 images are"; one, many: what stands before the verb."""
+    """Return the words "1 image is" or "2 images are"; one, many: the text between noun and verb."""
     return f"1 {what}{one} is" if count == 1 else f"{count:,} {what}s{many} are"
 
 
 def duplicate_lines(dataset: Dataset) -> Iterator[str]:
-    """A line for each kind, of groups whose images are not all equal to the pixel (`megu.data.images.repeats.repeat_lines` has those)."""
+    """Yield a line for each kind of group whose images are not all identical (for those see `megu.data.images.repeats.repeat_lines`)."""
     ids = np.concatenate([dataset.train.ids, dataset.test.ids])
     for kind, found in in_kinds(dataset, groups(dataset)).items():
         almost = [places for places in found if len(np.unique(ids[places])) > 1]
@@ -87,7 +87,7 @@ def duplicate_lines(dataset: Dataset) -> Iterator[str]:
 
 
 def _name(dataset: Dataset, at: int) -> str:
-    """Where an image is: by name, or by its place in the split."""
+    """Return where an image is: by name, or by its position in the split."""
     train = len(dataset.train)
     split, part, at = ("train", dataset.train, at) if at < train else ("test", dataset.test, at - train)
     return shown(f"{split}/{part.names[at].decode()}") if part.names is not None else f"{split} image {at:,}"

@@ -1,4 +1,4 @@
-"""Every file in folders and archives, with a reader of its bytes. Nothing is unpacked by its name, so no name can lead anywhere."""
+"""List every file in folders and archives, with a reader for its bytes. Nothing is unpacked by name, so no name can escape to a path."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from megu.data.images.layout import ARCHIVES, File
 from megu.data.naming import shown
 from megu.data.superclasses import SUPERCLASSES
 
-#: Folders one below the other.
+#: The deepest nesting of folders.
 _DEEPEST = 64
 
 
 def files_in(sources: Iterable[Path], stack: ExitStack) -> Iterator[File]:
-    """Every file and folder in folders and archives; archives stay open until the stack is closed.
+    """Yield every file and folder in folders and archives; archives stay open until the stack is closed.
 
-    Raises `MeguError` for a source that is neither, that cannot be read, or that leads in a circle.
+    Raises `MeguError` for a source that is neither, cannot be read, or links to itself in a circle.
     """
     for source in sources:
         if source.is_dir():
@@ -46,7 +46,7 @@ def files_in(sources: Iterable[Path], stack: ExitStack) -> Iterator[File]:
 
 
 def _walk(root: Path) -> Iterator[File]:
-    """Every file and folder below a folder, in the order of their names. Links are followed: that is what they were made for."""
+    """Yield every file and folder below a folder, ordered by name. Links are followed: that is what they were made for."""
     try:
         state = os.stat(root)
         yield from _below(root, PurePosixPath(), ((state.st_dev, state.st_ino),))

@@ -1,4 +1,4 @@
-"""Class folders of image files to a data set's arrays."""
+"""Turn class folders of image files into a data set's arrays."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from megu.data.writing import ImageWriter, atomic_folder
 
 #: Files read and decoded together.
 _BATCH = 256
-#: Bytes a file on average from which decoding in threads is faster: on two cores it took 1.7 times as long for CIFAR's 2 kB
-#: files, and less than half for JPEGs of 1200 x 900.
+#: Average bytes per file above which decoding in threads is faster: on two cores threads took 1.7 times as long for CIFAR's 2 kB
+#: files, and less than half as long for JPEGs of 1200 x 900.
 _THREADS_PAY = 16_384
-#: Images of such files that are in memory together: they may be large.
+#: How many images of such files are in memory at once: they may be large.
 _TOGETHER = 16
 
 
@@ -55,20 +55,20 @@ def pack(
     described: bool = True,
     notes: Notes | None = None,
 ) -> Dataset:
-    """Make a data set folder of ``train/<class>/<image>`` and ``test/<class>/<image>`` in a folder, an archive, or several of either.
+    """Make a data set folder from ``train/<class>/<image>`` and ``test/<class>/<image>`` in a folder, an archive, or several of either.
 
-    ``val/`` or ``valid/`` serve where there is no ``test/``.
+    ``val/`` or ``valid/`` is used where there is no ``test/``.
     A folder may also hold archives that together are the data set (CIFAR-100 comes in three). A ``superclasses.json``
     ({superclass: [class, ...]}) beside the images gives the coarse names. Images become grey (one channel) when every file is
     grey, else RGB. Samples are in the order of their path names, so the same files give the same bytes however they were packed.
-    A batch of images at most is in memory. ``facts`` has the name, source and licence; the rest of it is found here.
-    What is left out and what is done to images is counted in ``notes`` and, where the set is ``described``, in ``meta.json``: not for a set
-    that has to be the same from another source.
+    At most one batch of images is in memory. ``facts`` has the name, source and licence; its other fields are filled in here.
+    Files left out and images converted are counted in ``notes`` and, where the set is ``described``, in ``meta.json``: not for a set
+    that must have the same bytes from every source.
 
     Raises
     ------
-    MeguError: nothing there, an unknown layout, images that differ in size without ``packing.size``, or too many that cannot be
-        read (they are named).
+    MeguError: there is nothing, the layout is unknown, images differ in size without ``packing.size``, or too many cannot be read
+        (they are named).
     """
     sources = [source] if isinstance(source, Path) else list(source)
     notes = notes or Notes()
@@ -89,7 +89,7 @@ def pack(
 
 
 class _Scan(NamedTuple):
-    """The samples of each split in the order of their names, and the superclass file's content."""
+    """The samples of each split in the order of their names, and the content of the superclass file."""
 
     splits: dict[str, list[Sample]]
     superclasses: dict[str, list[str]] | None
@@ -118,11 +118,11 @@ def _scan(sources: Sequence[Path], stack: ExitStack, notes: Notes) -> _Scan:
 
 
 def _ordered(entries: Sequence[Sample], sources: Sequence[Path]) -> dict[str, list[Sample]]:
-    """The samples of each split in their order. Raises `MeguError` for a split without any, or in two folders."""
+    """Return the samples of each split in order. Raises `MeguError` for a split without samples, or in two folders."""
     for split, what in (("train", "give the folder one name"), ("test", "keep the ones to test on")):
         if len(found := {e.folder for e in entries if e.split == split}) > 1:
             raise MeguError(f"there are images under {' and '.join(sorted(found))}", what)
-    # By the name without its ending first, so that an image comes where it did whatever format it is packed in.
+    # Sort by the name without extension first, so that an image keeps its position whatever format it is packed in.
     splits = {
         split: sorted((e for e in entries if e.split == split), key=lambda e: (e.label, e.stem, e.file)) for split in SPLITS
     }
@@ -144,7 +144,7 @@ def _add(entries: dict[tuple[str, str], Sample], entry: Sample) -> None:
 
 
 def _compare_classes(splits: Mapping[str, Sequence[Sample]], notes: Notes) -> None:
-    """Say which classes lack images in a split. Raise `MeguError` where that is so for names that differ in capitals only."""
+    """Note which classes lack images in a split. Raise `MeguError` where their names differ from another's only in case."""
     has = {split: {entry.label for entry in entries} for split, entries in splits.items()}
     everywhere, classes = set.intersection(*has.values()), set.union(*has.values())
     spelt: dict[str, list[str]] = {}
@@ -167,10 +167,10 @@ def _few(names: Sequence[str], most: int = 5) -> str:
 
 
 def _taken(splits: Mapping[str, list[Sample]], packing: Packing) -> dict[str, list[Sample]]:
-    """The samples that ``packing.only`` and ``packing.per_class`` leave, in their order.
+    """Return the samples that ``packing.only`` and ``packing.per_class`` select, in order.
 
-    Of each class the images are taken whose names' hashes come first: the choice looks random (files of one name often show one thing)
-    and is the same however the files are packed.
+    From each class take the images whose names have the smallest hashes: the choice looks random (files with similar names often show the
+    same thing) and is the same however the files are packed.
     """
     for split, entries in splits.items():
         if missing := sorted(set(packing.only) - {entry.label for entry in entries}):
@@ -219,7 +219,7 @@ _RESIZED = "to {} x {} pixels (height x width): the middle cut to that shape, th
 
 
 class _Decoder:
-    """Decodes the samples of each split into its file, in order, and remembers what could not be read."""
+    """Decode the samples of each split into its file, in order, and record what could not be read."""
 
     def __init__(self, packing: Packing, total: int, notes: Notes) -> None:
         self.packing = packing
@@ -230,13 +230,13 @@ class _Decoder:
         self.writers: list[ImageWriter] = []
 
     def write(self, path: Path, entries: Sequence[Sample]) -> list[Sample]:
-        """Write what can be read; returns the samples that were."""
+        """Write the readable samples and return them."""
         writer = ImageWriter(path)
         self.writers.append(writer)
         kept = []
         try:
             with (
-                warnings.catch_warnings(action="ignore"),  # Pillow's, on files that it reads nevertheless
+                warnings.catch_warnings(action="ignore"),  # Pillow's warnings about files that it reads nevertheless
                 ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool,
                 track(f"decode {path.name.split('_')[0]} images", total=len(entries), unit="images") as advance,
             ):
@@ -256,7 +256,7 @@ class _Decoder:
         return kept
 
     def _each(self, pool: ThreadPoolExecutor, batch: Sequence[Sample]) -> Iterator[tuple[Images, tuple[str, ...]] | str]:
-        # Small images are decoded in the time that handing them to a thread takes.
+        # Decoding a small image takes no longer than handing it to a thread.
         if sum(entry.size for entry in batch) <= _THREADS_PAY * len(batch):
             yield from map(self._try, batch)
             return
@@ -264,7 +264,7 @@ class _Decoder:
             yield from pool.map(self._try, batch[start : start + _TOGETHER])
 
     def _try(self, entry: Sample) -> tuple[Images, tuple[str, ...]] | str:
-        """The image (H, W, C) and what was done to it, or why it cannot be read."""
+        """Return the image (H, W, C) and what was done to it, or why it cannot be read."""
         if entry.size > LARGEST:
             return f"larger than {LARGEST >> 20} MiB"
         return readable(entry.read, self.packing.size)
@@ -281,7 +281,7 @@ class _Decoder:
         return image
 
     def check_share(self) -> None:
-        """Raise `MeguError` when too many could not be read, or none could."""
+        """Raise `MeguError` when too many images could not be read, or none could."""
         count = len(self.left_out)
         if count and (count > self.packing.max_corrupt * self.total or any(not writer.shape[0] for writer in self.writers)):
             more = f" and {count - 3} more" if count > 3 else ""
@@ -291,7 +291,7 @@ class _Decoder:
             )
 
     def equalise(self) -> None:
-        """Give both splits the channels of the one that has more."""
+        """Give both splits the number of channels of the one that has more."""
         channels = max(writer.shape[3] for writer in self.writers)
         for writer in self.writers:
             if writer.shape[3] < channels:

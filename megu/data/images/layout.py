@@ -1,6 +1,6 @@
-"""How a file's path says which sample it is: ``train/<class>/<image>`` and ``test/<class>/<image>``.
+"""Tell from a file's path which sample it is: ``train/<class>/<image>`` and ``test/<class>/<image>``.
 
-Names are brought to one spelling, and what no later step could write, ask for or show is refused here (`megu.data.naming`).
+Names are brought to one spelling, and names that a later step could not write, request or show are refused here (`megu.data.naming`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".
 _OTHER_ARCHIVES = (".7z", ".rar", ".tar.zst", ".tzst", ".tar.lz", ".tar.z", ".tar.lzma")
 
 
-#: Bytes that an image file may have; a larger one is not read.
+#: The largest size in bytes of an image file; a larger one is not read.
 LARGEST = 1 << 29
 
 
@@ -35,12 +35,12 @@ class File:
 
     Attributes
     ----------
-    where: what messages name it by.
+    where: its name in messages.
     name: its path inside the source, with "/".
     size: in bytes, unpacked.
     read: returns its bytes.
     problem: why it cannot be used at all, "" for a file that can be read.
-    folder: it is a folder; there is nothing to read.
+    folder: whether it is a folder; then there is nothing to read.
     """
 
     where: str
@@ -52,12 +52,12 @@ class File:
 
 
 def is_archive(name: str) -> bool:
-    """Whether a name is an archive's, one that can be opened or not."""
+    """Return whether a name is that of an archive, one that can be opened or not."""
     return name.lower().endswith((*ARCHIVES, *_OTHER_ARCHIVES))
 
 
 def can_be_sample(name: str) -> bool:
-    """Whether the bytes of a file of this name are ever asked for."""
+    """Return whether a file with this name is ever read."""
     path = PurePosixPath(name)
     return clutter(path.parts) is None and (path.suffix.lower() in IMAGES or path.name == SUPERCLASSES)
 
@@ -91,14 +91,14 @@ class Sample:
 
     @property
     def path(self) -> str:
-        """The same wherever the data set lies."""
+        """The path inside the data set, wherever the data set is."""
         return f"{self.folder}/{self.key}"
 
 
 def sample(file: File) -> Sample | None:
-    """The sample that a file is, or None for a file that is none (a README).
+    """Return a file as a sample, or None for a file that is not a sample (a README).
 
-    Raises `MeguError` for an image in no class folder, an archive inside the data set, and a name that cannot be used.
+    Raises `MeguError` for an image outside a class folder, an archive inside the data set, or an unusable name.
     """
     path = PurePosixPath(file.name)
     if file.problem:
@@ -123,12 +123,12 @@ def sample(file: File) -> Sample | None:
 
 
 def in_class_folder(name: str) -> bool:
-    """Whether a file lies where images belong."""
+    """Return whether a file is where images belong."""
     parts = PurePosixPath(name).parts
     return len(parts) > 2 and parts[-3].lower() in SPLIT_FOLDERS
 
 
 def names(samples: Sequence[Sample]) -> list[str]:
-    """The name of each sample: class and file, without the ending unless another file of the class differs in that alone."""
+    """Return the name of each sample: class and file, without the extension unless another file of the class differs only in that."""
     often = Counter(entry.stem for entry in samples)
     return [entry.stem if often[entry.stem] == 1 else entry.key for entry in samples]

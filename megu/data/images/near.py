@@ -1,9 +1,10 @@
-"""A perceptual hash: the signs of the lowest frequencies of an image, which another size or quality hardly changes.
+"""A perceptual hash: the signs of an image's lowest frequencies, which a change of size or quality hardly affects.
 
-An image becomes 16 x 16 grey means, and of their discrete cosine transform the signs of the 96 lowest frequencies but the mean are kept.
-A blur or a resize makes a frequency weaker and leaves its sign. Two images are compared with one side's strengths: a sign that differs
-where the frequency is strong counts more than one that was nearly zero. ``benchmarks/suppression.py`` measures how often that is right. Where
-both sides are here, as within a data set, their frequencies themselves are compared (`alike`); ``benchmarks/near_duplicates.py`` measures that.
+An image becomes 16 x 16 grey means; of their discrete cosine transform the signs of the 96 lowest frequencies are kept, without the mean.
+A blur or a resize weakens a frequency and keeps its sign. Two images are compared with the strengths of one of them: a sign that differs
+where the frequency is strong counts more than one that was nearly zero. ``benchmarks/suppression.py`` measures how often that is right.
+Where both images are available, as within a data set, the frequencies themselves are compared (`alike`);
+``benchmarks/near_duplicates.py`` measures that.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from numpy.typing import NDArray
 
 #: Bits of a hash, and its bytes.
 BITS, SIZE = 96, 12
-#: Share of an image's strength that may have another sign in one that is suspected to be it.
+#: The largest share of an image's strength whose signs may differ in a suspected copy.
 NEAR = 0.016
-#: Distance of two images' frequencies, each brought to length 1, up to which they are copies of each other in all but quality.
+#: Largest distance between two images' frequencies, each scaled to length 1, at which they are the same image in different quality.
 ALIKE = 0.06
-#: Signs that may differ at most, whatever their strength: what is looked for in the index.
+#: How many signs may differ at most, whatever their strength: the range of the index search.
 _FAR = 14
 _SIDE = 16
-#: Mean strength of a frequency, in grey levels, below which an image is of one shade: its signs are chance.
+#: Mean strength of a frequency, in grey levels, below which an image counts as one shade: its signs are random.
 _FLAT = 1.0
 _BAND = 24
-#: Weakest signs of a band that are also looked up the other way round.
+#: How many of a band's weakest signs are also looked up inverted.
 _TRIED = 5
-#: (5, 32): which of them are turned, for each try.
+#: (5, 32): which of them are inverted, for each try.
 _CHOICES = np.arange(1 << _TRIED) >> np.arange(_TRIED)[:, None] & 1
-#: Weights of red, green and blue in grey: what JPEG keeps best.
+#: Weights of red, green and blue in grey: the luma, which JPEG preserves best.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-#: Pairs and images in memory together, and pairs whose frequencies are.
+#: How many pairs and images are in memory at once, and how many pairs with their frequencies.
 _PAIRS, _IMAGES, _COMPARED = 1 << 21, 4096, 1 << 16
-#: Entries that may share a band with an image: more say nothing about any of them, and would take minutes.
+#: How many entries may share a band with an image: a larger number tells nothing about any of them, and would take minutes.
 _CROWD = 4096
 
 Hashes = NDArray[np.uint8]
@@ -53,12 +54,12 @@ class Strengths:
 
     @property
     def hashes(self) -> Hashes:
-        """uint8 (N, 12): the signs, a bit each."""
+        """uint8 (N, 12): the signs, one bit each."""
         return np.packbits(self.values >= 0, axis=1)
 
 
 def strengths(images: NDArray[np.uint8]) -> Strengths:
-    """Of images (N, H, W, C) of any size, grey or colour."""
+    """Return the strengths of images (N, H, W, C) of any size, grey or colour."""
     down, across, basis = _means(images.shape[1]), _means(images.shape[2]), _cosines()
     found = np.empty((len(images), BITS), dtype=np.float32)
     for start in range(0, len(images), _IMAGES):
@@ -98,10 +99,10 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class NearIndex:
-    """Finds which of many hashes an image is near to. hashes: uint8 (M, 12).
+    """Find which of many hashes an image is near to. hashes: uint8 (M, 12).
 
-    The 96 signs are dealt into four bands of 24. Only hashes that have a band in common with an image are compared with it, the image's five
-    weakest signs of the band taken either way: signs that differ in a copy are weak ones.
+    The 96 signs are divided into four bands of 24. An image is compared only with hashes that share a band with it, where the image's five
+    weakest signs in the band may be inverted: signs that differ in a copy are weak ones.
     """
 
     def __init__(self, hashes: Hashes) -> None:
@@ -110,7 +111,7 @@ class NearIndex:
         self._bands = [_Band(_number(signs[:, columns])) for columns in _dealt()]
 
     def find(self, images: Strengths) -> NDArray[np.int64]:
-        """For each image the number of the hash that it is nearest to, -1 where none is near: int64 (N,)."""
+        """Return, for each image, the number of the nearest hash, -1 where none is near: int64 (N,)."""
         found = np.full(len(images.values), -1, dtype=np.int64)
         best = np.full(len(images.values), NEAR, dtype=np.float32)
         usable = np.flatnonzero(images.usable) if len(self.hashes) else np.empty(0, dtype=np.int64)
@@ -130,7 +131,7 @@ class NearIndex:
         return found
 
     def candidates(self, values: NDArray[np.float32]) -> Iterator[Pairs]:
-        """The images and the hashes, by number, that have a band in common; a bounded number of pairs at a time."""
+        """Yield the images and hashes, by number, that share a band; a bounded number of pairs at a time."""
         for band, columns in zip(self._bands, _dealt(), strict=True):
             own, weakest = _number(values[:, columns] >= 0), np.argsort(np.abs(values[:, columns]), axis=1)[:, :_TRIED]
             flips = (np.int32(1) << (_BAND - 1 - weakest)) @ _CHOICES  # distinct bits, so their sum is their union
@@ -138,7 +139,7 @@ class NearIndex:
 
 
 def alike(images: Strengths) -> NDArray[np.int64]:
-    """The pairs of images that are copies of each other in all but size and quality: their numbers, int64 (P, 2), each pair once."""
+    """Return the pairs of images that differ only in size and quality, as numbers, int64 (P, 2), each pair once."""
     rows = np.flatnonzero(images.usable)
     values = images.values[rows]
     unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-6))
@@ -156,7 +157,7 @@ def alike(images: Strengths) -> NDArray[np.int64]:
 
 
 class _Band:
-    """The hashes by one band of their signs. numbers: int32 (M,), the band of each as a number."""
+    """An index of the hashes by one band of their signs. numbers: int32 (M,), the band of each as a number."""
 
     def __init__(self, numbers: NDArray[np.int32]) -> None:
         self._order = np.argsort(numbers, kind="stable").astype(np.int32)
@@ -180,23 +181,23 @@ class _Band:
 
 
 def _differing(one: Hashes, other: Hashes) -> NDArray[np.uint8]:
-    """How many signs differ in each pair (n, 12)."""
+    """Return how many signs differ in each pair (n, 12)."""
     words = (one ^ other).view(np.uint32)
     return np.asarray(np.bitwise_count(words).sum(axis=1, dtype=np.uint8))
 
 
 def _dealt() -> list[slice]:
-    """The columns of each band: every band has some of the lowest frequencies and some of the highest."""
+    """Return the columns of each band: every band has some of the lowest frequencies and some of the highest."""
     return [slice(first, None, BITS // _BAND) for first in range(BITS // _BAND)]
 
 
 def _number(signs: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Signs (n, 24) as one number each."""
+    """Encode signs (n, 24) as one number each."""
     return np.packbits(signs, axis=1).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.int32)
 
 
 def _runs(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Ranges of images with at most `_PAIRS` pairs each. ends: how many pairs there are up to and with each image."""
+    """Yield ranges of images with at most `_PAIRS` pairs each. ends: the number of pairs up to and including each image."""
     low = 0
     while low < len(ends):
         before = int(ends[low - 1]) if low else 0

@@ -1,4 +1,4 @@
-"""What was met on the way from files to a data set: counted for ``meta.json``, with a few names for whoever watches."""
+"""Notes on the way from files to a data set: counts for ``meta.json``, with a few names for the user."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from megu.data.images.clutter import clutter
 from megu.data.images.layout import File, in_class_folder
 from megu.data.naming import shown
 
-#: Names that are shown of each kind.
+#: How many names of each kind are shown.
 _SHOWN = 3
-#: Characters that an ending may have to be named.
+#: The longest file extension, in characters, that is shown.
 _ENDING = 12
 
 
@@ -21,10 +21,10 @@ class Notes:
 
     Attributes
     ----------
-    ignored: files that are left out: clutter, and what lies in class folders without an image's ending.
-    others: files left out elsewhere, a README. They are no part of the data set's description.
+    ignored: files that are left out: clutter, and files in class folders without an image's extension.
+    others: files left out elsewhere, such as a README. They are not part of the data set's description.
     converted: what was done to images, see `megu.data.images.decoding`.
-    remarks: whole lines.
+    remarks: complete lines.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Notes:
         self._named: dict[str, list[str]] = {}
 
     def left_out(self, file: File) -> None:
-        """Count a file that is no sample."""
+        """Count a file that is not a sample."""
         path = PurePosixPath(file.name)
         kind = clutter(path.parts)
         if kind or in_class_folder(file.name):
@@ -51,7 +51,7 @@ class Notes:
             self._named.setdefault(kind, []).append(shown(name))
 
     def lines(self) -> Iterator[str]:
-        """All of it, a line a kind."""
+        """Yield all notes, one line per kind."""
         for kind, count in sorted((self.ignored + self.others).items()):
             yield f"left out: {count:,} {kind} ({self._examples(kind, count)})"
         for kind, count in sorted(self.converted.items()):

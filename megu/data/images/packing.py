@@ -1,4 +1,4 @@
-"""What a user asks for when images become a data set."""
+"""The user's options for turning images into a data set."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Packing:
 
     Attributes
     ----------
-    size: height and width in pixels that every image is brought to: the largest part of the middle with that shape is cut out and
-        resized (bilinear, smoothed). None: all images must have one size.
+    size: height and width in pixels of every image: the largest centred part with that shape is cut out and resized (bilinear,
+        smoothed). None: all images must have one size.
     max_corrupt: the largest share of files, in [0, 1], that may be unreadable; they are left out and listed. More is an error.
-    coarse_labels: label by superclass and keep the finer labels beside.
+    coarse_labels: label by superclass and also keep the finer labels.
     superclasses: {superclass: [class, ...]} where the images come without a ``superclasses.json``.
-    only: the class folders to take, all others are left where they are. Empty: all.
-    per_class: of each class folder so many images at most, in train and in test. None: all.
+    only: the class folders to take; all others are ignored. Empty: all.
+    per_class: the most images to take from each class folder, in train and in test. None: all.
     """
 
     size: tuple[int, int] | None = None
@@ -42,7 +42,7 @@ def parse_packing(
     only: str | None = None,
     per_class: int | None = None,
 ) -> Packing:
-    """`Packing` as the command line has it. Raises `MeguError` for what cannot be."""
+    """Return a `Packing` from the command line's options. Raises `MeguError` for invalid ones."""
     if labels not in ("fine", "coarse"):
         raise MeguError(f"--labels {labels!r} is not known", "write fine or coarse")
     sides = [] if size is None else size.lower().split("x")
@@ -62,7 +62,7 @@ def parse_packing(
 
 
 def reduced(packing: Packing) -> str:
-    """What `_taken` leaves, in words; "" for everything."""
+    """Describe in words what `_taken` leaves; "" for everything."""
     classes = f"{len(set(packing.only))} class folders" if packing.only else ""
     number = f"at most {packing.per_class:,} images of each class and split" if packing.per_class else ""
     return ", ".join(filter(None, (classes, number)))

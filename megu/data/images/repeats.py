@@ -1,4 +1,4 @@
-"""Images that a data set has in train and in test, or in two classes: they make a test easier, or a label false."""
+"""Images that occur in both train and test, or in two classes: they make a test easier, or a label wrong."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Labels = NDArray[np.integer[Any]]
 
 BOTH_SPLITS = "in train and in test"
 TWO_CLASSES = "in two classes"
-#: Images that are named.
+#: How many images a line names.
 _SHOWN = 3
 
 
 def repeats(ids: Mapping[str, Ids], labels: Mapping[str, Labels]) -> dict[str, int]:
-    """How many different images are there twice in such a way; nothing for none. ids, labels: (N,) of each split."""
+    """Count the distinct images repeated in each way; empty when there are none. ids, labels: (N,) of each split."""
     return {kind: len(found) for kind, found in _repeated(ids, labels).items() if len(found)}
 
 
@@ -35,7 +35,7 @@ def _repeated(ids: Mapping[str, Ids], labels: Mapping[str, Labels]) -> dict[str,
 
 
 def repeat_lines(dataset: Dataset) -> list[str]:
-    """A line for each kind, with the names of a few where the images have names."""
+    """Return a line for each kind, naming a few where the images have names."""
     parts = {"train": dataset.train, "test": dataset.test}
     found = _repeated({split: part.ids for split, part in parts.items()}, {split: part.labels for split, part in parts.items()})
     lines = []
@@ -49,7 +49,7 @@ def repeat_lines(dataset: Dataset) -> list[str]:
 
 
 def _places(dataset: Dataset, image: bytes) -> str:
-    """Where an image is, by name."""
+    """Return where an image is, by name."""
     found = []
     for split, part in (("train", dataset.train), ("test", dataset.test)):
         if part.names is not None:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): their classes, their superclasses, and how torchvision's copy becomes our arrays."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): their classes, their superclasses, and the conversion of torchvision's copy to our arrays."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SUPERCLASSES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """torchvision: the name of its class. files: the batches in its folder, by split. classes: in alphabetical order, as labels count."""
+    """torchvision: the name of its class. files: the batches in its folder, by split. classes: in alphabetical order, indexed by labels."""
 
     torchvision: str
     files: Mapping[str, Sequence[str]]
@@ -76,15 +76,15 @@ KINDS: dict[str, Kind] = {
 
 
 def read(torchvision: Any, name: str, folder: Path, *, download: bool = True) -> Callable[[Path], Dataset]:
-    """What torchvision has in ``folder`` or downloads to it; the function returned writes the data set.
+    """Read what torchvision has in ``folder`` or downloads to it; the returned function writes the data set.
 
-    Samples are put in the order of class and file name, which is the order of the same images as class folders: torchvision's copy and
-    an archive of class folders give the same bytes.
+    Samples are ordered by class and file name, as the same images are in class folders, so torchvision's copy and an archive of class
+    folders give the same bytes.
 
     Raises
     ------
     RuntimeError, OSError: the download failed, or its files are not the known ones.
-    ValueError: files of another form.
+    ValueError: the files have another format.
     """
     kind = KINDS[name]
     images, columns = {}, {}
@@ -104,9 +104,9 @@ def read(torchvision: Any, name: str, folder: Path, *, download: bool = True) ->
 
 
 def file_names(content: bytes) -> list[str]:
-    """The names of the images in one of CIFAR's batches, which torchvision does not hand out.
+    """Return the names of the images in one of CIFAR's batches, which torchvision does not expose.
 
-    A batch is a pickle; its opcodes are read as text here, and nothing of it is run.
+    A batch is a pickle; its opcodes are only read here, none of them is executed.
     """
     texts = [argument for _, argument, _ in pickletools.genops(content) if isinstance(argument, str)]
     return [text for text in texts if text.endswith(".png")]

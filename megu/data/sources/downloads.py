@@ -1,4 +1,4 @@
-"""Data sets that are fetched by name: where their files come from, and how these become our arrays."""
+"""Data sets that are fetched by name: where their files come from, and how they become our arrays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _APT_S = 300.0
 
 
 class Unavailable(Exception):
-    """This provider cannot give the data set here; the next one may. The message is a few words."""
+    """This provider cannot deliver the data set here; the next one may. The message is a few words."""
 
 
 _FASHION_MNIST_FILES = (
@@ -40,7 +40,7 @@ _FASHION_MNIST_FILES = (
 )
 
 
-#: What is known of a data set before it is here.
+#: The class names of a data set, known before it is fetched.
 CLASSES = {
     "fashion-mnist": (
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -50,7 +50,7 @@ CLASSES = {
 
 
 def _write_fashion_mnist(folder: Path) -> Callable[[Path], Dataset]:
-    """Read the four IDX files in ``folder``; the function returned writes the data set."""
+    """Read the four IDX files in ``folder``; the returned function writes the data set."""
     try:
         idx = [read_idx(folder / f"{name}.gz") for name in _FASHION_MNIST_FILES]
     except (OSError, ValueError) as error:
@@ -71,7 +71,7 @@ _FASHION_MNIST_MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.
 
 
 def _fashion_mnist_from_torchvision(scratch: Path) -> Callable[[Path], Dataset]:
-    # Asked first and cheaply: importing torchvision takes seconds, and its own download retries and prints.
+    # Check this first, because it is cheap: importing torchvision takes seconds, and its own download retries and prints.
     with _torchvision(f"{_FASHION_MNIST_MIRROR}{_FASHION_MNIST_FILES[-1]}.gz", "fashion-mnist") as torchvision:
         torchvision.datasets.FashionMNIST(str(scratch), download=True)
     return _write_fashion_mnist(scratch / "FashionMNIST" / "raw")
@@ -89,7 +89,7 @@ CIFAR_FILES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-pytho
 
 
 def cifar_from_archive(name: str, archive: Path, scratch: Path) -> Callable[[Path], Dataset]:
-    """The authors' archive, which torchvision takes for one that it has downloaded when its checksum is right."""
+    """Read the authors' archive, which torchvision accepts as its own download when the checksum is right."""
     shutil.copyfile(archive, scratch / CIFAR_FILES[name])
     with _torchvision(None, name) as torchvision:
         return cifar.read(torchvision, name, scratch)
@@ -97,7 +97,7 @@ def cifar_from_archive(name: str, archive: Path, scratch: Path) -> Callable[[Pat
 
 @contextlib.contextmanager
 def _torchvision(mirror: str | None, name: str) -> Iterator[Any]:
-    """torchvision, quiet and with a time limit; ``mirror`` is looked for first. What goes wrong inside makes it `Unavailable`."""
+    """Import torchvision, quietly and with a time limit; try to reach ``mirror`` first. An error in the block raises `Unavailable`."""
     if mirror and (reason := _unreachable(mirror)):
         raise Unavailable(reason)
     try:
@@ -121,9 +121,9 @@ def _torchvision(mirror: str | None, name: str) -> Iterator[Any]:
 
 
 def _unreachable(url: str) -> str:
-    """Why ``url`` does not answer within `_REACH_S` seconds, or "" when it does.
+    """Return why ``url`` does not answer within `_REACH_S` seconds, or "" when it does.
 
-    In a thread, because a name look-up knows no timeout.
+    It is tried in a thread, because a name lookup has no timeout.
     """
     result = [f"no answer from its mirror in {_REACH_S:.0f} s"]
 
@@ -145,7 +145,7 @@ _PACKAGE_FILES = Path("usr/share/datasets/fashion-mnist")
 
 
 def _fashion_mnist_from_os_package(scratch: Path) -> Callable[[Path], Dataset]:
-    """The files of the Debian package: installed, or downloaded and unpacked into ``scratch``, which needs no root."""
+    """Read the files of the Debian package: installed, or downloaded and unpacked into ``scratch``, which needs no root."""
     if (installed := Path("/") / _PACKAGE_FILES).is_dir():
         return _write_fashion_mnist(installed)
     for tool in ("apt-get", "dpkg-deb"):
@@ -161,7 +161,7 @@ def _fashion_mnist_from_os_package(scratch: Path) -> Callable[[Path], Dataset]:
 
 
 def _apt_download(scratch: Path) -> None:
-    """``apt-get download``; where the system's package lists are absent or stale, once more with lists of our own."""
+    """Run ``apt-get download``; where the system's package lists are absent or stale, run it again with lists of our own."""
     options = ["-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::https::Timeout=10"]
     try:
         _command(scratch, "apt-get", *options, "download", _PACKAGE)
@@ -192,7 +192,7 @@ def _command(folder: Path, *command: str) -> None:
 Source = Callable[[Path], Callable[[Path], Dataset]]
 
 #: Data set -> provider -> function that obtains the raw files in a scratch folder and returns the function that writes the data
-#: set. Adding a data set is an entry here and a pin.
+#: set. To add a data set, add an entry here and a pin.
 SOURCES: dict[str, dict[str, Source]] = {
     "fashion-mnist": {
         "torchvision": _fashion_mnist_from_torchvision,
@@ -204,12 +204,12 @@ SOURCES: dict[str, dict[str, Source]] = {
 
 DEFAULT = "fashion-mnist"
 
-#: Data set -> the one that it is made of by labelling it by superclass.
+#: Data set -> the data set from which it is made by labelling by superclass.
 COARSE_OF = {"cifar20": "cifar100"}
 
 BY_NAME = {*SOURCES, *COARSE_OF}
 
-#: The group of entry points by which other packages bring data sets: functions like those of `SOURCES`.
+#: The entry point group through which other packages provide data sets: functions like those of `SOURCES`.
 GROUP = "megu.datasets"
 
 _LOCAL = "name a local copy: `megu data fetch {name} --from FILE` (its authors' archive, or class folders)"
@@ -220,12 +220,12 @@ FIXES = {
 
 
 def names() -> list[str]:
-    """Every data set that can be fetched by name."""
+    """Return every data set that can be fetched by name."""
     return sorted({*SOURCES, *COARSE_OF, *plugins(GROUP, {*SOURCES, *COARSE_OF})})
 
 
 def providers_for(name: str) -> dict[str, Source]:
-    """Who may have a data set, in the order in which they are asked; empty for an unknown name.
+    """Return the providers that may have a data set, in the order in which they are tried; empty for an unknown name.
 
     Raises `MeguError` for a plugin that cannot be used.
     """

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """One gzipped IDX file of unsigned bytes, with its shape.
+    """Read one gzipped IDX file of unsigned bytes, with its shape.
 
     Raises
     ------
-    ValueError: not such a file, or cut short.
+    ValueError: the file is not of this kind, or is truncated.
     """
     try:
         data = gzip.decompress(path.read_bytes())

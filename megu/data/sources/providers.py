@@ -1,7 +1,7 @@
 """Where data sets come from: a chain of providers that all give the same bytes.
 
 `fetch` tries, in order, what is already there, DVC (cache or remote), and the sources registered in `SOURCES`; the result is
-compared with its pin before it takes its place under ``data/``. `add` makes a data set of a user's own images.
+compared with its pin before it takes its place under ``data/``. `add` makes a data set from a user's own images.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from megu.data.writing import write_errors_answered
 
 Pin = Literal["match", "unpinned"]
 
-#: Looks at a data set's folder before it is used: leaves out what must not be in it, or refuses it (`MeguError`). Returns what is to be said,
-#: a line each. The product's is `megu.suppression.screening.screen`.
+#: Inspects a data set's folder before it is used: removes what must not be in it, or refuses it (`MeguError`). Returns what to report, one
+#: line each. The product uses `megu.suppression.screening.screen`.
 Screen = Callable[[Path], list[str]]
 
 
@@ -60,10 +60,10 @@ class Fetched:
     Attributes
     ----------
     dataset_path: ``<root>/data/<name>``.
-    provider: who gave it: "local" (already there), "dvc", "torchvision", "os-package" or "folder".
+    provider: where it came from: "local" (already there), "dvc", "torchvision", "os-package" or "folder".
     dvc_hash: DVC's directory hash (36 characters, ending in ".dir").
-    pin: "match", or "unpinned" when ``data.dvc`` does not know the name. A mismatch is an error.
-    notes: what was left out of a user's images and what was done to them, a line each.
+    pin: "match", or "unpinned" when ``data.dvc`` does not have the name. A mismatch is an error.
+    notes: what was left out of a user's images and what was done to them, one line each.
     """
 
     dataset_path: Path
@@ -77,7 +77,7 @@ class Fetched:
 class State:
     """One line of `status`: ``state`` is "ok", "unpinned", "differs" (from the pin), "damaged" or "missing".
 
-    notes: what to do about it, and the images that are there twice, a line each.
+    notes: what to do about it, and the images that occur twice, one line each.
     """
 
     name: str
@@ -88,19 +88,19 @@ class State:
 
 
 def unscreened(folder: Path) -> list[str]:
-    """Any data set as it is."""
+    """Accept any data set unchanged."""
     return []
 
 
 def fetch(root: Path, name: str, local: Sequence[Path] = (), screen: Screen = unscreened) -> Fetched:
     """Put data set ``name`` into ``<root>/data/<name>`` and compare it with its pin. Safe to run twice at once.
 
-    local: a copy that the user has: the authors' archive of CIFAR, or class folders in folders and archives; then nobody else is asked.
+    local: a copy that the user has: the authors' archive of CIFAR, or class folders in folders and archives; then nothing else is tried.
 
     Raises
     ------
-    MeguError: unknown name, no provider works (each is named with its reason), different or damaged bytes, what ``screen`` refuses, a full
-    disk, or a purge that was stopped half-way.
+    MeguError: the name is unknown, no provider works (each is named with its reason), the bytes differ or are damaged, ``screen`` refuses
+    the data set, the disk is full, or a purge was stopped half-way.
     """
     path = root / "data" / name
     _check_name(name)
@@ -118,7 +118,7 @@ def fetch(root: Path, name: str, local: Sequence[Path] = (), screen: Screen = un
 
 
 def no_purge_is_open(root: Path) -> None:
-    """Raise `MeguError` where a purge was stopped half-way: what is here is half of two versions."""
+    """Raise `MeguError` where a purge was stopped half-way: the data are then a mixture of two versions."""
 
     if unfinished(Project(root)):
         raise MeguError(
@@ -127,7 +127,7 @@ def no_purge_is_open(root: Path) -> None:
 
 
 def _check_in_place(root: Path, path: Path, provider: str, screen: Screen) -> Fetched:
-    """`_check` of a folder in its place, which the screen may have replaced and pinned anew."""
+    """Run `_check` on a folder in its final place, which the screen may have replaced and pinned anew."""
     notes = screen(path)
     return replace(_check(root, path, pins.read(root).get(path.name), provider), notes=tuple(notes))
 
@@ -165,7 +165,7 @@ def _obtain(root: Path, name: str, pin: DirHash | None, local: Sequence[Path], s
 
 
 def _by_superclass(root: Path, name: str, pin: DirHash | None, local: Sequence[Path], screen: Screen) -> Fetched:
-    """A data set that is another one labelled by superclass; that one is fetched first where it is not here."""
+    """Make a data set that is another one labelled by superclass; fetch that one first where it is absent."""
     base = COARSE_OF[name]
     if not (root / "data" / base).exists():
         _obtain(root, base, pins.read(root).get(base), local, screen)
@@ -180,7 +180,7 @@ def _by_superclass(root: Path, name: str, pin: DirHash | None, local: Sequence[P
 
 
 def _from_local(name: str, local: Sequence[Path], notes: Notes, scratch: Path) -> Callable[[Path], Dataset]:
-    """What the user has: an archive of CIFAR's authors, told by its file name, or class folders."""
+    """Read the user's copy: the archive of CIFAR's authors, recognised by its file name, or class folders."""
     if len(local) == 1 and local[0].name == CIFAR_FILES.get(name) and local[0].is_file():
         return cifar_from_archive(name, local[0], scratch)
     facts, packing = _known(name, Facts(name, ()), Packing())
@@ -188,7 +188,7 @@ def _from_local(name: str, local: Sequence[Path], notes: Notes, scratch: Path) -
 
 
 def _known(name: str, facts: Facts, packing: Packing) -> tuple[Facts, Packing]:
-    """With the source, licence and superclasses of a data set that we know by name, where nothing else is given."""
+    """Fill in source, licence and superclasses of a data set that we know by name, where they are not specified."""
     kind = cifar.KINDS.get(COARSE_OF.get(name, name))
     if kind is None:
         return facts, packing
@@ -199,19 +199,19 @@ def _known(name: str, facts: Facts, packing: Packing) -> tuple[Facts, Packing]:
 
 @contextlib.contextmanager
 def _staged(path: Path) -> Iterator[Path]:
-    """Where to build ``path`` so that it appears only when the block, with its comparison, succeeds."""
+    """Yield a place to build ``path`` so that it appears only when the block, including its comparison, succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary.folder(path.parent, f".{path.name}-") as scratch:
         yield scratch / path.name
         (scratch / path.name).rename(path)
 
 
-#: As `tempfile` names folders.
+#: The form of `tempfile`'s folder names.
 _LEFTOVER = re.compile(r"\.[A-Za-z0-9._-]+-[a-z0-9_]{8}")
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Drop what a killed fetch left, whatever its version of megu; called under the lock, so nobody fetches."""
+    """Delete what a killed fetch left, by any version of megu; called under the lock, so no fetch is running."""
     for path in (root / "data").glob(".*-*"):
         owned = (path / temporary.OWNER).exists()
         if _LEFTOVER.fullmatch(path.name) and (not owned or temporary.abandoned(path)):
@@ -226,17 +226,17 @@ def _check(root: Path, path: Path, pin: DirHash | None, provider: str) -> Fetche
             raise MeguError(*advice.difference(root, path.name, pin, actual))
         raise MeguError(
             f"data/{path.name} from {provider} is damaged or another data set: expected {pin.md5}, got {actual.md5}",
-            "if the new data are right, change the pin in data.dvc; else report where they came from",
+            "if the new data are right, change the pin in data.dvc; otherwise report where they came from",
         )
     arrays.load(path)
     return Fetched(path, provider, actual.md5, "unpinned" if pin is None else "match")
 
 
 def _share_with_dvc(root: Path, pin: DirHash | None) -> None:
-    """Let DVC's cache know a data set that came another way, or ``dvc status`` calls it "not in cache".
+    """Add a data set that came another way to DVC's cache; otherwise ``dvc status`` calls it "not in cache".
 
-    DVC can only commit ``data.dvc`` as a whole, so this waits until every pinned data set is there. The data are good without
-    it: a DVC that fails is no reason to fail.
+    DVC can only commit ``data.dvc`` as a whole, so this waits until every pinned data set is there. The data are usable without
+    it, so a failure of DVC is ignored.
     """
     if pin is None or dvc.in_cache(root, pin) or not (root / ".dvc").is_dir():
         return
@@ -280,14 +280,14 @@ def add(
     packing: Packing | None = None,
     screen: Screen = unscreened,
 ) -> Fetched:
-    """Make data set ``name`` of class folders (see `megu.data.images.folders.pack`) and pin it in ``data.dvc``.
+    """Make data set ``name`` from class folders (see `megu.data.images.folders.pack`) and pin it in ``data.dvc``.
 
     Adding the same images again changes nothing.
 
     Raises
     ------
-    MeguError: a name that is no plain folder name or is taken by other data, images that cannot be used, what ``screen`` refuses, or a
-    full disk.
+    MeguError: the name is not a plain folder name or is taken by other data, the images cannot be used, ``screen`` refuses them, or the
+    disk is full.
     """
     _check_name(name)
     path, notes = root / "data" / name, Notes()
@@ -305,7 +305,7 @@ def add(
             found = images.pack(staged, source, facts, packing, described=name not in BY_NAME, notes=notes)
             kind = cifar.KINDS.get(COARSE_OF.get(name, name))
             if kind and (found.fine or found.classes) != kind.classes:
-                raise MeguError(f"these images are not of the classes of {name}", "choose another --name")
+                raise MeguError(f"these images do not have the classes of {name}", "choose another --name")
             notes.remarks += screen(staged)
             new = pins.hash_dir(staged)
             if path.exists() and _same_samples(path, staged):
@@ -316,7 +316,7 @@ def add(
                     f"data set {name!r} exists with other contents ({old}; these images give {new.md5})",
                     "choose another --name"
                     if path.exists()
-                    else "add the images that it was made of, or choose another --name",
+                    else "add the images that it was made from, or choose another --name",
                 )
             if not path.exists():
                 staged.rename(path)
@@ -326,7 +326,7 @@ def add(
 
 
 def _same_samples(one: Path, other: Path) -> bool:
-    """Whether two data sets differ at most in what was met beside their images and done to them."""
+    """Return whether two data sets have the same samples, whatever was ignored or converted when they were made."""
     meta = [json.loads((folder / "meta.json").read_text(encoding="utf-8")) for folder in (one, other)]
     first, second = ({key: value for key, value in entry.items() if key not in arrays.NOTES} for entry in meta)
     files = sorted({file.name for folder in (one, other) for file in folder.glob("*.npy")})
@@ -352,7 +352,7 @@ def _folder(path: Path) -> Path:
 
 
 def status(root: Path) -> list[State]:
-    """Every data set that is pinned or under ``data/``, and the default one, compared with its pin; changes nothing."""
+    """Compare every data set that is pinned or under ``data/``, and the default one, with its pin; change nothing."""
     pinned = pins.read(root)
     here = {path.name for path in (root / "data").glob("[!.]*") if path.is_dir()}
     return [_state(root, name, pinned.get(name)) for name in sorted({*pinned, DEFAULT, *here})]
