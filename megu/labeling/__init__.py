@@ -1,7 +1,7 @@
-"""Judging how similar the concepts of a data set look: exemplars are chosen, a labeler is asked, its answers averaged.
+"""Measure how similar the concepts of a data set look: choose exemplars, ask a labeler and average its answers.
 
-Nothing here knows what is to be forgotten, so one judgement of a data set serves every request. Which labelers there are is in
-`megu.labeling.kinds`; this module knows none of them, so a change to one leaves what the others made as it is.
+Nothing here depends on what is to be forgotten, so one labeling of a data set serves every request. The labelers are listed in
+`megu.labeling.kinds`; this module depends on none of them, so a change to one does not invalidate the results of the others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def label(dataset: Dataset, labeler: Labeler, exemplars: int, references: int, s
     S = similarity(judged.q, question.exemplar_class, question.concepts)
     there, count = present(dataset), dataset.num_classes
     if len(there) < count:
-        # A class whose images were erased is not judged, nor judged by: it looks like itself and nothing else.
+        # A class whose images were erased is not compared with any other: it looks like itself and nothing else.
         whole = np.eye(count)
         whole[np.ix_(there, there)] = S
         shape = (len(question.exemplar_ids), count)
@@ -43,12 +43,12 @@ def label(dataset: Dataset, labeler: Labeler, exemplars: int, references: int, s
 
 
 def present(dataset: Dataset) -> NDArray[np.int64]:
-    """The classes that have training images; after an erasure one may have none."""
+    """Return the classes that have training images; after an erasure a class may have none."""
     return np.unique(np.asarray(dataset.train.labels, dtype=np.int64))
 
 
 def ask_about(dataset: Dataset, exemplars: int, references: int, seed: int) -> Question:
-    """The question that a data set comes to: its exemplars, and the references beside them, of the classes that have images."""
+    """Return the question about a data set: exemplars and references of the classes that have images."""
     there = present(dataset)
     chosen, known = choose(dataset.train, dataset.classes, exemplars, references, seed, there.tolist())
     flat = chosen.reshape(-1)
@@ -63,14 +63,14 @@ def ask_about(dataset: Dataset, exemplars: int, references: int, seed: int) -> Q
 
 
 def similarity(q: NDArray[Any], exemplar_class: NDArray[Any], concepts: tuple[str, ...]) -> NDArray[np.float64]:
-    """S (K, K): the mean answer for the exemplars of each class (Eq 5), abstentions (NaN) left out."""
+    """Return S (K, K): the mean answer for the exemplars of each class (Eq 5), abstentions (NaN) left out."""
     rows = np.zeros((len(concepts), len(concepts)))
     for k, name in enumerate(concepts):
         answers = q[exemplar_class == k]
         said = ~np.isnan(answers)
         if not said.any():
             raise MeguError(f"the labeler abstained on every exemplar of {name!r}", "use more exemplars, or another labeler")
-        # A concept that was never answered for this class counts as not similar.
+        # A concept without any answer for this class counts as not similar.
         rows[k] = np.where(said, answers, 0).sum(axis=0) / np.maximum(said.sum(axis=0), 1)
     return rows
 
@@ -83,10 +83,10 @@ def choose(
     seed: int,
     classes: Sequence[int] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions in the training images: exemplars (K, n) and references (K, P), disjoint, no image twice; of all classes, or some.
+    """Choose positions in the training images: exemplars (K, n) and references (K, P), disjoint, no image twice; of all classes, or some.
 
-    Chosen by the hash of (seed, id), so they stay the same images when the data set grows or is reordered, but for those that
-    a new image displaces.
+    They are chosen by the hash of (seed, id), so they stay the same images when the data set grows or is reordered, except for those
+    that a new image displaces.
     """
     wanted = exemplars + references
     key = str(seed).encode()

@@ -1,4 +1,4 @@
-"""What a labeler is asked and what it answers, whatever it is (MeGU, arXiv 2602.17088, Eq 4-5)."""
+"""The protocol of all labelers: what they are asked and what they answer (MeGU, arXiv 2602.17088, Eq 4-5)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Question:
-    """All that a labeler may look at.
+    """Everything that a labeler may look at.
 
     concepts: the K class names. references: uint8 (K, P, H, W, C), images known to show each concept.
-    exemplars: uint8 (M, H, W, C), the images to judge; exemplar_class: int64 (M,); exemplar_ids: bytes "S32" (M,), their content.
+    exemplars: uint8 (M, H, W, C), the images to compare; exemplar_class: int64 (M,); exemplar_ids: bytes "S32" (M,), their content hashes.
     No exemplar is among the references.
     """
 
@@ -33,7 +33,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A labeler's answers. q: float64 (M, K), ``q(x, l)`` in [0, 1], NaN where nothing was said. abstained: bool (M, K), where it was asked
+    """A labeler's answers. q: float64 (M, K), ``q(x, l)`` in [0, 1], NaN without an answer. abstained: bool (M, K), where it was asked
     and gave no usable answer. record: how it was asked and what it cost, as JSON; the same for the same answers.
     """
 
@@ -44,9 +44,9 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Identity:
-    """Which labeler it was: enough to tell whether two judgements may be compared.
+    """Which labeler it was: enough to tell whether two results may be compared.
 
-    kind: in words, honestly ("prototype labeler, not an LLM"). digest: SHA-256 of the weights, or the model's own digest.
+    kind: what it really is, in words ("prototype labeler, not an LLM"). digest: SHA-256 of the weights, or the model's own digest.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Identity:
 
 
 class Labeler(Protocol):
-    """Judges how much each exemplar looks like each concept."""
+    """Scores how much each exemplar looks like each concept."""
 
     @property
     def identity(self) -> Identity: ...
@@ -69,10 +69,10 @@ class Labeler(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """A sort of labeler, as `megu.labeling.kinds` knows it by name.
+    """A kind of labeler, registered by name in `megu.labeling.kinds`.
 
-    params: a frozen dataclass, each of its fields with a default; ``exemplars``, ``references`` and ``seed`` are among them. make: builds
-    the labeler from them and the device to compute on; None where it is a server that is asked, by stages of its own (`tasks.ollama`).
+    params: a frozen dataclass with a default for every field; ``exemplars``, ``references`` and ``seed`` are among them. make: builds
+    the labeler from them and the device to compute on; None for a labeler behind a server, which has its own stages (`tasks.ollama`).
     """
 
     params: type[Any]
@@ -81,10 +81,10 @@ class Kind:
 
 @dataclass(frozen=True)
 class Labeling:
-    """A labeler's judgement of a data set.
+    """A labeler's similarity scores for a data set.
 
     S: float64 (K, K), ``S[k, l]`` = mean of q(x, l) over the exemplars x of k (Eq 5). q, abstained, record: see `Judgement`.
-    exemplar_class: int64 (M,); exemplar_ids: bytes "S32" (M,), which images were judged.
+    exemplar_class: int64 (M,); exemplar_ids: bytes "S32" (M,), the images that were used.
     """
 
     S: NDArray[np.float64]
@@ -96,7 +96,7 @@ class Labeling:
     record: Mapping[str, Any]
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """The numbers, for a safetensors file; ids as uint8 (M, 32)."""
+        """Return the numbers for a safetensors file, ids as uint8 (M, 32)."""
         ids = self.exemplar_ids.astype("S32").view(np.uint8).reshape(-1, 32)
         return {
             "S": self.S,

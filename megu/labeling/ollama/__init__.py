@@ -1,5 +1,5 @@
-"""The labeler the method is named for: a multi-modal LLM, asked through the user's own Ollama (MeGU, arXiv 2602.17088, Eq 4-5).
+"""The labeler that the method is named after: a multi-modal LLM, asked through the user's own Ollama (MeGU, arXiv 2602.17088, Eq 4-5).
 
-`strategies` says what is asked, `questions` how; `server` knows the server, `asking` asks, `answers` reads, `answer_store` keeps every answer,
-`sanity` judges them, `labeler` puts it together. Nothing is asked twice: with all answers kept no server is needed.
+`strategies` chooses the questions, `questions` words them, `server` connects, `asking` sends, `answers` parses, `answer_store` caches every
+answer, `sanity` checks them, `labeler` combines it all. Nothing is asked twice: with all answers cached no server is needed.
 """

@@ -1,7 +1,7 @@
-"""Answers kept for good: one line each, appended as it arrives, found by everything that decided it.
+"""The permanent cache of answers: one line each, appended as it arrives, with everything that determined the answer as its key.
 
-A line is written in one go, so a kill costs at most the calls in flight; what a torn line leaves behind is passed over. The disk
-is waited for once a second: a power cut may cost that second.
+A line is written in one go, so a kill costs at most the calls in flight; a torn line is skipped when reading. The file is flushed to disk
+once a second, so a power cut may cost that second.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Answer:
     """value: q of a pair, the concepts of a ranked question in order, None for an abstention. how: "soft", "hard" or "unlisted" (see
     `megu.labeling.ollama.answers.read_pair`), or "ranked".
 
-    reason: why it abstained. again: 1 when a first answer was unusable. retried: calls that failed on their way.
-    seconds: of all its calls. prompt_tokens, tokens: read and written. first: the place in its list of the class chosen first, -1 without.
-    because: the model's reason, where it was asked for one; its own words, to be escaped wherever they are shown.
+    reason: why it abstained. again: 1 when a first answer was unusable. retried: how many calls failed in transit.
+    seconds: of all its calls. prompt_tokens, tokens: read and written. first: the position in the choices of the class named first, or -1.
+    because: the model's reason, where one was requested; in its own words, to be escaped wherever they are shown.
     """
 
     value: float | list[int] | None
@@ -58,7 +58,7 @@ class Answers:
         self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         size = os.fstat(self._handle).st_size
         if size and os.pread(self._handle, 1, size - 1) != b"\n":
-            os.write(self._handle, b"\n")  # after a line that a kill tore
+            os.write(self._handle, b"\n")  # after a line torn by a kill
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -77,7 +77,7 @@ class Answers:
         return len(self._known)
 
     def keeping(self, error: MeguError) -> MeguError:
-        """The same error, saying how many answers are not lost by it."""
+        """Return the same error, extended by how many answers it does not lose."""
         if not self._known:
             return error
         return MeguError(
@@ -85,12 +85,12 @@ class Answers:
         )
 
     def put(self, key: str, answer: Answer) -> None:
-        """Append an answer. From any thread; nothing is written once the file is closed."""
+        """Append an answer, from any thread; nothing is written once the file is closed."""
         self._append({"key": key, **asdict(answer)})
         self._known[key] = answer
 
     def void(self, keys: Iterable[str]) -> None:
-        """Take answers back: they were not this model's."""
+        """Retract answers that were not this model's."""
         gone = list(keys)
         if gone:
             self._append({"void": gone})
@@ -109,7 +109,7 @@ class Answers:
                 self._synced = time.monotonic()
 
     def seconds_a_call(self) -> float | None:
-        """The median time of an answer so far; None without any."""
+        """Return the median time of an answer so far; None without any."""
         times = sorted(answer.seconds for answer in self._known.values())
         return times[len(times) // 2] if times else None
 
@@ -136,7 +136,7 @@ def _read(path: Path) -> dict[str, Answer]:
 
 
 def last_seen(folder: Path, model: str) -> dict[str, str] | None:
-    """What a model's tag pointed to when a server was last asked (``digest``, ``seen``); None when it never was."""
+    """Return what a model's tag pointed to when a server was last asked (``digest``, ``seen``); None when it never was."""
     try:
         entry = json.loads((folder / "models.json").read_text(encoding="utf-8"))[model]
         return {"digest": str(entry["digest"]), "seen": str(entry["seen"])}
@@ -145,7 +145,7 @@ def last_seen(folder: Path, model: str) -> dict[str, str] | None:
 
 
 def remember(folder: Path, model: str, digest: str, seen: str) -> None:
-    """Note what a model's tag points to, for when the server is off."""
+    """Record what a model's tag points to, for use while the server is off."""
     from megu.core.files.store import canonical_json, writing
 
     try:

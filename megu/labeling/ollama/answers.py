@@ -1,4 +1,4 @@
-"""Reading answers: what a usable one is, and the soft score in it."""
+"""Parse answers: decide which are usable, and compute their soft scores."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from megu.core.escaping import plain
 
 
 class Unusable(Exception):
-    """An answer that says nothing; the reason is one of ours, never the model's words."""
+    """An answer that cannot be used; the reason is in our words, never the model's."""
 
 
 class Cut(Exception):
-    """An answer to a part of the question: the server read fewer tokens than the whole has."""
+    """An answer to only a part of the question: the server read fewer tokens than the whole question has."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back, as much of it as is looked at. logprobs: by position, (token, logprob) of the likeliest tokens."""
+    """The parts of a response that are used. logprobs: by position, (token, logprob) of the likeliest tokens."""
 
     content: str
     thinking: bool
@@ -32,8 +32,8 @@ class Reply:
 
 
 def checked(reply: Reply, least: int) -> Any:
-    """The JSON value in a reply. least: the fewest prompt tokens that the whole question has. Raises `Unusable`, and `Cut` for an answer to
-    less than that."""
+    """Return the JSON value in a reply. least: the fewest prompt tokens that the whole question can have. Raises `Unusable`, and `Cut` when
+    fewer were read."""
     if reply.prompt_tokens is not None and reply.prompt_tokens < least:
         raise Cut(f"the server read {reply.prompt_tokens:,} tokens of a question that has at least {least:,}")
     if reply.done_reason == "length":
@@ -47,7 +47,7 @@ def checked(reply: Reply, least: int) -> Any:
 
 
 def read_ranked(value: Any, allowed: Mapping[str, int], own: str) -> list[int]:
-    """The concepts named, in order, each once. Raises `Unusable`."""
+    """Return the named concepts in order, each once. Raises `Unusable`."""
     labels = value.get("labels") if isinstance(value, dict) else None
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
         raise Unusable("no list of labels")
@@ -59,15 +59,15 @@ def read_ranked(value: Any, allowed: Mapping[str, int], own: str) -> list[int]:
 
 
 def read_reason(value: Any, most: int) -> str:
-    """The reason in a ranked answer, as one printable line of at most ``most`` characters; empty where there is none."""
+    """Return the reason in a ranked answer as one printable line of at most ``most`` characters; empty where there is none."""
     said = value.get("because") if isinstance(value, dict) else None
     return plain(said)[:most] if isinstance(said, str) else ""
 
 
-#: The two words that answer a True-or-False question, and marks of a token that belong to its tokenizer, not to the word.
+#: The two answers to a True-or-False question, and characters in a token that belong to its tokenizer, not to the word.
 _WORDS = ("true", "false")
 _TOKENIZER_MARKS = "▁ĠĊ"
-#: How exact a probability near one is: the server computes them in 32 bits.
+#: The precision of a probability near one: the server computes in 32 bits.
 _ROUNDING = 2.0**-24
 
 
@@ -89,9 +89,9 @@ def soft_score(logprobs: Iterable[Sequence[tuple[str, float]]]) -> float | None:
     """Return p(True) / (p(True) + p(False)) at the position of the answer; None where no position lists either word.
 
     logprobs: by position, the likeliest tokens with their log-probabilities, as they are before the schema's grammar is enforced. The
-    position of the answer is the one with the most mass on the two words: a quote or a space that the grammar forces stands before it, and
+    position of the answer is the one with the most mass on the two words: a quote or a space that the grammar forces comes before it, and
     its list can hold one of the words at a negligible probability. A word that is not listed there counts with the most that it can have:
-    no more than the least likely token that is listed, nor than what the listed ones leave, up to the rounding of a log-probability.
+    no more than the least likely listed token, nor than what the listed ones leave, up to the rounding of a log-probability.
     """
     found = max(((*_mass(position), position) for position in logprobs), key=lambda entry: entry[0] + entry[1], default=None)
     if found is None or found[0] + found[1] == 0:
@@ -104,13 +104,13 @@ def soft_score(logprobs: Iterable[Sequence[tuple[str, float]]]) -> float | None:
 
 
 def begins(token: str) -> bool:
-    """Return whether a token that the model wrote is where True or False begins, or is one of them."""
+    """Return whether a token that the model wrote is True or False, or the beginning of one of them."""
     word = _bare(token)
     return bool(word) and any(answer.startswith(word) for answer in _WORDS)
 
 
 def _mass(position: Sequence[tuple[str, float]]) -> tuple[float, float]:
-    """Return the probabilities of True and of False among the likeliest tokens of a position, all writings summed."""
+    """Return the probabilities of True and of False among the likeliest tokens of a position, summed over all spellings."""
     mass = dict.fromkeys(_WORDS, 0.0)
     for token, logprob in position:
         word = _bare(token)
@@ -122,7 +122,7 @@ def _mass(position: Sequence[tuple[str, float]]) -> tuple[float, float]:
 
 
 def _bare(token: str) -> str:
-    """Return a token in lower case without quotes, blanks and other marks around it, whatever language or tokenizer they are of."""
+    """Return a token in lower case without the quotes, blanks and other marks around it, of any language or tokenizer."""
     letters = token.strip(_TOKENIZER_MARKS)
     start = next((at for at, sign in enumerate(letters) if sign.isalnum()), len(letters))
     end = next((at for at in range(len(letters), start, -1) if letters[at - 1].isalnum()), start)

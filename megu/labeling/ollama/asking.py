@@ -1,4 +1,4 @@
-"""Asking many questions: a few at once, again where that can help, each answer kept the moment it is there."""
+"""Ask many questions: a few at a time, with retries where they can help, saving each answer as soon as it arrives."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from megu.labeling.ollama.server import Model, Server, explained, official
 if TYPE_CHECKING:
     import ollama
 
-#: Seconds between two looks at the model's digest, and the longest wait between two tries.
+#: Seconds between two checks of the model's digest, and the longest wait between two tries.
 CHECK_S, LONGEST_WAIT_S = 20.0, 30.0
 
 
 class Stopped(Exception):
-    """Another question failed for good; this one was not asked."""
+    """Another question failed permanently, so this one was not asked."""
 
 
 @dataclass(frozen=True)
 class Asking:
-    """One model being asked: everything that a worker needs, shared by all of them. num_ctx: the context to request."""
+    """One model being asked: everything that the workers need and share. num_ctx: the context to request."""
 
     server: Server
     model: Model
@@ -45,9 +45,9 @@ class Asking:
     num_ctx: int
 
     def all(self, asked: Sequence[Prompt], advance: Advance) -> None:
-        """Ask what has no answer yet. Returns when all are answered.
+        """Ask every question that has no answer yet. Returns when all are answered.
 
-        Raises `MeguError` when one cannot be, or when the model behind the tag changed; what was answered till then stays.
+        Raises `MeguError` when one cannot be answered, or when the model behind the tag changed; earlier answers are kept.
         """
         waiting: queue.SimpleQueue[Prompt] = queue.SimpleQueue()
         new = list(dict.fromkeys(entry for entry in asked if entry.key not in self.answers))
@@ -87,7 +87,7 @@ class Asking:
             raise self._in_words(failures[0]) from failures[0]
 
     def _watch(self, done: queue.SimpleQueue[str | None], workers: int, advance: Advance) -> None:
-        """Count the answers as they come, and look now and then whether the model is still the same."""
+        """Count the answers as they arrive, and check now and then that the model is still the same."""
         unsure: list[str] = []
         checked = time.monotonic()
         while workers:
@@ -102,14 +102,14 @@ class Asking:
                 unsure, checked = [], time.monotonic()
 
     def _same_model(self, unsure: Sequence[str], *, last: bool) -> None:
-        """Raises `MeguError`, taking back the answers since the last look, when the tag points elsewhere now."""
+        """Raise `MeguError` when the tag points elsewhere now, and retract the answers since the last check."""
         try:
             now = self.server.find()
         except MeguError as error:
             if last:
                 raise self._in_words(error) from error
-            return  # whether the server is gone is for the questions to find out; the next look will tell
-        # A model that is gone is for the questions to find out, too; what it answered before is kept.
+            return  # the questions will find out whether the server is gone; the next check tells about the model
+        # The questions will also find out that a model is gone; its earlier answers are kept.
         if now is not None and now.digest != self.model.digest:
             self.answers.void(unsure)
             raise MeguError(
@@ -119,7 +119,7 @@ class Asking:
             )
 
     def _answer(self, client: ollama.Client, asked: Prompt, stop: threading.Event) -> Answer:
-        """The answer to one question: a first try, a second after an unusable answer, then an abstention."""
+        """Return the answer to one question: after an unusable answer ask once more, then record an abstention."""
         started, retried, reason = time.perf_counter(), 0, ""
         prompt_tokens = tokens = 0
         for again in (0, 1):
@@ -151,7 +151,7 @@ class Asking:
         return Whole(self.questions, self._count)
 
     def _count(self, messages: Sequence[Message]) -> int | None:
-        """The tokens that the server reads of some messages."""
+        """Return how many tokens the server reads of some messages."""
         with self.server.client(self.server.connection.call_timeout) as client:
             response = self._sent(
                 lambda: self._call(client, messages, {"num_predict": 1, "temperature": 0}), threading.Event()
@@ -159,12 +159,12 @@ class Asking:
         return response.prompt_eval_count
 
     def _reply(self, client: ollama.Client, asked: Prompt, *, second: bool, stop: threading.Event) -> tuple[Reply, int]:
-        """One usable HTTP exchange, and how many failed before it."""
+        """Return the reply of one usable HTTP exchange, and how many failed before it."""
         response, failed = self._sent(lambda: self._chat(client, asked, second), stop)
         return _taken(response), failed
 
     def _sent(self, call: Callable[[], ollama.ChatResponse], stop: threading.Event) -> tuple[ollama.ChatResponse, int]:
-        """What a call returns in the end, and how often it failed before."""
+        """Return what a call returns in the end, and how often it failed before."""
         failed = 0
         while True:
             if stop.is_set():
@@ -192,7 +192,7 @@ class Asking:
             self.model.name,
             messages=messages,
             stream=False,
-            # A model that can think does unless told not to; telling one that cannot is allowed, but why.
+            # A model that can think does so unless told not to; telling one that cannot is allowed, but pointless.
             think=False if "thinking" in self.model.capabilities else None,
             options={**options, "num_ctx": self.num_ctx},
             keep_alive=self.server.connection.keep_loaded,
@@ -201,14 +201,14 @@ class Asking:
 
     def _in_words(self, error: BaseException) -> MeguError | BaseException:
         if not isinstance(error, Exception) or (isinstance(error, OSError) and not isinstance(error, ConnectionError)):
-            return error  # a full disk has its own words
+            return error  # a full disk has its own message
         found = _cut(error, self.num_ctx) if isinstance(error, Cut) else explained(error, self.server.url, self.model.name)
         return self.answers.keeping(found)
 
 
 @contextmanager
 def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Whatever ends the block, Ctrl-C too, tells the workers to ask no more."""
+    """Tell the workers to stop asking when the block ends for any reason, Ctrl-C included."""
     try:
         yield
     except BaseException:
@@ -224,18 +224,18 @@ def _cut(error: Cut, num_ctx: int) -> MeguError:
 
 
 def tries(error: BaseException, most: int) -> int:
-    """How often a call that failed like this may be tried again: never what will fail again, a server's own error once."""
+    """Return how often to retry a call that failed like this: never where it will fail again, once for a server's own error."""
     if isinstance(error, official().ResponseError):
         if error.status_code in (-1, 429, 502, 503, 504):
             return most
         return min(1, most) if error.status_code == 500 else 0
-    # ValueError, TypeError: an answer that is no JSON, or not one of Ollama's (a proxy's page, half an answer).
+    # ValueError, TypeError: an answer that is not JSON, or not Ollama's (a proxy's page, half an answer).
     return most if isinstance(error, (ConnectionError, httpx.TransportError, ValueError, TypeError)) else 0
 
 
 def _taken(response: ollama.ChatResponse) -> Reply:
     written = response.logprobs or ()
-    # A quote or a blank that the schema forces stands before the answer, and can list a word where the answer's own position lists none.
+    # A quote or a blank that the schema forces precedes the answer, and can list a word where the answer's own position lists none.
     answer = [position for position in written if reading.begins(position.token)] or written
     positions = [[(entry.token, entry.logprob) for entry in (position.top_logprobs or [position])] for position in answer]
     return Reply(

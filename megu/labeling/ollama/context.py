@@ -1,8 +1,8 @@
-"""How much of the model's context a question needs, and whether the server read the whole of it.
+"""How much of the model's context a question needs, and whether the server read all of it.
 
-A server drops early messages that do not fit into ``num_ctx``, without a word, and answers what is left: without its examples a question
-gets another answer. So the context is requested by a bound that holds for every tokenizer, and the number of prompt tokens that comes with
-each answer is compared with what a whole question has.
+A server silently drops early messages that do not fit into ``num_ctx`` and answers the rest: without its examples a question gets a
+different answer. So the requested context is a bound that holds for every tokenizer, and the number of prompt tokens reported with each
+answer is compared with that of a whole question.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from megu.labeling.ollama.questions import Prompt, Questions
 from megu.labeling.ollama.server import Model
 from megu.labeling.ollama.strategies import GROUP
 
-#: Tokens that Ollama counts for an image of a model with a separate projector, whatever the model takes.
+#: Tokens that Ollama counts for an image of a model with a separate projector, whatever the model uses.
 IMAGE_TOKENS = 768
-#: What the Qwen family takes at least, and pixels a token of models whose count grows with the image.
+#: The fewest tokens per image of the Qwen family, and pixels per token of models whose count grows with the image.
 _QWEN_TOKENS, _PIXELS_A_TOKEN = 1024, 28 * 28
 #: Tokens that a chat template puts around one message, at most; and what a context is rounded up to.
 _TEMPLATE_TOKENS, _STEP = 32, 256
-#: How many tokens more or fewer the same names take in another order, at most.
+#: The largest difference in tokens of the same names in another order.
 _ORDER_TOKENS = 16
-#: By how many tokens two answers may differ, at most: "True" and "False" have four and five letters between quotes.
+#: The largest difference in tokens of two answers: "True" and "False" have four and five letters between quotes.
 _ANSWER_TOKENS = 8
-#: Fewer characters a token than any tokenizer makes of English.
+#: More characters per token than any tokenizer averages on English.
 _CHARACTERS_A_TOKEN = 12
 
 Message = Mapping[str, Any]
 
 
 def image_tokens(model: Model, size: tuple[int, int]) -> int:
-    """Return how many tokens an image takes, at most. size: its width and height in pixels."""
+    """Return the most tokens that an image can take. size: its width and height in pixels."""
     least = _QWEN_TOKENS if model.family.startswith("qwen") else IMAGE_TOKENS
     return max(least, model.image_tokens, -(-size[0] * size[1] // _PIXELS_A_TOKEN))
 
 
 def needed(messages: Sequence[Message], answer_tokens: int, tokens_an_image: int) -> int:
-    """Return the tokens that a question takes with its answer, at most: no tokenizer makes more than one token of a byte."""
+    """Return the most tokens that a question and its answer can take: no tokenizer makes more than one token of a byte."""
     words = sum(len(message["content"].encode()) + _TEMPLATE_TOKENS for message in messages)
     images = sum(len(message.get("images", ())) for message in messages)
     return words + images * tokens_an_image + answer_tokens
@@ -65,7 +65,7 @@ def num_ctx(questions: Questions, model: Model) -> int:
 
 
 def fewest_tokens(messages: Sequence[Message]) -> int:
-    """Return the fewest tokens that the words of a question can be."""
+    """Return the fewest tokens that the words of a question can take."""
     return sum(len(message["content"]) for message in messages) // _CHARACTERS_A_TOKEN
 
 
@@ -75,7 +75,7 @@ def _bytes(messages: Sequence[Message]) -> int:
 
 @dataclass(frozen=True)
 class _Measured:
-    """whole: prompt tokens of a whole question. slack: by how much less another whole one may have. words: bytes of its words."""
+    """whole: prompt tokens of a whole question. slack: how many fewer another whole one may have. words: bytes of its words."""
 
     whole: int
     slack: int
@@ -84,14 +84,14 @@ class _Measured:
 
 @dataclass
 class Whole:
-    """Knows how many prompt tokens a whole question has, from its parts, which fit for sure.
+    """Infer how many prompt tokens a whole question has from its parts, which are sure to fit.
 
     count: sends messages and returns how many tokens the server read of them, None where it does not say.
 
-    True or False: a question without its examples and one with a single example differ by what one example takes, and a whole one has two.
-    A server that drops the example drops its image first, and leaves the answer to it.
-    Ranked: what stands before the choices and the choices are counted apart; a server that cuts one of them too counts more for both than
-    for the whole.
+    True or False: a question without examples and one with a single example differ by the tokens of one example; a whole question has two.
+    A server that drops the example drops its image first, and keeps the answer to it.
+    Ranked: the part before the choices and the choices are counted separately; even if a server truncates one of these, it counts more for
+    both than for the whole.
     """
 
     questions: Questions
@@ -100,7 +100,7 @@ class Whole:
     _ranked: _Measured | None = None
 
     def measure(self, asked: Sequence[Prompt]) -> None:
-        """Measure for these questions what is not measured yet. Raises `MeguError` for a server that drops even one example."""
+        """Measure what these questions still need. Raises `MeguError` for a server that drops even one example."""
         pairs = {entry.concept: entry for entry in asked if entry.concept is not None and entry.concept not in self._pairs}
         shared: _Measured | None = None
         for concept, entry in sorted(pairs.items(), key=lambda item: self._own_bytes(item[1])):
@@ -121,7 +121,7 @@ class Whole:
             return least
         if asked.concept is not None or len(self.questions.names) <= GROUP:
             return max(least, found.whole - found.slack)
-        # The choices are others in every question: names of as many bytes may have half as many tokens, not fewer.
+        # The choices differ in every question: names of the same number of bytes may have half as many tokens, not fewer.
         return max(least, found.whole * min(_bytes(parts), found.words) // found.words // 2)
 
     def _measure_pair(self, asked: Prompt) -> _Measured | None:
@@ -145,12 +145,12 @@ class Whole:
         choices, neither = (self.count([little, {"role": "user", "content": words}]) for words in (last["content"], "?"))
         if before is None or choices is None or neither is None:
             return None
-        # Another exemplar's question lacks another name, and has the others in another order.
+        # Another exemplar's question lacks a different name, and has the others in a different order.
         slack = max(len(name.encode()) for name in self.questions.names) + _ORDER_TOKENS
         return _Measured(before + choices - neither, slack, _bytes(messages))
 
     def _own_bytes(self, asked: Prompt) -> int:
-        """Of the words of a True-or-False question, what another concept would change: no tokenizer makes more tokens of it."""
+        """Return the bytes of a True-or-False question that depend on the concept: no tokenizer makes more tokens of them."""
         name = len(self.questions.names[asked.concept or 0].encode())
         listed = len(self.questions.line(asked.concept or 0).encode()) if len(self.questions.names) > GROUP else 0
         return 3 * name + listed

@@ -1,4 +1,4 @@
-"""Puts the questions of a strategy to the model, and makes its answers a judgement."""
+"""Put the questions of a strategy to the model, and turn its answers into similarity scores."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from megu.labeling.protocol import Identity, Judgement, Question
 
 
 class Unanswered(Exception):
-    """A question has no kept answer."""
+    """A question has no cached answer."""
 
 
 @dataclass
 class OllamaLabeler:
-    """judging: what is asked. digest: of the model that is expected. folder: where answers are kept. connection: how the server is reached.
+    """judging: what is asked. digest: of the expected model. folder: where answers are cached. connection: how the server is reached.
 
-    ask: False refuses to (`Unanswered`), to find out whether the kept answers are enough.
-    new: how many questions were put to the server, counted as it is used.
+    ask: False raises `Unanswered` instead of asking, to find out whether the cached answers are enough.
+    new: how many questions have been put to the server.
     """
 
     judging: Judging
@@ -48,7 +48,7 @@ class OllamaLabeler:
 
     @property
     def identity(self) -> Identity:
-        """How the answers were scored is known only after they were given."""
+        """Return the identity; it says how answers were scored only once there are answers."""
         return Identity(
             name=self.judging.model,
             kind=f"multi-modal LLM through Ollama: {self.judging.model}, {self.judging.strategy}{self._scoring}",
@@ -59,7 +59,7 @@ class OllamaLabeler:
     def judge(self, question: Question) -> Judgement:
         """Ask whatever has no answer yet.
 
-        Raises `MeguError` when the server, the model or an answer is not there in the end, or when the answers make no sense.
+        Raises `MeguError` when the server, the model or an answer is missing in the end, or when the answers make no sense.
         """
         questions = Questions(question, self.judging, self.prompts, self.digest)
         with Answers(self.folder, self.digest) as answers:
@@ -80,7 +80,7 @@ class OllamaLabeler:
         classes, n, depth = len(questions.names), self.judging.exemplars, self.judging.depth
         ranked = self._rank(questions, answers)
         scores = _ranked_scores(ranked, answers, classes, n, depth)
-        # Whether it knows what it sees: of some exemplars, is it their own class, and is it the least similar one?
+        # Check that the model recognises what it sees: for some exemplars, is it their own class, and is it the least similar one?
         far = strategies.class_means(scores, n)
         np.fill_diagonal(far, np.inf)
         count = strategies.repeats(classes, n, self.judging.sample)
@@ -99,7 +99,7 @@ class OllamaLabeler:
         candidates = strategies.chosen_candidates(strategies.class_means(scores, n), m)
         budget = classes * n * m - strategies.repeats(classes, n, self.judging.sample)
         plausible = strategies.screened_pairs(candidates, n, budget)
-        # By concept: what the questions about one have in common is what the server keeps.
+        # Ordered by concept: the server caches what questions about the same concept have in common.
         pairs = [questions.pair(*pair) for pair in sorted(plausible, key=lambda pair: (pair[1], pair[0]))]
         again = self._again(questions, pairs)
         self._ask(questions, answers, [*pairs, *again], "ask: True or False")
@@ -108,7 +108,7 @@ class OllamaLabeler:
 
     def _rank(self, questions: Questions, answers: Answers) -> list[Prompt]:
         """Ask what every exemplar looks most like, in groups of choices and then among the classes named, until one question decides.
-        Returns all that was asked, in that order."""
+        Returns all questions in the order in which they were asked."""
         every: list[Prompt] = []
         now = [questions.ranked(exemplar) for exemplar in range(len(questions.about.exemplar_ids))]
         while now:
@@ -122,7 +122,7 @@ class OllamaLabeler:
         return every
 
     def _again(self, questions: Questions, pairs: Sequence[Prompt]) -> list[Prompt]:
-        """Some of the pairs with other examples in the other order: half of them about the exemplar's own class."""
+        """Return some of the pairs with other examples in the other order, half of them about the exemplar's own class."""
         n = self.judging.exemplars
         count = strategies.repeats(len(questions.names), n, self.judging.sample)
         own = strategies.spread([asked for asked in pairs if asked.concept == asked.exemplar // n], (count + 1) // 2)
@@ -138,7 +138,7 @@ class OllamaLabeler:
         if not self.ask:
             raise Unanswered
         if new < len(asked):
-            stages().note(f"{len(asked) - new:,} of {len(asked):,} answers are kept already")
+            stages().note(f"{len(asked) - new:,} of {len(asked):,} answers are already cached")
         server = Server(self.judging.model, self.connection)
         if self._model is None:
             try:
@@ -150,7 +150,7 @@ class OllamaLabeler:
         self.new += new
 
     def _prepare(self, server: Server, questions: Questions) -> Model:
-        """Load the model that is expected, with the context that the questions need."""
+        """Load the expected model with the context that the questions need."""
         model = server.ready()
         if model.digest != self.digest:
             raise MeguError(
@@ -172,7 +172,7 @@ class OllamaLabeler:
         again: Sequence[Prompt],
         ranked: Sequence[Prompt],
     ) -> Judgement:
-        """The judgement with its record, once its sanity is established."""
+        """Return the similarity scores with their record, after checking their sanity."""
         classes = np.asarray(questions.about.exemplar_class)
         told = [(asked, answers[asked.key]) for asked in [*ranked, *pairs, *again]]
         reasons = dict(Counter(answer.reason for _, answer in told if answer.value is None).most_common())
@@ -238,12 +238,12 @@ def _ranked_scores(ranked: Sequence[Prompt], answers: Answers, classes: int, n: 
 
 
 def _decisive(ranked: Sequence[Prompt]) -> dict[int, Prompt]:
-    """Exemplar -> the last question that was asked about it, in which only one group of choices is left."""
+    """Return exemplar -> the last question about it, in which only one group of choices is left."""
     return {asked.exemplar: asked for asked in ranked}
 
 
 def _reasons(questions: Questions, ranked: Sequence[Prompt], answers: Answers) -> dict[str, list[str]]:
-    """By class, what the model said of its exemplars, each reason once."""
+    """Return, by class, the reasons that the model gave for its exemplars, each once."""
     found: dict[str, list[str]] = {}
     for exemplar, asked in _decisive(ranked).items():
         if because := answers[asked.key].because:
@@ -254,11 +254,11 @@ def _reasons(questions: Questions, ranked: Sequence[Prompt], answers: Answers) -
 
 
 def _named(answer: Answer) -> list[int]:
-    """The concepts of a ranked answer; none where it abstained."""
+    """Return the concepts of a ranked answer; none where it abstained."""
     return answer.value if isinstance(answer.value, list) else []
 
 
-#: How answers became numbers, in words, and why: the names that `Answer.how` has for it.
+#: `Answer.how` -> how answers became numbers, in words, and why.
 SCORING = {
     "soft": ("soft scores", "read from the log-probabilities"),
     "hard": ("hard 0/1 scores", "the server gave no log-probabilities"),
@@ -268,7 +268,7 @@ SCORING = {
 
 
 def describe_scoring(how: Mapping[str, int]) -> str:
-    """How True and False became numbers: read from the log-probabilities, or 0 and 1 and why. how: answers by `Answer.how`."""
+    """Say how True and False became numbers: from the log-probabilities, or as 0 and 1 and why. how: answers by `Answer.how`."""
     found = {name: how.get(name, 0) for name in ("soft", "hard", "unlisted") if how.get(name, 0)}
     if list(found) == ["soft"]:
         return ", soft scores"
@@ -277,5 +277,5 @@ def describe_scoring(how: Mapping[str, int]) -> str:
 
 
 def scoring_lines(how: Mapping[str, int]) -> list[str]:
-    """One line for each way in which answers became numbers, with how many did. how: answers by `Answer.how`."""
+    """Return one line for each way in which answers became numbers, with the number of answers. how: answers by `Answer.how`."""
     return [f"{how[name]:,} {what}: {why}" for name, (what, why) in SCORING.items() if how.get(name)]

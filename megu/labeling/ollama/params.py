@@ -1,4 +1,4 @@
-"""The parameters of the Ollama labeler: what decides an answer, and how the server is reached."""
+"""The parameters of the Ollama labeler: those that determine an answer, and those that reach the server."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from typing import Literal
 from megu.core.params import STRICT, Means, check
 from megu.labeling.protocol import Kind
 
-#: How the server reads a duration: seconds, or numbers with their units.
+#: How the server parses a duration: seconds, or numbers with their units.
 _SECONDS = re.compile("-?[0-9]+")
 _DURATION = re.compile(r"[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+")
 
-#: The measures of sanity, each with its floor; `override` names those that may be missed.
+#: The sanity measures, each with its limit; `override` names those that may miss it.
 MEASURES = ("answered", "own", "symmetry", "repeat", "position")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judging:
-    """What decides the answers, and so what names a kept matrix.
+    """What determines the answers, and so is the key of a cached matrix.
 
-    model: a vision model's tag on the server; what counts is the digest behind it.
+    model: a vision model's tag on the server; the digest behind it is what counts.
     strategy: "pairwise" (the paper's: every exemplar, every class), "ranked" (one question an exemplar) or "screened" (ranked, then
         True or False on the best candidates).
-    exemplars: images judged per class (the paper's n).
+    exemplars: images compared per class (the paper's n).
     references: images per class to show as examples.
-    candidates: classes that each class is compared with after screening, itself among them (m).
+    candidates: classes that each class is compared with after screening, itself included (m).
     depth: classes that a ranked answer names.
-    reasons: whether a ranked answer also says in a few words what it goes by; costs tokens, decides nothing.
-    image_size: pixels a side that the model sees.
-    seed: which images, in which order; not the run's seed.
-    num_ctx: the least context to request, in tokens; raised where the longest question needs more.
-    descriptions: what a class is, for the model, by its name: {sea: a seascape}.
-    sample: questions asked again, otherwise, to measure sanity (`megu.labeling.ollama.sanity`).
+    reasons: whether a ranked answer also gives its reason in a few words; costs tokens and does not change the scores.
+    image_size: side length in pixels of the images that the model sees.
+    seed: chooses the images and their order; separate from the run's seed.
+    num_ctx: the smallest context to request, in tokens; raised where the longest question needs more.
+    descriptions: explanations of classes for the model, by class name: {sea: a seascape}.
+    sample: questions asked again in another form, to measure sanity (`megu.labeling.ollama.sanity`).
     min_answered: floor: share of usable answers.
     min_own: floor: share of exemplars whose own class is confirmed.
     min_symmetry: floor: rank correlation of the matrix with its transpose.
-    min_repeat: floor: share of answers that hold when asked again otherwise.
-    max_position: ceiling: share of answers that go by the place of a choice.
-    override: measures that may be missed: answered, own, symmetry, repeat, position.
+    min_repeat: floor: share of answers that stay the same when asked again in another form.
+    max_position: ceiling: share of answers that depend on the position of a choice.
+    override: measures that may miss their limit: answered, own, symmetry, repeat, position.
     """
 
     __pydantic_config__ = STRICT
@@ -85,17 +85,17 @@ class Judging:
 
 @dataclass(frozen=True, kw_only=True)
 class Connection(Means):
-    """How the server is reached. None of it decides an answer: changing it asks nothing again.
+    """How the server is reached. None of it determines an answer: no question is asked again after a change.
 
     host: the server's address; null means ``$OLLAMA_HOST``, else 127.0.0.1:11434. http://host without a port means 80.
-    concurrency: questions in flight; more than the server's ``OLLAMA_NUM_PARALLEL`` (1 unless set) only wait there.
-    load_timeout: seconds to load the model.
-    call_timeout: seconds for an answer.
-    retries: of a call that failed on its way.
-    backoff: seconds before the first of them, doubled each time.
+    concurrency: questions in flight; those beyond the server's ``OLLAMA_NUM_PARALLEL`` (1 unless set) only wait there.
+    load_timeout: seconds to wait for the model to load.
+    call_timeout: seconds to wait for an answer.
+    retries: how often to repeat a call that failed in transit.
+    backoff: seconds before the first retry, doubled each time.
     keep_alive: how long the server keeps the model loaded.
     allow_remote: whether images may leave this machine.
-    prompts: a folder with your own system.txt, pairwise.txt or ranked.txt; what they say decides the answers, where they lie does
+    prompts: a folder with your own system.txt, pairwise.txt or ranked.txt; their content determines the answers, their location does
         not.
     """
 
@@ -120,13 +120,13 @@ class Connection(Means):
 
     @property
     def keep_loaded(self) -> int | str:
-        """`keep_alive` as it is sent: the server takes seconds as a number, and text with a unit only."""
+        """`keep_alive` as it is sent: the server accepts seconds as a number, and text only with a unit."""
         return int(self.keep_alive) if _SECONDS.fullmatch(self.keep_alive) else self.keep_alive
 
 
 @dataclass(frozen=True, kw_only=True)
 class OllamaParams(Judging, Connection):
-    """Both, as one section of the configuration has them."""
+    """Both groups of parameters as one section of the configuration."""
 
     __pydantic_config__ = STRICT
 

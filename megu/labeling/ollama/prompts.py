@@ -1,4 +1,4 @@
-"""The words of the questions: template files, each known by its hash, the user's own where there are any."""
+"""The text of the questions: template files, each identified by its hash, the user's own where there are any."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from megu.core.errors import MeguError
 
-#: Template -> what it must say. `$name` stands for what is put there.
+#: Template -> the placeholders that it must contain, written as `$name`.
 PLACES = {"system": {"concepts"}, "pairwise": {"concept"}, "ranked": {"choices", "depth"}}
 
 
@@ -30,14 +30,14 @@ class Prompts:
 
 
 def load(folder: Path | None = None) -> Prompts:
-    """The templates of the package, those of ``folder`` in their place where it has them (``pairwise.txt``, …).
+    """Return the package's templates, replaced by those in ``folder`` where it has them (``pairwise.txt``, …).
 
-    Raises `MeguError` for a folder that is not there, a file that is no template, or one that leaves out what it must say.
+    Raises `MeguError` for a missing folder, a file that is not a template, or a template without one of its placeholders.
     """
     if folder is not None and not folder.is_dir():
         raise MeguError(f"labeling.prompts: there is no folder {folder}", f"make it, with any of {_names()} in it")
     if folder is not None and not any((folder / f"{name}.txt").is_file() for name in PLACES):
-        raise MeguError(f"labeling.prompts: {folder} has none of {_names()}", "name the folder of your templates")
+        raise MeguError(f"labeling.prompts: {folder} has none of {_names()}", "give the folder with your templates")
     return Prompts({name: _checked(name, _read(name, folder), folder) for name in PLACES})
 
 
@@ -61,6 +61,6 @@ def _checked(name: str, text: str, folder: Path | None) -> str:
     if found != PLACES[name]:
         places = ", ".join(f"${place}" for place in sorted(PLACES[name]))
         raise MeguError(
-            f"labeling.prompts: {name}.txt must name {places} and nothing else that starts with $", f"mend it in {folder}"
+            f"labeling.prompts: {name}.txt must name {places} and nothing else that starts with $", f"correct it in {folder}"
         )
     return text

@@ -1,4 +1,4 @@
-"""The questions as they are sent, and the key that each answer is kept under."""
+"""The questions as they are sent, and the key under which each answer is cached."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from megu.labeling.protocol import Question
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Raised when the way questions are put or answers are read changes in a way that their words do not show.
+#: Increased when the way of putting questions or reading answers changes without a change in the text of the questions.
 PROTOCOL = 3
 TOP_LOGPROBS = 20
-#: Characters of a reason, at most, and how one is asked for.
+#: The most characters of a reason, and the sentence that asks for one.
 REASON_LENGTH = 120
 _REASONS = ' Say in a few words what it shares with them, as "because".'
 _TRUE_FALSE = {"type": "string", "enum": ["True", "False"]}
@@ -34,7 +34,7 @@ _TRUE_FALSE = {"type": "string", "enum": ["True", "False"]}
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question. concept: None in a ranked one. again: asked a second time, otherwise, to see whether the answer holds.
+    """One question. concept: None in a ranked one. again: asked a second time, in another form, to see whether the answer stays the same.
 
     choices: the concepts that a ranked answer may name, in the order in which they are listed; empty in a True-or-False question.
     """
@@ -49,8 +49,8 @@ class Prompt:
 class Shown:
     """An image as it is sent: RGB, upscaled bicubically so that its shorter side has ``side`` pixels. image: uint8 (H, W, 1 or 3).
 
-    What names it are the pixels, not the PNG, whose bytes another zlib writes otherwise; and it is encoded only to be sent, once. Only the
-    small image is held: those of a thousand classes, upscaled, would take gigabytes. size: width and height in pixels.
+    Its identity is the hash of its pixels, not of the PNG, whose bytes depend on the zlib version; the PNG is encoded once, only to be
+    sent. Only the small image is held: those of a thousand classes, upscaled, would take gigabytes. size: width and height in pixels.
     """
 
     def __init__(self, image: NDArray[np.uint8], side: int) -> None:
@@ -87,7 +87,7 @@ class Questions:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The concepts as they are spoken of: underscores are spaces, unless two would sound alike."""
+        """The concepts as the prompts write them: underscores become spaces, unless two names would become the same."""
         spoken = tuple(name.replace("_", " ") for name in self.about.concepts)
         return spoken if len(set(spoken)) == len(spoken) else self.about.concepts
 
@@ -100,7 +100,7 @@ class Questions:
         return [[Shown(image, self.judging.image_size) for image in images] for images in self.about.references]
 
     def system(self, concepts: tuple[int, ...]) -> dict[str, Any]:
-        """The message that a question begins with; the same for all, so that the server caches it, unless there are too many concepts."""
+        """Return the first message of a question; the same for all, so that the server caches it, unless there are too many concepts."""
         if len(self.names) <= GROUP:
             return self._every_concept
         return self._system(sorted(concepts))
@@ -120,30 +120,30 @@ class Questions:
         return {"role": "system", "content": self.prompts.say("system", concepts="\n".join(lines))}
 
     def line(self, concept: int) -> str:
-        """A concept as the first message lists it."""
+        """Return a concept's line in the first message."""
         name, described = self.names[concept], self.judging.descriptions.get(self.about.concepts[concept])
         return f"- {name}: {described}" if described else f"- {name}"
 
     def pair(self, exemplar: int, concept: int) -> Prompt:
-        """The paper's 3-shot question: is this a photo of the concept?"""
+        """Return the paper's 3-shot question: is this a photo of the concept?"""
         return self._keyed(Prompt(exemplar, concept, False, ""))
 
     def ranked(self, exemplar: int, among: Iterable[int] | None = None) -> list[Prompt]:
-        """Which of the other classes does it look most like? In as many questions as its choices take. among: the classes to choose from,
-        all others unless it is given."""
+        """Ask which of the other classes it looks most like, in as many questions as the choices need. among: the classes to choose from;
+        all others when omitted."""
         choices = self._others(exemplar) if among is None else self._in_order(exemplar, among)
         count = -(-len(choices) // GROUP)
         return [self._keyed(Prompt(exemplar, None, False, "", choices[number::count])) for number in range(count)]
 
     def repeated(self, asked: Prompt) -> Prompt:
-        """The same question put otherwise: the choices in another order, or other examples in the other order."""
+        """Return the same question in another form: the choices in another order, or other examples in the other order."""
         choices = self._in_order(asked.exemplar, asked.choices, again=True)
         return self._keyed(Prompt(asked.exemplar, asked.concept, True, "", choices))
 
     def longest(self) -> Iterator[Prompt]:
-        """Questions of which one is at least as long as every other about this data set; their keys are left out."""
+        """Yield questions, without keys, one of which is at least as long as any other about this data set."""
         yield from (Prompt(0, concept, False, "") for concept in range(len(self.names)))
-        # A choice is named once among the concepts, described there, and once in the question.
+        # A choice is named once among the concepts, with its description, and once in the question.
         said = [len(f"{self.line(concept)}{name}".encode()) for concept, name in enumerate(self.names)]
         longest = sorted(range(len(self.names)), key=said.__getitem__, reverse=True)
         yield Prompt(0, None, False, "", tuple(longest[:GROUP]))
@@ -152,7 +152,7 @@ class Questions:
         return self.names[int(self.about.exemplar_class[exemplar])]
 
     def messages(self, asked: Prompt) -> list[dict[str, Any]]:
-        """For the client: images as bytes, the constant part first, the image and the question about it last."""
+        """Return the messages for the client: images as bytes, the constant part first, the image and the question about it last."""
         return [
             {**message, "images": [image.png for image in message["images"]]} if "images" in message else message
             for message in self.parts(asked)
@@ -169,7 +169,7 @@ class Questions:
         return {"type": "object", "properties": properties, "required": list(properties)}
 
     def options(self, asked: Prompt, *, second: bool = False) -> dict[str, Any]:
-        """second: after an unusable answer, with another seed and room for more."""
+        """Return the model's options. second: after an unusable answer, with another seed and room for more tokens."""
         tokens = 8 if asked.concept is not None else 24 * self.judging.depth + 16 + REASON_LENGTH * self.judging.reasons
         return {
             "temperature": 0,
@@ -179,7 +179,7 @@ class Questions:
         }
 
     def _others(self, exemplar: int, *, again: bool = False) -> tuple[int, ...]:
-        """All concepts but the exemplar's own, in an order of the exemplar's own: small models choose the first."""
+        """Return all concepts but the exemplar's own, in an order specific to the exemplar: small models choose the first."""
         own = int(self.about.exemplar_class[exemplar])
         others = [concept for concept in range(len(self.names)) if concept != own]
         random.Random(f"{self.judging.seed} {self.about.exemplar_ids[exemplar].decode()} {again}").shuffle(others)
@@ -190,7 +190,7 @@ class Questions:
         return tuple(concept for concept in self._others(exemplar, again=again) if concept in chosen)
 
     def parts(self, asked: Prompt) -> list[dict[str, Any]]:
-        """The messages, with images as `Shown`."""
+        """Return the messages, with images as `Shown`."""
         image = self.exemplars[asked.exemplar]
         if asked.concept is None:
             choices = ", ".join(self.names[concept] for concept in asked.choices)
@@ -211,8 +211,8 @@ class Questions:
         return [self.system((asked.concept,)), *(message for shot in ordered for message in shot), question]
 
     def _counterexample(self, concept: int, own: int, number: int) -> int:
-        """A class to show as not the concept: the same for all exemplars where it can be, never the exemplar's own unless there is
-        no third, since "not the concept" would then have been said of its class."""
+        """Return a class to show as not the concept: the same for all exemplars where possible, and the exemplar's own only when there is
+        no third, since that tells the model that its class is "not the concept"."""
         count = len(self.names)
         drawn = random.Random(f"{self.judging.seed} {concept} {number}").sample(range(count), min(count, 3))
         others = [other for other in drawn if other != concept]

@@ -1,4 +1,4 @@
-"""Whether the answers make sense, measured."""
+"""Measure whether the answers make sense."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MEANING = {
 
 
 def confirmed(own: Mapping[int, float | None], others: Mapping[int, Sequence[float]]) -> float | None:
-    """Share of exemplars whose own class was answered True, and more surely than the mean of the other classes asked about.
+    """Return the share of exemplars whose own class was answered True, and more surely than the mean of the other classes asked about.
 
-    The second half is there for a model that says True to everything. Abstentions are left out; None when nothing is left.
+    The second condition catches a model that says True to everything. Abstentions are left out; None when nothing is left.
     """
     told = {exemplar: value for exemplar, value in own.items() if value is not None}
     if not told:
@@ -39,7 +39,7 @@ def confirmed(own: Mapping[int, float | None], others: Mapping[int, Sequence[flo
 
 
 def same(one: Answer, other: Answer) -> bool | None:
-    """Whether two answers to one question agree: the same side of one half, or the same first choice. None with an abstention."""
+    """Return whether two answers to one question agree: the same side of one half, or the same first choice. None with an abstention."""
     if one.value is None or other.value is None:
         return None
     if isinstance(one.value, list) and isinstance(other.value, list):
@@ -48,13 +48,13 @@ def same(one: Answer, other: Answer) -> bool | None:
 
 
 def repeated(pairs: Sequence[tuple[Answer, Answer]]) -> float | None:
-    """Share of the questions asked again whose answer held."""
+    """Return the share of the repeated questions whose answer stayed the same."""
     held = [agree for one, other in pairs if (agree := same(one, other)) is not None]
     return float(np.mean(held)) if held else None
 
 
 def place_bias(ranked: Sequence[tuple[Answer, int]]) -> float | None:
-    """How much more often than by chance the first or the last of the listed choices was taken first; 0 when less often.
+    """Return how much more often than by chance the first or the last of the listed choices was chosen; 0 when less often.
 
     ranked: answers, each with the number of its choices.
     """
@@ -69,7 +69,7 @@ def place_bias(ranked: Sequence[tuple[Answer, int]]) -> float | None:
 
 
 def order_bias(pairs: Sequence[tuple[Answer, Answer]]) -> float | None:
-    """How far the mean score moves when the two examples change places."""
+    """Return how far the mean score moves when the two examples swap places."""
     both = [(one.value, other.value) for one, other in pairs if isinstance(one.value, float) and isinstance(other.value, float)]
     return float(abs(np.mean([one - other for one, other in both]))) if both else None
 
@@ -82,7 +82,7 @@ def measure(
     again: Sequence[tuple[Answer, Answer]],
     ranked: Sequence[tuple[Answer, int]],
 ) -> dict[str, float | None]:
-    """All five measures; None where one cannot be taken (the symmetry of two classes). ranked: see `place_bias`."""
+    """Return all five measures; None where one cannot be taken (the symmetry of two classes). ranked: see `place_bias`."""
     biases = [place_bias(ranked), order_bias(again)]
     found = [bias for bias in biases if bias is not None]
     measured = {
@@ -96,7 +96,7 @@ def measure(
 
 
 def demand(measured: Mapping[str, float | None], judging: Judging, reasons: Mapping[str, int]) -> list[str]:
-    """The measures that miss their limit but are overridden. Raises `MeguError` with the numbers for any that are not."""
+    """Return the measures that miss their limit but are overridden. Raises `MeguError` with the numbers for any that are not."""
     missed = [name for name, value in measured.items() if value is not None and not _holds(name, value, judging)]
     failed = [name for name in missed if name not in judging.override]
     if failed:
@@ -120,10 +120,10 @@ def _holds(name: str, value: float, judging: Judging) -> bool:
 
 def _limit(name: str, judging: Judging) -> str:
     parameter, meaning, more = MEANING[name]
-    return f"{meaning}; {'at least' if more else 'at most'} {getattr(judging, parameter):g} is asked for"
+    return f"{meaning}; {'at least' if more else 'at most'} {getattr(judging, parameter):g} is required"
 
 
 def summary(measured: Mapping[str, Any]) -> str:
-    """In a few words."""
+    """Summarise the measures in a few words."""
     words = {"own": "own class", "repeat": "repeat", "symmetry": "symmetry", "position": "position bias"}
     return ", ".join(f"{word} {measured[name]:.2f}" for name, word in words.items() if measured.get(name) is not None)

@@ -1,7 +1,7 @@
-"""An Ollama server through its official client: where it is, which model answers, and every way it can fail in one line.
+"""An Ollama server through its official client: where it is, which model answers, and every failure explained in one line.
 
-What the client does by itself and must not: wait for ever, follow a redirect with the images, send ``OLLAMA_API_KEY`` to
-whatever host is set, ask a proxy for an address on this machine, drop ``remote_host`` from what a model says of itself.
+By itself the client does things that it must not do here: wait for ever, follow a redirect with the images, send ``OLLAMA_API_KEY`` to
+any configured host, use a proxy for an address on this machine, drop ``remote_host`` from a model's description.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import ollama
 
 PORT = 11434
-#: Seconds for a connection, and for questions that a server answers from memory.
+#: Timeouts in seconds for a connection, and for requests that a server answers from memory.
 CONNECT_S, QUICK_S = 5.0, 10.0
 
 
@@ -37,8 +37,8 @@ CONNECT_S, QUICK_S = 5.0, 10.0
 class Model:
     """A model on a server. digest: what its tag points to. capabilities: what it can do ("vision", "thinking", …).
 
-    remote_host: where it really runs, empty when that is here. family: such as "gemma3". context_length: tokens that it can read;
-    image_tokens: those that it makes of an image; each 0 where the server does not say.
+    remote_host: where it really runs, empty when on that server. family: such as "gemma3". context_length: tokens that it can read;
+    image_tokens: tokens per image; each 0 where the server does not say.
     """
 
     name: str
@@ -54,8 +54,8 @@ _IMPORTING = threading.Lock()
 
 
 def official() -> Any:
-    """Import the official client, on first use: it reads ``OLLAMA_HOST`` when it is imported, and raises for what it cannot read, so it is
-    imported without. Which server is asked is decided by `address`."""
+    """Import the official client, on first use. It reads ``OLLAMA_HOST`` on import and raises when it cannot parse it, so it is imported
+    without that variable. `address` decides which server is used."""
     with _IMPORTING:
         if "ollama" not in sys.modules:
             host = os.environ.pop("OLLAMA_HOST", None)
@@ -68,10 +68,10 @@ def official() -> Any:
 
 
 def address(host: str | None) -> str:
-    """The URL that a host setting names, as Ollama reads it: no scheme means port 11434, ``http://`` 80, ``https://`` 443.
+    """Return the URL of a host setting as Ollama interprets it: no scheme means port 11434, ``http://`` 80, ``https://`` 443.
 
-    None or empty means ``$OLLAMA_HOST``. 0.0.0.0 and [::] are where a server listens, not where one finds it: this machine is meant.
-    Raises `MeguError`, which shows no login, for what is no address.
+    None or empty means ``$OLLAMA_HOST``. 0.0.0.0 and [::] are addresses to listen on, not to connect to: they mean this machine.
+    Raises `MeguError`, which shows no login, for an invalid address.
     """
     named = "OLLAMA_HOST" if not (host or "").strip() else "labeling.host"
     text = ((host or "").strip() or os.environ.get("OLLAMA_HOST", "")).strip().strip("'\"").strip()
@@ -89,7 +89,7 @@ def address(host: str | None) -> str:
         if not (path.isascii() and path.isprintable()) or any(sign in path for sign in "?# \\"):
             raise ValueError("it is more than a server and a path")
         if path and not place:
-            raise ValueError("a file or a socket is no server")
+            raise ValueError("a file or a socket is not a server")
         name, port = _name_and_port(place)
         port = port or str(PORT if not separator else 443 if scheme == "https" else 80)
         if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
@@ -104,11 +104,11 @@ def address(host: str | None) -> str:
 
 
 def _name_and_port(place: str) -> tuple[str, str]:
-    """Both of "name", "name:port", "[IPv6]", "[IPv6]:port", "IPv6" and ":port"; an empty string for what is left out."""
+    """Split "name", "name:port", "[IPv6]", "[IPv6]:port", "IPv6" or ":port" into name and port; an empty string for a missing part."""
     if place.startswith("["):
         name, closed, rest = place[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")) or rest == ":":
-            raise ValueError("what follows the bracket is no port")
+            raise ValueError("what follows the bracket is not a port")
         return _ipv6(name), rest[1:]
     if place.count(":") > 1:
         return _ipv6(place), ""
@@ -119,13 +119,13 @@ def _name_and_port(place: str) -> tuple[str, str]:
 
 
 def _ipv6(text: str) -> str:
-    """An IPv6 address in its shortest form; one that stands for an IPv4 address as that."""
+    """Return an IPv6 address in its shortest form; one that maps an IPv4 address as that address."""
     if "%" in text:
         raise ValueError("an address with a zone is not supported")
     try:
         found = ipaddress.IPv6Address(text)
     except ValueError:
-        raise ValueError("it has the colons of an IPv6 address and is none") from None
+        raise ValueError("it has the colons of an IPv6 address but is not one") from None
     return str(found.ipv4_mapped or found)
 
 
@@ -134,7 +134,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
 def _host_name(name: str) -> str:
-    """The name as a URL has it, letters beyond ASCII in the form that name servers know. Raises `ValueError` for what can be no name."""
+    """Return a host name for a URL, with non-ASCII letters in the form that name servers use. Raises `ValueError` for an invalid name."""
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
     if ":" in name:
         return f"[{name}]"
@@ -148,7 +148,7 @@ def _host_name(name: str) -> str:
 
 
 def is_here(url: str) -> bool:
-    """Whether an address is this machine."""
+    """Return whether an address is this machine."""
     name = (urlsplit(url).hostname or "").removesuffix(".")
     try:
         return ipaddress.ip_address(name).is_loopback
@@ -158,7 +158,7 @@ def is_here(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Server:
-    """A server, and the model asked of it. Nothing is contacted until something is asked."""
+    """A server and the model used on it. The server is not contacted until something is requested."""
 
     model: str
     connection: Connection
@@ -168,24 +168,22 @@ class Server:
         return address(self.connection.host)
 
     def client(self, timeout: float, hear: Callable[[httpx.Response], None] | None = None) -> ollama.Client:
-        """The official client. hear: is called with every response as it came."""
+        """Return the official client. hear: called with every raw response."""
         return official().Client(  # type: ignore[no-any-return]
             self.url,
             timeout=httpx.Timeout(timeout, connect=min(CONNECT_S, timeout)),
             follow_redirects=False,
             trust_env=not is_here(self.url),
-            verify=self.url.startswith(
-                "https"
-            ),  # without TLS there is no certificate, and loading the known ones takes a while
+            verify=self.url.startswith("https"),  # without TLS no certificates are needed, and loading them takes a while
             event_hooks={"request": [_without_key], "response": [hear] if hear else []},
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60),
         )
 
     def version(self) -> str:
-        """What the server calls itself. Raises `MeguError` when there is none."""
+        """Return the server's version. Raises `MeguError` when there is no server."""
 
         def ask(client: ollama.Client) -> None:
-            client._client.get("/api/version").raise_for_status()  # the one question the client has no method for
+            client._client.get("/api/version").raise_for_status()  # the one request for which the client has no method
 
         said = self._told(ask).get("version")
         if not isinstance(said, str) or not said:
@@ -193,7 +191,7 @@ class Server:
         return one_line(said, 40)
 
     def find(self) -> Model | None:
-        """The model as the server lists it, with its digest; None when it is not there."""
+        """Return the model as the server lists it, with its digest; None when the server does not have it."""
         wanted = self.model if ":" in self.model.rpartition("/")[2] else f"{self.model}:latest"
         for entry in self._told(lambda client: client.list()).get("models") or []:
             if wanted in (entry.get("model"), entry.get("name")) and entry.get("digest"):
@@ -202,7 +200,7 @@ class Server:
         return None
 
     def refuse_remote(self, remote_host: str = "") -> None:
-        """Images stay on this machine unless that was allowed."""
+        """Raise `MeguError` where images would leave this machine without permission."""
         if self.connection.allow_remote:
             return
         allow = "choose a local one, or allow it with --set labeling.allow_remote=true"
@@ -213,9 +211,9 @@ class Server:
             raise MeguError(f"{self.url} is another machine: the images would leave this one", allow)
 
     def ready(self) -> Model:
-        """The model, after making sure that the server is there, has it, and that it sees and runs here.
+        """Return the model, after checking that the server is running and has it, and that it can see images and runs here.
 
-        Raises `MeguError` with the command that mends it.
+        Raises `MeguError` with the command that fixes the problem.
         """
         self.refuse_remote()
         self.version()
@@ -245,7 +243,7 @@ class Server:
             raise explained(error, self.url, self.model) from error
 
     def _told(self, ask: Callable[[ollama.Client], object]) -> dict[str, Any]:
-        """The whole answer to a quick question: the client's own types leave some of it out."""
+        """Return the whole answer to a quick request: the client's own types leave some of it out."""
         told: list[bytes] = []
         try:
             with self.client(QUICK_S, lambda response: told.append(response.read())) as client:
@@ -259,7 +257,7 @@ class Server:
 
 
 def _facts(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What a server says of a model's family, context and images, as `Model` has it."""
+    """Return what a server reports about a model's family, context and images, as fields of `Model`."""
 
     def number(value: object) -> int:
         return value if isinstance(value, int) and value > 0 else 0
@@ -280,7 +278,7 @@ def _without_key(request: httpx.Request) -> None:
 
 
 def explained(error: BaseException, url: str, model: str) -> MeguError:
-    """What went wrong with a call, in one line with its fix."""
+    """Explain in one line what went wrong with a call, and how to fix it."""
     if isinstance(error, MeguError):
         return error
     if isinstance(error, (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout)):
@@ -293,26 +291,26 @@ def explained(error: BaseException, url: str, model: str) -> MeguError:
     if isinstance(error, httpx.HTTPStatusError):
         return MeguError(*_refusal(error.response.status_code, complaint(error.response.text), url, model))
     if isinstance(error, httpx.TransportError):
-        # A server that wants TLS may hang up on whoever speaks without.
+        # A server that expects TLS may hang up on a client without it.
         https = f"; if it speaks HTTPS, write {_by('https', url)}" if isinstance(error, httpx.RemoteProtocolError) else ""
         return MeguError(f"the connection to {url} broke ({one_line(error, 120)})", f"see the server's log, run again{https}")
     if isinstance(error, (ValueError, TypeError)):  # not JSON, or not what the client takes for an answer
         what = "not JSON" if isinstance(error, json.JSONDecodeError) else "not one of Ollama's"
         return MeguError(f"what answers at {url} is no Ollama server: its answer is {what}", _WHERE)
-    return MeguError(f"asking {url} failed ({type(error).__name__})", "run again; what was answered is kept")
+    return MeguError(f"a request to {url} failed ({type(error).__name__})", "run again; the answers so far are kept")
 
 
 _WHERE = "check labeling.host and OLLAMA_HOST"
 
 
 def _by(scheme: str, url: str) -> str:
-    """The same server by another scheme."""
+    """Return the URL of the same server with another scheme."""
     return f"{scheme}://{url.partition('://')[2]}"
 
 
 def _no_connection(error: BaseException, url: str) -> tuple[str, str]:
-    """What a connection that never was means, and its fix."""
-    # The client says the same of every such error; what really happened is behind it.
+    """Explain why a connection failed, and how to fix it."""
+    # The client reports every such error alike; the real cause is behind it.
     behind = list(chain(error, hidden=True))
     said = " ".join(str(cause) for cause in behind).lower()
     if "ssl" in said or "certificate" in said or "tls" in said:
@@ -332,7 +330,7 @@ def _no_connection(error: BaseException, url: str) -> tuple[str, str]:
 
 
 def _refusal(code: int, said: str, url: str, model: str) -> tuple[str, str]:
-    """What an error status means, and its fix."""
+    """Explain an error status, and how to fix it."""
     at = f"the Ollama server at {url}"
     low = said.lower()
     if code == 404 and re.match(r"model .+ not found", low):
@@ -353,12 +351,12 @@ def _refusal(code: int, said: str, url: str, model: str) -> tuple[str, str]:
         503: (f"{at} stayed busy (503)", "lower labeling.concurrency, or wait"),
     }
     if 300 <= code < 400:
-        return f"what answers at {url} sends elsewhere ({code})", "name the address that it sends to, https:// perhaps"
+        return f"what answers at {url} redirects elsewhere ({code})", "name the address that it redirects to, https:// perhaps"
     return known.get(code, (f"{at} answered {code}: {said}", "see its log: ollama serve prints it"))
 
 
 def complaint(said: Any) -> str:
-    """What the server said: its message, which is sometimes JSON again inside a string."""
+    """Return the server's error message, which is sometimes JSON inside a string."""
     for _ in range(3):
         if isinstance(said, str) and said.lstrip().startswith("{"):
             try:
@@ -371,7 +369,7 @@ def complaint(said: Any) -> str:
 
 
 def one_line(text: object, most: int) -> str:
-    """Foreign text made fit to print: no line breaks, no control characters, not too long."""
+    """Make foreign text safe to print: no line breaks, no control characters, not too long."""
     plain = "".join(sign if sign.isprintable() else " " for sign in str(text))
     words = " ".join(plain.split())
     return words if len(words) <= most else f"{words[: most - 1]}…"

@@ -1,6 +1,6 @@
-"""Which questions are asked, and how answers become ``q(x, l)``. Pure functions: nothing here knows a server.
+"""Which questions are asked, and how answers become ``q(x, l)``. Pure functions, independent of any server.
 
-K: classes; n: exemplars per class; m: candidates per class. Exemplars are numbered class by class, so exemplar ``i`` is of class
+K: classes; n: exemplars per class; m: candidates per class. Exemplars are numbered class by class, so exemplar ``i`` belongs to class
 ``i // n``.
 """
 
@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-#: Choices of one ranked question, at most; more are asked about in groups, and the classes named there once more.
+#: The most choices of one ranked question; more are split into groups, and the classes named there are ranked once more.
 GROUP = 100
 #: An exemplar and a concept.
 Pair = tuple[int, int]
 
 
 def calls(strategy: str, classes: int, exemplars: int, candidates: int, sample: int, depth: int = 5) -> int:
-    """How many questions a strategy asks, at most, those that measure its sanity among them.
+    """Return the most questions that a strategy asks, including those that measure its sanity.
 
-    pairwise: n·K², and ``sample`` again. ranked: n·K (more where the choices take several questions, `rankings`), ``sample`` again, and as
-    many True-or-False questions twice. screened: what ranked takes, and n·K·m, in which the repeated ones take the place of the least
-    plausible; from m >= K on there is nothing to screen out, and it is pairwise.
+    pairwise: n·K², and ``sample`` repeated. ranked: n·K (more where the choices need several questions, `rankings`), ``sample``
+    repeated, and the same number of True-or-False questions twice. screened: those of ranked, and n·K·m, in which the repeated ones
+    replace the least plausible; with m >= K there is nothing to screen out, and it is pairwise.
     """
     judged = exemplars * classes
     again = repeats(classes, exemplars, sample)
@@ -37,24 +37,24 @@ def calls(strategy: str, classes: int, exemplars: int, candidates: int, sample: 
 
 
 def rankings(choices: int, depth: int) -> int:
-    """How many ranked questions one exemplar takes, at most: one for each group of choices, and so on among the classes that these name."""
+    """Return the most ranked questions for one exemplar: one per group of choices, and again among the classes that these name."""
     groups = -(-choices // GROUP)
     return 1 if groups <= 1 else groups + rankings(groups * depth, depth)
 
 
 def screens(classes: int, candidates: int) -> bool:
-    """Whether a first pass can leave anything out."""
+    """Return whether a first pass can leave anything out."""
     return candidates < classes
 
 
 def repeats(classes: int, exemplars: int, sample: int) -> int:
-    """How many questions are asked again: at most one a class of the least plausible pairs is given up for them."""
+    """Return how many questions are repeated: at most one per class of the least plausible pairs is given up for them."""
     return min(sample, max(classes, 2))
 
 
 def borda(order: Sequence[int], classes: int, depth: int) -> Floats:
-    """Scores (K,) of one ranked answer: the first named gets depth / (depth + 1), the next (depth - 1) / (depth + 1), and so on, all below
-    the 1 of the exemplar's own class; the rest 0."""
+    """Return the scores (K,) of one ranked answer: the first class gets depth / (depth + 1), the next (depth - 1) / (depth + 1), and so on,
+    all below the 1 of the exemplar's own class; the rest get 0."""
     scores = np.zeros(classes)
     for place, concept in enumerate(order[:depth]):
         scores[concept] = (depth - place) / (depth + 1)
@@ -62,7 +62,7 @@ def borda(order: Sequence[int], classes: int, depth: int) -> Floats:
 
 
 def ranked_scores(answers: Mapping[int, Sequence[int] | None], classes: int, exemplars: int, depth: int) -> Floats:
-    """(M, K): the scores of every exemplar's ranked answer; a row of NaN where it abstained."""
+    """Return (M, K): the scores of every exemplar's ranked answer; a row of NaN where it abstained."""
     rows = np.full((classes * exemplars, classes), np.nan)
     for exemplar, order in answers.items():
         if order is not None:
@@ -71,7 +71,7 @@ def ranked_scores(answers: Mapping[int, Sequence[int] | None], classes: int, exe
 
 
 def class_means(rows: Floats, exemplars: int) -> Floats:
-    """(K, K): means over the exemplars of each class, NaN left out; 0 where nothing was said."""
+    """Return (K, K): means over the exemplars of each class, NaN left out; 0 without any answer."""
     by_class = rows.reshape(-1, exemplars, rows.shape[1])
     said = ~np.isnan(by_class)
     means: Floats = np.where(said, by_class, 0).sum(axis=1) / np.maximum(said.sum(axis=1), 1)
@@ -79,10 +79,10 @@ def class_means(rows: Floats, exemplars: int) -> Floats:
 
 
 def chosen_candidates(scores: Floats, candidates: int) -> list[list[int]]:
-    """For each class itself and up to m - 1 others, the most plausible first.
+    """Return for each class k itself and up to m - 1 others, the most plausible first.
 
     scores: (K, K) mean ranked scores. A class counts when k's exemplars named it, or its exemplars named k; among equals the
-    one that named k more often comes first. One that neither named is not asked about.
+    one that named k more often comes first. A class without either is not asked about.
     """
     found = []
     for k in range(len(scores)):
@@ -92,7 +92,7 @@ def chosen_candidates(scores: Floats, candidates: int) -> list[list[int]]:
 
 
 def screened_pairs(candidates: Sequence[Sequence[int]], exemplars: int, budget: int) -> list[Pair]:
-    """The pairs to ask about, at most ``budget``, the least plausible left out first."""
+    """Return the pairs to ask about, at most ``budget``, the least plausible left out first."""
     deepest = max(len(entry) for entry in candidates)
     pairs = [
         (k * exemplars + number, entry[place])
@@ -105,12 +105,12 @@ def screened_pairs(candidates: Sequence[Sequence[int]], exemplars: int, budget: 
 
 
 def every_pair(classes: int, exemplars: int) -> list[Pair]:
-    """The paper's: every exemplar with every concept."""
+    """Return the paper's pairs: every exemplar with every concept."""
     return [(exemplar, concept) for concept in range(classes) for exemplar in range(classes * exemplars)]
 
 
 def pair_scores(answers: Mapping[Pair, float | None], classes: int, exemplars: int) -> Floats:
-    """q (M, K) of True-or-False answers; NaN where nothing was asked or said."""
+    """Return q (M, K) of True-or-False answers; NaN where nothing was asked or answered."""
     q = np.full((classes * exemplars, classes), np.nan)
     for (exemplar, concept), value in answers.items():
         if value is not None:
@@ -119,10 +119,10 @@ def pair_scores(answers: Mapping[Pair, float | None], classes: int, exemplars: i
 
 
 def with_tail(q: Floats, ranked: Floats, candidates: Sequence[Sequence[int]], exemplars: int) -> Floats:
-    """q with the classes that were screened out filled in: their ranked score, scaled to lie below the class's least candidate.
+    """Fill in q for the classes that were screened out: their ranked score, scaled to lie below the class's least candidate.
 
-    So they keep the order that the first pass gave them (the paper's rank rule reads far down a column) without a claim
-    that the second pass never made.
+    So they keep the order of the first pass (the paper's rank rule reads far down a column) without claiming
+    anything that the second pass did not establish.
     """
     filled = q.copy()
     means = class_means(q, exemplars)
@@ -131,13 +131,13 @@ def with_tail(q: Floats, ranked: Floats, candidates: Sequence[Sequence[int]], ex
         out = np.setdiff1d(np.arange(q.shape[1]), asked)
         silent = np.asarray(np.isnan(q[rows][:, list(asked)]).all(axis=1))
         scores = ranked[rows][:, out] * means[k, list(asked)].min()
-        # An exemplar that said nothing in either pass says nothing about the tail.
+        # An exemplar without an answer in either pass tells nothing about the tail.
         filled[rows, out] = np.where(silent[:, None], scores, np.nan_to_num(scores))
     return filled
 
 
 def ranked_q(ranked: Floats, exemplars: int) -> Floats:
-    """q of ranked answers alone: the scores, and 1 for the exemplar's own class, which is never among the choices."""
+    """Return q from ranked answers alone: the scores, and 1 for the exemplar's own class, which is never among the choices."""
     q = ranked.copy()
     own = np.arange(len(q)) // exemplars
     q[np.arange(len(q)), own] = np.where(np.isnan(q).any(axis=1), np.nan, 1.0)
@@ -145,7 +145,7 @@ def ranked_q(ranked: Floats, exemplars: int) -> Floats:
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """``count`` of the items, evenly through them."""
+    """Return ``count`` of the items, spread evenly."""
     if len(items) <= count:
         return list(items)
     return [items[int(at)] for at in np.linspace(0, len(items) - 1, count)]
