@@ -1,6 +1,6 @@
-"""The architectures. A model takes normalised images (B, C, H, W) and returns logits (B, K); ``features`` gives the penultimate (B, F).
+"""The architectures. A model takes normalised images (B, C, H, W) and returns logits (B, K); ``features`` returns the penultimate (B, F).
 
-Adding one is: write its file, add its entry to `ARCHITECTURES`. A user's own needs nothing here: it is named by its import path,
+To add one, write its file and add its entry to `ARCHITECTURES`. A user's own needs no change here: it is specified by its import path,
 ``package.module:function``, or is an entry point of the group "megu.models" (`megu.core.plugins`); both are called with
 (num_classes, channels).
 """
@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 
 class Classifier(Protocol):
-    """What every model here offers beside ``nn.Module``'s own."""
+    """What every model here offers in addition to ``nn.Module``."""
 
     def features(self, images: Tensor) -> Tensor: ...
 
@@ -38,9 +38,9 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class Architecture:
-    """build: ``(num_classes, channels) -> model``, or with the images' (height, width) as a third when ``sized``.
+    """build: ``(num_classes, channels) -> model``, with the images' (height, width) as a third argument when ``sized``.
 
-    takes: which images, in words.
+    takes: which images it accepts, in words.
     """
 
     build: Callable[..., nn.Module]
@@ -57,22 +57,22 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 #: Our own names.
 MODELS: tuple[str, ...] = tuple(ARCHITECTURES)
-#: The group of entry points by which other packages bring theirs.
+#: The entry point group through which other packages provide theirs.
 GROUP = "megu.models"
 
 
 def names() -> list[str]:
-    """Every architecture that has a name: ours, then those that other packages bring."""
+    """Return every architecture that has a name: ours, then those that other packages provide."""
     return [*ARCHITECTURES, *plugins(GROUP, ARCHITECTURES)]
 
 
 def exists(arch: str) -> bool:
-    """Whether ``arch`` names an architecture, or could be an import path."""
+    """Return whether ``arch`` names an architecture, or could be an import path."""
     return arch in ARCHITECTURES or foreign.is_path(arch) or arch in names()
 
 
 def architecture(arch: str) -> Architecture:
-    """The architecture of that name, or the one that an import path leads to.
+    """Return the architecture with that name, or the one at an import path.
 
     Raises `MeguError` for a name that is neither, and for a plugin or a path that cannot be used.
     """
@@ -88,7 +88,7 @@ def architecture(arch: str) -> Architecture:
 
 
 def _foreign(arch: str, function: Callable[..., object]) -> Architecture:
-    """The user's own: it is called without the image's size, but is tried with an image of it."""
+    """Wrap the user's own function: it is called without the image size, but tried with an image of that size."""
 
     def fresh(num_classes: int, channels: int, image_size: Size) -> nn.Module:
         model = foreign.adopt(foreign.call(function, arch, num_classes, channels), arch)
@@ -99,7 +99,7 @@ def _foreign(arch: str, function: Callable[..., object]) -> Architecture:
 
 
 def brought_by(arch: str) -> tuple[Path | None, str | None]:
-    """Where a model of this architecture comes from when it is not ours: the folder or file of the user's package, or the requirement
+    """Return where an architecture that is not ours comes from: the folder or file of the user's package, or the requirement
     (name==version) of an installed plugin."""
     if arch in ARCHITECTURES:
         return None, None
@@ -110,7 +110,7 @@ def brought_by(arch: str) -> tuple[Path | None, str | None]:
 
 
 def code(arch: str) -> Mapping[str, str]:
-    """Digests of the source of an architecture that is not ours (`megu.core.sources` sees to ours)."""
+    """Return digests of the source of an architecture that is not ours (`megu.core.sources` covers ours)."""
     if arch in ARCHITECTURES:
         return {}
     if foreign.is_path(arch):
@@ -122,18 +122,18 @@ def code(arch: str) -> Mapping[str, str]:
 def build(
     arch: str, num_classes: int, channels: int, seed: int, image_size: Size = (32, 32), *, pretrained: bool = False
 ) -> nn.Module:
-    """A freshly initialised model, the same for the same seed whatever was drawn before.
+    """Return a freshly initialised model, the same for the same seed whatever was drawn before.
 
-    Raises `MeguError` for an unknown architecture, and for one of the user's that does not take such images, answers another
-    number of classes or is not made anew.
+    Raises `MeguError` for an unknown architecture, and for a user's own that does not accept such images, returns another
+    number of classes or does not make a new network each time.
     """
     return seeded(lambda: fresh(arch, num_classes, channels, image_size, pretrained=pretrained), seed)
 
 
 def fresh(arch: str, num_classes: int, channels: int, image_size: Size = (32, 32), *, pretrained: bool = False) -> nn.Module:
-    """A newly initialised model, drawn from the process-wide generators; raises as `build` does.
+    """Return a newly initialised model, drawn from the process-wide generators; raises as `build` does.
 
-    pretrained: the user's function is declared to begin with weights that were made elsewhere (`megu.models.anew`).
+    pretrained: declares that the user's function starts from weights that were made elsewhere (`megu.models.anew`).
     """
     model = blank(arch, num_classes, channels, image_size)
     if arch not in ARCHITECTURES:
@@ -142,20 +142,20 @@ def fresh(arch: str, num_classes: int, channels: int, image_size: Size = (32, 32
 
 
 def blank(arch: str, num_classes: int, channels: int, image_size: Size = (32, 32)) -> nn.Module:
-    """A model to load weights into. Where a network has to begin with nothing, `fresh` makes sure that it does."""
+    """Return a model to load weights into. Where a network has to start from nothing, use `fresh`, which makes sure of it."""
     chosen = architecture(arch)
     return chosen.build(num_classes, channels, *([image_size] if chosen.sized else []))
 
 
 def seeded(fresh: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """What ``fresh`` makes when all that it draws is decided by ``seed``; the generators are left as they were."""
+    """Return what ``fresh`` makes when ``seed`` determines everything that it draws; the generators are restored afterwards."""
     with process_wide(derive(seed, "weights")):
         model = fresh()
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def draws(model: nn.Module, image: tuple[int, int, int]) -> bool:
-    """Whether a model draws random numbers when it is trained (dropout, say). image: (C, H, W)."""
+    """Return whether a model draws random numbers in training (dropout, say). image: (C, H, W)."""
     model = copy.deepcopy(model).train()
     with torch.no_grad(), process_wide(0):
         before = positions()
@@ -164,7 +164,7 @@ def draws(model: nn.Module, image: tuple[int, int, int]) -> bool:
 
 
 def parameters(arch: str, num_classes: int, channels: int, image_size: Size) -> int:
-    """How many weights a model has, without giving it any."""
+    """Return how many weights a model has, without allocating them."""
     with process_wide(0), torch.device("meta"):
         model = blank(arch, num_classes, channels, image_size)
     return sum(weight.numel() for weight in model.parameters())
@@ -172,7 +172,7 @@ def parameters(arch: str, num_classes: int, channels: int, image_size: Size) -> 
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of `listing`. parameters: of a model for that data set, None when it cannot be built here; why: then the reason."""
+    """One line of `listing`. parameters: their number in a model for that data set, None when it cannot be built here; why: the reason."""
 
     name: str
     parameters: int | None
@@ -181,7 +181,7 @@ class Listed:
 
 
 def listing(num_classes: int, channels: int, image_size: Size) -> list[Listed]:
-    """Every architecture that has a name, as it would be for a data set of that shape."""
+    """Return every architecture that has a name, as it would be for a data set of that shape."""
     found = []
     for name in names():
         try:

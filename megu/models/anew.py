@@ -1,7 +1,7 @@
-"""Whether a user's function makes a network anew: every weight drawn from the seed, nothing left of an earlier network, nothing out of a file.
+"""Check that a user's function makes a new network: every weight drawn from the seed, nothing from an earlier network, nothing from a file.
 
-A retrain that begins with weights that saw the forgotten images is none, and nothing that is measured later would show it. So the
-function is called three times: as it is asked to, with another seed, and with that seed again after the second network was changed.
+A retrain that starts from weights that saw the forgotten images is not a retrain, and no later measurement would show it. So the
+function is called three times: as configured, with another seed, and with that seed again after the second network was changed.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from megu.core.errors import MeguError
 from megu.core.seeds import derive, positions, process_wide
 from megu.models.foreign import Adopted
 
-#: What training leaves in the buffers of a normalisation layer.
+#: The buffers of a normalisation layer that training fills.
 STATISTICS = ("running_mean", "running_var")
 
-ELSEWHERE = "what was pretrained elsewhere and never saw this data set is declared with train.pretrained=true"
+ELSEWHERE = "declare weights that were pretrained elsewhere and never saw this data set with train.pretrained=true"
 
 
 def check(make: Callable[[], nn.Module], model: nn.Module, arch: str, pretrained: bool) -> None:
     """Compare ``model``, which ``make`` has just made, with two more that it makes.
 
-    pretrained: parameters that are the same for every seed are declared; some still have to be drawn.
+    pretrained: declares that some parameters are the same for every seed; others still have to be drawn.
 
-    Raises `MeguError` for a function that returns the same network again, one whose networks stay connected, one that draws what no
-    seed decides, and one that gives the same weights for every seed; it names the tensors.
+    Raises `MeguError` for a function that returns the same network again, whose networks stay connected, that draws numbers which no
+    seed determines, or that gives the same weights for every seed; it names the tensors.
     """
     seed, after = derive(0, "anew"), positions()
     with process_wide(seed):
@@ -48,7 +48,7 @@ def check(make: Callable[[], nn.Module], model: nn.Module, arch: str, pretrained
         if any(name in changed and same(third[name], changed[name]) for name in again):
             raise _refusal(
                 arch,
-                f"{_named(again)} follows what was done to the network made before",
+                f"{_named(again)} changes with the network made before",
                 "make a new network in every call",
             )
         raise _refusal(
@@ -67,7 +67,7 @@ def _refuse_same(
     tables = [name for name in equal if name not in parameters and not _statistic(model, name)]
     drawn = sum(tensor.numel() for name, tensor in first.items() if name in parameters and name not in equal and learnt(tensor))
     found = [name for name in equal if name not in tables]
-    # A table of numbers (positions, filters) is no weight; a network that is mostly such tables is.
+    # A table of numbers (positions, filters) is not a weight, but a network that consists mostly of such tables is refused.
     if sum(first[name].numel() for name in tables) > drawn:
         found += tables
     if not found:
@@ -82,22 +82,22 @@ def _refuse_same(
 
 
 def refuse_provided(model: nn.Module, given: Mapping[str, Tensor], arch: str, pretrained: bool) -> None:
-    """Raise `MeguError` when a network made anew has weights of a given model. given: its state.
+    """Raise `MeguError` when a new network has weights of a provided model. given: the state of that model.
 
-    pretrained: some may be equal (what neither training changed), not all.
+    pretrained: some may be equal (those that neither training changed), but not all.
     """
     weights = {name: tensor for name, tensor in _own(model).named_parameters() if learnt(tensor)}
     equal = [name for name, tensor in weights.items() if name in given and same(tensor, given[name])]
     if equal and (not pretrained or len(equal) == len(weights)):
         raise _refusal(
-            arch, f"{_named(equal)} is the given model's", "draw all weights: a retrain begins with none of another model's"
+            arch, f"{_named(equal)} is the given model's", "draw all weights: a retrain must not start from another model's"
         )
 
 
 def learnt(tensor: Tensor) -> bool:
-    """Whether a tensor can be the outcome of a training, or of a draw: of floating point, with more than two different values.
+    """Return whether a tensor can be the result of training or of a random draw: floating point, with more than two different values.
 
-    Constants, identities and masks are not.
+    Constants, identities and masks cannot.
     """
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return False
@@ -107,7 +107,7 @@ def learnt(tensor: Tensor) -> bool:
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Equal to the bit, not-a-number included."""
+    """Return whether two tensors are equal to the bit, NaN included."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     one, other = (tensor.detach().cpu().contiguous().flatten().view(torch.uint8) for tensor in (one, other))
@@ -115,12 +115,12 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 
 def _own(model: nn.Module) -> nn.Module:
-    """The user's own model, whose names are those of its state."""
+    """Return the user's own model, whose names its state uses."""
     return model.model if isinstance(model, Adopted) else model
 
 
 def _numbers(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; buffers that are not in the state, too."""
+    """Return parameters and buffers by name, including buffers that are not in the state."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
@@ -130,14 +130,14 @@ def _shared(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[s
 
 
 def _statistic(model: nn.Module, name: str) -> bool:
-    """Whether a buffer belongs to a layer that keeps running statistics."""
+    """Return whether a buffer belongs to a layer that keeps running statistics."""
     owner = model.get_submodule(name.rpartition(".")[0])
     return any(isinstance(getattr(owner, each, None), Tensor) for each in STATISTICS)
 
 
 @torch.no_grad()
 def _as_if_trained(model: nn.Module) -> None:
-    """Change what a training would change, in place."""
+    """Change in place what training would change."""
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.is_floating_point():
             parameter.add_(1)

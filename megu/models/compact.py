@@ -1,7 +1,7 @@
-"""A compact pre-activation-free residual network for small images, sized for two CPU cores.
+"""A compact residual network without pre-activation for small images, sized for two CPU cores.
 
 He et al., "Deep residual learning for image recognition", CVPR 2016, basic blocks; a stride-2 stem because at 28 x 28 the
-full-resolution layers would take most of the time and give little.
+full-resolution layers would take most of the time and gain little.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CompactResNet(nn.Module):
         self.head = nn.Linear(4 * width, num_classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 4 width), not negative: each is a ReLU's output averaged over the image."""
+        """Return (B, 4 width), not negative: each is a ReLU's output averaged over the image."""
         out: Tensor = self.blocks(self.stem(images))
         return out.mean(dim=(2, 3))
 

@@ -18,15 +18,15 @@ from megu.core.errors import MeguError
 
 
 def is_path(arch: str) -> bool:
-    """Whether an architecture is written as ``package.module:function``."""
+    """Return whether an architecture is written as ``package.module:function``."""
     module, colon, function = arch.partition(":")
     return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *function.split(".")))
 
 
 def find(arch: str) -> Callable[..., Any]:
-    """The function at ``package.module:function``; the working directory is looked in too.
+    """Return the function at ``package.module:function``; the working directory is searched too.
 
-    Raises `MeguError` when there is none, or its module cannot be imported.
+    Raises `MeguError` when there is no such function, or its module cannot be imported.
     """
     name, _, function = arch.partition(":")
     with _working_directory():
@@ -46,7 +46,7 @@ def find(arch: str) -> Callable[..., Any]:
 
 
 def call(function: Callable[..., Any], arch: str, num_classes: int, channels: int) -> Any:
-    """What the user's function makes. Raises `MeguError` with what it raised."""
+    """Call the user's function and return its result. Raises `MeguError` with what it raised."""
     try:
         return function(num_classes, channels)
     except Exception as error:
@@ -58,10 +58,10 @@ def call(function: Callable[..., Any], arch: str, num_classes: int, channels: in
 
 
 def code(arch: str) -> dict[str, str]:
-    """Digest by module of the source that ``arch`` runs, its module and all that it imports from its own top-level package or from beside
-    it, and the version of every installed package that these import.
+    """Return, by module, digests of the source that ``arch`` runs (its module and all that it imports from its own top-level package or
+    from the same folder), and the version of every installed package that these import.
 
-    Empty when it cannot be found, which `find` says better.
+    Empty when the module cannot be found, which `find` reports better.
     """
     place = package(arch)
     module = arch.partition(":")[0]
@@ -70,7 +70,7 @@ def code(arch: str) -> dict[str, str]:
 
 
 def package(arch: str) -> Path | None:
-    """The folder of the top-level package that ``arch`` is in, or its file when it is a single module; None when there is none."""
+    """Return the folder of the top-level package of ``arch``, or its file when it is a single module; None when there is none."""
     with _working_directory():
         try:
             spec = importlib.util.find_spec(arch.partition(":")[0].split(".")[0])
@@ -82,7 +82,7 @@ def package(arch: str) -> Path | None:
 
 @contextmanager
 def _working_directory() -> Iterator[None]:
-    """The working directory on the import path, last: the console script does not put it there."""
+    """Add the working directory to the end of the import path: the console script does not put it there."""
     here = str(Path.cwd())
     if here in sys.path:
         yield
@@ -95,9 +95,9 @@ def _working_directory() -> Iterator[None]:
 
 
 def adopt(model: Any, arch: str) -> nn.Module:
-    """``model`` itself, with ``features`` and ``classify`` derived from its last ``nn.Linear`` where it has none of its own.
+    """Return ``model`` itself, with ``features`` and ``classify`` derived from its last ``nn.Linear`` where it has none of its own.
 
-    Its state keeps its names. Raises `MeguError` for what is no model, or has no linear layer to derive them from.
+    Its state keeps its names. Raises `MeguError` for an object that is not a model, or has no linear layer to derive them from.
     """
     if not isinstance(model, nn.Module):
         raise MeguError(f"{arch} gave a {type(model).__name__}, not a torch.nn.Module", "return the model")
@@ -114,7 +114,7 @@ def adopt(model: Any, arch: str) -> nn.Module:
 
 
 class Adopted(nn.Module):
-    """A user's model whose features are what its last linear layer receives. State and parameters have the model's own names."""
+    """A user's model whose features are the inputs of its last linear layer. State and parameters have the model's own names."""
 
     def __init__(self, model: nn.Module, head: str, arch: str) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Adopted(nn.Module):
         self.arch = arch
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, F). Raises `MeguError` when the model does more after its last linear layer than to return what it gives."""
+        """Return (B, F). Raises `MeguError` when the model does more after its last linear layer than return its output."""
         seen: list[tuple[Tensor, Tensor]] = []
         layer = self.model.get_submodule(self.head)
         hook = layer.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
@@ -154,9 +154,9 @@ class Adopted(nn.Module):
 
 
 def check_output(model: nn.Module, arch: str, num_classes: int, shape: tuple[int, int, int]) -> None:
-    """Ask the model about one blank image (C, H, W), in evaluation mode.
+    """Run the model on one blank image (C, H, W), in evaluation mode.
 
-    Raises `MeguError` when it cannot take it, or answers another number of classes.
+    Raises `MeguError` when it cannot take the image, or returns another number of classes.
     """
     was_training = model.training
     model.eval()

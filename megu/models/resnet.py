@@ -1,7 +1,7 @@
 """ResNet-18 with a stem for small images, the network of the paper's CIFAR tables.
 
 He et al., "Deep residual learning for image recognition", CVPR 2016. The ImageNet stem (7 x 7, stride 2, pooling) would leave 8 x 8
-of a 32 x 32 image; this one is a 3 x 3 convolution of stride 1. Parameter names are torchvision's, so its other layers' weights fit.
+of a 32 x 32 image; this one is a 3 x 3 convolution of stride 1. Parameter names are torchvision's, so the weights of its other layers fit.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ResNet18(nn.Module):
         self.fc = nn.Linear(before, num_classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 512), not negative: each is a ReLU's output averaged over the image."""
+        """Return (B, 512), not negative: each is a ReLU's output averaged over the image."""
         out = F.relu(self.bn1(self.conv1(images)))
         for number in range(1, len(_WIDTHS) + 1):
             out = self.get_submodule(f"layer{number}")(out)

@@ -17,7 +17,7 @@ _LAYERS = 9
 
 
 class Layer(nn.Module):
-    """Self-attention, then a perceptron of four times the width, each behind a layer norm and beside a shortcut."""
+    """Self-attention, then a perceptron of four times the width, each after a layer norm and with a shortcut."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Layer(nn.Module):
 class TinyViT(nn.Module):
     """Patches with learned positions, nine layers, the class token normalised, linear head; 4.0 million weights.
 
-    image_size: height and width in pixels, for which the positions are made; sides that 4 does not divide are filled up with zeros.
+    image_size: height and width in pixels, for which the positions are made; sides not divisible by 4 are padded with zeros.
     """
 
     def __init__(self, num_classes: int, channels: int, image_size: tuple[int, int]) -> None:
@@ -56,7 +56,7 @@ class TinyViT(nn.Module):
         self.head = nn.Linear(_WIDTH, num_classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 192): the class token after the last layer norm, of either sign."""
+        """Return (B, 192): the class token after the last layer norm, of either sign."""
         bottom, right = (-side % PATCH for side in images.shape[2:])
         patches = self.patches(F.pad(images, (0, right, 0, bottom))).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.token.expand(len(images), -1, -1), patches], dim=1) + self.positions

@@ -1,4 +1,4 @@
-"""torchvision's ViT-B/16, images brought to its 224 x 224 inside the model. Its parameter names, so its weights fit as they are."""
+"""torchvision's ViT-B/16; images are resized to its 224 x 224 inside the model. Parameter names are torchvision's, so its weights fit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIDE = 224
 
 
 def vit_b_16(num_classes: int, channels: int) -> nn.Module:
-    """Fresh weights; given ones come as ``original.weights``. Grey images are repeated over the three channels.
+    """Make the network with fresh weights; existing ones come through ``original.weights``. Grey images are repeated over three channels.
 
     Raises `MeguError` without torchvision, and for images that are neither grey nor colour.
     """
@@ -30,7 +30,7 @@ def vit_b_16(num_classes: int, channels: int) -> nn.Module:
 
     class ViTB16(VisionTransformer):  # type: ignore[misc, unused-ignore]
         def features(self, images: Tensor) -> Tensor:
-            """(B, 768): the class token after the last layer norm, of either sign."""
+            """Return (B, 768): the class token after the last layer norm, of either sign."""
             images = images.expand(-1, 3, -1, -1)
             if images.shape[2:] != (_SIDE, _SIDE):
                 images = F.interpolate(images, size=(_SIDE, _SIDE), mode="bilinear", align_corners=False)

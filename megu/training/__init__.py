@@ -1,3 +1,3 @@
-"""Training: one loop for every model that is trained here, its graphs, checkpoints, several devices and weight files.
-Needs torch and numpy alone.
+"""Training: one loop for every model that is trained here, with CUDA graphs, checkpoints, several devices and weight files.
+Needs only torch and numpy.
 """

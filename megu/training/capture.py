@@ -3,8 +3,8 @@
 A GPU computes a small network's step faster than Python launches it, kernel by kernel: a ResNet-18 on 32x32 images at batch 128
 spends half of an H100's time waiting for the host (docs/engine.md). A replayed graph is one launch.
 
-A recording repeats the same kernels on the same memory, and Python does not run again. So the work that is recorded reads its inputs and
-whatever changes from step to step (the learning rate, say) from tensors, and updates its state in place. What cannot be recorded runs as it is.
+A recording repeats the same kernels on the same memory, and Python does not run again. So recorded work reads its inputs and whatever
+changes from step to step (the learning rate, say) from tensors, and updates its state in place. Work that cannot be recorded runs eagerly.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from megu.core.progress import stages
 from megu.core.seeds import positions, undisturbed
 from megu.training.distributed import world
 
-#: Work on tensors of the device that updates its state in place; returns a tensor (a loss, say).
+#: Work on tensors on the device that updates its state in place; returns a tensor (a loss, say).
 Work = Callable[..., Tensor]
-#: Calls with a shape that run as they are before it is recorded: they choose kernels, and give optimisers their state.
+#: Eager calls with a shape before it is recorded: they choose kernels, and give optimisers their state.
 WARM_UP = 3
-#: Calls from which on a recording is worth what it takes, some tenths of a second.
+#: The fewest calls for which a recording is worth its cost, some tenths of a second.
 WORTH = 30
 
 
@@ -34,7 +34,7 @@ class Graph(Protocol):
     """A recording of work on a device."""
 
     def record(self, work: Callable[[], Tensor]) -> Tensor:
-        """Record what ``work`` asks of the device, without computing it; return the tensor that every `replay` fills."""
+        """Record what ``work`` launches on the device, without computing it; return the tensor that every `replay` fills."""
 
     def replay(self) -> None: ...
 
@@ -46,7 +46,7 @@ class CudaGraph:
         self.graph = torch.cuda.CUDAGraph()
 
     def record(self, work: Callable[[], Tensor]) -> Tensor:
-        # "thread_local": other threads may go on using the device meanwhile.
+        # "thread_local": other threads may keep using the device meanwhile.
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             return work()
 
@@ -59,7 +59,7 @@ _eager: ContextVar[bool] = ContextVar("eager", default=False)
 
 @contextmanager
 def eagerly() -> Iterator[None]:
-    """Inside, nothing is recorded: to compare the two."""
+    """Record nothing inside the block, for comparisons."""
     token = _eager.set(True)
     try:
         yield
@@ -68,20 +68,20 @@ def eagerly() -> Iterator[None]:
 
 
 def recordable(device: torch.device) -> bool:
-    """Whether work on ``device`` can be recorded: on CUDA, by one process that trains alone."""
+    """Return whether work on ``device`` can be recorded: on CUDA, by one process that trains alone."""
     return device.type == "cuda" and torch.cuda.is_available() and world().size == 1
 
 
 class Captured:
-    """``work(*inputs)``, recorded from the fourth call with a shape on; the returned tensor is the caller's own.
+    """``work(*inputs)``, recorded from the fourth call with a shape on; the returned tensor belongs to the caller.
 
     work: see `Work`. It may call ``model``, whose Python state (attributes that are numbers, flags or text; generators of the CPU) must not
-    change from call to call: then, as where recording fails, a note says why and the work runs as it is.
+    change from call to call: if it does, or if recording fails, a note says why and the work runs eagerly.
     calls: how many are expected; fewer than `WORTH` are not recorded.
     """
 
     def __init__(self, work: Work, model: nn.Module, device: torch.device, calls: int, what: str) -> None:
-        """what: names the work in the note."""
+        """what: the name of the work in the note."""
         self.work, self.model, self.device, self.what = work, model, device, what
         self.recording = calls >= WORTH and recordable(device) and not _eager.get()
         self.calls: Counter[object] = Counter()
@@ -101,10 +101,10 @@ class Captured:
         return found.clone()
 
     def warm(self, *inputs: Tensor) -> Tensor:
-        """The work as it is; while it may still be recorded beside the device's main stream, as a recording is."""
+        """Run the work eagerly; while it may still be recorded, on a side stream of the device, as a recording does."""
         if not self.recording:
             return self.work(*inputs).detach()
-        # Undisturbed: the steps of other threads start the generators anew, which would look as if this work had drawn.
+        # Undisturbed: the steps of other threads reseed the generators, which would look as if this work had drawn.
         with undisturbed():
             before, generators = python_state(self.model), positions()
             with beside(self.device):
@@ -117,11 +117,11 @@ class Captured:
         return found
 
     def record(self, shape: object, inputs: tuple[Tensor, ...]) -> bool:
-        """Whether the work is recorded for inputs of this shape. Nothing is computed."""
+        """Try to record the work for inputs of this shape, without computing; return whether it was recorded."""
         held = tuple(entry.clone() for entry in inputs)
         graph = graph_on(self.device)
         try:
-            # Undisturbed: a recording begins with torch's own generator of the device, which other threads' steps start anew.
+            # Undisturbed: a recording starts from torch's own generator of the device, which other threads' steps reseed.
             with undisturbed():
                 found = graph.record(lambda: self.work(*held).detach())
         except RuntimeError as error:
@@ -141,7 +141,7 @@ def graph_on(device: torch.device) -> Graph:
 
 @contextmanager
 def beside(device: torch.device) -> Iterator[None]:
-    """Inside, work goes to a stream of its own, after what was asked before and before what is asked afterwards."""
+    """Run work on a stream of its own, after everything launched before and before everything launched afterwards."""
     if device.type != "cuda":
         yield
         return
@@ -153,6 +153,6 @@ def beside(device: torch.device) -> Iterator[None]:
 
 
 def python_state(model: nn.Module) -> object:
-    """What a recording of ``model`` would freeze: its modules' numbers, flags and text."""
+    """Return what a recording of ``model`` would freeze: its modules' numbers, flags and text."""
     plain = (int, float, str, type(None))
     return [(name, value) for module in model.modules() for name, value in vars(module).items() if isinstance(value, plain)]

@@ -1,6 +1,6 @@
 """Checkpoints of a training in progress: model, optimiser and step in one safetensors file, no pickle.
 
-Everything random in a training is a function of the seed and the step (`megu.training.loop`), so there is no random state to keep.
+Everything random in a training is a function of the seed and the step (`megu.training.loop`), so there is no random state to save.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _KEY = "megu"
 
 
 def save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int, key: str) -> None:
-    """Write the state after ``step`` steps; whole or not at all. ``key`` names the training it belongs to."""
+    """Write the state after ``step`` steps, completely or not at all. ``key`` identifies the training it belongs to."""
     from safetensors.torch import save as to_bytes
 
     from megu.core.files.store import writing
@@ -34,7 +34,7 @@ def save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: i
 
 
 def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, key: str) -> int:
-    """Load a checkpoint into ``model`` and ``optimiser`` and return its step; 0, and nothing loaded, when there is none for ``key``."""
+    """Load a checkpoint into ``model`` and ``optimiser`` and return its step; load nothing and return 0 when there is none for ``key``."""
     if not path.is_file():
         return 0
     from safetensors import SafetensorError, safe_open
@@ -46,7 +46,7 @@ def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, key:
                 return 0
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return 0  # damaged, or not ours: starting again is always right
+        return 0  # damaged, or not ours: starting over is always correct
     model.load_state_dict({name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")})
     states: dict[int, dict[str, object]] = {int(index): dict(values) for index, values in meta["plain"].items()}
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -59,8 +59,8 @@ def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, key:
 
 
 def laid_out(value: Tensor, parameter: Tensor) -> Tensor:
-    """``value`` with its numbers in the order in memory (channels last, say) that those of its parameter have: a file does not keep it, and
-    CUDA's fused optimisers refuse another one."""
+    """Return ``value`` in the memory layout (channels last, say) of its parameter: a file does not preserve it, and CUDA's fused optimisers
+    refuse a different one."""
     if value.shape != parameter.shape:
         return value
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device, requires_grad=False).copy_(value)

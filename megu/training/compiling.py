@@ -1,8 +1,8 @@
-"""Whether a training on CUDA has torch compile its model: decided while it trains, from measured rates.
+"""Decide during a training on CUDA, from measured rates, whether torch compiles the model.
 
-Compiling takes some twenty seconds each time, and what it gains depends on the network, the batch and the card (docs/engine.md). So the rate
-without it is measured over the first steps, and what compiling took and gained the last time is read from a small file of the user's cache;
-the first time a prior stands for it. The model is compiled when what is left to do repays it, and what that took and gained is remembered.
+Compiling takes some twenty seconds each time, and its gain depends on the network, the batch and the card (docs/engine.md). So the rate
+without it is measured over the first steps, and the cost and gain of the last compilation are read from a small file in the user's cache;
+the first time a prior is used. The model is compiled when the remaining steps repay it, and the cost and gain are then stored.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from megu.training.capture import recordable
 
 @dataclass(frozen=True)
 class Compiled:
-    """seconds: what compiling took. gain: compiled steps a second, over those without."""
+    """seconds: how long compiling took. gain: compiled steps per second, relative to those without."""
 
     seconds: float
     gain: float
 
     def repays(self, seconds: float) -> bool:
-        """Whether it saves more than it takes in a training that has ``seconds`` to go without it."""
+        """Return whether it saves more than it costs in a training with ``seconds`` left to go without it."""
         return seconds * (1 - 1 / self.gain) > self.seconds
 
 
-#: Of a training that was never compiled here. A ResNet-18 on an H100 took 17 to 21 s at three sizes of batch, for gains of 1.32, 0.98 and
+#: For a training that was never compiled here. A ResNet-18 on an H100 took 17 to 21 s at three batch sizes, for gains of 1.32, 0.98 and
 #: 1.26 (docs/engine.md).
 PRIOR = Compiled(seconds=20.0, gain=1.25)
 
 
 class Remembered:
-    """What compiling took and gained the last time, by kind of training, in a JSON file. One that cannot be read is taken as empty, one that
-    cannot be written is left: then the prior stands."""
+    """Cost and gain of the last compilation, by kind of training, in a JSON file. An unreadable file counts as empty, an unwritable one is
+    left alone: then the prior is used."""
 
     def __init__(self, path: Path | None = None) -> None:
         """path: by default in the user's cache."""
@@ -73,14 +73,14 @@ class Remembered:
 
 
 def kind_of(arch: str, batch: tuple[int, ...], device: torch.device) -> str:
-    """What rates are compared by. batch: the shape of a step's images."""
+    """Return the key under which rates are comparable. batch: the shape of a step's images."""
     name = torch.cuda.get_device_name(device)
     return f"{arch}, {'x'.join(map(str, batch))}, {str(fast_dtype(device)).removeprefix('torch.')}, {name}, torch {torch.__version__}"
 
 
 def compilable(device: torch.device) -> bool:
-    """Whether a training on ``device`` may be compiled on its own: on CUDA by one process, where there is what it takes (Triton and a C
-    compiler). Not in deterministic mode: there the clock must not decide about a result's bits."""
+    """Return whether a training on ``device`` may be compiled automatically: on CUDA, by one process, with Triton and a C compiler.
+    Not in deterministic mode, where the clock must not affect a result's bits."""
     if not recordable(device) or torch.are_deterministic_algorithms_enabled():
         return False
     compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
@@ -88,22 +88,22 @@ def compilable(device: torch.device) -> bool:
 
 
 class Compiling:
-    """A model that is called in training, from some step on perhaps compiled."""
+    """A model that is called in training, and may be compiled from some step on."""
 
     def __init__(self, model: nn.Module, setting: str, kind: str, steps: int, label: str, remembered: Remembered) -> None:
-        """setting: "on", "off" or "auto" (`compilable`). steps: of the whole training. label: names the training in the note."""
+        """setting: "on", "off" or "auto" (`compilable`). steps: of the whole training. label: the training's name in the note."""
         self.called: nn.Module = torch.compile(model) if setting == "on" else model  # type: ignore[assignment]
         self.deciding = setting == "auto"
         self.kind, self.steps, self.label, self.remembered = kind, steps, label, remembered
-        #: Steps done and the time at the last look.
+        #: Steps done and the time at the last check.
         self.last: tuple[int, float] | None = None
-        #: Seconds a step without compiling.
+        #: Seconds per step without compiling.
         self.plain = 0.0
-        #: Steps and seconds of the look that compiling fell into.
+        #: Steps and seconds of the interval in which the model was compiled.
         self.first: tuple[int, float] | None = None
 
     def note_progress(self, done: int) -> bool:
-        """Note that ``done`` steps are done, and that the device has been waited for; whether the model is compiled from here on."""
+        """Note that ``done`` steps are done and the device is synchronised; return whether the model is compiled from here on."""
         if not self.deciding:
             return False
         now, last = time.monotonic(), self.last

@@ -1,8 +1,8 @@
-"""Several processes that train one model, started by torch's own launcher (``torchrun``), a device each.
+"""Train one model with several processes, started by torch's own launcher (``torchrun``), each with its own device.
 
 The batches and their order are those of a single process: each process takes its share of every batch, and the gradients are averaged
-before the step. So the weights are those of a single process up to rounding. Batch norm needs the statistics of the whole batch for
-that, which torch gathers on CUDA only; on CPUs each process normalises its own share. Layers that draw (dropout) draw otherwise.
+before the step. So the weights are those of a single process up to rounding. For that, batch norm needs the statistics of the whole
+batch, which torch gathers only on CUDA; on CPUs each process normalises its own share. Random layers (dropout) draw different numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class World:
     size: int = 1
 
     def share(self, batch: int) -> slice:
-        """This process' part of a batch; raises `MeguError` when the batch does not divide evenly: the mean loss would be another."""
+        """Return this process' part of a batch; raise `MeguError` when it does not divide evenly: the mean loss would differ."""
         if batch % self.size:
             raise MeguError(
                 f"a batch of {batch} does not divide among {self.size} processes",
@@ -38,7 +38,7 @@ class World:
 
 
 def world() -> World:
-    """This process' place; alone unless inside `joined`."""
+    """Return this process' place in the group; alone unless inside `joined`."""
     if not (dist.is_available() and dist.is_initialized()):
         return World()
     return World(dist.get_rank(), dist.get_world_size())
@@ -49,7 +49,7 @@ def joined(device: str) -> Iterator[torch.device]:
     """Join the processes that the launcher started, and yield this one's device: with "auto" or "cuda" the CUDA device of its own
     local rank, over NCCL; with "cpu" the CPU, over Gloo.
 
-    Raises `MeguError` when no launcher started this process, and for a device that is one for all of them.
+    Raises `MeguError` when no launcher started this process, and for a device that all of them would share.
     """
     if "LOCAL_RANK" not in os.environ:
         raise MeguError(
@@ -76,7 +76,7 @@ def joined(device: str) -> Iterator[torch.device]:
 
 
 def whole_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """``model`` with its batch norms taking the statistics of the whole batch, where torch can; names and weights stay."""
+    """Return ``model`` with batch norms that use the statistics of the whole batch, where torch can; names and weights stay the same."""
     if world().size == 1 or device.type != "cuda":
         return model
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
@@ -84,7 +84,7 @@ def whole_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def replicated(model: nn.Module) -> nn.Module:
-    """What is called in place of ``model`` in training, so that the gradients are averaged over the processes."""
+    """Return the module to call instead of ``model`` in training, so that gradients are averaged over the processes."""
     if world().size == 1:
         return model
     device = next(model.parameters()).device

@@ -1,9 +1,9 @@
 """The training engine: one loop for the original, the retrain and the re-optimisation.
 
-Everything random at step t is a function of (seed, t), and the learning rate of t alone. So a training that was killed goes on
-from its checkpoint to the very weights it would have had, and there is no random state to save.
+Everything random at step t is a function of (seed, t), and the learning rate is a function of t alone. So a killed training continues
+from its checkpoint to exactly the weights it would have had, and there is no random state to save.
 
-A step asks nothing of the device that it would have to wait for (`megu.core.device`): data, order and augmentation lie there before it begins.
+A step never has to wait for the device (`megu.core.device`): data, order and augmentation are on the device before it begins.
 
 One file because every training goes through all of it, in this order.
 """
@@ -39,13 +39,13 @@ from megu.training.capture import Captured, recordable
 from megu.training.compiling import Compiling, Remembered, compilable, kind_of
 from megu.training.distributed import replicated, whole_batch_norm, world
 
-#: Seconds between checkpoints: what a kill may cost.
+#: Seconds between checkpoints: the most work that a kill can cost.
 CHECKPOINT_EVERY_S = 10.0
-#: Steps between looks at the losses: a look waits for the device, so there is none at every step.
+#: Steps between checks of the losses: a check waits for the device, so it is not done at every step.
 LOOK_EVERY = 50
 #: Steps whose augmentation is drawn and sent to the device at once.
 DRAWN_AT_ONCE = 64
-#: Images a batch that a model is asked about; on CUDA small batches leave the device idle.
+#: Images per batch in prediction; on CUDA small batches leave the device idle.
 ASKED, ASKED_CUDA = 500, 2500
 
 
@@ -57,22 +57,22 @@ class TrainParams:
     """The recipe of the original and of its true retrain.
 
     arch: the architecture: a name that ``megu models`` lists, or your own as package.module:function.
-    pretrained: declares that your own architecture begins with weights made elsewhere, the same for every seed, that never saw the
+    pretrained: declares that your own architecture starts from weights made elsewhere, the same for every seed, that never saw the
         data set.
     epochs: passes over the training images.
-    batch_size: images a step.
+    batch_size: images per step.
     optimiser: "adamw", or "sgd" (momentum 0.9, without Nesterov's step; weight decay is then part of the gradient).
-    lr: the peak of the rate.
+    lr: the peak learning rate.
     schedule: "one-cycle" (from 0 up to the peak, then down to 0) or "multistep".
     warmup: share of the steps in which the one-cycle rate rises.
     milestones: for "multistep", the epochs at whose start the rate drops, counted from 0.
-    drop: what the rate is multiplied by then.
-    weight_decay: of the optimiser.
+    drop: the factor by which the rate is multiplied at each milestone.
+    weight_decay: weight decay of the optimiser.
     label_smoothing: share of each label that is spread over all classes.
     augment: "none", "flip" (half of the images mirrored) or "flip-crop" (that, and a random crop of the image padded by 4 black
         pixels).
-    compile: whether torch compiles the model: "on", "off", or "auto", on CUDA where the measured rates say that it pays
-        (`megu.training.compiling`).
+    compile: whether torch compiles the model: "on", "off", or "auto", which compiles on CUDA where the measured rates show that it pays
+        off (`megu.training.compiling`).
     """
 
     __pydantic_config__ = STRICT
@@ -93,7 +93,7 @@ class TrainParams:
     compile: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
-        if not exists(self.arch):  # the names are looked up among the installed packages, so only then
+        if not exists(self.arch):  # names() searches the installed packages, so call it only then
             check("arch", self.arch, False, f"one of {', '.join(names())}, or package.module:function")
         check("epochs", self.epochs, self.epochs >= 1, "at least 1")
         check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
@@ -105,15 +105,15 @@ class TrainParams:
         check("drop", self.drop, 0 < self.drop <= 1, "above 0 and at most 1")
         rising = all(a < b for a, b in pairwise((0, *self.milestones, self.epochs)))
         check("milestones", self.milestones, rising, f"rising epochs between 1 and the last of the {self.epochs}")
-        check("milestones", self.milestones, self.schedule == "multistep" or not self.milestones, "left out but for multistep")
+        check("milestones", self.milestones, self.schedule == "multistep" or not self.milestones, "empty except for multistep")
 
     def code(self) -> Mapping[str, str]:
-        """Digests of the user's own source that the recipe runs (`megu.core.stages` puts them into the cache key)."""
+        """Return digests of the user's own source that the recipe runs (`megu.core.stages` puts them into the cache key)."""
         return code(self.arch)
 
 
 class NotFinite(MeguError):
-    """A training has left the finite numbers."""
+    """A training produced values that are not finite."""
 
 
 _passes: ContextVar[list[int] | None] = ContextVar("passes", default=None)
@@ -121,7 +121,7 @@ _passes: ContextVar[list[int] | None] = ContextVar("passes", default=None)
 
 @contextmanager
 def counting() -> Iterator[list[int]]:
-    """Counts the *passes* of what runs inside: images through a network forward and backward. The sum of the list is their number."""
+    """Count the *passes* inside the block: images through a network forward and backward. The sum of the list is their number."""
     count: list[int] = []
     token = _passes.set(count)
     try:
@@ -131,7 +131,7 @@ def counting() -> Iterator[list[int]]:
 
 
 def passed(images: int) -> None:
-    """Count ``images`` more that went through a network forward and backward."""
+    """Count ``images`` more images that went through a network forward and backward."""
     count = _passes.get()
     if count is not None:
         count.append(images)
@@ -146,18 +146,18 @@ class Predictions:
 
 
 def one_cycle(step: int, steps: int, peak: float, warmup: float) -> float:
-    """The learning rate at ``step`` of ``steps``: from 0 linearly up to ``peak``, then linearly down to 0."""
+    """Return the learning rate at ``step`` of ``steps``: from 0 linearly up to ``peak``, then linearly down to 0."""
     at = (step + 0.5) / steps
     return peak * (at / warmup if at < warmup else (1 - at) / (1 - warmup))
 
 
 def multistep(epoch: int, lr: float, milestones: Sequence[int], drop: float) -> float:
-    """The learning rate in ``epoch`` (from 0): multiplied by ``drop`` for every milestone reached."""
+    """Return the learning rate in ``epoch`` (from 0): multiplied by ``drop`` for every milestone reached."""
     return lr * drop ** sum(epoch >= milestone for milestone in milestones)
 
 
 def optimiser_of(params: TrainParams, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over all of a model's parameters."""
+    """Return the optimiser of a recipe over all of a model's parameters."""
     settings: dict[str, Any] = {"lr": params.lr, "weight_decay": params.weight_decay, "fused": fused(model)}
     if params.optimiser == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=0.9, **settings)
@@ -166,7 +166,7 @@ def optimiser_of(params: TrainParams, model: nn.Module) -> torch.optim.Optimizer
 
 @dataclass(frozen=True)
 class Batches:
-    """Shuffled batches of the positions 0..n-1, a new order each epoch; what does not fill a batch waits for the next epoch."""
+    """Shuffled batches of the positions 0..n-1, in a new order each epoch; an incomplete last batch is skipped until the next epoch."""
 
     n: int
     size: int
@@ -177,7 +177,7 @@ class Batches:
         return max(self.n // self.size, 1)
 
     def at(self, step: int, device: torch.device = CPU) -> Tensor:
-        """int64 (B,) on ``device``, the positions of the batch at ``step``, counted over all epochs. The device gets an epoch's at once."""
+        """Return int64 (B,) on ``device``, the positions of the batch at ``step``, counted over all epochs. An epoch's are sent at once."""
         epoch, within = divmod(step, self.per_epoch)
         return _order(self.n, derive(self.seed, "order", epoch), device)[within * self.size : (within + 1) * self.size]
 
@@ -194,9 +194,9 @@ class Objective:
     """What a training minimises: at each step ``loss_of(*batch_at(step))``.
 
     batch_at: the tensors of a step, on the model's device; a function of the step alone. loss_of: a function of these and of the model;
-    what it keeps beside the model's weights it updates in place, since on CUDA a whole step is recorded (`megu.training.capture`).
-    note_progress: told the steps done after each look at the losses, for which the device was waited; says whether ``loss_of`` computes in
-    another way from then on, and is to be recorded anew.
+    it updates its own state, besides the model's weights, in place, because on CUDA a whole step is recorded (`megu.training.capture`).
+    note_progress: receives the number of steps done after each check of the losses, when the device is synchronised; returns whether
+    ``loss_of`` computes differently from then on and has to be recorded again.
     """
 
     batch_at: Callable[[int], tuple[Tensor, ...]]
@@ -219,13 +219,13 @@ def optimise(
     per_epoch: int = 0,
     training: bool = True,
 ) -> None:
-    """Minimise ``objective`` for ``steps`` steps, going on from ``checkpoint`` when it is of this ``key``.
+    """Minimise ``objective`` for ``steps`` steps, continuing from ``checkpoint`` when it belongs to this ``key``.
 
-    The checkpoint is removed at the end. per_epoch: steps an epoch, so that an error can name it. training: whether the model is in
-    training mode; in evaluation mode batch norm keeps its statistics, and what is taught is what the model will answer.
+    The checkpoint is removed at the end. per_epoch: steps per epoch, so that an error can name the epoch. training: whether the model is in
+    training mode; in evaluation mode batch norm keeps its statistics, so training sees the outputs that the model will give later.
 
     Raises `NotFinite` when a loss or a weight is not finite: it names step, epoch and learning rate. Only finite states are
-    ever saved, so the checkpoint that is left is the last good one.
+    ever saved, so the remaining checkpoint is the last good one.
     """
     rank = world().rank
     model.train(training)
@@ -242,7 +242,7 @@ def optimise(
         passed(done * batch_size)
         for step in range(done, steps):
             set_lr(lr_at(step))
-            # For layers that draw (dropout, say); each process draws for its own images.
+            # For random layers (dropout, say); each process draws for its own images.
             start_generators(derive(seed, "step", step, *([rank] if rank else [])))
             losses.append(take(*objective.batch_at(step)))
             passed(batch_size)
@@ -270,7 +270,7 @@ def optimise(
 
 
 def step_of(optimiser: torch.optim.Optimizer, loss_of: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """What takes a batch and moves the weights by one step of ``optimiser`` on ``loss_of(*batch)``, which it returns."""
+    """Return a function that takes a batch, moves the weights by one step of ``optimiser`` on ``loss_of(*batch)`` and returns that loss."""
 
     def step_on(*batch: Tensor) -> Tensor:
         optimiser.zero_grad(set_to_none=True)
@@ -283,7 +283,7 @@ def step_of(optimiser: torch.optim.Optimizer, loss_of: Callable[..., Tensor]) ->
 
 
 def rate_setter(optimiser: torch.optim.Optimizer, device: torch.device) -> Callable[[float], None]:
-    """What sets the learning rate of ``optimiser``: where steps are recorded in a tensor on ``device``, which a recording reads anew."""
+    """Return a function that sets the learning rate of ``optimiser``; where steps are recorded, in a tensor that each replay reads."""
     if not recordable(device):
 
         def set_number(lr: float) -> None:
@@ -305,14 +305,14 @@ def rate_setter(optimiser: torch.optim.Optimizer, device: torch.device) -> Calla
 
 @dataclass(frozen=True)
 class _Fault:
-    """position: of the step it was seen at, among those that were looked at."""
+    """position: that of the step where it was seen, among the steps checked."""
 
     what: str
     position: int
 
 
 def _not_finite(losses: list[Tensor], model: nn.Module | None) -> _Fault | None:
-    """The first loss that is NaN or infinite, or a weight of ``model`` that is; None when all is well."""
+    """Return the first loss that is NaN or infinite, or else such a weight of ``model``; None when all are finite."""
     bad = torch.nonzero(~torch.isfinite(torch.stack(losses))).flatten().tolist()
     if bad:
         return _Fault(f"the loss is {float(losses[bad[0]])}", bad[0])
@@ -333,7 +333,7 @@ def train(
 ) -> nn.Module:
     """Train a fresh model on the device of ``images``; the same seed gives the same bits on the same machine's CPU.
 
-    checkpoint: where to leave the state every few seconds and to go on from; one of other images, parameters or seed is ignored.
+    checkpoint: where to save the state every few seconds, and to continue from; one of other images, parameters or seed is ignored.
     """
     channels, *size = images.shape
     model = build(params.arch, num_classes, channels, seed, (size[0], size[1]), pretrained=params.pretrained)
@@ -351,7 +351,7 @@ def fit(
     checkpoint: Path | None = None,
     label: str = "train",
 ) -> None:
-    """Train ``model`` in place by the recipe, whatever its architecture."""
+    """Train ``model`` in place with the recipe, whatever its architecture."""
     batches = Batches(len(images), params.batch_size, derive(seed, "train"))
     steps = params.epochs * batches.per_epoch
     count = min(params.batch_size, len(images))
@@ -393,14 +393,14 @@ def fit(
 
 
 def forward(model: nn.Module, inputs: Tensor) -> Tensor:
-    """float32 logits, computed in the number format that the hardware multiplies fastest."""
+    """Return float32 logits, computed in the number format that the hardware multiplies fastest."""
     with fast(inputs.device):
         logits: Tensor = model(inputs)
     return logits.float()
 
 
 def answer(model: nn.Module, inputs: Tensor) -> Tensor:
-    """float32 logits: on CUDA computed in the format that the hardware multiplies fastest, on a CPU in float32."""
+    """Return float32 logits, computed on CUDA in the format that the hardware multiplies fastest, on a CPU in float32."""
     if inputs.device.type == "cuda":
         return forward(model, inputs)
     logits: Tensor = model(inputs)
@@ -410,9 +410,9 @@ def answer(model: nn.Module, inputs: Tensor) -> Tensor:
 def augmentation(
     augment: Augment, count: int, seed: int, step: int, device: torch.device
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Which of ``count`` images are mirrored, bool (B,), and where each is cropped, int64 (B, 2); None for what is left out.
+    """Return which of ``count`` images are mirrored, bool (B,), and where each is cropped, int64 (B, 2); None for an unused augmentation.
 
-    A function of the seed and the step, drawn on the CPU so that every device sees the same, for some steps at once.
+    It is a function of the seed and the step, drawn on the CPU so that every device sees the same, for several steps at once.
     """
     if augment == "none":
         return None, None
@@ -423,7 +423,7 @@ def augmentation(
 
 @lru_cache(maxsize=1)
 def _augmentations(cropping: bool, count: int, seed: int, block: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Of each step of a block: bool (S, B) and int64 (S, B, 2)."""
+    """Return the augmentations of each step of a block: bool (S, B) and int64 (S, B, 2)."""
     steps = range(block * DRAWN_AT_ONCE, (block + 1) * DRAWN_AT_ONCE)
     flips = torch.stack([torch.rand(count, generator=generator(seed, "flip", step)) < 0.5 for step in steps])
     if not cropping:
@@ -433,7 +433,7 @@ def _augmentations(cropping: bool, count: int, seed: int, block: int, device: to
 
 
 def fingerprint(images: ImageSet) -> str:
-    """A hash of the images and labels, in their order."""
+    """Return a hash of the images and labels, in their order."""
     hashed = blake2b(digest_size=16)
     for start in range(0, len(images), 4096):  # a set on disk need not fit in memory
         hashed.update(images.raw(slice(start, start + 4096)).permute(0, 2, 3, 1).contiguous().cpu().numpy().data)
@@ -442,7 +442,7 @@ def fingerprint(images: ImageSet) -> str:
 
 
 def prediction_batch_size(device: torch.device) -> int:
-    """Images a batch that a model on ``device`` is asked about without gradients."""
+    """Return the number of images per batch in prediction without gradients on ``device``."""
     return ASKED_CUDA if device.type == "cuda" else ASKED
 
 
@@ -450,9 +450,9 @@ def prediction_batch_size(device: torch.device) -> int:
 def predict(
     model: nn.Module, images: ImageSet, *, features: bool = False, label: str = "predict", batch_size: int = 0
 ) -> Predictions:
-    """What the model answers for every image, in evaluation mode and float32.
+    """Return the model's predictions for every image, in evaluation mode and float32.
 
-    batch_size: 0 for `ASKED`, on CUDA `ASKED_CUDA`; the device is waited for once a batch.
+    batch_size: 0 for `ASKED`, on CUDA `ASKED_CUDA`; the device is synchronised once per batch.
     """
     model.eval()
     batch_size = batch_size or prediction_batch_size(images.device)

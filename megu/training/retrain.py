@@ -1,4 +1,4 @@
-"""The true retrain: every weight fresh, the original's recipe, the retain set only. The reference, and the method to beat in time."""
+"""The true retrain: every weight fresh, the original's recipe, only the retain set. It is the reference, and the method to beat in time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def retrain(
     fresh: Callable[[], nn.Module] | None = None,
     checkpoint: Path | None = None,
 ) -> nn.Module:
-    """A model that never saw the forget set.
+    """Train and return a model that never saw the forget set.
 
-    It is made anew and is given nothing of the original: no parameter, no buffer, no batch-norm statistic.
-    fresh: makes a newly initialised network; without it, the recipe's architecture.
+    It is newly initialised and receives nothing from the original: no parameter, no buffer, no batch-norm statistic.
+    fresh: makes a newly initialised network; without it, the recipe's architecture is used.
     """
     channels, height, width = retain.shape
     make = fresh or (lambda: models.fresh(params.arch, num_classes, channels, (height, width), pretrained=params.pretrained))

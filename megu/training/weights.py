@@ -1,4 +1,4 @@
-"""Model weights as safetensors: the source of truth for every model here. Self-describing, no pickle."""
+"""Model weights as safetensors, the source of truth for every model here. Self-describing, no pickle."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _KEY = "megu"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What it takes to build the model that a weights file belongs to.
+    """What is needed to build the model that a weights file belongs to.
 
-    image_size: height and width, of an architecture that is built for one; None for the others.
-    pretrained: as `megu.training.loop.TrainParams` has it.
+    image_size: height and width, for an architecture that is built for one size; None for the others.
+    pretrained: as in `megu.training.loop.TrainParams`.
     """
 
     arch: str
@@ -35,7 +35,7 @@ class ModelInfo:
 
     @classmethod
     def of(cls, arch: str, num_classes: int, shape: tuple[int, int, int], pretrained: bool = False) -> ModelInfo:
-        """Of a model for images of ``shape`` (C, H, W)."""
+        """Describe a model for images of ``shape`` (C, H, W)."""
         return cls(arch, num_classes, shape[0], shape[1:] if architecture(arch).sized else None, pretrained)
 
     def to_json(self) -> dict[str, Any]:
@@ -47,16 +47,16 @@ class ModelInfo:
         return cls(**{**value, "image_size": None if size is None else (int(size[0]), int(size[1]))})
 
     def fresh(self) -> nn.Module:
-        """A newly initialised model of this description, drawn from the process-wide generators; raises as `megu.models.build` does."""
+        """Return a newly initialised model of this description, drawn from the process-wide generators; errors as `megu.models.build`."""
         return fresh(self.arch, self.num_classes, self.channels, self.image_size or (32, 32), pretrained=self.pretrained)
 
     def build(self, seed: int = 0) -> nn.Module:
-        """A model of this description to load weights into, the same for the same seed."""
+        """Return a model of this description to load weights into, the same for the same seed."""
         return seeded(lambda: blank(self.arch, self.num_classes, self.channels, self.image_size or (32, 32)), seed)
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of everything in the state: equal digests are equal models."""
+    """Return the SHA-256 over names, types, shapes and bytes of everything in the state: equal digests mean equal models."""
     hashed = sha256()
     for name, tensor in sorted(model.state_dict().items()):
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -65,7 +65,7 @@ def digest(model: nn.Module) -> str:
 
 
 def to_bytes(model: nn.Module, info: ModelInfo) -> bytes:
-    """The weights file's content; the same bytes for the same weights."""
+    """Return the content of a weights file; the same bytes for the same weights."""
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
@@ -73,7 +73,7 @@ def to_bytes(model: nn.Module, info: ModelInfo) -> bytes:
 
 
 def save_weights(path: Path, model: nn.Module, info: ModelInfo) -> None:
-    """Write a weights file, whole or not at all."""
+    """Write a weights file, completely or not at all."""
     from megu.core.files.store import writing
 
     with writing(path) as temporary:
@@ -81,24 +81,24 @@ def save_weights(path: Path, model: nn.Module, info: ModelInfo) -> None:
 
 
 def load_weights(path: Path, name: str = "") -> tuple[dict[str, Tensor], ModelInfo]:
-    """The state and the description in a weights file. name: of the file, for a person, where ``path`` is a copy.
+    """Return the state and the description in a weights file. name: the file's name for messages, where ``path`` is a copy.
 
     Raises `MeguError` when the file is not one of ours.
     """
     state, info = read_state(path, name)
     if info is None:
         raise MeguError(
-            f"{name or path} says nothing of its architecture",
+            f"{name or path} does not state its architecture",
             "write it with megu.training.weights.save_weights, which adds it to the file, or name its architecture with train.arch",
         )
     return state, info
 
 
 def read_state(path: Path, name: str = "") -> tuple[dict[str, Tensor], ModelInfo | None]:
-    """The state in a weights file, and what the file says of itself. name: as of `load_weights`.
+    """Return the state in a weights file, and the description in it, if any. name: as in `load_weights`.
 
-    It may be safetensors, a state dictionary written by ``torch.save`` (.pt, .pth; in an entry "state_dict" or "model" too, as
-    training scripts leave it) or an exported program (.pt2, MLflow's form). None of the readers runs code of the file.
+    The file may be safetensors, a state dictionary written by ``torch.save`` (.pt, .pth; also in an entry "state_dict" or "model", as
+    training scripts write it) or an exported program (.pt2, MLflow's format). None of the readers runs code from the file.
 
     Raises `MeguError` when it is none of these, and for weights that are not finite, quantised or sparse; it names the first.
     """
@@ -109,12 +109,12 @@ def read_state(path: Path, name: str = "") -> tuple[dict[str, Tensor], ModelInfo
         raise MeguError(f"{name} holds no weights", "save model.state_dict() with safetensors.torch.save_file")
     for entry, tensor in state.items():
         if fault := _fault(tensor):
-            raise MeguError(f"{name}: {entry} {fault}", "give the weights of a model that answers; this one's are damaged")
+            raise MeguError(f"{name}: {entry} {fault}", "provide the weights of a working model; these are damaged")
     return state, info
 
 
 def _fault(tensor: Tensor) -> str:
-    """What keeps a tensor from being a weight; "" when nothing does."""
+    """Return why a tensor cannot be a weight; "" when it can."""
     if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_complex():
         kind = "quantised" if tensor.is_quantized else "complex" if tensor.is_complex() else "sparse"
         return f"is {kind}, which no architecture here is"
@@ -141,7 +141,7 @@ def _safetensors_state(path: Path, name: str) -> tuple[dict[str, Tensor], ModelI
 
 
 def _said(error: BaseException, path: Path) -> str:
-    """The reason in one line, without the path of a copy."""
+    """Return the reason in one line, without the path of a copy."""
     if not path.stat().st_size:
         return "it is empty"
     lines = str(error).replace(str(path), path.name).strip().splitlines()
@@ -151,7 +151,7 @@ def _said(error: BaseException, path: Path) -> str:
 def _torch_state(path: Path, name: str) -> tuple[dict[str, Tensor], ModelInfo | None]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, for the many ways in which a file can be wrong
+    except Exception as error:  # of many kinds: a file can be wrong in many ways
         refused = "Weights only load failed" in str(error) or "weights_only" in str(error)
         why = "it holds pickled objects, which are never loaded" if refused else _said(error, path)
         raise MeguError(
@@ -165,10 +165,10 @@ def _torch_state(path: Path, name: str) -> tuple[dict[str, Tensor], ModelInfo | 
     return {str(entry): tensor for entry, tensor in found.items()}, None
 
 
-#: Kinds of file that `read_state` takes beside safetensors.
+#: Kinds of file that `read_state` accepts besides safetensors.
 OTHER_KINDS = (".pt", ".pth", ".pt2")
 
-#: The numbers that an exported program has for the types of tensors (torch's ``_export.serde.schema.ScalarType``).
+#: The numbers by which an exported program denotes tensor types (torch's ``_export.serde.schema.ScalarType``).
 _EXPORTED_TYPES = {
     1: torch.uint8,
     2: torch.int8,
@@ -184,7 +184,7 @@ _EXPORTED_TYPES = {
 
 
 def _exported_state(path: Path, name: str) -> tuple[dict[str, Tensor], ModelInfo | None]:
-    """The weights of an exported program: plain bytes beside a JSON description of their types and shapes, in a zip archive."""
+    """Return the weights of an exported program: plain bytes and a JSON description of their types and shapes, in a zip archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             (listing,) = (name for name in archive.namelist() if name.endswith("/model_weights_config.json"))
@@ -212,16 +212,16 @@ _READERS = {".pt": _torch_state, ".pth": _torch_state, ".pt2": _exported_state}
 
 
 def load_model(path: Path, given: ModelInfo | None = None, name: str = "") -> tuple[nn.Module, ModelInfo]:
-    """The model in a weights file, on the CPU, in evaluation mode. ``given`` describes a file that does not describe itself.
+    """Return the model in a weights file, on the CPU, in evaluation mode. ``given`` describes a file that does not describe itself.
 
-    Weights of another floating-point type than the architecture's are converted. name: as of `load_weights`.
+    Weights of a different floating-point type than the architecture's are converted. name: as in `load_weights`.
 
-    Raises `MeguError` when the file is damaged, of an unknown architecture, or does not fit the one it names.
+    Raises `MeguError` when the file is damaged, has an unknown architecture, or does not fit the one it names.
     """
     state, info = read_state(path, name)
     if info is None:
         if given is None:
-            load_weights(path, name)  # says so
+            load_weights(path, name)  # raises the error
         info = given
     assert info is not None
     model = info.build()
@@ -238,6 +238,6 @@ def load_model(path: Path, given: ModelInfo | None = None, name: str = "") -> tu
         first = str(error).strip().splitlines()[-1].strip()
         raise MeguError(f"{name or path} does not fit the architecture {info.arch} ({first})", fix) from None
     for entry, tensor in model.state_dict().items():
-        if fault := _fault(tensor):  # float64 reaches further than float32
+        if fault := _fault(tensor):  # float64 has a larger range than float32
             raise MeguError(f"{name or path}: as {tensor.dtype}, {entry} {fault}", "give smaller weights")
     return model.eval(), info

@@ -105,7 +105,7 @@ CHEATS = {
     "module_level": "are one tensor",
     "first_call": "the same for every seed",
     "in_closure": "the same for every seed",
-    "by_seed": "follows what was done to the network made before",
+    "by_seed": "changes with the network made before",
     "from_torch": "come from a file",
     "from_safetensors": "come from a file",
     "from_numpy": "come from a file",

@@ -44,7 +44,7 @@ def test_a_state_dictionary_of_torch_is_read_without_running_code(tmp_path: Path
     model = build("resnet-compact", 4, 1, seed=0)
     path = tmp_path / "a.pth"
     torch.save(wrap(model.state_dict()), path)
-    with pytest.raises(MeguError, match="nothing of its architecture"):
+    with pytest.raises(MeguError, match="does not state its architecture"):
         load_model(path)
     loaded, info = load_model(path, INFO)
     assert info == INFO
@@ -84,7 +84,7 @@ def test_a_file_that_is_none_or_does_not_fit_is_said(tmp_path: Path) -> None:
     with pytest.raises(MeguError, match="not a safetensors weights file"):
         load_model(path)
     save_file({"x": torch.zeros(1)}, str(path))
-    with pytest.raises(MeguError, match="nothing of its architecture"):
+    with pytest.raises(MeguError, match="does not state its architecture"):
         load_model(path)
     save_weights(path, build("resnet-compact", 4, 1, seed=0), ModelInfo("resnet-9000", 4, 1))
     with pytest.raises(MeguError, match="resnet-9000"):
