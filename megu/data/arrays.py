@@ -379,7 +379,7 @@ def _load_partition(path: Path, split: str, shape: tuple[int, ...], num_classes:
 
 def _within(labels: Labels, count: int, file: str) -> None:
     if labels.min() < 0 or labels.max() >= count:
-        raise ValueError(f"{file} names a class beyond the {count} of meta.json")
+        raise ValueError(f"{file} has a class number beyond the {count} classes of meta.json")
 
 
 def _map(path: Path, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> Any:

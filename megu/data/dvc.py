@@ -247,7 +247,7 @@ def _difference(
             if not (root / entry["path"]).is_dir():
                 return f"{entry['path']} is not there"
             if pins.hash_dir(root / entry["path"], root).md5 != entry["md5"]:
-                return f"{entry['path']} is not what dvc.lock has"
+                return f"{entry['path']} does not match dvc.lock"
     for key in declared.get("params", []):
         before = known.get(key)
         if not scalars.alike(params.get(key), before):

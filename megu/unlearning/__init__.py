@@ -1,3 +1,3 @@
 """Unlearning: the entanglement of features, the labels, the noise and the methods themselves.
-Needs torch and numpy alone.
+Needs only torch and numpy.
 """

@@ -1,4 +1,4 @@
-"""How entangled the features of what is forgotten are with the rest (MeGU, arXiv 2602.17088, Section 3, says why; METHOD §1).
+"""How entangled the features of the forget set are with the rest (for the reason see MeGU, arXiv 2602.17088, Section 3; METHOD §1).
 
 The paper argues with associated and unique features and gives no formula; the overlap matrices are our choice, the
 forget/retain score is Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024.
@@ -28,7 +28,7 @@ class Entanglement:
     score: float
 
     def nearest(self, classes: tuple[int, ...] | list[int], count: int = 3) -> dict[int, list[int]]:
-        """For each of ``classes`` the other classes with the highest soft overlap, nearest first."""
+        """Return, for each of ``classes``, the other classes with the highest soft overlap, nearest first."""
         order = np.argsort(-self.soft, axis=1, kind="stable")
         return {k: [int(other) for other in order[k] if other not in classes][:count] for k in classes}
 
@@ -43,7 +43,7 @@ def analyse(features: NDArray[Any], labels: NDArray[Any], num_classes: int, forg
     ----------
     features: (N, F), not negative (after a ReLU). labels: int (N,). forget: bool (N,), the forget set.
 
-    A class without samples has overlap 0 with all. Raises ``ValueError`` when forget or retain set is empty.
+    A class without samples has overlap 0 with all. Raises ``ValueError`` when the forget or the retain set is empty.
     """
     x = np.asarray(features, dtype=np.float64)
     means = np.zeros((num_classes, x.shape[1]))
@@ -58,7 +58,7 @@ def analyse(features: NDArray[Any], labels: NDArray[Any], num_classes: int, forg
 
 
 def soft_overlap(means: Floats) -> Floats:
-    """Cosine between class means (K, F) after subtracting the mean of the means; 1 on the diagonal."""
+    """Return the cosine between class means (K, F) after subtracting the mean of the means; 1 on the diagonal."""
     centred = means - means.mean(axis=0)
     norms = np.linalg.norm(centred, axis=1)
     unit = np.divide(centred, norms[:, None], out=np.zeros_like(centred), where=norms[:, None] > 0)
@@ -68,7 +68,7 @@ def soft_overlap(means: Floats) -> Floats:
 
 
 def active_channels(means: Floats) -> NDArray[np.bool_]:
-    """bool (K, F): the channels whose mean for the class is above the mean of the class means, by at least half their
+    """Return bool (K, F): the channels whose mean for the class exceeds the mean of the class means by at least half their
     standard deviation over classes. A channel that is the same for every class is active for none."""
     deviation = means.std(axis=0)
     active: NDArray[np.bool_] = (means > means.mean(axis=0) + deviation / 2) & (
@@ -78,7 +78,7 @@ def active_channels(means: Floats) -> NDArray[np.bool_]:
 
 
 def hard_overlap(active: NDArray[np.bool_]) -> Floats:
-    """Jaccard index of the sets of active channels (K, K); 1 on the diagonal, 0 where neither class has any."""
+    """Return the Jaccard index of the sets of active channels (K, K); 1 on the diagonal, 0 where neither class has any."""
     counts = active.astype(np.float64)
     both = counts @ counts.T
     either = counts.sum(axis=1)[:, None] + counts.sum(axis=1)[None, :] - both
@@ -88,8 +88,8 @@ def hard_overlap(active: NDArray[np.bool_]) -> Floats:
 
 
 def entanglement_score(forget: Floats, retain: Floats) -> float:
-    """Zhao et al. 2024: (mean squared distance of the retain features to their mean + the same of the forget features), over
-    half the sum of squared distances of the two means to the mean of all features."""
+    """Return the score of Zhao et al. 2024: (mean squared distance of the retain features to their mean + the same for the forget
+    features), over half the sum of squared distances of the two means to the mean of all features."""
     if not len(forget) or not len(retain):
         raise ValueError("entanglement needs a forget set and a retain set")
     mean_forget, mean_retain = forget.mean(axis=0), retain.mean(axis=0)

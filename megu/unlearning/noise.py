@@ -1,7 +1,7 @@
-"""The feature-noise pair (MeGU, arXiv 2602.17088, Eq 9-11), made from the frozen original on noise images alone.
+"""The feature-noise pair (MeGU, arXiv 2602.17088, Eq 9-11), made with the frozen original from noise images alone.
 
-The positive noise is an image that the model takes for a label; the negative noise one that it takes for anything but a class.
-Both depend on the label only, so a bank per label serves every sample.
+The positive noise is an image that the model takes for a label; the negative noise is one that it takes for anything but a class.
+Both depend only on the label, so one bank per label serves every sample.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from megu.core.progress import track
 from megu.core.seeds import generator
 from megu.training.loop import answer, passed
 
-#: Images optimised together: all of them, with a hundred labels, would take tens of gigabytes of activations.
+#: How many images are optimised at once: all of them, with a hundred labels, would take tens of gigabytes of activations.
 AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseParams:
-    """per_label: noise images a label.
+    """per_label: noise images per label.
     steps: Adam steps on each noise image.
-    lr: of Adam.
+    lr: Adam's learning rate.
     lam: weight of each image's L2 norm.
-    coverage: positive noise is made for the labels that are taught most, as many as make up this share of what is taught.
+    coverage: positive noise is made for the most frequent target labels, as many as make up this share of all targets.
 
-    The paper gives none of these. Rate and weight are UNSIR's (Tarun et al. 2023); 32 images a label and 40 steps, which it has, cost more
-    than a short re-optimisation does.
+    The paper states none of these. Rate and weight are UNSIR's (Tarun et al. 2023); its 32 images per label and 40 steps cost more than a
+    short re-optimisation.
     """
 
     __pydantic_config__ = STRICT
@@ -56,8 +56,8 @@ class NoiseParams:
 
 @dataclass(frozen=True)
 class NoiseBank:
-    """positive: float32 (L, M, C, H, W), M images of each of the labels ``positive_classes`` (L,). negative: float32 (J, M, C, H, W), of the
-    classes ``negative_classes`` (J,). In the model's normalised input space.
+    """positive: float32 (L, M, C, H, W), M images for each of the labels ``positive_classes`` (L,). negative: float32 (J, M, C, H, W), for
+    the classes ``negative_classes`` (J,). Both in the model's normalised input space.
     """
 
     positive: NDArray[np.float32]
@@ -74,7 +74,7 @@ class NoiseBank:
 
 
 def taught(targets: NDArray[Any], coverage: float) -> list[int]:
-    """The labels with the largest shares of ``targets`` (N, K), as few as make up ``coverage`` of them; ascending."""
+    """Return the labels with the largest shares of ``targets`` (N, K), as few as make up ``coverage`` of them; ascending."""
     shares = np.asarray(targets, dtype=np.float64).mean(axis=0)
     largest = np.argsort(-shares, kind="stable")
     before = np.cumsum(shares[largest]) - shares[largest]
@@ -91,8 +91,8 @@ def make_noise_bank(
 ) -> NoiseBank:
     """Optimise the positive noise of ``labels`` and the negative noise of ``negative_classes``, on the device of ``model``.
 
-    The model is used in evaluation mode and its weights get no gradient. Losses are summed and Adam works by element, so each image
-    goes its own way, and how many go together (`AT_ONCE`) changes nothing but the memory it takes.
+    The model is used in evaluation mode and its weights get no gradient. Losses are summed and Adam works element by element, so each
+    image is optimised independently, and how many are optimised at once (`AT_ONCE`) changes only the memory used.
     """
     positive, negative = sorted(set(labels)), sorted(set(negative_classes))
     count = params.per_label
@@ -106,7 +106,7 @@ def make_noise_bank(
 
 
 def length(noise: Tensor) -> Tensor:
-    """||N||, the L2 norm of each image: (B, C, H, W) -> (B,)."""
+    """Return ||N||, the L2 norm of each image: (B, C, H, W) -> (B,)."""
     found: Tensor = noise.flatten(1).norm(dim=1)
     return found
 
@@ -121,8 +121,8 @@ def optimise_noise(
 ) -> Tensor:
     """Minimise ``sign * CE(f(N), label) + lam * ||N||`` for each image N; float32 (B, C, H, W) in, the same out on the CPU.
 
-    On CUDA the model is asked as in training, in bfloat16 where the hardware multiplies it; loss, gradients and steps are float32.
-    sign: +1 is Eq 9 (towards the label), -1 is Eq 10 (away from it). penalty: what ``lam`` weighs, (B, C, H, W) -> (B,).
+    On CUDA the model runs as in training, in bfloat16 where the hardware supports it; loss, gradients and steps are float32.
+    sign: +1 is Eq 9 (towards the label), -1 is Eq 10 (away from it). penalty: the term that ``lam`` weights, (B, C, H, W) -> (B,).
     """
     device, was_training, found = next(model.parameters()).device, model.training, []
     model.eval()
@@ -134,8 +134,8 @@ def optimise_noise(
             optimiser = torch.optim.Adam([noise], lr=params.lr, fused=fused(model))
             for _ in range(params.steps):
                 loss = signs * F.cross_entropy(answer(model, noise), chosen, reduction="none") + params.lam * penalty(noise)
-                # The gradient of the noise alone: the frozen model's weights keep theirs. In the noise's order in memory, whatever the
-                # model's first layer makes of it: CUDA's fused optimiser refuses another one.
+                # The gradient of the noise alone: the frozen model's weights keep theirs. In the noise's memory layout, whatever the
+                # model's first layer returns: CUDA's fused optimiser refuses a different one.
                 (slope,) = torch.autograd.grad(loss.sum(), noise)
                 noise.grad = slope.contiguous(memory_format=torch.channels_last)
                 optimiser.step()
@@ -147,5 +147,5 @@ def optimise_noise(
 
 
 def mixture(positive: Tensor, negative: Tensor, alpha: float) -> Tensor:
-    """Eq 11: ``alpha * N_pos + (1 - alpha) * N_neg``."""
+    """Return ``alpha * N_pos + (1 - alpha) * N_neg`` (Eq 11)."""
     return alpha * positive + (1 - alpha) * negative

@@ -122,7 +122,7 @@ def test_the_split_stage(project: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     # A damaged split is made again.
     np.save(project / "splits" / "forget.npy", np.arange(2))
-    assert dvc.locked_outs(project, "split").why == "splits is not what dvc.lock has"
+    assert dvc.locked_outs(project, "split").why == "splits does not match dvc.lock"
     assert dvc.repro(project, "split").current
     assert splits.load_split(project / "splits").forget.tolist() == [1, 4, 7, 10]
 
@@ -132,7 +132,7 @@ def test_what_makes_a_locked_stage_stale(project: Path) -> None:
     lock = (project / "dvc.lock").read_text()
     with (project / "data" / "toy" / "meta.json").open("a") as file:
         file.write("\n")
-    assert dvc.locked_outs(project, "split").why == "data/toy is not what dvc.lock has"
+    assert dvc.locked_outs(project, "split").why == "data/toy does not match dvc.lock"
     (project / "dvc.lock").write_text(lock.replace("megu.data.splits", "megu.old"))
     assert dvc.locked_outs(project, "split").why == "its command has changed"
     (project / "dvc.lock").write_text(lock.replace("data/toy", "data/other"))

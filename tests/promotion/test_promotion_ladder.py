@@ -77,7 +77,7 @@ def test_every_method_says_how_its_main_parameters_are_searched_but_the_retrain(
     assert [name for name, method in METHODS.items() if not method.main] == ["retrain"]
     assert all(fault(method) == "" for method in METHODS.values())
     wrong = replace(METHODS["megu"], main={"lr": Span(low=1, high=2)})  # "auto" is no number
-    assert fault(wrong) == "lr is searched (main), but no number among its parameters"
+    assert fault(wrong) == "lr is searched (main), but is not a number among its parameters"
 
 
 KNOWN = Costs(training=100, first=2, last=0, methods={"delete": 10.0})

@@ -193,8 +193,8 @@ def test_each_source_of_the_matrix_decides_the_labels() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"matrix": "true"}, "what was true is judged now"),
-        ({"matrix": "false"}, "what was false is none"),
+        ({"matrix": "true"}, "true is now called judged"),
+        ({"matrix": "false"}, "false is now called none"),
         ({"matrix": "Judged"}, "one of judged, uniform, shuffled, overlap, nearest, none"),
         ({"matrix": "nearest", "label": "rank"}, "take label nearest or soft"),
         ({"matrix": "none", "columns": "own"}, "one that names other classes"),

@@ -1,3 +1,3 @@
-"""The perturbing labels: from the transition matrix and the original's answers to the targets that the forget samples are taught.
-Needs numpy alone.
+"""The perturbing labels: from the transition matrix and the original's predictions to the training targets of the forget samples.
+Needs only numpy.
 """

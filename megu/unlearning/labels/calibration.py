@@ -1,24 +1,25 @@
-"""How sure a model is of what it never saw, read off the original's answers to held-out images. No model is trained for it.
+"""Estimate how sure a model is of images it never saw, from the original's predictions for held-out images. No model is trained for it.
 
-Whoever forgets must answer for the forget set as a retrained model would: not only which class an image looks like, but how sure of it
-such a model is. An original that has memorised its training images cannot tell that of them. It can of the calibration set
+An unlearned model must answer for the forget set as a retrained model would: not only which class an image looks like, but how sure of
+it such a model is. An original that has memorised its training images cannot tell that from them, but it can from the calibration set
 (`megu.unlearning.labels.calibration_set`).
 
-*A class that leaves.* To a retrain every image of the class is of a class that it does not know. Among the held-out images there are some
-whose class the original does not recognise either: an image counts the more the less it is recognised, ``(1 - p)^0.7`` with p the
-original's probability of its class. The entropies of the answers with that class struck out, so weighted, are the distribution that the
-forgotten images are given: its low tail, which an entropy attack sees, as well as its mean. The forgotten class's own images count most,
-those of the other classes stand in where there are few (`PRIOR`).
+*A class that leaves.* To a retrain every image of the class belongs to a class that it does not know. Among the held-out images there are
+some whose class the original does not recognise either: the less an image is recognised, the more it counts, ``(1 - p)^0.7`` with p the
+original's probability of its class. The entropies of the answers with that class struck out, weighted this way, form the distribution
+that the forgotten images are given: its low tail, which an entropy attack sees, as well as its mean. The forgotten class's own images
+count most; those of the other classes stand in where there are few (`PRIOR`).
 
-*A class that looks like no other.* Its unrecognised images are odd ones, each like a class of its own, and the original is surer of them than
-a retrain is of the class' typical images, which look like nothing it knows. What tells such a class is that the odd ones do not look like the
-same class: the entropy of their mean answer, as a share of the largest. The nearer it is to 1, the more all the class' held-out images
-count alike (`VARIED`).
+*A class that looks like no other.* Its unrecognised images are odd ones, each resembling a different class, and the original is surer of
+them than a retrain is of the class's typical images, which look like nothing it knows. Such a class can be told by its odd images not
+resembling the same class: by the entropy of their mean answer, as a share of the largest. The nearer it is to 1, the more equally all
+the class's held-out images count (`VARIED`).
 
-*A class that stays* (single samples, sub-classes). To a retrain the sample is a held-out image of its class. So its log-odds of the class are
-those of a held-out image of the same rank: the sample among the training images of its class, the image among the held-out ones. Where a
-whole sub-class leaves, its held-out images are as well known as the original made them, and a retrain never saw one. How much it then still
-looks like its class, whoever never saw it must say: the labeler (`share_of_own`). The probabilities are lowered to that.
+*A class that stays* (single samples, sub-classes). To a retrain the sample is a held-out image of its class. So its log-odds of the class
+are those of a held-out image of the same rank: the sample among the training images of its class, the image among the held-out ones.
+Where a whole sub-class leaves, the original knows its held-out images from training on similar ones, while a retrain never saw any. How
+much the sub-class still looks like its class must come from a model that never saw it: the labeler (`share_of_own`). The probabilities
+are lowered to that.
 
 Ours, not the paper's (arXiv 2602.17088), which leaves the sharpness of its labels open.
 """
@@ -36,16 +37,16 @@ from megu.evaluation import entropies, softmax
 
 Floats = NDArray[np.float64]
 
-#: Power of 1 - p that an image counts with: 1 leaves too few images to see a distribution by, 0 counts those that are well known.
+#: The power of 1 - p that weights an image: 1 leaves too few images to estimate a distribution, 0 also counts well-known images.
 POWER = 0.7
-#: How much a class' typical images count: the variety of the answers to its unrecognised ones, in [0, 1], to this power.
+#: The weight of a class's typical images is the variety of the answers to its unrecognised ones, in [0, 1], to this power.
 VARIED = 8
-#: How many images of the forgotten class's own the other classes together count for.
+#: The weight of all other classes together, in images of the forgotten class.
 PRIOR = 10.0
 
 
 def log_odds(logits: NDArray[Any], labels: NDArray[Any]) -> Floats:
-    """log p / (1 - p) of each row's label: (N, K) and int (N,) -> (N,). From the logits, so exact where p rounds to 1."""
+    """Return log p / (1 - p) of each row's label: (N, K) and int (N,) -> (N,). Computed from logits, so exact where p rounds to 1."""
     rows = np.arange(len(labels))
     values = np.asarray(logits, dtype=np.float64)
     others = values.copy()
@@ -56,8 +57,8 @@ def log_odds(logits: NDArray[Any], labels: NDArray[Any]) -> Floats:
 
 
 def struck_out(logits: NDArray[Any], labels: NDArray[Any], forgotten: Sequence[int] = ()) -> Floats:
-    """The softmax of each row without its own label and the classes ``forgotten``: (N, K) and int (N,) -> (N, K), rows summing to 1; a row
-    of which nothing is left is 0."""
+    """Return the softmax of each row without its own label and the classes ``forgotten``: (N, K) and int (N,) -> (N, K), rows summing to 1;
+    a row with nothing left is 0."""
     values = np.array(logits, dtype=np.float64)
     values[:, list(forgotten)] = -np.inf
     values[np.arange(len(labels)), labels] = -np.inf
@@ -67,9 +68,9 @@ def struck_out(logits: NDArray[Any], labels: NDArray[Any], forgotten: Sequence[i
 
 @dataclass(frozen=True)
 class Calibration:
-    """The original's answers to the calibration set, and to its training images.
+    """The original's predictions for the calibration set and for its training images.
 
-    answers: float64 (M, K), with the own class struck out; entropies: (M,), theirs in nats; odds: (M,), the log-odds of that class.
+    answers: float64 (M, K), with the own class struck out; entropies: (M,), of the answers, in nats; odds: (M,), log-odds of that class.
     labels: int (M,).
     train_odds, train_labels: (N,), of the training images.
     """
@@ -90,7 +91,7 @@ class Calibration:
         train_labels: NDArray[Any],
         forgotten: Sequence[int] = (),
     ) -> Calibration | None:
-        """From logits (M, K) of the calibration set and (N, K) of the training set; None without any calibration images.
+        """Make it from logits (M, K) of the calibration set and (N, K) of the training set; None without any calibration images.
 
         forgotten: the classes that leave, which no answer may name.
         """
@@ -107,11 +108,9 @@ class Calibration:
         )
 
     def unseen(self, classes: NDArray[Any], ranks: Floats) -> Floats:
-        """The entropies (N,), in nats, of samples of ``classes`` (N,) to a model that never saw the class. ranks: (N,), in (0, 1); 0 is the
-        surest of the class."""
-        unknown = -POWER * np.logaddexp(
-            0, self.odds
-        )  # a logarithm: the weight itself is 0 to a computer where all are well known
+        """Return the entropies (N,), in nats, of the answers to samples of ``classes`` (N,) by a model that never saw the class.
+        ranks: (N,), in (0, 1); 0 is the surest of the class."""
+        unknown = -POWER * np.logaddexp(0, self.odds)  # a logarithm: the weight itself underflows to 0 where all are well known
         found = np.empty(len(ranks))
         for own in np.unique(classes):
             at, mine = classes == own, self.labels == own
@@ -119,10 +118,10 @@ class Calibration:
             for part in (mine, ~mine):
                 if part.any():
                     counts = np.exp(unknown[part] - unknown[part].max())
-                    # In all as many of its own images as say something (Kish), of the others `PRIOR`.
+                    # In total the effective number (Kish) of its own images, and `PRIOR` of the others.
                     size = counts.sum() ** 2 / (counts**2).sum() if part is mine else PRIOR
                     weights[part] = counts * (size / counts.sum())
-            # The others lend their shape. Their mean is that of another class: they are brought to what the class's is taken to be.
+            # The others contribute only their shape. Their mean is that of another class, so it is replaced by the class's estimated mean.
             if mine.any() and not mine.all():
                 expected, others = np.average(values, weights=weights), np.average(values[~mine], weights=weights[~mine])
                 values[~mine] = np.minimum(values[~mine] * expected / max(others, 1e-12), self.entropies.max())
@@ -133,7 +132,7 @@ class Calibration:
         return found
 
     def held_out_odds(self, classes: NDArray[Any], odds: Floats) -> Floats:
-        """The log-odds (N,) that samples of ``classes`` (N,), of log-odds ``odds`` (N,) as training images, would have as held-out ones."""
+        """Return the log-odds (N,) that samples of ``classes`` (N,), with ``odds`` (N,) as training images, would have if held out."""
         found = np.empty(len(odds))
         for own in np.unique(classes):
             at, known, held = classes == own, np.sort(self.train_odds[self.train_labels == own]), self.odds[self.labels == own]
@@ -145,14 +144,14 @@ class Calibration:
 
 
 def probabilities(odds: Floats) -> Floats:
-    """Of log-odds, (N,) -> (N,)."""
+    """Convert log-odds to probabilities, (N,) -> (N,)."""
     found: Floats = 1 / (1 + np.exp(np.clip(-odds, -700, 700)))
     return found
 
 
 def lowered(odds: Floats, likeness: Floats) -> Floats:
-    """The probabilities (N,) of log-odds (N,), those of a sub-class lowered together until their mean is its ``likeness``, (N,), in [0, 1];
-    where that is NaN, or no less than what they have, they stay."""
+    """Return the probabilities (N,) of log-odds (N,), those of a sub-class lowered together until their mean is its ``likeness``, (N,), in
+    [0, 1]; where that is NaN, or not below their mean, they stay the same."""
     found = probabilities(odds)
     for share in np.unique(likeness[np.isfinite(likeness)]):
         at = likeness == share
@@ -165,7 +164,7 @@ def lowered(odds: Floats, likeness: Floats) -> Floats:
 
 
 def share_of_own(similarity: NDArray[Any], own: int, forgotten: Sequence[int] = ()) -> float:
-    """How much of what something looks like is its own class, in [0, 1]: of ``similarity`` (K,) to the classes, without the ``forgotten`` ones.
+    """Return the share of the own class in what something looks like, in [0, 1]: in ``similarity`` (K,), without the ``forgotten`` classes.
 
     0 where it looks like none of them.
     """
@@ -175,14 +174,14 @@ def share_of_own(similarity: NDArray[Any], own: int, forgotten: Sequence[int] = 
 
 
 def variety(answers: Floats, weights: Floats) -> float:
-    """How unlike each other ``answers`` (M, K) are: the entropy of their mean, weighted by ``weights`` (M,), as a share of the largest that the
-    classes named in them allow; in [0, 1]."""
+    """Return how much ``answers`` (M, K) differ from each other: the entropy of their mean, weighted by ``weights`` (M,), as a share of the
+    largest that the classes named in them allow; in [0, 1]."""
     named = np.count_nonzero(answers.any(axis=0))
     return float(entropies(np.average(answers, axis=0, weights=weights)[None])[0] / np.log(named)) if named > 1 else 0.0
 
 
 def quantiles(values: Floats, weights: Floats, levels: Floats) -> Floats:
-    """The weighted quantiles of ``values`` (M,) at ``levels`` in (0, 1), between the values linear."""
+    """Return the weighted quantiles of ``values`` (M,) at ``levels`` in (0, 1), with linear interpolation."""
     order = np.argsort(values, kind="stable")
     heaped = np.cumsum(weights[order])
     found: Floats = np.interp(levels, (heaped - weights[order] / 2) / heaped[-1], values[order])
@@ -190,7 +189,7 @@ def quantiles(values: Floats, weights: Floats, levels: Floats) -> Floats:
 
 
 def ranks(values: Floats, classes: NDArray[Any]) -> Floats:
-    """The place of each value among those of its class, in (0, 1); ties by position."""
+    """Return the rank of each value among those of its class, in (0, 1); ties by position."""
     found = np.empty(len(values))
     for own in np.unique(classes):
         at = np.flatnonzero(classes == own)

@@ -1,5 +1,5 @@
-"""The calibration set: a stated share of the test images, by which targets are calibrated (`megu.unlearning.labels.calibration`). No
-metric is of them, for every method alike: what a method has seen is not what it is measured on.
+"""The calibration set: a fixed share of the test images, on which targets are calibrated (`megu.unlearning.labels.calibration`). It is
+excluded from every metric, for all methods alike: no method is measured on images that it has seen.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationParams:
-    """share: share of the test images of each class (of each finer class, where the data set has some) that tells how sure a retrain would be
-    and is left out of every metric, in [0, 0.9]. 0 sets none apart: targets are then as sure as the original is of the forget
-    set.
+    """share: share of the test images of each class (of each finer class, where the data set has some), in [0, 0.9], that shows how sure a
+    retrain would be and is left out of every metric. 0 means no calibration set: targets are then as sure as the original is of the
+    forget set.
     """
 
     __pydantic_config__ = STRICT
@@ -35,9 +35,10 @@ class CalibrationParams:
 
 
 def select(groups: NDArray[Any], share: float) -> Positions:
-    """Positions of the calibration set, ascending. groups: int (N,), each test image's (finer) class.
+    """Return the positions of the calibration set, ascending. groups: int (N,), each test image's (finer) class.
 
-    Spread evenly over each group in the data set's order: no seed and no request changes it. One image of each group at least is measured.
+    They are spread evenly over each group in the data set's order, whatever the seed and the request. At least one image per group is
+    measured.
     """
     chosen = []
     for group in np.unique(groups):
@@ -48,13 +49,13 @@ def select(groups: NDArray[Any], share: float) -> Positions:
 
 
 def of_dataset(dataset: Dataset, params: CalibrationParams) -> Positions:
-    """Positions, in the test split of a data set, of its calibration set."""
+    """Return the positions of a data set's calibration set in its test split."""
     return select(dataset.test.labels if dataset.test.fine is None else dataset.test.fine, params.share)
 
 
 def left_to_measure(dataset: Dataset, split: ForgetSplit, params: CalibrationParams) -> tuple[Positions, Dataset, ForgetSplit]:
-    """Positions of the test images that metrics are of, the data set with these alone, and the split of it. The images themselves, which no
-    metric looks at, stay where they are on disk."""
+    """Return the positions of the test images that are measured, the data set with these alone, and its split. The images themselves, which
+    no metric uses, stay where they are on disk."""
     test = dataset.test
     measured = np.delete(np.arange(len(test)), of_dataset(dataset, params)).astype(np.int64)
     fine = None if test.fine is None else test.fine[measured]

@@ -1,9 +1,9 @@
-"""Perturbing labels (MeGU, arXiv 2602.17088, Eq 7-8): what the forget samples are taught to look like instead.
+"""Perturbing labels (MeGU, arXiv 2602.17088, Eq 7-8): what the forget samples should look like instead.
 
 ``R = T @ p`` with the target's entry of ``p`` set to 0. The paper's label is the ``floor(K tau)``-th largest entry of R; the soft
-target is R itself, each row made as sure as a model that never saw the sample is expected to be (`megu.unlearning.labels.calibration`). What
-the paper leaves open is settled here: no sample is ever taught a class that is being forgotten; R is computed from log-probabilities, so a
-model that is sure of itself does not leave a row of zeros; the rank stays within the allowed classes; ties go to the smaller class index.
+target is R itself, each row made as sure as a model that never saw the sample is expected to be (`megu.unlearning.labels.calibration`).
+Where the paper leaves the choice open: no target contains a class that is being forgotten; R is computed from log-probabilities, so a
+very confident model does not leave a row of zeros; the rank stays within the allowed classes; ties go to the smaller class index.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ MOST = 100.0
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbParams:
-    """label: "soft" (the distribution R) or "rank" (the paper's one label); "nearest" (the largest entry of R) and "random" (any allowed
+    """label: "soft" (the distribution R) or "rank" (the paper's single label); "nearest" (the largest entry of R) and "random" (any allowed
         class) are ablations.
     tau: the paper's rank as a share of K, in (0, 1].
-    matrix: where the transition matrix T comes from (`megu.unlearning.labels.replacing.replaced`): the labeler ("judged"), or what it
-        is measured against: "uniform", "shuffled", "overlap", "nearest", "none" (R = p).
+    matrix: where the transition matrix T comes from (`megu.unlearning.labels.replacing.replaced`): the labeler ("judged"), or a baseline
+        for it: "uniform", "shuffled", "overlap", "nearest", "none" (R = p).
     columns: which of T's columns make R: "answer" weights them by the original's answer p, so that the column of a class that leaves
-        has no weight (Eq 7); "own" is that of the sample's class alone.
-    sharpness: exponent on R for the soft target; 1 is R itself, larger is surer. "auto" gives each sample its own, by the calibration
-        set (`megu.unlearning.labels.calibration`).
+        has no weight (Eq 7); "own" uses only the column of the sample's class.
+    sharpness: exponent on R for the soft target; 1 is R itself, larger is surer. "auto" gives each sample its own exponent, from the
+        calibration set (`megu.unlearning.labels.calibration`).
     """
 
     __pydantic_config__ = STRICT
@@ -50,7 +50,7 @@ class PerturbParams:
 
     def __post_init__(self) -> None:
         check("tau", self.tau, 0 < self.tau <= 1, "above 0 and at most 1")
-        known = f"one of {', '.join(SOURCES)} (what was true is judged now, what was false is none)"
+        known = f"one of {', '.join(SOURCES)} (true is now called judged, false is now called none)"
         check("matrix", self.matrix, self.matrix in SOURCES, known)
         rank, own, one = self.label == "rank", self.columns == "own", self.label in ("rank", "nearest")
         ordered = 'one that ranks more than one class where label is "rank"; with this one take label nearest or soft'
@@ -73,20 +73,20 @@ def perturb(
     likeness: NDArray[Any] | None = None,
     overlap: NDArray[Any] | None = None,
 ) -> Perturbing:
-    """The perturbing labels and targets of the forget set.
+    """Make the perturbing labels and targets of the forget set.
 
     Parameters
     ----------
     transition: (K, K), column-stochastic, T[l, k] = how much class k looks like l to the labeler.
     logits: (N, K), the frozen original's for the forget samples. true_labels: int (N,).
-    forgotten: classes that leave the label space; empty when the class stays (sub-class and random requests), and then each
-        sample's own label is masked alone, but for soft targets, which give it what a model that never saw the sample would.
-    calibration: how sure soft targets are to be, for ``sharpness: auto``; without one they are R as it is.
-    seed: decides the random labels, and which class a shuffled matrix has under which name.
-    likeness: (N,), of a sample whose sub-class leaves how much of what that looks like is the rest of its class, in [0, 1]; NaN for others.
+    forgotten: classes that leave the label space; empty when the class stays (sub-class and random requests). Then only each sample's
+        own label is masked, except in soft targets, which give it the probability that a model that never saw the sample would.
+    calibration: how sure soft targets should be, for ``sharpness: auto``; without one they are R itself.
+    seed: determines the random labels, and which class a shuffled matrix has under which name.
+    likeness: (N,), for a sample whose sub-class leaves, how much of what that looks like is the rest of its class, in [0, 1]; else NaN.
     overlap: (K, K), of the original's features, for ``matrix: overlap``.
 
-    Raises ``ValueError`` when no class is left to teach.
+    Raises ``ValueError`` when no class is left as a target.
     """
     classes = transition.shape[0]
     allowed = np.ones((len(logits), classes), dtype=bool)
@@ -121,7 +121,7 @@ def _calibrated(
     calibration: Calibration,
     likeness: NDArray[Any] | None,
 ) -> Perturbing:
-    """Soft targets, each as sure as a model that never saw the sample is expected to be of it."""
+    """Return soft targets, each as sure as a model that never saw the sample is expected to be."""
     import torch
 
     from megu.unlearning.labels.sharpness import fitting_exponents
@@ -148,10 +148,10 @@ def _calibrated(
 
 
 def reason(transition: NDArray[Any], taken_for: Floats, allowed: NDArray[np.bool_]) -> Floats:
-    """R (Eq 7), float64 (N, K): 0 where not allowed, rows summing to 1.
+    """Return R (Eq 7), float64 (N, K): 0 where not allowed, rows summing to 1.
 
-    taken_for: (N, K), what weights the columns of T. Scaling p without its target entry changes R by a factor alone, so it is normalised, from
-    the logits: exact even where the target's probability rounds to 1. Where T leaves no allowed class any weight, they share it equally.
+    taken_for: (N, K), the weights of T's columns. Scaling p without its target entry changes R only by a factor, so p is normalised, from
+    the logits: exact even where the target's probability rounds to 1. Where T gives no allowed class any weight, they share it equally.
     """
     found = np.where(allowed, taken_for @ np.asarray(transition, dtype=np.float64).T, 0.0)
     total = found.sum(axis=1, keepdims=True)
@@ -160,9 +160,9 @@ def reason(transition: NDArray[Any], taken_for: Floats, allowed: NDArray[np.bool
 
 
 def rank_labels(reasoning: Floats, allowed: NDArray[np.bool_], tau: float) -> NDArray[np.int64]:
-    """Eq 8: the ``floor(K tau)``-th largest allowed entry of R, int64 (N,); at least the first, at most the last allowed one."""
+    """Return the ``floor(K tau)``-th largest allowed entry of R (Eq 8), int64 (N,); at least the first, at most the last allowed one."""
     classes = reasoning.shape[1]
-    # 0.29 * 100 is 28.999999999999996 in binary; the rank meant is 29.
+    # 0.29 * 100 is 28.999999999999996 in binary; the intended rank is 29.
     rank = np.clip(int(np.floor(classes * tau + 1e-9)), 1, allowed.sum(axis=1))
     order = np.argsort(np.where(allowed, -reasoning, np.inf), axis=1, kind="stable")
     labels: NDArray[np.int64] = order[np.arange(len(order)), rank - 1].astype(np.int64)
@@ -170,7 +170,7 @@ def rank_labels(reasoning: Floats, allowed: NDArray[np.bool_], tau: float) -> ND
 
 
 def _sharpened(distributions: Floats, exponents: Floats) -> Floats:
-    """`megu.unlearning.labels.sharpness.sharpened` of distributions (N, K) to the powers ``exponents`` (N,)."""
+    """Apply `megu.unlearning.labels.sharpness.sharpened` to distributions (N, K) with ``exponents`` (N,)."""
     import torch
 
     from megu.unlearning.labels.sharpness import sharpened

@@ -1,6 +1,6 @@
-"""What the labeler's transition matrix is measured against: the same matrix without its judgement of which other classes a class looks like.
+"""Baselines for the labeler's transition matrix: the same matrix without its information about which other classes a class looks like.
 
-Apart from `megu.unlearning.labels.transition`, so that a change there makes no labels anew whose matrix stays the same.
+Separate from `megu.unlearning.labels.transition`, so that a change there does not recompute labels whose matrix stays the same.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Where the matrix comes from: the labeler's as it is, four that are not its judgement or only a part of it, and none at all.
+#: Where the matrix comes from: the labeler's unchanged, four that use none or only a part of its scores, and none at all.
 JUDGED, UNIFORM, SHUFFLED, OVERLAP, NEAREST, NONE = SOURCES = ("judged", "uniform", "shuffled", "overlap", "nearest", "none")
 
 
 def replaced(
     source: str, judged: NDArray[Any], overlap: NDArray[Any] | None = None, forgotten: Sequence[int] = (), seed: int = 0
 ) -> Floats:
-    """The matrix of ``source``, one of `SOURCES`, float64 (K, K), column-stochastic as ``judged`` is.
+    """Return the matrix of ``source``, one of `SOURCES`, float64 (K, K), column-stochastic like ``judged``.
 
-    judged: the labeler's, (K, K). "uniform" and "shuffled" keep its diagonal, how much a class looks like itself, so that they differ from it
-    in what is said of the other classes alone: "uniform" shares the rest of each column equally; "shuffled" is the matrix of the classes
-    under each other's names, none under its own. "nearest" is 1 at each class's most similar other class that stays.
-    overlap: of the original's features, (K, K), in [-1, 1] (`megu.unlearning.entanglement`), for "overlap", which takes nothing of the
-    labeler;
-    classes that share less than two classes do on average (negative) share nothing.
-    forgotten: classes that leave. seed: decides which class is under which name.
+    judged: the labeler's, (K, K). "uniform" and "shuffled" keep its diagonal, how much a class looks like itself, so that they differ from
+    it only in the other classes: "uniform" shares the rest of each column equally; "shuffled" is the matrix with the class names permuted
+    so that none keeps its own. "nearest" is 1 at each class's most similar other class that stays.
+    overlap: of the original's features, (K, K), in [-1, 1] (`megu.unlearning.entanglement`), for "overlap", which uses nothing from the
+    labeler; classes that share less than two classes do on average (negative) share nothing.
+    forgotten: classes that leave. seed: determines the permutation of names.
     """
     T = np.asarray(judged, dtype=np.float64)
     classes = len(T)
@@ -58,7 +57,7 @@ def replaced(
 
 
 def _derangement(count: int, seed: int) -> NDArray[np.int64]:
-    """A random permutation of ``count`` (at least 2) in which none stays where it is: one cycle through all."""
+    """Return a random permutation of ``count`` (at least 2) that moves every element: one cycle through all."""
     order = np.random.default_rng(seed).permutation(count)
     found = np.empty(count, dtype=np.int64)
     found[order] = np.roll(order, 1)

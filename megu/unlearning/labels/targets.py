@@ -1,4 +1,4 @@
-"""The targets of a forget set, from what is known when they are made: the data set, the original's answers and the transition matrix."""
+"""The targets of a forget set, made from the data set, the original's predictions and the transition matrix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def unlabelled(dataset: Dataset, classes: Sequence[int]) -> list[int]:
-    """The classes that no target may name, ascending: those that leave, and those that an erasure has emptied."""
+    """Return the classes that no target may name, ascending: those that leave, and those that an erasure has emptied."""
     return sorted({*classes, *(set(range(dataset.num_classes)) - set(np.asarray(dataset.train.labels).tolist()))})
 
 
@@ -35,10 +35,10 @@ def targets(
     likeness: Mapping[int, float] | None = None,
     overlap: NDArray[Any] | None = None,
 ) -> Perturbing:
-    """What the forget samples at the training positions ``forget`` (F,) are to be taught.
+    """Make the targets of the forget samples at the training positions ``forget`` (F,).
 
-    train_logits, test_logits: (N, K) and (M, K), the original's, of every image. transition: (K, K). classes: those that leave.
-    likeness: of each sub-class that leaves, by its number, how much it looks like the rest of its class (`subclass_likeness`).
+    train_logits, test_logits: (N, K) and (M, K), the original's, for every image. transition: (K, K). classes: those that leave.
+    likeness: for each sub-class that leaves, by its number, how much it looks like the rest of its class (`subclass_likeness`).
     overlap: (K, K), for ``matrix: overlap``.
     """
     labels, gone, apart = dataset.train.labels, unlabelled(dataset, classes), of_dataset(dataset, calibration)
@@ -52,9 +52,9 @@ def targets(
 def subclass_likeness(
     dataset: Dataset, names: Sequence[str], similarity: NDArray[Any], classes: Sequence[int]
 ) -> dict[int, float]:
-    """Of each sub-class of ``names``, by its number: how much of what it looks like is the rest of its own class, in [0, 1].
+    """Return, for each sub-class in ``names``, by its number, how much of what it looks like is the rest of its own class, in [0, 1].
 
-    similarity: (K + len(names), …), a labeler's, of the data set with these set out (`megu.data.arrays.set_out`). classes: those that leave.
+    similarity: (K + len(names), …), a labeler's, with these as classes (`megu.data.arrays.set_out`). classes: those that leave.
     """
     assert dataset.fine is not None, "a data set of finer classes"
     gone, found = unlabelled(dataset, classes), {}

@@ -1,4 +1,4 @@
-"""The transition matrix (MeGU, arXiv 2602.17088, Eq 6): from how similar concepts look to where a sample may go."""
+"""The transition matrix (MeGU, arXiv 2602.17088, Eq 6): from how similar concepts look to the classes that a sample may move to."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from megu.core.errors import MeguError
 
 
 def transition_matrix(similarity: NDArray[Any]) -> NDArray[np.float64]:
-    """``T[:, k] = S[k, :] / sum(S[k, :])``, float64 (K, K): column k, which sums to 1, says what class k looks like.
+    """Return ``T[:, k] = S[k, :] / sum(S[k, :])``, float64 (K, K): column k, which sums to 1, describes what class k looks like.
 
     similarity: S (K, K), not negative; ``S[k, l]`` is how much exemplars of k look like l.
-    Raises `MeguError` when S is not square, negative or not a number somewhere, or has a row of zeros.
+    Raises `MeguError` when S is not square, has a negative entry or a NaN, or has a row of zeros.
     """
     S = np.asarray(similarity, dtype=np.float64)
     if S.ndim != 2 or S.shape[0] != S.shape[1] or not len(S):

@@ -1,7 +1,7 @@
-"""The unlearning methods. Adding one is: write its file, add its name here, and nothing else.
+"""The registry of unlearning methods. To add one, write its file and add its name here, nothing else.
 
-Or nothing here at all: a package of your own brings one by the entry point group ``megu.methods`` (`megu.core.plugins`). Its object is a
-`Method`, as the ``METHOD`` of every file beside this one.
+A package of your own needs no change here: it provides one through the entry point group ``megu.methods`` (`megu.core.plugins`). Its
+object is a `Method`, like the ``METHOD`` of every file in this folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from megu.unlearning.methods.context import NEEDS, Context, Method, Span
 
 GROUP = "megu.methods"
 
-#: Those of the package itself: each the ``METHOD`` of the file of its name.
+#: The package's own methods: each the ``METHOD`` of the file with its name.
 METHODS: dict[str, Method] = {
     name.rpartition(".")[2]: import_module(f"megu.unlearning.methods.{name}").METHOD
     for name in (
@@ -37,16 +37,16 @@ METHODS: dict[str, Method] = {
 
 
 def fault(found: Any) -> str:
-    """What keeps an object from being a method; "" when nothing does."""
+    """Return why an object cannot be a method; "" when it can."""
     if not isinstance(found, Method):
         return f"it is a {type(found).__name__}, not a megu.unlearning.methods.Method"
     if not (isinstance(found.params, type) and dataclasses.is_dataclass(found.params)):
-        return "its params is no dataclass"
+        return "its params is not a dataclass"
     if any(f.default is f.default_factory is dataclasses.MISSING for f in dataclasses.fields(found.params) if f.init):
         return "a parameter of it has no default"
     base = found.params()
     if lost := [name for name in found.main if type(getattr(base, name, None)) not in (int, float)]:
-        return f"{lost[0]} is searched (main), but no number among its parameters"
+        return f"{lost[0]} is searched (main), but is not a number among its parameters"
     unknown = sorted(set(found.needs) - set(NEEDS))
     return f"it needs {', '.join(unknown)}, but a method can need only {', '.join(NEEDS)}" if unknown else ""
 
@@ -56,17 +56,17 @@ names, lookup = REGISTRY.names, REGISTRY.lookup
 
 
 def methods() -> dict[str, Method]:
-    """Every usable method; a plugin that is not usable is warned about and left out."""
+    """Return every usable method by name; an unusable plugin is left out with a warning."""
     return {**METHODS, **REGISTRY.installed()}
 
 
 def code(name: str) -> dict[str, str]:
-    """What a result of the method depends on: the digest of each module of ours it runs, and for a plugin its own and its version."""
+    """Return what a result of the method depends on: the digest of each of our modules that it runs, and a plugin's own and its version."""
     return sources.closure(METHODS[name].run.__module__) if name in METHODS else REGISTRY.plugin(name).sources()
 
 
 def described(name: str, method: Method) -> dict[str, Any]:
-    """The method as JSON: name, what it does, paper, parameters with their defaults, what it needs, what it costs."""
+    """Describe the method as JSON: name, what it does, paper, parameters with their defaults, what it needs, what it costs."""
     return {
         "name": name,
         "title": method.title,

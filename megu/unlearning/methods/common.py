@@ -1,4 +1,4 @@
-"""What the methods share: one way to train on images, to ask a frozen model, to draw, to mask and to compare."""
+"""Helpers shared by the methods: training on images, predicting with a frozen model, drawing, masking and comparing."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ MakeOptimiser = Callable[[nn.Module], torch.optim.Optimizer]
 
 
 def check_training(epochs: int, lr: float, batch_size: int) -> None:
-    """The ranges that every method's training parameters have."""
+    """Check the ranges of the training parameters that every method has."""
     check("epochs", epochs, epochs >= 1, "at least 1")
     check("lr", lr, 0 < lr <= 1, "above 0 and at most 1")
     check("batch_size", batch_size, batch_size >= 2, "at least 2")
 
 
 def drawn(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """``count`` of the images without repetition, all of them when there are no more, in their order."""
+    """Draw ``count`` of the images without repetition, or all when there are fewer, keeping their order."""
     return images.subset(torch.randperm(len(images), generator=generator(seed, "retain"))[:count].sort().values)
 
 
 def allowed(labels: Tensor, forgotten: Sequence[int], num_classes: int) -> Tensor:
-    """bool (N, K): the classes that a forget sample may be taught: neither its own nor one that is being forgotten.
+    """Return bool (N, K): the classes allowed as a forget sample's target: neither its own nor one that is being forgotten.
 
-    Where the class stays in the label space (``forgotten`` is empty) each sample's own label is masked alone.
+    Where the class stays in the label space (``forgotten`` is empty) only each sample's own label is masked.
     Raises ``ValueError`` when a sample has none left.
     """
     mask = torch.ones(len(labels), num_classes, dtype=torch.bool, device=labels.device)
@@ -67,12 +67,12 @@ def allowed(labels: Tensor, forgotten: Sequence[int], num_classes: int) -> Tenso
 
 
 def wrong_labels(mask: Tensor, random: torch.Generator) -> Tensor:
-    """int64 (N,), one of the classes that ``mask`` (N, K) allows, each as likely; drawn on the CPU, so alike on every device."""
+    """Draw int64 (N,), one of the classes that ``mask`` (N, K) allows, uniformly; on the CPU, so the same on every device."""
     return torch.multinomial(mask.cpu().double(), 1, generator=random).flatten().to(mask.device)
 
 
 def kl(logits: Tensor, probabilities: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(teacher || student) of the student's ``logits`` at a temperature, times its square; summed over classes, mean over samples.
+    """Return KL(teacher || student) of the student's ``logits`` at a temperature, times its square; summed over classes, mean over samples.
 
     probabilities: (B, K), the teacher's at the same temperature.
     """
@@ -81,7 +81,7 @@ def kl(logits: Tensor, probabilities: Tensor, temperature: float = 1.0) -> Tenso
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """``model`` in evaluation mode; afterwards in the mode it was in."""
+    """Put ``model`` in evaluation mode, and back in its former mode afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -91,7 +91,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def answers(model: nn.Module, images: ImageSet) -> Tensor:
-    """float32 logits (N, K) of a frozen model for every image, on the device of the images."""
+    """Return float32 logits (N, K) of a frozen model for every image, on the device of the images."""
     with evaluating(model), torch.no_grad(), track("ask the original", len(images), "images") as advance:
         found = []
         for start in range(0, len(images), size := prediction_batch_size(images.device)):
@@ -104,10 +104,10 @@ def answers(model: nn.Module, images: ImageSet) -> Tensor:
 def each_gradient(
     model: nn.Module, images: ImageSet, batch_size: int, seed: int, label: str, use: Callable[[list[Tensor]], None]
 ) -> int:
-    """Call ``use`` with the gradient of each batch's mean cross-entropy, a tensor a parameter, in evaluation mode; return how many there were.
+    """Call ``use`` with the gradient of each batch's mean cross-entropy, one tensor per parameter, in evaluation mode; return their number.
 
-    Every image once, the order drawn; the last batch is what is left. ``use`` updates tensors in place, since on CUDA a batch is
-    recorded (`megu.training.capture`) and computed in the fastest format (`answer`). The model's own ``.grad`` stays as it is.
+    Every image is used once, in random order; the last batch has the rest. ``use`` updates tensors in place, because on CUDA a batch is
+    recorded (`megu.training.capture`) and computed in the fastest format (`answer`). The model's own ``.grad`` is left unchanged.
     """
     parameters = list(model.parameters())
     order = torch.randperm(len(images), generator=generator(seed, label))
@@ -131,12 +131,12 @@ def each_gradient(
 
 
 def fresh_model(context: Context, stream: str, device: torch.device) -> nn.Module:
-    """A newly initialised network of the original's architecture; another for another ``stream``."""
+    """Return a newly initialised network of the original's architecture, a different one for each ``stream``."""
     return seeded(require(context.fresh, "fresh"), derive(context.seed, stream)).to(device)
 
 
 def sgd(lr: float, weight_decay: float = 0.0) -> MakeOptimiser:
-    """With momentum 0.9, as everyone's public code has it."""
+    """Return SGD with momentum 0.9, as in all of the public code."""
     return lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, fused=fused(model))
 
 
@@ -158,9 +158,9 @@ def descend(
     training: bool = True,
     label: str = "unlearn",
 ) -> None:
-    """`megu.training.loop.optimise` for a method: the rate is the optimiser's, constant or (with ``warmup``) one cycle up to it.
+    """Run `megu.training.loop.optimise` for a method: the rate is the optimiser's, constant or (with ``warmup``) one cycle up to it.
 
-    seen: the images that the loss is of, in their order; they name the checkpoint. training: see `optimise`.
+    seen: the images that the loss uses, in their order; they identify the checkpoint. training: see `optimise`.
     """
     steps, peak = epochs * per_epoch, float(optimiser.defaults["lr"])
     optimise(
@@ -180,7 +180,7 @@ def descend(
 
 
 def shuffled(images: ImageSet, context: Context, label: str = "unlearn") -> Batches:
-    """The batches that `teach` goes through, for what has to know them on the CPU: to ask the device would be to wait for it."""
+    """Return the batches of `teach`, for code that needs them on the CPU: reading them from the device would mean waiting for it."""
     return Batches(len(images), context.params.batch_size, derive(context.seed, label))
 
 
@@ -197,9 +197,9 @@ def teach(
     disturb: Disturb | None = None,
     label: str = "unlearn",
 ) -> nn.Module:
-    """A copy of ``model`` that has minimised ``loss_of(logits, targets)`` over shuffled batches of ``images``, in training mode.
+    """Return a copy of ``model`` that has minimised ``loss_of(logits, targets)`` over shuffled batches of ``images``, in training mode.
 
-    The method's parameters say the ``batch_size`` and, unless they are given, the ``epochs``. warmup: see `descend`.
+    The method's parameters set the ``batch_size`` and, unless specified here, the ``epochs``. warmup: see `descend`.
     disturb: changes the normalised inputs of a batch before the model sees them.
     """
     copied = copy.deepcopy(model)

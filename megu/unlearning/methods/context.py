@@ -1,4 +1,4 @@
-"""What an unlearning method is, and what it is given beside the model and the data."""
+"""What an unlearning method is, and what it receives besides the model and the data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from megu.unlearning.noise import NoiseBank
 
 T = TypeVar("T")
 
-#: What a method may need, and what that is, for a person.
+#: What a method may need -> its description for a person.
 NEEDS = {
     "perturbing": "the perturbing labels, which a labeler makes",
     "noise": "the feature-noise pair",
@@ -29,12 +29,12 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Context:
-    """What a method does not ask for by `Method.needs` may be None.
+    """The inputs of a method. Those that it does not declare in `Method.needs` may be None.
 
     params: the method's own. forgotten: classes that leave the label space (empty for sub-class, random and ids requests).
     perturbing: of the forget set, in its order. fresh: makes a newly initialised network of the original's architecture.
-    recipe: what the original was trained by. checkpoint: where a long method leaves its state and goes on from.
-    chosen: what the method found out by itself and a reader must know (a learning rate, say), as JSON; the method fills it.
+    recipe: the recipe that trained the original. checkpoint: where a long method saves its state and continues from.
+    chosen: what the method determined itself and a reader must know (a learning rate, say), as JSON; the method fills it.
     """
 
     params: Any
@@ -54,7 +54,7 @@ class Missing(MeguError, ValueError):
 
 
 def require(value: T | None, name: str) -> T:
-    """``value``, which must not be None; raises `Missing` naming the part of the context that is missing."""
+    """Return ``value``; raise `Missing` with the name of that part of the context when it is None."""
     if value is None:
         raise Missing(f"this method needs context.{name}", f"give it {name}")
     return value
@@ -62,9 +62,9 @@ def require(value: T | None, name: str) -> T:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """How far from its base value a parameter is searched: from ``low`` to ``high`` times that, alike in logarithm.
+    """The range in which a parameter is searched: from ``low`` to ``high`` times its base value, on a logarithmic scale.
 
-    most: what it may be at most. costs: whether the method takes as many times longer.
+    most: its largest allowed value. costs: whether the method takes that many times longer.
     """
 
     low: float
@@ -73,7 +73,7 @@ class Span:
     costs: bool = False
 
     def at(self, base: float, share: float) -> float:
-        """The value at a share (0 to 1) of the way from ``low`` to ``high``; whole, and at least 1, where ``base`` is."""
+        """Return the value at a share (0 to 1) of the way from ``low`` to ``high``; an integer, at least 1, where ``base`` is one."""
         value = min(base * math.pow(self.low, 1 - share) * math.pow(self.high, share), self.most)
         return max(round(value), 1) if isinstance(base, int) else value
 
@@ -84,12 +84,12 @@ def _spares_nothing(params: Any) -> frozenset[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """An unlearning method as the registry has it.
+    """An unlearning method as it is registered.
 
-    params: the frozen dataclass of its parameters. run: ``(model, forget, retain, context) -> model``; the given model stays as it is.
-    title, paper, cost: a line each, for a person. harder: which parameters to change, and which way, where the result still knows what it
-    was to forget; empty where none helps. main: the numbers among the parameters that a search varies (`megu.promotion.ladder`), none where
-    there is nothing to search. needs: some of `NEEDS`. spares: what of that certain parameters make superfluous.
+    params: the frozen dataclass of its parameters. run: ``(model, forget, retain, context) -> model``; the input model is left unchanged.
+    title, paper, cost: one line each, for a person. harder: which parameters to change, and in which direction, when the result still knows
+    the forget set; empty where none helps. main: the numeric parameters that a search varies (`megu.promotion.ladder`), empty where
+    there is nothing to search. needs: some of `NEEDS`. spares: those needs that certain parameters make unnecessary.
     """
 
     params: type[Any]
@@ -103,5 +103,5 @@ class Method:
     spares: Callable[[Any], frozenset[str]] = _spares_nothing
 
     def needed(self, params: Any) -> frozenset[str]:
-        """What has to be made before a run with these parameters."""
+        """Return what has to be made before a run with these parameters."""
         return frozenset(self.needs) - self.spares(params)

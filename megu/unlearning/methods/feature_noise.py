@@ -15,7 +15,7 @@ from megu.unlearning.noise import mixture
 
 
 class NoiseParams(Protocol):
-    """What of a method's parameters is about the noise."""
+    """The parameters of a method that concern the noise."""
 
     @property
     def noise_share(self) -> float: ...
@@ -26,9 +26,9 @@ class NoiseParams(Protocol):
 
 
 class Noise:
-    """Puts the mixed noise of each forget sample on it: positive of the label it is taught (drawn from its target), negative of its own.
+    """Add to each forget sample its mixed noise: positive for the label it is trained on (drawn from its target), negative for its own.
 
-    The labels that the bank has no positive noise for are not drawn.
+    Labels without positive noise in the bank are not drawn.
     """
 
     def __init__(self, context: Context, forget: ImageSet, targets: Tensor) -> None:
@@ -38,7 +38,7 @@ class Noise:
         self.positive = torch.from_numpy(bank.positive).to(forget.device)
         self.negative = torch.from_numpy(bank.negative).to(forget.device)
         drawn = targets.cpu().double()[:, torch.from_numpy(bank.positive_classes)]
-        # A sample of whose target the bank has nothing draws from all that it has.
+        # A sample whose target has no label in the bank draws from all labels in it.
         self.targets = torch.where(drawn.sum(dim=1, keepdim=True) > 0, drawn, 1.0)
         row = torch.full((context.num_classes,), -1)
         row[torch.from_numpy(bank.negative_classes)] = torch.arange(len(bank.negative_classes))
@@ -47,13 +47,13 @@ class Noise:
             raise ValueError("the noise bank has no negative noise for a class in the forget set")
 
     def carriers(self, count: int, step: int) -> Tensor:
-        """bool (count,), on the CPU: which of the forget samples of a batch carry noise at this step."""
+        """Return bool (count,), on the CPU: which of the forget samples of a batch carry noise at this step."""
         return torch.rand(count, generator=generator(self.seed, "carriers", step)) < self.params.noise_share
 
     def add(self, inputs: Tensor, samples: Tensor, places: Tensor, step: int) -> Tensor:
-        """``inputs`` (B, C, H, W) with noise on a share of the forget samples ``samples``, int64 (S,), which are at ``places`` (S,) in it.
+        """Return ``inputs`` (B, C, H, W) with noise on a share of the forget samples ``samples``, int64 (S,), at ``places`` (S,) in it.
 
-        Both on the CPU: to ask the device for them would be to wait for it.
+        Both are on the CPU: reading them from the device would mean waiting for it.
         """
         carries = self.carriers(len(samples), step)
         where, chosen = places[carries], samples[carries]

@@ -1,8 +1,8 @@
-"""MeGU's re-optimisation (arXiv 2602.17088, Eq 12), made to fit any network: what differs from the paper is a parameter each.
+"""MeGU's re-optimisation (arXiv 2602.17088, Eq 12), adapted to any network; each difference from the paper is a parameter.
 
-A batch has some forget samples, which are taught their perturbing targets (`megu.unlearning.methods.steering`), and some retain samples,
-which are taught what the original answers to them: a label would move the model even where it is right. The number of steps is fixed, so the
-cost does not grow with the data. Nobody sets a learning rate: a few are tried, and the run itself tells which was best
+A batch has some forget samples, trained on their perturbing targets (`megu.unlearning.methods.steering`), and some retain samples,
+trained on the original's answers: a label would move the model even where it is right. The number of steps is fixed, so the cost
+does not grow with the data. No learning rate has to be set: a few are tried, and the run itself shows which was best
 (`megu.unlearning.methods.rate`).
 
 `megu.unlearning.methods.megu_published` is the paper's form.
@@ -31,34 +31,34 @@ from megu.unlearning.methods.feature_noise import Noise
 from megu.unlearning.methods.rate import Tried, search
 from megu.unlearning.methods.steering import Steering
 
-#: Images of each set that a try is judged by, and forget images that the steering looks at.
+#: How many images of each set score a try, and how many forget images the steering uses.
 WATCHED = 500
-#: The rates that are tried first: the best for small networks with batch norm, or nearly.
+#: The rates that are tried first: the best, or nearly the best, for small networks with batch norm.
 FIRST = {"adam": 1e-3, "sgd": 1e-2}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeguParams:
-    """steps: of a re-optimisation.
-    batch_size: images a step; at most half of them are forget samples, the rest retain samples.
-    forget_epochs: how often each forget sample is taught; those of a large forget set come less often.
-    lr: the peak of the rate, which falls to 0; "auto" tries a few and takes the best (`megu.unlearning.methods.rate`).
+    """steps: steps of a re-optimisation.
+    batch_size: images per step; at most half of them are forget samples, the rest retain samples.
+    forget_epochs: how often each forget sample is used; those of a large forget set are used less often.
+    lr: the peak learning rate, which falls to 0; "auto" tries a few and takes the best (`megu.unlearning.methods.rate`).
     trial_steps: for "auto", steps at each rate that is tried.
     optimiser: "adam", or "sgd" (momentum 0.9).
     retain_samples: drawn once from the retain set (the paper's 10,000).
-    retain_target: what retain samples are taught: what the original "answers" to them, or their "labels" (the paper).
+    retain_target: the targets of retain samples: what the original "answers" to them, or their "labels" (the paper).
     alpha: share of the positive noise in the mixture (the paper's 0.7).
     noise_share: share of the forget samples in a batch that carry noise, drawn anew each step.
-    noise_scale: what the mixture is multiplied by. With all of it at full scale (the paper, read literally) a network can learn the
+    noise_scale: the factor by which the mixture is scaled. With all of it at full scale (the paper, read literally) a network can learn the
         noise and still know the clean class.
     noise_sides: "both"; "positive" or "negative" alone is the ablation of the other side (alpha 1 or 0).
-    batch_norm: "frozen" at the original's statistics, as all layers are that answer otherwise while they are trained (dropout), so
-        that what is taught is what the model will answer; or by the statistics of the "batch", of which half may be forget samples.
-    steering: how much of what the model's entropies are off is put on the soft targets at each step
+    batch_norm: "frozen" at the original's statistics, like all layers that behave differently in training (dropout), so that training
+        sees the outputs that the model will give later; or the statistics of the "batch", of which half may be forget samples.
+    steering: how much of the error of the model's entropies is added to the soft targets at each step
         (`megu.unlearning.methods.steering`); 0 leaves them as they were fitted.
-    follow: the share of the model's own answer in what it is taught; without effect where there is no steering.
+    follow: the share of the model's own answer in its targets; without effect where there is no steering.
 
-    Steering and follow are without effect on rank labels, on a sharpness that was given, and on samples whose class stays.
+    Steering and follow have no effect on rank labels, on a fixed sharpness, and on samples whose class stays.
     """
 
     __pydantic_config__ = STRICT
@@ -94,11 +94,11 @@ class MeguParams:
 
     @property
     def positive_share(self) -> float:
-        """The share of the positive noise that is used, the ablations included."""
+        """The share of positive noise that is used, with the ablations applied."""
         return {"both": self.alpha, "positive": 1.0, "negative": 0.0}[self.noise_sides]
 
     def forgets(self, count: int) -> int:
-        """Forget samples a batch, of ``count`` in all."""
+        """Return the number of forget samples per batch, of ``count`` in total."""
         return min(max(math.ceil(self.forget_epochs * count / self.steps), 1), self.batch_size // 2, count)
 
     @property
@@ -108,14 +108,14 @@ class MeguParams:
 
 
 def spares(params: MeguParams) -> frozenset[str]:
-    """Without any noise in the training there is none to be made."""
+    """Return {"noise"} where the training uses no noise, so that none has to be made."""
     return frozenset({"noise"}) if params.leaves_clean else frozenset()
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """Teach the perturbing targets on the (noisy) forget set and what retain samples are to keep, in the same batches.
+    """Train on the perturbing targets of the (noisy) forget set and on the targets of the retain samples, in the same batches.
 
-    Returns a new model on the device of the images; ``model`` stays as it is. The rates that were tried are in ``context.chosen``.
+    Returns a new model on the device of the images; ``model`` is left unchanged. The rates that were tried are in ``context.chosen``.
     """
     params: MeguParams = context.params
     order = torch.randperm(len(retain), generator=generator(context.seed, "retain"))
@@ -141,15 +141,15 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
 
 
 def divergence(right: Tensor, logits: Tensor) -> float:
-    """The mean KL divergence, in nats, of the answers ``logits`` (N, K) from the distributions ``right`` (N, K)."""
+    """Return the mean KL divergence, in nats, of the answers ``logits`` (N, K) from the distributions ``right`` (N, K)."""
     return float(F.kl_div(logits.log_softmax(dim=1), right, reduction="batchmean"))
 
 
 class Lesson:
-    """The re-optimisation of one original, which can be repeated at another learning rate."""
+    """The re-optimisation of one original, which can be repeated at different learning rates."""
 
     def __init__(self, model: nn.Module, forget: ImageSet, kept: ImageSet, context: Context) -> None:
-        """kept: the retain samples that are taught."""
+        """kept: the retain samples that are trained on."""
         self.model, self.forget, self.kept, self.context = model, forget, kept, context
         self.params: MeguParams = context.params
         self.perturbing = require(context.perturbing, "perturbing")
@@ -164,18 +164,18 @@ class Lesson:
         self.keeping = Batches(len(kept), self.params.batch_size - forgets, derive(context.seed, "retain batches"))
 
     def retained_answers(self, images: ImageSet) -> Tensor:
-        """float32 (N, K), what the original answers without the classes that leave: a retrain would name none of them. Rows sum to 1."""
+        """Return float32 (N, K), the original's answers without the classes that leave, which a retrain would not name. Rows sum to 1."""
         leaves = torch.zeros(self.context.num_classes, dtype=torch.bool)
         leaves[list(self.context.forgotten)] = True
         return answers(self.model, images).masked_fill(sent(leaves, images.device), -torch.inf).softmax(dim=1)
 
     def at(self, lr: float, steps: int) -> tuple[nn.Module, Steering]:
-        """A copy of the model, taught at a rate that falls from ``lr`` to 0, and the targets as they were steered."""
+        """Return a copy of the model, trained at a rate that falls from ``lr`` to 0, and the steering of its targets."""
         taught, params, device = copy.deepcopy(self.model), self.params, self.forget.device
         targets = Steering(self.perturbing, self.forget.labels, params.steering, params.follow).to(device)
 
         def batch_at(step: int) -> tuple[Tensor, ...]:
-            """Images to forget and then to keep; which the former are, and whether they carry noise; what the latter are taught."""
+            """Return forget and then retain images; the rows of the former, and whether they carry noise; the targets of the latter."""
             lost, left = self.forgetting.at(step, self.forget.home), self.keeping.at(step, self.kept.home)
             inputs, noisy = self.forget.batch(lost), torch.zeros(len(lost), dtype=torch.bool)
             if self.noise is not None:

@@ -1,8 +1,8 @@
-"""MeGU's re-optimisation (arXiv 2602.17088, Eq 12) as the paper has it, read literally.
+"""MeGU's re-optimisation (arXiv 2602.17088, Eq 12) as in the paper, read literally.
 
-Every forget sample carries the noise at full scale and is taught its one label; retain samples are taught theirs; Adam over both
-together. What the paper does not say (rate, batch) is what suits a small network on Fashion-MNIST. `megu.unlearning.methods.megu` is what
-we make of it.
+Every forget sample carries the noise at full scale and is trained on its single label; retain samples on theirs; Adam over both
+together. Values that the paper does not state (rate, batch) suit a small network on Fashion-MNIST. `megu.unlearning.methods.megu` is
+our adaptation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from megu.unlearning.methods.feature_noise import Noise
 @dataclass(frozen=True, kw_only=True)
 class MeguPublishedParams:
     """alpha: share of the positive noise in the mixture. retain_samples: drawn once from the retain set. epochs, lr, batch_size: Adam over
-    forget set and drawn retain samples together, the rate falling to 0. noise_share, noise_scale: as megu's; 1 is the
+    forget set and drawn retain samples together, the rate falling to 0. noise_share, noise_scale: as for megu; 1 is the
     paper's."""
 
     __pydantic_config__ = STRICT

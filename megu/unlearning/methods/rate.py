@@ -1,8 +1,8 @@
-"""The learning rate of a re-optimisation, found by trying: no user tunes one for their network.
+"""Find the learning rate of a re-optimisation by trying several, so that no user has to tune one for their network.
 
-A rate that moves one network the right way wrecks another, and hardly moves a third. What tells them apart needs no retrain: how far the
-taught model is from the targets of the forget set, and how far it has come from the original on retained images that were not
-taught. Both are distances between answers in nats, and their sum is smallest at the rate that forgets without damage.
+A rate that moves one network the right way ruins another, and hardly moves a third. Two measures tell good from bad without a retrain: how
+far the trained model is from the targets of the forget set, and how far it has moved from the original on retained images that were not
+trained on. Both are distances between answers in nats, and their sum is smallest at the rate that forgets without damage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_TRIED = 6
 @dataclass(frozen=True)
 class Tried:
     """lr: the rate. forget: KL divergence of the model's answers from the targets of the forget set; retain: from the original's answers to
-    retained images that were not taught; both means in nats, infinite where the training left the finite numbers."""
+    retained images that were not trained on; both means in nats, infinite where the training was not finite."""
 
     lr: float
     forget: float
@@ -34,8 +34,8 @@ class Tried:
 
 
 def search(attempt: Callable[[float], Tried], first: float) -> list[Tried]:
-    """What ``attempt`` says of some rates, the best among them: from the ``first`` upwards while it gets better, and where the first step up
-    was none, downwards.
+    """Return what ``attempt`` returns for several rates, including the best: from ``first`` upwards while it improves, or downwards if the
+    first step up does not improve it.
 
     Raises `megu.training.loop.NotFinite` where no rate gave a finite model.
     """
@@ -43,7 +43,7 @@ def search(attempt: Callable[[float], Tried], first: float) -> list[Tried]:
     fault: NotFinite | None = None
 
     def better(rate: float) -> bool:
-        """Try a rate; whether it is the best so far."""
+        """Try a rate; return whether it is the best so far."""
         nonlocal fault
         judged = Tried(rate, math.inf, math.inf)
         try:
@@ -58,10 +58,10 @@ def search(attempt: Callable[[float], Tried], first: float) -> list[Tried]:
     rate = first
     while better(rate) and len(tried) < MOST_TRIED and rate * STEP <= 1:
         rate *= STEP
-    if min(tried, key=lambda entry: entry.loss).lr == first:  # no step up was better
+    if min(tried, key=lambda entry: entry.loss).lr == first:  # the step up was not better
         rate = first / STEP
         while (better(rate) or not any(math.isfinite(entry.loss) for entry in tried)) and len(tried) < MOST_TRIED:
             rate /= STEP
     if not any(math.isfinite(entry.loss) for entry in tried):
-        raise fault or NotFinite("unlearn: no learning rate gives answers that are finite numbers", "set unlearn.lr")
+        raise fault or NotFinite("unlearn: no learning rate gives finite answers", "set unlearn.lr")
     return tried

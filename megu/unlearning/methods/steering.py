@@ -1,15 +1,15 @@
-"""What forget samples are taught while they are learned: the perturbing targets, steered so that the model ends as sure as is wanted.
+"""The targets of forget samples during training: the perturbing targets, steered so that the model ends as sure as desired.
 
-A network does not end as sure as its targets are. Where it cannot tell samples apart it learns their mean, so the sure and the unsure ones,
-which a membership attack looks at, are lost; and what it cannot be sure of, since the targets of like samples differ, it is less
-sure of. So in every batch
+A network does not end as sure as its targets. Where it cannot tell samples apart it learns their mean, so the sure and the unsure ones,
+which a membership attack looks at, are lost; and where the targets of similar samples differ, it ends less sure than they are. So in
+every batch
 
-- *how sure* each sample is to be goes by its place among the samples that were seen last, in the model's own order of them: the surest is
-  taught the smallest of the wanted entropies. That gives the model the wanted distribution and moves each sample the least;
-- *what* it is taught is halfway between its perturbing target and what the model answers now;
-- what the model is still off at each place of the distribution is added up and put on what is taught there (integral control).
+- *how sure* each sample should be depends on its rank among the last samples seen, in the model's own order: the surest gets the smallest
+  of the wanted entropies. That gives the model the wanted distribution and moves each sample the least;
+- its *target* is halfway between its perturbing target and the model's current answer;
+- the model's remaining error at each place of the distribution is accumulated and added to the targets there (integral control).
 
-It needs no look at the model beside the training: the answers to a batch are there anyway. Ours, not the paper's (arXiv 2602.17088).
+It needs no predictions besides the training: the answers to a batch are available anyway. Ours, not the paper's (arXiv 2602.17088).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from megu.unlearning.labels.forget_targets import Perturbing
 from megu.unlearning.labels.sharpness import entropies, fitting_exponents, sharpened
 
-#: Samples seen last, of each class, clean and noisy apart, among which one has its place.
+#: How many of the last samples seen, per class, clean and noisy separately, a sample is ranked among.
 RECENT = 64
-#: Places of the distribution that are steered, and that the wanted distribution is kept at.
+#: At how many places the distribution is steered, and at how many the wanted distribution is stored.
 STEERED, KEPT = 10, 101
-#: The most that is put on an entropy, in nats.
+#: The largest correction of an entropy, in nats.
 FURTHEST = 1.0
 
 
 class Steering(nn.Module):
-    """The targets of an unlearning's forget samples. Only those whose class leaves are steered, where they have an entropy to reach
-    (`Perturbing.entropies`); the others keep theirs.
+    """The targets of the forget samples in an unlearning. Only samples whose class leaves and that have an entropy to reach
+    (`Perturbing.entropies`) are steered; the others keep their targets.
     """
 
     offsets: Tensor
@@ -44,8 +44,8 @@ class Steering(nn.Module):
     wanted: Tensor
 
     def __init__(self, perturbing: Perturbing, labels: Tensor, gain: float, follow: float) -> None:
-        """labels: int64 (N,), of the forget samples. gain: how much of what the model is off is put on the targets at each step; 0
-        leaves the targets as they are. follow: the share of the model's own answer in what it is taught, in [0, 1)."""
+        """labels: int64 (N,), of the forget samples. gain: how much of the model's error is added to the targets at each step; 0
+        leaves the targets unchanged. follow: the share of the model's own answer in its targets, in [0, 1)."""
         super().__init__()
         self.gain, self.follow = gain, follow
         steered = np.isfinite(perturbing.entropies) & bool(gain)
@@ -55,7 +55,7 @@ class Steering(nn.Module):
         wanted = np.array([np.quantile(perturbing.entropies[given == own], places) for own in classes])
         with np.errstate(divide="ignore"):
             logarithms = np.log(perturbing.reasoning)
-        # Given anew, so that no checkpoint has them. own: the row of its class in ``wanted``; -1 for a sample that is not steered.
+        # Recomputed, so they are in no checkpoint. own: the row of a sample's class in ``wanted``; -1 for a sample that is not steered.
         for name, value in {
             "fixed": perturbing.targets,
             "logarithms": logarithms.astype(np.float32),
@@ -64,15 +64,15 @@ class Steering(nn.Module):
             "wanted": wanted.astype(np.float32),
         }.items():
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
-        # The state: what is put on the wanted entropies, and the entropies and groups of the samples seen last.
+        # The state: the corrections of the wanted entropies, and the entropies and groups of the last samples seen.
         self.register_buffer("offsets", torch.zeros(len(classes), STEERED))
         self.register_buffer("seen", torch.zeros(2 * RECENT * len(classes)))
         self.register_buffer("groups", torch.full((2 * RECENT * len(classes),), -1))
 
     def at(self, rows: Tensor, logits: Tensor, noisy: Tensor) -> Tensor:
-        """float32 (B, K), what the forget samples at ``rows``, int64 (B,), are taught at this step; rows sum to 1.
+        """Return float32 (B, K), the targets of the forget samples at ``rows``, int64 (B,), at this step; rows sum to 1.
 
-        logits: (B, K), what the model answers. noisy: bool (B,), which samples carry noise; what the model is off is seen on the others.
+        logits: (B, K), the model's answers. noisy: bool (B,), which samples carry noise; the model's error is measured on the others.
         """
         if not self.on:
             return self.fixed[rows]
@@ -91,7 +91,7 @@ class Steering(nn.Module):
             return self.taught(rows, logits, places, between(self.offsets, own, places * STEERED - 0.5))
 
     def judged(self, rows: Tensor, logits: Tensor) -> Tensor:
-        """float32 (B, K), what a model that answers ``logits`` (B, K) to the clean forget samples at ``rows`` should have answered."""
+        """Return float32 (B, K), what a model with answers ``logits`` (B, K) to the clean forget samples at ``rows`` should have answered."""
         if not self.on:
             return self.fixed[rows]
         with torch.no_grad():
@@ -99,23 +99,23 @@ class Steering(nn.Module):
             return self.taught(rows, logits, places_among(reached, own, reached, own), torch.zeros_like(reached))
 
     def expected(self, own: Tensor, places: Tensor) -> Tensor:
-        """The wanted entropies (B,), in nats, at ``places`` (B,), in [0, 1], of the distribution of the class with row ``own``, int64 (B,)."""
+        """Return the wanted entropies (B,), in nats, at ``places`` (B,), in [0, 1], of the distribution in row ``own``, int64 (B,)."""
         return between(self.wanted, own, places * (KEPT - 1))
 
     def taught(self, rows: Tensor, logits: Tensor, places: Tensor, offsets: Tensor) -> Tensor:
-        """The targets (B, K) of samples at ``places`` of the distribution, ``offsets`` (B,), in nats, on what is wanted there."""
+        """Return the targets (B, K) of samples at ``places`` of the distribution, with ``offsets`` (B,), in nats, added to what is wanted."""
         own, known = self.own[rows], self.logarithms[rows]
         wanted = torch.minimum((self.expected(own, places) + offsets).clamp(min=0), self.most[rows])
         answered = logits.float().log_softmax(dim=1)
-        # The logarithm of what may not be taught is minus infinity, and stays so.
+        # The logarithm of a class that is not allowed is minus infinity, and stays so.
         halfway = torch.where(known.isfinite(), (1 - self.follow) * known + self.follow * answered, known)
         steered = sharpened(halfway, fitting_exponents(halfway, wanted))
         return torch.where((own >= 0)[:, None], steered, self.fixed[rows])
 
 
 def places_among(values: Tensor, groups: Tensor, others: Tensor, of_others: Tensor) -> Tensor:
-    """The place in (0, 1) of each of the ``values`` (B,) among those of ``others`` (M,) that are of its group, int64 (B,) and (M,); half
-    where there is none."""
+    """Return the rank in (0, 1) of each of the ``values`` (B,) among those of ``others`` (M,) in its group, int64 (B,) and (M,); half where
+    there are none."""
     same = groups[:, None] == of_others
     below = (same & (others < values[:, None])).sum(dim=1) + (same & (others == values[:, None])).sum(dim=1) / 2
     count = same.sum(dim=1)
@@ -123,8 +123,8 @@ def places_among(values: Tensor, groups: Tensor, others: Tensor, of_others: Tens
 
 
 def between(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The values (B,) of a table (R, C) at ``rows``, int64 (B,), and ``columns``, float (B,): between two linear, beyond an end that
-    end's."""
+    """Return the values (B,) of a table (R, C) at ``rows``, int64 (B,), and ``columns``, float (B,): interpolated linearly, and clamped at
+    the ends."""
     columns = columns.clamp(0, table.shape[1] - 1)
     rows, low = rows.clamp(min=0), columns.floor().long()
     left, right = table[rows, low], table[rows, (low + 1).clamp(max=table.shape[1] - 1)]

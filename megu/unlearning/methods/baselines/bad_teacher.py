@@ -32,15 +32,15 @@ class BadTeacherParams:
 
 
 def taught(bad: nn.Module, good: nn.Module, forget: ImageSet, kept: ImageSet, temperature: float) -> Tensor:
-    """float32 (N, K): what the bad teacher says of the forget set, then what the good one says of the retain samples."""
+    """Return float32 (N, K): the bad teacher's predictions for the forget set, then the good one's for the retain samples."""
     logits = torch.cat([answers(bad, forget), answers(good, kept)])
     return torch.softmax(logits / temperature, dim=1)
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """Minimise KL(teacher || f) over both sets together. The teachers are frozen and in evaluation mode, so each is asked once.
+    """Minimise KL(teacher || f) over both sets together. The teachers are frozen and in evaluation mode, so each predicts once.
 
-    The public code divides the KL by the number of classes too; under Adam that changes nothing.
+    The public code also divides the KL by the number of classes; under Adam that changes nothing.
     """
     params: BadTeacherParams = context.params
     kept = drawn(retain, max(int(params.retain_share * len(retain)), 1), context.seed)

@@ -17,7 +17,8 @@ from megu.unlearning.methods.context import Context, Method, Span
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryShrinkParams:
-    """bound: how far a pixel is moved to look across the boundary, of its range. epochs, lr, batch_size: SGD on the forget set alone."""
+    """bound: how far a pixel is moved to look across the boundary, as a share of its range. epochs, lr, batch_size: SGD on the forget set
+    alone."""
 
     __pydantic_config__ = STRICT
 
@@ -32,16 +33,16 @@ class BoundaryShrinkParams:
 
 
 def moved(model: nn.Module, images: ImageSet, index: slice, bound: float) -> Tensor:
-    """The fast gradient sign method: each pixel a step of ``bound`` up the model's loss, in range and whole; normalised float32."""
+    """Apply the fast gradient sign method: move each pixel by ``bound`` up the model's loss, clipped and rounded; normalised float32."""
     inputs = images.batch(index).requires_grad_(True)
     loss = F.cross_entropy(model(inputs), images.labels[index], reduction="sum")
     (gradient,) = torch.autograd.grad(loss, inputs)
-    # The normalisation is increasing in each pixel, so the sign is the pixel's own.
+    # The normalisation is increasing in each pixel, so the sign is that for the pixel.
     return images.normalise((images.raw(index).float() + 255 * bound * gradient.sign()).clamp(0, 255).round())
 
 
 def nearest_wrong(model: nn.Module, forget: ImageSet, mask: Tensor, bound: float) -> Tensor:
-    """int64 (N,): the likeliest class of the moved image among those that ``mask`` (N, K) allows; the model is frozen."""
+    """Return int64 (N,): the likeliest class of the moved image among those that ``mask`` (N, K) allows; the model is frozen."""
     found = []
     with evaluating(model):
         for start in range(0, len(forget), ASKED):
@@ -53,10 +54,10 @@ def nearest_wrong(model: nn.Module, forget: ImageSet, mask: Tensor, bound: float
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """Minimise CE(f(x), nearest wrong class) over the forget set; the retain set is never looked at.
+    """Minimise CE(f(x), nearest wrong class) over the forget set; the retain set is never used.
 
-    The labels are the frozen original's, so they are found once. (The public code allows the true class for an image that
-    stays on its side of the boundary; the paper and this do not.)
+    The labels come from the frozen original, so they are found once. (The public code allows the true class for an image that
+    stays on its side of the boundary; the paper and this code do not.)
     """
     params: BoundaryShrinkParams = context.params
     labels = nearest_wrong(model, forget, allowed(forget.labels, context.forgotten, context.num_classes), params.bound)

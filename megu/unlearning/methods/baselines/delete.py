@@ -1,4 +1,4 @@
-"""DELETE: be as the original is once the forgotten class is struck from its answer (Zhou et al., CVPR 2025, arXiv 2503.23751)."""
+"""DELETE: match the original's answer with the forgotten class struck out (Zhou et al., CVPR 2025, arXiv 2503.23751)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class DeleteParams:
 
 
 def masked(logits: Tensor, mask: Tensor) -> Tensor:
-    """The softmax over the classes that ``mask`` (N, K) allows; the others get 0. The order among the rest stays the original's."""
+    """Return the softmax over the classes that ``mask`` (N, K) allows; the others get 0. The rest keep the original's order."""
     return torch.softmax(logits.masked_fill(~mask, -torch.inf), dim=1)
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """Minimise KL(masked original || f) over the forget set; the retain set is never looked at. The original is asked once.
+    """Minimise KL(masked original || f) over the forget set; the retain set is never used. The original predicts once.
 
-    When several classes are forgotten at once all of them are struck, so that none is taught in another's place.
+    When several classes are forgotten at once, all of them are struck out, so that none is learned in another's place.
     """
     params: DeleteParams = context.params
     targets = masked(answers(model, forget), allowed(forget.labels, context.forgotten, context.num_classes))

@@ -1,4 +1,4 @@
-"""Fine-tuning on the retain set, in the hope that the rest is forgotten on the way (Golatkar et al., CVPR 2020, the baseline FT)."""
+"""Fine-tuning on the retain set, in the hope that the rest is forgotten along the way (Golatkar et al., CVPR 2020, the baseline FT)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from megu.unlearning.methods.context import Context, Method, Span
 class FinetuneParams:
     """epochs, lr, batch_size, weight_decay: SGD with momentum 0.9, as the benchmark code of SSD runs it.
 
-    schedule: "one_cycle" (up to lr over the first 30% of the steps, then down), or "constant", which is what that code's
-    function of the name ``fit_one_cycle`` does.
+    schedule: "one_cycle" (up to lr over the first 30% of the steps, then down), or "constant", which is what the function
+    ``fit_one_cycle`` in that code really does.
     """
 
     __pydantic_config__ = STRICT
@@ -36,7 +36,7 @@ class FinetuneParams:
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """Minimise CE(f(x), y) over the retain set; the forget set is never looked at."""
+    """Minimise CE(f(x), y) over the retain set; the forget set is never used."""
     params: FinetuneParams = context.params
     return teach(
         model,

@@ -18,7 +18,7 @@ from megu.unlearning.methods.context import Context, Method, Span
 
 @dataclass(frozen=True, kw_only=True)
 class NegGradPlusParams:
-    """alpha: weight of the retain set's loss; the forget set's has 1 - alpha. epochs: over the retain set. lr, batch_size: of SGD."""
+    """alpha: weight of the retain set's loss; the forget set's weight is 1 - alpha. epochs: over the retain set. lr, batch_size: of SGD."""
 
     __pydantic_config__ = STRICT
 
@@ -35,12 +35,12 @@ class NegGradPlusParams:
 def weighted(
     retain_logits: Tensor, retain_labels: Tensor, forget_logits: Tensor, forget_labels: Tensor, alpha: float
 ) -> Tensor:
-    """``alpha * CE(retain) - (1 - alpha) * CE(forget)``."""
+    """Return ``alpha * CE(retain) - (1 - alpha) * CE(forget)``."""
     return alpha * F.cross_entropy(retain_logits, retain_labels) - (1 - alpha) * F.cross_entropy(forget_logits, forget_labels)
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """One batch of each set a step, each in a forward pass of its own; the forget set begins again when it is through."""
+    """Use one batch of each set per step, each in its own forward pass; the forget set starts over when it is exhausted."""
     params: NegGradPlusParams = context.params
     device = forget.device
     keeping = Batches(len(retain), params.batch_size, derive(context.seed, "retain batches"))

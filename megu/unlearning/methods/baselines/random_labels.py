@@ -1,4 +1,4 @@
-"""Amnesiac unlearning by random labels: forget samples are taught a wrong class drawn for each (Graves et al., AAAI 2021)."""
+"""Amnesiac unlearning by random labels: train each forget sample on a randomly drawn wrong class (Graves et al., AAAI 2021)."""
 
 from __future__ import annotations
 

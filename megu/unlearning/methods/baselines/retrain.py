@@ -1,4 +1,4 @@
-"""The true retrain as a method: what every other one is an approximation of. It takes nothing from the original but its recipe."""
+"""The true retrain as a method, which every other method approximates. It takes nothing from the original but its recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RetrainParams:
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """A network made anew and trained on the retain set only; with the reference's seed, the very weights of the reference."""
+    """Train a new network on the retain set only; with the reference's seed it has exactly the weights of the reference."""
     recipe, fresh = require(context.recipe, "recipe"), require(context.fresh, "fresh")
     return retrain(retain, recipe, context.num_classes, context.seed, fresh=fresh, checkpoint=context.checkpoint)
 

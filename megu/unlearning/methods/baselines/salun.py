@@ -1,6 +1,6 @@
 """SalUn: random labels, on the weights that the forget set's gradient moves most (Fan et al., ICLR 2024, Eq 3-5).
 
-The mask is of the paper's Eq 3: gradients at the original's weights. (The public code lets the weights move while it sums.)
+The mask follows the paper's Eq 3: gradients at the original's weights. (The public code lets the weights move while it sums.)
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from megu.unlearning.methods.context import Context, Method, Span
 
 @dataclass(frozen=True, kw_only=True)
 class SalunParams:
-    """share: of all weights, how many may change. epochs, lr, batch_size, weight_decay: SGD at a constant rate on forget and retain
-    set together.
+    """share: share of all weights that may change. epochs, lr, batch_size, weight_decay: SGD at a constant rate on the forget and the
+    retain set together.
     """
 
     __pydantic_config__ = STRICT
@@ -42,14 +42,14 @@ class SalunParams:
 
 
 def summed(model: nn.Module, forget: ImageSet, batch_size: int, seed: int) -> list[Tensor]:
-    """The gradients of the forget batches added up, a tensor a parameter."""
+    """Return the sum of the gradients of the forget batches, one tensor per parameter."""
     total = [torch.zeros_like(parameter) for parameter in model.parameters()]
     each_gradient(model, forget, batch_size, seed, "saliency", lambda found: torch._foreach_add_(total, found))
     return total
 
 
 def salient(gradient: Sequence[Tensor], share: float) -> list[Tensor]:
-    """bool, a tensor a parameter: True for the ``share`` of all weights together with the largest absolute gradient.
+    """Return bool, one tensor per parameter: True for the ``share`` of all weights together with the largest absolute gradient.
 
     At least one; ties go to the earlier weight.
     """
@@ -58,7 +58,7 @@ def salient(gradient: Sequence[Tensor], share: float) -> list[Tensor]:
     mask = torch.zeros(len(every), dtype=torch.bool, device=every.device)
     mask[best] = True
     parts = torch.split(mask, [entry.numel() for entry in gradient])
-    # In the gradient's order in memory, which the masked gradient then keeps: CUDA's fused optimiser refuses another one.
+    # In the gradient's memory layout, which the masked gradient then keeps: CUDA's fused optimiser refuses a different one.
     return [
         torch.empty_like(entry, dtype=torch.bool).copy_(part.view(entry.shape))
         for part, entry in zip(parts, gradient, strict=True)
@@ -66,7 +66,7 @@ def salient(gradient: Sequence[Tensor], share: float) -> list[Tensor]:
 
 
 def masked_sgd(masks: Sequence[Tensor], lr: float, weight_decay: float) -> MakeOptimiser:
-    """SGD for which the gradients are 0 outside the masks; the weight decay acts inside them (SGD's own would move every weight)."""
+    """Return SGD with gradients of 0 outside the masks; the weight decay acts inside them (SGD's own would move every weight)."""
 
     def make(model: nn.Module) -> torch.optim.Optimizer:
         parameters = list(model.parameters())
@@ -84,9 +84,9 @@ def masked_sgd(masks: Sequence[Tensor], lr: float, weight_decay: float) -> MakeO
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """Minimise CE(f(x), label) over both sets, a forget sample's label being wrong and drawn anew each epoch, on the salient weights.
+    """Minimise CE(f(x), label) over both sets on the salient weights; a forget sample's wrong label is drawn anew each epoch.
 
-    Batch-norm statistics are no weights: they follow the training.
+    Batch-norm statistics are not weights: they follow the training.
     """
     params: SalunParams = context.params
     masks = salient(summed(model, forget, params.batch_size, context.seed), params.share)

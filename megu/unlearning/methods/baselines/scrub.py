@@ -21,7 +21,7 @@ from megu.unlearning.methods.context import Context, Method, Span
 class ScrubParams:
     """msteps: how many of the epochs begin with a pass over the forget set. gamma, alpha: weights of cross-entropy and of KL on the
     retain set. temperature: of the KL, which is multiplied by its square. epochs, lr, weight_decay: SGD at a constant rate.
-    batch_size, forget_batch_size: images a step on the retain set and on the forget set.
+    batch_size, forget_batch_size: images per step on the retain set and on the forget set.
     """
 
     __pydantic_config__ = STRICT
@@ -48,14 +48,14 @@ class ScrubParams:
 
 @dataclass(frozen=True)
 class Turn:
-    """maximise: whether the step is one on the forget set. at: its number among the steps of that kind."""
+    """maximise: whether the step is on the forget set. at: its number among the steps of that kind."""
 
     maximise: bool
     at: int
 
 
 def turns(epochs: int, msteps: int, forget_steps: int, retain_steps: int) -> list[Turn]:
-    """Every step in order: in each epoch the retain set, in the first ``msteps`` of them the forget set before it."""
+    """Return every step in order: in each epoch the retain set, preceded in the first ``msteps`` epochs by the forget set."""
     plan = []
     for epoch in range(epochs):
         if epoch < msteps:
@@ -65,18 +65,18 @@ def turns(epochs: int, msteps: int, forget_steps: int, retain_steps: int) -> lis
 
 
 def maximised(logits: Tensor, teacher: Tensor, params: ScrubParams) -> Tensor:
-    """The loss on a forget batch: ``-KL(teacher || student)``."""
+    """Return the loss on a forget batch: ``-KL(teacher || student)``."""
     return -kl(logits, torch.softmax(teacher / params.temperature, dim=1), params.temperature)
 
 
 def minimised(logits: Tensor, teacher: Tensor, labels: Tensor, params: ScrubParams) -> Tensor:
-    """The loss on a retain batch: ``gamma * CE + alpha * KL(teacher || student)``."""
+    """Return the loss on a retain batch: ``gamma * CE + alpha * KL(teacher || student)``."""
     obeyed = kl(logits, torch.softmax(teacher / params.temperature, dim=1), params.temperature)
     return params.gamma * F.cross_entropy(logits, labels) + params.alpha * obeyed
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """One optimiser for all turns. The teacher is frozen and in evaluation mode, so it is asked once."""
+    """Take all turns with one optimiser. The teacher is frozen and in evaluation mode, so it predicts once."""
     params: ScrubParams = context.params
     device = forget.device
     losing = Batches(len(forget), params.forget_batch_size, derive(context.seed, "forget batches"))
@@ -86,7 +86,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     student = copy.deepcopy(model)
 
     def batch_at(step: int) -> tuple[Tensor, ...]:
-        """Images and the teacher's answers; of a step on the retain set also the labels."""
+        """Return images and the teacher's predictions; for a step on the retain set also the labels."""
         turn = plan[step]
         if turn.maximise:
             return forget.batch(losing.at(turn.at, forget.home)), forget_answers[losing.at(turn.at, device)]

@@ -23,7 +23,7 @@ from megu.unlearning.methods.context import Context, Method, Span
 @dataclass(frozen=True, kw_only=True)
 class SsdParams:
     """alpha: how many times more important to the forget set a weight must be to be dampened (the code's 10 for ResNets; for ViTs 5
-    for a class, 25 for a sub-class, 10 for random samples). lam: how little is left of it. batch_size: images a gradient.
+    for a class, 25 for a sub-class, 10 for random samples). lam: how little is left of it. batch_size: images per gradient.
     """
 
     __pydantic_config__ = STRICT
@@ -39,20 +39,20 @@ class SsdParams:
 
 
 def importance(model: nn.Module, images: ImageSet, batch_size: int, seed: int, label: str) -> list[Tensor]:
-    """Mean over the batches of the squared gradient of their cross-entropy, a tensor a parameter."""
+    """Return the mean over the batches of the squared gradient of their cross-entropy, one tensor per parameter."""
     total = [torch.zeros_like(parameter) for parameter in model.parameters()]
     batches = each_gradient(model, images, batch_size, seed, label, lambda found: torch._foreach_addcmul_(total, found, found))
     return [entry / batches for entry in total]
 
 
 def dampened(weight: Tensor, every: Tensor, forget: Tensor, alpha: float, lam: float) -> Tensor:
-    """``weight * min(lam * I / I_f, 1)`` where ``I_f > alpha * I``, ``weight`` elsewhere. every: I. forget: I_f."""
+    """Return ``weight * min(lam * I / I_f, 1)`` where ``I_f > alpha * I``, ``weight`` elsewhere. every: I. forget: I_f."""
     factor = (lam * every / forget).clamp(max=1.0)
     return torch.where(forget > alpha * every, weight * factor, weight)
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """Dampen a copy's parameters; buffers (batch-norm statistics) stay. Gradients are taken in evaluation mode.
+    """Dampen the parameters of a copy; buffers (batch-norm statistics) stay the same. Gradients are taken in evaluation mode.
 
     Raises `MeguError` when an importance is not finite.
     """
@@ -60,7 +60,7 @@ def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Conte
     lost = importance(model, forget, params.batch_size, context.seed, "importance to the forget set")
     every = importance(model, forget.joined(retain), params.batch_size, context.seed, "importance to all")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in (*lost, *every)):
-        raise MeguError("ssd: the importance of a weight is not finite", "the original's loss is: look at its training")
+        raise MeguError("ssd: the importance of a weight is not finite", "neither is the original's loss: check its training")
     unlearned = copy.deepcopy(model)
     replace_parameters(
         unlearned,

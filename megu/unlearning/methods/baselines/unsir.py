@@ -1,7 +1,7 @@
 """UNSIR: impair the network with noise that maximises the error on the forget classes, then repair it (Tarun et al., TNNLS 2023).
 
-The paper forgets whole classes. Where the class stays in the data (sub-class, random and ids requests) the noise is of the classes
-that the forget samples are from, and what it impairs too much the repair has to mend.
+The paper forgets whole classes. Where the class stays in the data (sub-class, random and ids requests) the noise is made for the classes
+of the forget samples, and the repair step has to restore what it impairs too much.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from megu.unlearning.noise import NoiseParams, optimise_noise
 
 @dataclass(frozen=True, kw_only=True)
 class UnsirParams:
-    """noises: images of a class's noise batch. copies: how often the impair step sees each. noise_steps, noise_lr: Adam on them. lam:
-    weight of the squared norm. per_class: retain samples drawn of each class. impair_epochs, repair_epochs: passes of each step.
-    impair_lr, repair_lr: Adam's rate in each. batch_size: images a step.
+    """noises: images in a class's noise batch. copies: how often the impair step sees each. noise_steps, noise_lr: Adam on them. lam:
+    weight of the squared norm. per_class: retain samples drawn from each class. impair_epochs, repair_epochs: passes of each step.
+    impair_lr, repair_lr: Adam's rate in each. batch_size: images per step.
 
     The first author's public code: 256 noise images, 20 copies.
     """
@@ -57,7 +57,7 @@ class UnsirParams:
 
 
 def squared_length(noise: Tensor) -> Tensor:
-    """||N||² of each image: (B, C, H, W) -> (B,)."""
+    """Return ||N||² of each image: (B, C, H, W) -> (B,)."""
     return noise.flatten(1).square().sum(dim=1)
 
 
@@ -69,7 +69,7 @@ def error_maximising(model: nn.Module, labels: Tensor, shape: tuple[int, int, in
 
 
 def per_class(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """At most ``count`` images of each class, drawn, in their order."""
+    """Draw at most ``count`` images of each class, keeping their order."""
     order = torch.randperm(len(images), generator=generator(seed, "retain"))
     labels = images.labels.cpu()[order]
     chosen = torch.cat([order[labels == label][:count] for label in torch.unique(labels)])
@@ -77,7 +77,7 @@ def per_class(images: ImageSet, count: int, seed: int) -> ImageSet:
 
 
 def unlearn(model: nn.Module, forget: ImageSet, retain: ImageSet, context: Context) -> nn.Module:
-    """Impair: an epoch over noise (labelled as the forget class) and retain samples. Repair: an epoch over the retain samples alone."""
+    """Impair with an epoch over noise (labelled as the forget class) and retain samples, then repair with an epoch over retain samples."""
     params: UnsirParams = context.params
     kept = per_class(retain, params.per_class, context.seed)
     labels = torch.unique(forget.labels.cpu()).repeat_interleave(params.noises)
