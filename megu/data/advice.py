@@ -21,7 +21,7 @@ def strays(path: Path) -> list[str]:
 def beside(name: str, files: list[str]) -> str:
     """Return the message that a data set's folder has files that do not belong to it."""
     more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-    return f"data/{name} has files that are no part of the data set: {', '.join(map(shown, files[:_SHOWN]))}{more}"
+    return f"data/{name} has files that do not belong to the data set: {', '.join(map(shown, files[:_SHOWN]))}{more}"
 
 
 def difference(root: Path, name: str, pin: DirHash, actual: DirHash) -> tuple[str, str]:

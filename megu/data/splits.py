@@ -263,7 +263,7 @@ def _folder(file: str) -> str:
 
 
 def _absent(dataset: Dataset) -> str:
-    """Say where an absent sample is not: in the data set, or in the part that ``limit`` leaves of it."""
+    """Say what a sample is missing from: the data set, or the part of it that ``limit`` leaves."""
     return "not in it" if dataset.limit is None else f"not among the {dataset.limit} of each class that data.per_class leaves"
 
 

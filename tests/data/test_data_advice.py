@@ -47,7 +47,7 @@ def test_another_file_is_named(own: Path) -> None:
     with pytest.raises(MeguError) as raised:
         providers.fetch(root, "pets")
     assert str(raised.value) == (
-        r"data/pets has files that are no part of the data set: README.txt, 'a\nb': move them out of data/pets; all else is as pinned"
+        r"data/pets has files that do not belong to the data set: README.txt, 'a\nb': move them out of data/pets; all else is as pinned"
     )
     for name in ("README.txt", "a\nb"):
         (own / name).unlink()
@@ -61,7 +61,7 @@ def test_a_check_of_a_dossier_sees_the_set_and_names_the_other_file(own: Path) -
     (own / "README.txt").write_text("mine")
     check = checks.data(case)
     assert check.holds
-    assert "files that are no part of the data set: README.txt" in check.says
+    assert "files that do not belong to the data set: README.txt" in check.says
 
 
 def test_a_purge_which_replaces_the_folder_does_not_begin(own: Path) -> None:

@@ -104,7 +104,7 @@ def a_member_twice(made: Made) -> None:
 @form
 def a_link_in_a_zip(made: Made) -> None:
     _member(made, "train/emu", external_attr=0o120777 << 16)
-    made.refused = "train/emu is a link, which an archive cannot be asked to follow"
+    made.refused = "train/emu is a link, which cannot be followed inside an archive"
 
 
 @form
@@ -237,7 +237,7 @@ def a_hard_link_to_nothing_in_a_tar(made: Made) -> None:
 @form
 def a_link_in_a_tar(made: Made) -> None:
     _in_tar(made, "set/train/emu", tarfile.SYMTYPE, "/etc")
-    made.refused = "train/emu is a link, which an archive cannot be asked to follow"
+    made.refused = "train/emu is a link, which cannot be followed inside an archive"
 
 
 @form

@@ -204,7 +204,7 @@ def test_a_folder_with_more_in_it_or_with_nothing_left_stays_as_it_is(project: P
     listing(project, ERASED)
     (folder / "notes.txt").write_text("mine")
     before = pins.hash_dir(folder)
-    with pytest.raises(MeguError, match=r"no part of the data set: notes\.txt"):
+    with pytest.raises(MeguError, match=r"do not belong to the data set: notes\.txt"):
         providers.fetch(project.root, source, screen=screen(project, "drop"))
     (folder / "notes.txt").unlink()
     listing(project, IMAGES[16:])

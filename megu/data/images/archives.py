@@ -35,7 +35,7 @@ _METHODS = {
     95: "xz",
     98: "PPMd",
 }
-_LINK = "is a link, which an archive cannot be asked to follow"
+_LINK = "is a link, which cannot be followed inside an archive"
 _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, OSError, ValueError, NotImplementedError),

@@ -18,7 +18,7 @@ MEANING = {
     "answered": ("min_answered", "share of questions with a usable answer", True),
     "own": ("min_own", "share of exemplars whose own class the model confirms", True),
     "symmetry": ("min_symmetry", "rank correlation of the matrix and its transpose", True),
-    "repeat": ("min_repeat", "share of answers that hold when asked again otherwise", True),
+    "repeat": ("min_repeat", "share of answers that stay the same when asked in another form", True),
     "position": ("max_position", "excess of answers that go by the place of a choice or an example", False),
 }
 

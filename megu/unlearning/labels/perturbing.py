@@ -83,7 +83,7 @@ def perturb(
         own label is masked, except in soft targets, which give it the probability that a model that never saw the sample would.
     calibration: how sure soft targets should be, for ``sharpness: auto``; without one they are R itself.
     seed: determines the random labels, and which class a shuffled matrix has under which name.
-    likeness: (N,), for a sample whose sub-class leaves, how much of what that looks like is the rest of its class, in [0, 1]; else NaN.
+    likeness: (N,), for a sample whose sub-class leaves, the share of the rest of its class in what that looks like, in [0, 1]; else NaN.
     overlap: (K, K), of the original's features, for ``matrix: overlap``.
 
     Raises ``ValueError`` when no class is left as a target.

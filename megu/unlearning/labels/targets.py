@@ -52,7 +52,7 @@ def targets(
 def subclass_likeness(
     dataset: Dataset, names: Sequence[str], similarity: NDArray[Any], classes: Sequence[int]
 ) -> dict[int, float]:
-    """Return, for each sub-class in ``names``, by its number, how much of what it looks like is the rest of its own class, in [0, 1].
+    """Return, for each sub-class in ``names``, by its number, the share of the rest of its own class in what it looks like, in [0, 1].
 
     similarity: (K + len(names), …), a labeler's, with these as classes (`megu.data.arrays.set_out`). classes: those that leave.
     """
