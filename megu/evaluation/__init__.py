@@ -1,8 +1,8 @@
 """What a model still knows of the forget set, what it retained of the rest, and what an attacker sees (METHOD: evaluation protocol).
 
 Accuracies and MIA are in percent, entropies in nats. `megu.evaluation.guide` says for each metric which value is right and why. This module
-needs only a model's answers; `megu.evaluation.attacks.shadows` (a per-sample attack), `megu.evaluation.relearning` (how soon everything is
-back) and `megu.evaluation.deep` (what is left below the last layer) train networks.
+needs only a model's answers; `megu.evaluation.attacks.shadows` (a per-sample attack) needs those of shadow models too, and
+`megu.evaluation.relearning` (how soon everything is back) and `megu.evaluation.deep` (what is left below the last layer) train networks.
 """
 
 from __future__ import annotations

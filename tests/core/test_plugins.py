@@ -113,7 +113,7 @@ BROKEN = {
             "bad": "from megu.unlearning.methods import Method\nMETHOD = Method(params=int, run=print, title='', paper='', cost='')\n"
         },
         "bad:METHOD",
-        "no dataclass",
+        "not a dataclass",
     ),
     "it needs what there is not": (
         {"bad": EXAMPLE.replace("needs=()", "needs=('labels',)")},

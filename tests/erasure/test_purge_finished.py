@@ -240,7 +240,7 @@ def test_a_purge_that_is_killed_anywhere_ends_as_one_that_is_not(
 
     killed(act, "remove", 5)
     away = client(project.home).create_run("1", tags={orphans.PROCESS_TAG: "elsewhere 1 0.0"}).info.run_id
-    with pytest.raises(MeguError, match=f"the run {away} on elsewhere is under way"):
+    with pytest.raises(MeguError, match=f"the run {away} on elsewhere has been under way"):
         run.apply(project, [], AT_ONCE)
     killed(act, "remove", 20, away)
     # What was ignored once is ignored to the end, and the one document says so.
@@ -321,7 +321,7 @@ def test_a_run_whose_process_was_killed_is_marked_and_a_live_one_is_left(project
     assert connected.get_run(gone).info.status == "KILLED"
     assert "ended without a word" in connected.get_run(gone).data.tags[orphans.ORPHAN_TAG]
     assert {connected.get_run(entry).info.status for entry in (live, away)} == {"RUNNING"}
-    with pytest.raises(MeguError, match="is under way") as refused:
+    with pytest.raises(MeguError, match="has been under way") as refused:
         run.apply(project, [], AT_ONCE, ignored=[live])
     assert f"--ignore-run {away}" in refused.value.fix
     assert "on elsewhere has been under way since" in refused.value.what
