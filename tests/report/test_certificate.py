@@ -6,7 +6,7 @@ import copy
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from html import unescape
 from html.parser import HTMLParser
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from megu.data.splits import Scenario
 from megu.evaluation.gate import GateParams, decide
+from megu.evaluation.summary import Rung
 from megu.lineage.dossier import claim
 from megu.lineage.export.card import card
 from megu.lineage.reading import Found
@@ -149,6 +150,34 @@ def test_a_retrain_is_said_to_be_exact() -> None:
     ]
     text = plain(render(said(made.found(claim={"level": "exact", "limits": limits}))))
     assert "A new model was trained from scratch on the remaining images alone." in text
+
+
+TURNED_DOWN = Rung(number=1, method="megu", params={}, outcome="fail", says=["11 points LOST"], mlflow_run_id="1" * 32)
+SKIPPED = Rung(number=2, method="scrub", params={}, outcome="skipped", says=["no time"])
+OWN = Rung(number=3, method="megu", params={}, outcome="pass", says=[], mlflow_run_id="2" * 32)
+CHANCE = "Of several tries one can meet the rules by chance"
+
+
+@pytest.mark.parametrize(
+    ("ladder", "level", "shown", "chance"),
+    [
+        ([], "empirical", "", False),
+        ([OWN], "empirical", "", False),
+        ([SKIPPED, OWN], "empirical", "", False),
+        ([TURNED_DOWN, SKIPPED, OWN], "empirical", "another one was made for the same request; it fell short", True),
+        ([TURNED_DOWN, TURNED_DOWN, OWN], "empirical", "2 others were made for the same request; they fell short", True),
+        ([TURNED_DOWN, OWN], "exact", "another one was made for the same request", False),
+        ([TURNED_DOWN, replace(OWN, outcome="fail")], "empirical", "another one was made for the same request", False),
+    ],
+)
+def test_models_that_were_turned_down_before_are_said_in_certificate_and_card(
+    ladder: list[Rung], level: str, shown: str, chance: bool
+) -> None:
+    found = made.found(ladder=[asdict(rung) for rung in ladder], claim={"level": level})
+    for text in (plain(render(said(found))), card(found)):
+        assert ("for the same request" in text) == bool(shown)
+        assert shown in text
+        assert (CHANCE in text) == chance
 
 
 def test_a_given_retrain_is_said_to_be_its_givers_word() -> None:

@@ -14,7 +14,7 @@ from megu.evaluation.guide import METRICS, title
 from megu.evaluation.own import explained
 from megu.evaluation.text import UNITS, number, retrain_title
 from megu.lineage.dossier import Dossier
-from megu.lineage.export.common import JSON, model
+from megu.lineage.export.common import JSON, model, tries
 from megu.lineage.reading import Found
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _body(found: Found) -> Iterator[str]:
     yield "\n## Evaluation\n"
     yield from _table(dossier)
     yield "\n## Limits\n"
-    yield from (f"- {markdown(limit)}" for limit in dossier.claim.limits)
+    yield from (f"- {markdown(limit)}" for limit in [*dossier.claim.limits, tries(dossier)] if limit)
     yield "\n## Training data\n"
     yield f"{markdown_code(dossier.data.name)}, DVC hash `{dossier.data.dvc_hash}`; "
     yield f"source: {markdown(dossier.data.source)}; licence: {markdown(dossier.data.licence)}."

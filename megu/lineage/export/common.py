@@ -28,6 +28,24 @@ def model(dossier: Dossier) -> tuple[str, str] | None:
     return (str(version["name"]), str(version["version"])) if version else None
 
 
+def tries(dossier: Dossier) -> str:
+    """Return what a reader must know of the models that the gate turned down before this one, as sentences; empty where there is none.
+
+    Of several models that are compared with one retrain, the one that passes is chosen by its figures; trained without the data, it is not.
+    """
+    turned_down = sum(rung.ran and rung.outcome == "fail" for rung in dossier.ladder[:-1])
+    if not turned_down:
+        return ""
+    one = turned_down == 1
+    said = (
+        f"Before this model {'another one was' if one else f'{turned_down} others were'} made for the same request; "
+        f"{'it' if one else 'they'} fell short of the rules and {'is' if one else 'are'} not used."
+    )
+    if dossier.claim.level == "exact" or dossier.ladder[-1].outcome == "fail":
+        return said
+    return f"{said} Of several tries one can meet the rules by chance, and its figures are then better than the model is."
+
+
 def dvc_digest(dossier: Dossier) -> str:
     """Return DVC's hash of the data set's folder without its suffix: the MD5 of its list of files."""
     return dossier.data.dvc_hash.removesuffix(".dir")

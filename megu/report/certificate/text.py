@@ -16,7 +16,7 @@ from megu.data.scope import RequestScope
 from megu.evaluation.gate import provided_retrain, without_retrain
 from megu.evaluation.text import number
 from megu.lineage.dossier import MAIN, Dossier, Gate, sha256
-from megu.lineage.export.common import began, ended, model
+from megu.lineage.export.common import began, ended, model, tries
 from megu.lineage.purged import document
 from megu.lineage.reading import Found
 from megu.lineage.verify.run import Report
@@ -205,6 +205,8 @@ def _done(dossier: Dossier) -> Iterator[str]:
             f"For comparison another model was trained from {_start(dossier)} without those images. Its answers are the measure of "
             "forgetting."
         )
+    if said := tries(dossier):
+        yield said
     if dossier.models.given:
         yield "The model in use was brought in from outside; what it had been trained on is its provider's word."
 
