@@ -126,7 +126,7 @@ class Watcher:
             self.stop(self._stage)
             self._stage = ""
         if self.show:
-            mark, took = (_text("=", "cyan"), "kept") if hit else (_text("✓", "green"), f"{seconds:.1f} s")
+            mark, took = (_text("=", "cyan"), "cached") if hit else (_text("✓", "green"), f"{seconds:.1f} s")
             line = Text.assemble(mark, f" {name:<19} ", (f"{took:>8}", "dim"), "  ", _text(says))
             self.console.print(line, soft_wrap=True)
 
@@ -149,7 +149,7 @@ def print_plan(decisions: Sequence[Any], cost: Any | None = None, *, as_json: bo
     console = Console()
     console.print(table)
     misses = sum(not entry.hit for entry in decisions)
-    console.print(f"{len(decisions) - misses} kept, {misses} to run", style="bold", highlight=False)
+    console.print(f"{len(decisions) - misses} cached, {misses} to run", style="bold", highlight=False)
     if cost:
         console.print(_text(cost.describe()), soft_wrap=True)
 
@@ -205,7 +205,7 @@ def print_summary(summary: Summary) -> None:
     console.print(table)
     lines = conclusions(summary)
     kept = sum(stage.hit for stage in summary.stages)
-    lines.append(f"{len(summary.stages)} stages, {kept} kept, flow time {summary.flow_seconds:.1f} s")
+    lines.append(f"{len(summary.stages)} stages, {kept} cached, flow time {summary.flow_seconds:.1f} s")
     lines.append(f"MLflow run   {summary.mlflow_url or summary.mlflow_run_id}")
     lines.append(f"Prefect run  {summary.prefect_url or summary.prefect_flow_run_id}")
     if summary.gate:
@@ -241,7 +241,7 @@ def print_bench(outcome: Outcome, *, as_json: bool) -> None:
     for mark in outcome.failed:
         said = f"FAILED  {mark.target}, {mark.method} {mark.point}, seed {mark.seed}: {mark.error}"
         console.print(_text(said), soft_wrap=True)
-    stages = f"{outcome.computed + outcome.kept} stages, {outcome.kept} kept"
+    stages = f"{outcome.computed + outcome.kept} stages, {outcome.kept} cached"
     console.print(
         f"{len(outcome.marks)} runs, {len(outcome.failed)} failed; {stages}, {outcome.seconds:.1f} s", highlight=False
     )
@@ -260,13 +260,13 @@ def print_bench_plan(cells: Sequence[Any], kept: Mapping[str, Any], missing: Map
         print(json.dumps({"cells": len(cells), "kept": len(kept), "run": len(missing), "stages": stages}, indent=2))
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("stage", "kept", "to run"):
+    for name in ("stage", "cached", "to run"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for name, (here, to_run) in counts.items():
         table.add_row(name, str(here), str(to_run))
     console = Console()
     console.print(table)
-    console.print(f"{len(cells)} runs; {len(kept)} stages kept, at most {len(missing)} to run", style="bold", highlight=False)
+    console.print(f"{len(cells)} runs; {len(kept)} stages cached, at most {len(missing)} to run", style="bold", highlight=False)
 
 
 def print_methods(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

@@ -40,11 +40,13 @@ def register(app: typer.Typer) -> None:
 def run(
     params: ParamsOption = None,
     settings: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and what is kept, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run and what is cached, and do nothing.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Run the unlearning pipeline: what is kept is reused, the rest is computed, all of it is recorded."""
+    """Run the unlearning pipeline: cached stages are reused, the rest is computed, and everything is recorded."""
     here = find_project()
     config = read_config(here, params, settings)
     if dry_run:
@@ -74,15 +76,19 @@ def label(
     params: ParamsOption = None,
     settings: SetOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print how many questions at most, how long, and ask none.")
+        bool,
+        typer.Option("--dry-run", help="Print the largest number of questions and the time they would take, and ask none."),
     ] = False,
     show: Annotated[
-        bool, typer.Option("--show", help="Draw the kept judgement into results/, with what it agrees with, and print it.")
+        bool,
+        typer.Option(
+            "--show", help="Draw the cached similarity scores into results/, with what they agree with, and print them."
+        ),
     ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Have a labeler judge the data set and keep it: once, resumable, for every later request."""
+    """Have a labeler score the similarity of the classes, once for all later requests. It can be interrupted and resumed."""
     here = find_project()
     config = read_config(here, params, settings)
     if dry_run:
@@ -116,7 +122,7 @@ def label(
 
 
 def explain(params: ParamsOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
-    """Say for every stage whether its kept result would be used, and why (not)."""
+    """Say for each stage whether its cached result would be used, and why or why not."""
     here = find_project()
     _print_plan(here, read_config(here, params, settings), as_json)
 
@@ -133,7 +139,10 @@ def bench(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the number of runs and of stages to run and kept, and do nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print how many runs there are and how many stages are cached or would run, and do nothing."
+        ),
     ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -141,7 +150,8 @@ def bench(
         Path | None, typer.Option("--out", metavar="DIR", help="Folder of the results (default: results/bench/<name>).")
     ] = None,
     document: Annotated[
-        Path | None, typer.Option("--document", metavar="FILE.md", help="Write the page there too, its figures beside it.")
+        Path | None,
+        typer.Option("--document", metavar="FILE.md", help="Also write the page to this file, with its figures beside it."),
     ] = None,
 ) -> None:
     """Compare methods on targets over seeds with the true retrain, in one table; exit code 1 when a run failed."""
