@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machines import described, number
 from parts import cells as finished_cells
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -159,13 +160,6 @@ def finished(content: Mapping[str, Any], bench: str) -> dict[tuple[str, str, int
     return found
 
 
-def number(machines: list[dict[str, Any]], facts: Mapping[str, Any]) -> int:
-    """The position of a machine in the list, which it joins where it is new. Another commit or version is another machine."""
-    if facts not in machines:
-        machines.append(dict(facts))
-    return machines.index(dict(facts))
-
-
 def identity(mark: CellScore) -> tuple[str, str, int]:
     return mark.method, mark.target, mark.seed
 
@@ -233,11 +227,7 @@ def machines(content: Mapping[str, Any]) -> list[str]:
     runs = Counter(entry["machine"] for entries in content["marks"].values() for entry in entries)
     where = {(bench, e["target"], e["seed"], e["machine"]) for bench, entries in content["marks"].items() for e in entries}
     mixed = len(where) - len({key[:3] for key in where})
-    lines = [
-        f"- {runs[at]} runs: {facts['cpu']}, {facts['cpus']} cores, threads: {facts['threads']}, torch {facts['version.torch']}, "
-        f"Python {facts['python']}, commit {facts['git.commit'][:12]}."
-        for at, facts in enumerate(content["machines"])
-    ]
+    lines = [f"- {runs[at]} runs: {described(facts)}." for at, facts in enumerate(content["machines"])]
     if len(lines) > 1:
         said = (
             f"in {mixed} of the pairs of a class and a seed they are not"
