@@ -107,9 +107,10 @@ def mean(rows: list[dict[str, Any]], model: str, name: str) -> float:
 
 
 def document(source: Path, folder: Path) -> None:
-    """docs/evidence.md and docs/evidence.png from the numbers. The first machine of the list is the one that the default is judged on."""
+    """docs/evidence.md and docs/evidence.png from the numbers. The default is judged on the last machine that ran it."""
     content = json.loads(source.read_text())
-    rows = [row for row in content["rows"] if row["machine"] == 0]
+    newest = max(row["machine"] for row in content["rows"] if row["variant"] == "default")
+    rows = [row for row in content["rows"] if row["machine"] == newest]
     default = [row for row in rows if row["variant"] == "default"]
     classes, variants = names(rows, "class"), names(rows, "variant")
     gap = interval([row["gap"] for row in default])
@@ -138,7 +139,7 @@ def document(source: Path, folder: Path) -> None:
         "",
         *(f"- *{name}*: {', '.join(f'`{entry}`' for entry in VARIANTS[name]) or 'nothing'}" for name in VARIANTS),
     ]
-    for at, facts in enumerate(content["machines"]):
+    for at, facts in reversed(list(enumerate(content["machines"]))):
         lines += section(facts, [row for row in content["rows"] if row["machine"] == at])
     (folder / "evidence.md").write_text("\n".join([*lines, ""]))
     (folder / "evidence.png").write_bytes(picture(rows, classes, variants))
@@ -163,7 +164,7 @@ def section(facts: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name in names(rows, "class"):
-        own = [row["reference"] for row in rows if row["class"] == name and row["variant"] == "default"]
+        own = {row["seed"]: row["reference"] for row in rows if row["class"] == name}.values()
         cells = []
         for key in SHOWN:
             found = interval([entry[key] for entry in own])

@@ -232,7 +232,7 @@ def machines(content: Mapping[str, Any]) -> list[str]:
         said = (
             f"in {mixed} of the pairs of a class and a seed they are not"
             if mixed
-            else "so no difference above is between machines"
+            else "they are, so no difference above is between machines"
         )
         lines += ["", f"The runs of one class and seed are to be from one machine: {said}."]
     return lines

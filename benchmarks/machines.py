@@ -20,5 +20,5 @@ def described(facts: Mapping[str, Any]) -> str:
     """A machine in a line."""
     return (
         f"{facts['cpu']}, {facts['cpus']} cores, threads: {facts['threads']}, torch {facts['version.torch']}, Python {facts['python']}, "
-        f"commit {facts['git.commit'][:12]}"
+        f"commit {facts['git.commit'][:12]}{' with uncommitted changes' if facts.get('git.dirty') == 'true' else ''}"
     )
