@@ -50,6 +50,7 @@ VARIANTS: dict[str, list[str]] = {
     "no matrix": ["perturbing.matrix=none"],
     "rank label": ["perturbing.label=rank"],
     "retain labels": ["unlearn.retain_target=labels"],
+    "retain weight 1": ["unlearn.retain_weight=1"],
     "SGD": ["unlearn.optimiser=sgd"],
     "rate not sought": ["unlearn.lr=0.001"],
 }

@@ -224,19 +224,24 @@ def first(made: Perturbing | None) -> Perturbing:
 
 
 @pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("weight", [1.0, 3.0])
 @pytest.mark.parametrize("target", ["answers", "labels"])
-def test_what_retain_samples_are_taught_by_hand(target: Any) -> None:
+def test_what_retain_samples_are_taught_by_hand(target: Any, weight: float) -> None:
     """One step of plain descent at .1 on W = [[log 3, 0], [0, 0]]: the forget sample (0, 1) is taught (0, 1), the retain sample (1, 0)
-    either (3/4, 1/4), which it answers already, or its label 1. The slope of a cross-entropy is p - target, its mean over two."""
+    either (3/4, 1/4), which it answers already, or its label 1. The slope of a cross-entropy is p - target; of two samples it is their mean,
+    the retain sample weighted."""
     model = Linear([[math.log(3), 0.0], [0.0, 0.0]])
     forget, retain = points([[0, 255]], [0]), points([[255, 0]], [1])
     one_hot = np.array([[0.0, 1.0]])
     made = Perturbing(np.array([1]), one_hot.astype(np.float32), one_hot, np.array([math.nan]))
     # The only step is in the middle of the fall to 0: half of the peak.
-    params = MeguParams(steps=1, batch_size=2, optimiser="sgd", lr=0.2, noise_share=0.0, retain_target=target)
+    params = MeguParams(
+        steps=1, batch_size=2, optimiser="sgd", lr=0.2, noise_share=0.0, retain_target=target, retain_weight=weight
+    )
     found = METHODS["megu"].run(model, forget, retain, context(params, 2, perturbing=made)).get_parameter("weight")
-    moved = {"answers": 0.0, "labels": 0.1 * 0.75 / 2}[target]
-    expected = [[math.log(3) - moved, -0.1 * 0.5 / 2], [moved, 0.1 * 0.5 / 2]]
+    moved = {"answers": 0.0, "labels": 0.1 * 0.75 * weight / (1 + weight)}[target]
+    lost = 0.1 * 0.5 / (1 + weight)
+    expected = [[math.log(3) - moved, -lost], [moved, lost]]
     torch.testing.assert_close(found.detach(), torch.tensor(expected), atol=1e-6, rtol=0)
 
 
@@ -248,7 +253,7 @@ def test_a_retain_sample_is_not_taught_the_class_that_leaves() -> None:
     forget, retain = points([[0, 255]], [2]), points([[255, 0]], [0])
     one_hot = np.array([[0.0, 1.0, 0.0]])
     made = Perturbing(np.array([1]), one_hot.astype(np.float32), one_hot, np.array([math.nan]))
-    params = MeguParams(steps=1, batch_size=2, optimiser="sgd", lr=0.2, noise_share=0.0)
+    params = MeguParams(steps=1, batch_size=2, optimiser="sgd", lr=0.2, noise_share=0.0, retain_weight=1)
     found = METHODS["megu"].run(model, forget, retain, context(params, 3, (2,), perturbing=made)).get_parameter("weight")
     expected = torch.tensor([math.log(3) + 0.1 * 0.15 / 2, 0.1 * 0.05 / 2, -0.1 * 0.2 / 2])
     torch.testing.assert_close(found.detach()[:, 0], expected, atol=1e-6, rtol=0)

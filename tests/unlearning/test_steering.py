@@ -15,7 +15,7 @@ from tiny import Crossings
 
 from megu.unlearning.labels.forget_targets import Perturbing
 from megu.unlearning.labels.sharpness import entropies
-from megu.unlearning.methods.steering import FURTHEST, RECENT, STEERED, Steering, between, places_among
+from megu.unlearning.methods.steering import EARLIER, FURTHEST, RECENT, RELEASE, STEERED, Steering, between, places_among
 
 #: Samples 0 and 1 are of class 2, which leaves; sample 2 is of class 0, which stays.
 LABELS = torch.tensor([2, 2, 0])
@@ -96,6 +96,17 @@ def test_what_the_model_is_off_is_added_up_at_its_place() -> None:
         assert float(entropies(found)[0]) == pytest.approx(0.45 + times * 0.0225, abs=1e-3)
 
 
+def test_what_was_added_up_is_let_go_where_the_error_has_turned() -> None:
+    """Cell 5 of 10 has a correction of .5 nats, and the model, too unsure there in the last steps, is now where it should be: a
+    twentieth is let go. Cells 4 and 6, where the error has the sign of the correction or is 0, keep theirs."""
+    targets = steering()
+    targets.offsets[0, 4:7] = torch.tensor([0.5, 0.5, -0.5])
+    targets.errors[0, 4:7] = torch.tensor([0.1, -0.1, 0.0])
+    targets.at(torch.tensor([0]), saying(0.45), CLEAN[:1])
+    np.testing.assert_allclose(targets.offsets[0, 4:7], [0.5, RELEASE * 0.5, -0.5], atol=1e-5)
+    np.testing.assert_allclose(targets.errors[0, 4:7], [0.1, EARLIER * -0.1, 0.0], atol=1e-5)
+
+
 def test_a_model_that_is_where_it_should_be_is_not_steered() -> None:
     targets = steering()
     targets.at(torch.tensor([0, 1]), saying(0.525, 0.375), CLEAN[:2])
@@ -170,7 +181,7 @@ def test_the_state_is_what_a_step_depends_on() -> None:
     second = steering()
     second.load_state_dict(first.state_dict())
     assert torch.equal(*(targets.at(both, saying(0.3, 0.5), CLEAN[:2]) for targets in (first, second)))
-    assert set(first.state_dict()) == {"offsets", "seen", "groups"}, "what is given anew is in no checkpoint"
+    assert set(first.state_dict()) == {"offsets", "errors", "seen", "groups"}, "what is given anew is in no checkpoint"
 
 
 def test_places_by_hand() -> None:

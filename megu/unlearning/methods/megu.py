@@ -46,6 +46,8 @@ class MeguParams:
     trial_steps: for "auto", steps at each rate that is tried.
     optimiser: "adam", or "sgd" (momentum 0.9).
     retain_samples: drawn once from the retain set (the paper's 10,000).
+    retain_weight: the weight of a retain sample in the loss, where that of a forget sample is 1. A retain sample is taught what the model
+        answers anyway, so its part of the loss only has a say once the model has moved.
     retain_target: the targets of retain samples: what the original "answers" to them, or their "labels" (the paper).
     alpha: share of the positive noise in the mixture (the paper's 0.7).
     noise_share: share of the forget samples in a batch that carry noise, drawn anew each step.
@@ -70,6 +72,7 @@ class MeguParams:
     trial_steps: int = 20
     optimiser: Literal["sgd", "adam"] = "adam"
     retain_samples: int = 10_000
+    retain_weight: float = 2.0
     retain_target: Literal["answers", "labels"] = "answers"
     alpha: float = 0.7
     noise_share: float = 0.5
@@ -86,6 +89,7 @@ class MeguParams:
         check("lr", self.lr, self.lr == "auto" or 0 < self.lr <= 1, '"auto", or above 0 and at most 1')
         check_training(1, 1.0, self.batch_size)
         check("retain_samples", self.retain_samples, self.retain_samples >= 1, "at least 1")
+        check("retain_weight", self.retain_weight, 0 < self.retain_weight <= 100, "above 0 and at most 100")
         check("alpha", self.alpha, 0 <= self.alpha <= 1, "between 0 and 1")
         check("noise_share", self.noise_share, 0 <= self.noise_share <= 1, "between 0 and 1")
         check("noise_scale", self.noise_scale, 0 <= self.noise_scale <= 10, "between 0 and 10")
@@ -187,7 +191,8 @@ class Lesson:
         def loss_of(images: Tensor, lost: Tensor, noisy: Tensor, known: Tensor) -> Tensor:
             logits = forward(taught, images)
             aims = targets.at(lost, logits[: len(lost)].detach(), noisy)
-            return F.cross_entropy(logits, torch.cat([aims, known]))
+            each, weight = F.cross_entropy(logits, torch.cat([aims, known]), reduction="none"), params.retain_weight
+            return (each[: len(lost)].sum() + weight * each[len(lost) :].sum()) / (len(lost) + weight * len(known))
 
         descend(
             nn.ModuleList([taught, targets]),

@@ -8,6 +8,8 @@ every batch
   of the wanted entropies. That gives the model the wanted distribution and moves each sample the least;
 - its *target* is halfway between its perturbing target and the model's current answer;
 - the model's remaining error at each place of the distribution is accumulated and added to the targets there (integral control).
+  Much of it accumulates while the model moves: first it is sure of everything, then of nothing. So where the error has turned, what was
+  accumulated before is soon let go (`RELEASE`); otherwise the model would overshoot, and the training end before it came back.
 
 It needs no predictions besides the training: the answers to a batch are available anyway. Ours, not the paper's (arXiv 2602.17088).
 """
@@ -27,6 +29,8 @@ RECENT = 64
 STEERED, KEPT = 10, 101
 #: The largest correction of an entropy, in nats.
 FURTHEST = 1.0
+#: What is left of a correction after each step in which the error has the opposite sign, and the weight of the earlier steps in that error.
+RELEASE, EARLIER = 0.95, 0.8
 
 
 class Steering(nn.Module):
@@ -35,6 +39,7 @@ class Steering(nn.Module):
     """
 
     offsets: Tensor
+    errors: Tensor
     seen: Tensor
     groups: Tensor
     fixed: Tensor
@@ -64,8 +69,9 @@ class Steering(nn.Module):
             "wanted": wanted.astype(np.float32),
         }.items():
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
-        # The state: the corrections of the wanted entropies, and the entropies and groups of the last samples seen.
+        # The state: the corrections of the wanted entropies, the errors of the last steps, and the entropies and groups of the last samples.
         self.register_buffer("offsets", torch.zeros(len(classes), STEERED))
+        self.register_buffer("errors", torch.zeros(len(classes), STEERED))
         self.register_buffer("seen", torch.zeros(2 * RECENT * len(classes)))
         self.register_buffer("groups", torch.full((2 * RECENT * len(classes),), -1))
 
@@ -86,8 +92,10 @@ class Steering(nn.Module):
             cells = (own.clamp(min=0) * STEERED + (places * STEERED).long().clamp(max=STEERED - 1))[:, None]
             mine = (cells == torch.arange(self.offsets.numel(), device=rows.device)) & ((own >= 0) & ~noisy)[:, None]
             count = mine.sum(dim=0)
-            mean = (off[:, None] * mine).sum(dim=0) / count.clamp(min=1)
-            self.offsets.add_(self.gain * mean.view_as(self.offsets)).clamp_(-FURTHEST, FURTHEST)
+            mean = ((off[:, None] * mine).sum(dim=0) / count.clamp(min=1)).view_as(self.offsets)
+            self.errors.add_((1 - EARLIER) * (count > 0).view_as(mean) * (mean - self.errors))
+            turned = self.offsets * self.errors < 0
+            self.offsets.mul_(torch.where(turned, RELEASE, 1.0)).add_(self.gain * mean).clamp_(-FURTHEST, FURTHEST)
             return self.taught(rows, logits, places, between(self.offsets, own, places * STEERED - 0.5))
 
     def judged(self, rows: Tensor, logits: Tensor) -> Tensor:
