@@ -160,6 +160,20 @@ def test_a_class_whose_odd_images_look_like_each_another_is_read_off_its_typical
         assert found.unseen(np.zeros(1, dtype=int), np.array([0.5]))[0] == pytest.approx(median, abs=0.01)
 
 
+def test_the_more_the_unrecognised_images_differ_the_less_they_are_singled_out() -> None:
+    """Two images that the original takes for two classes, with 1 - p = 1, and many that it half recognises, all of the first: a weight of
+    2^-a each, where a is .6 without variety."""
+    answers = np.eye(3)[[1, 2, *[1] * 8]]
+    entropies, odds, labels = np.array([0.0, 0.0, *[1.0] * 8]), np.array([-50.0, -50.0, *[0.0] * 8]), np.zeros(10, dtype=int)
+    weights = np.array([1.0, 1.0, *[0.5**0.6] * 8])
+    power = 0.6 * (1 - variety(answers, weights) ** 4)
+    found = Calibration(answers, entropies, odds, labels, np.zeros(1), np.zeros(1, dtype=int))
+    levels = np.linspace(0.05, 0.95, 19)
+    expected = quantiles(entropies, np.array([1.0, 1.0, *[0.5**power] * 8]), levels)
+    np.testing.assert_allclose(found.unseen(np.zeros(19, dtype=int), levels), expected, atol=1e-9)
+    assert 0.4 < power < 0.59
+
+
 @settings(max_examples=60)
 @given(
     hnp.arrays(np.float64, 30, elements=st.floats(0, 3)),

@@ -5,15 +5,15 @@ it such a model is. An original that has memorised its training images cannot te
 (`megu.unlearning.labels.calibration_set`).
 
 *A class that leaves.* To a retrain every image of the class belongs to a class that it does not know. Among the held-out images there are
-some whose class the original does not recognise either: the less an image is recognised, the more it counts, ``(1 - p)^0.7`` with p the
+some whose class the original does not recognise either: the less an image is recognised, the more it counts, ``(1 - p)^a`` with p the
 original's probability of its class. The entropies of the answers with that class struck out, weighted this way, form the distribution
 that the forgotten images are given: its low tail, which an entropy attack sees, as well as its mean. The forgotten class's own images
 count most; those of the other classes stand in where there are few (`PRIOR`).
 
 *A class that looks like no other.* Its unrecognised images are odd ones, each resembling a different class, and the original is surer of
 them than a retrain is of the class's typical images, which look like nothing it knows. Such a class can be told by its odd images not
-resembling the same class: by the entropy of their mean answer, as a share of the largest. The nearer it is to 1, the more equally all
-the class's held-out images count (`VARIED`).
+resembling the same class: by the entropy of their mean answer, as a share of the largest, v. So the power is ``a = 0.6 (1 - v^4)``: the
+nearer v is to 1, the more equally all images count (`POWER`, `VARIED`).
 
 *A class that stays* (single samples, sub-classes). To a retrain the sample is a held-out image of its class. So its log-odds of the class
 are those of a held-out image of the same rank: the sample among the training images of its class, the image among the held-out ones.
@@ -37,10 +37,10 @@ from megu.evaluation import entropies, softmax
 
 Floats = NDArray[np.float64]
 
-#: The power of 1 - p that weights an image: 1 leaves too few images to estimate a distribution, 0 also counts well-known images.
-POWER = 0.7
-#: The weight of a class's typical images is the variety of the answers to its unrecognised ones, in [0, 1], to this power.
-VARIED = 8
+#: The largest power of 1 - p that weights an image: a large one leaves too few images to estimate a distribution, 0 also counts well-known
+#: images. It is lowered by the variety of the answers to a class's unrecognised images, in [0, 1], to the power `VARIED`.
+POWER = 0.6
+VARIED = 4
 #: The weight of all other classes together, in images of the forgotten class.
 PRIOR = 10.0
 
@@ -110,11 +110,14 @@ class Calibration:
     def unseen(self, classes: NDArray[Any], ranks: Floats) -> Floats:
         """Return the entropies (N,), in nats, of the answers to samples of ``classes`` (N,) by a model that never saw the class.
         ranks: (N,), in (0, 1); 0 is the surest of the class."""
-        unknown = -POWER * np.logaddexp(0, self.odds)  # a logarithm: the weight itself underflows to 0 where all are well known
+        recognised = np.logaddexp(0, self.odds)  # -log(1 - p): 1 - p itself underflows to 0 where all are well known
         found = np.empty(len(ranks))
         for own in np.unique(classes):
             at, mine = classes == own, self.labels == own
-            values, weights = self.entropies.copy(), np.zeros(len(unknown))
+            values, weights = self.entropies.copy(), np.zeros(len(recognised))
+            unknown = -POWER * recognised
+            if mine.any():
+                unknown *= 1 - variety(self.answers[mine], np.exp(unknown[mine] - unknown[mine].max())) ** VARIED
             for part in (mine, ~mine):
                 if part.any():
                     counts = np.exp(unknown[part] - unknown[part].max())
@@ -126,9 +129,6 @@ class Calibration:
                 expected, others = np.average(values, weights=weights), np.average(values[~mine], weights=weights[~mine])
                 values[~mine] = np.minimum(values[~mine] * expected / max(others, 1e-12), self.entropies.max())
             found[at] = quantiles(values, weights, ranks[at])
-            if mine.any():
-                typical = variety(self.answers[mine], weights[mine]) ** VARIED
-                found[at] += typical * (quantiles(self.entropies[mine], np.ones(mine.sum()), ranks[at]) - found[at])
         return found
 
     def held_out_odds(self, classes: NDArray[Any], odds: Floats) -> Floats:
