@@ -29,8 +29,10 @@ def soft(wanted: tuple[float, float, float] = (0.3, 0.6, math.nan)) -> Perturbin
     return Perturbing(np.array([0, 3, 1]), targets, reasoning, np.array(wanted))
 
 
-def steering(made: Perturbing | None = None, gain: float = 0.1, follow: float = 0.5) -> Steering:
-    return Steering(made or soft(), LABELS, gain, follow)
+def steering(
+    made: Perturbing | None = None, gain: float = 0.1, follow: float = 0.5, last: float | None = None, steps: int = 160
+) -> Steering:
+    return Steering(made or soft(), LABELS, gain, follow, follow if last is None else last, steps)
 
 
 def saying(*wanted: float) -> torch.Tensor:
@@ -68,6 +70,20 @@ def test_what_is_taught_is_halfway_between_the_target_and_the_answer() -> None:
     assert slope == pytest.approx((math.log(own[1]) - math.log(own[3])) / (target[1] - target[2]), rel=1e-3)
 
 
+def test_the_last_target_is_the_models_answer_made_as_sure_as_it_should_be() -> None:
+    """From R alone to the answer alone in three steps: with these slopes of the logarithms the targets' ratio is between theirs."""
+    logits = torch.tensor([[0.0, 2.0, 5.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    targets = steering(gain=1e-9, follow=0.0, last=1.0, steps=3)
+    for share in (0.0, 0.5, 1.0):
+        found = targets.at(torch.tensor([0, 1]), logits, CLEAN[:2])[0]
+        mixed = (1 - share) * np.log([0.5, 0.3, 0.2]) + share * logits[0, [0, 1, 3]].numpy()
+        slopes = [
+            (math.log(found[a]) - math.log(found[b])) / (mixed[i] - mixed[j]) for a, b, i, j in ((0, 1, 0, 1), (1, 3, 1, 2))
+        ]
+        assert slopes[0] == pytest.approx(slopes[1], rel=1e-3)
+        assert found[2] == 0
+
+
 def test_a_sample_whose_class_stays_keeps_its_target() -> None:
     found = steering().at(torch.tensor([2, 0]), saying(0.5, 0.5), CLEAN[:2])
     assert found[0].tolist() == soft().targets[2].tolist()
@@ -97,8 +113,8 @@ def test_what_the_model_is_off_is_added_up_at_its_place() -> None:
 
 
 def test_what_was_added_up_is_let_go_where_the_error_has_turned() -> None:
-    """Cell 5 of 10 has a correction of .5 nats, and the model, too unsure there in the last steps, is now where it should be: a
-    twentieth is let go. Cells 4 and 6, where the error has the sign of the correction or is 0, keep theirs."""
+    """Cell 5 of 10 has a correction of .5 nats, and the model, too unsure there in the last steps, is now where it should be: a tenth
+    is let go. Cells 4 and 6, where the error has the sign of the correction or is 0, keep theirs."""
     targets = steering()
     targets.offsets[0, 4:7] = torch.tensor([0.5, 0.5, -0.5])
     targets.errors[0, 4:7] = torch.tensor([0.1, -0.1, 0.0])
@@ -141,7 +157,7 @@ def test_each_class_has_its_own_distribution() -> None:
     """Class 2 wants 0, class 0 wants 1 nat; in one batch, with the same answers."""
     reasoning = np.array([[0.0, 0.6, 0.0, 0.4]] * 4)
     made = Perturbing(np.ones(4, dtype=np.int64), reasoning.astype(np.float32), reasoning, np.array([0.0, 0.0, 0.6, 0.6]))
-    targets = Steering(made, torch.tensor([2, 2, 0, 0]), 1e-9, 0.5)
+    targets = Steering(made, torch.tensor([2, 2, 0, 0]), 1e-9, 0.5, 0.5, 1)
     found = targets.at(torch.arange(4), saying(0.1, 0.2, 0.1, 0.2), torch.zeros(4, dtype=torch.bool))
     np.testing.assert_allclose(entropies(found), [0, 0, 0.6, 0.6], atol=1e-3)
 
@@ -181,7 +197,7 @@ def test_the_state_is_what_a_step_depends_on() -> None:
     second = steering()
     second.load_state_dict(first.state_dict())
     assert torch.equal(*(targets.at(both, saying(0.3, 0.5), CLEAN[:2]) for targets in (first, second)))
-    assert set(first.state_dict()) == {"offsets", "errors", "seen", "groups"}, "what is given anew is in no checkpoint"
+    assert set(first.state_dict()) == {"done", "offsets", "errors", "seen", "groups"}, "what is given anew is in no checkpoint"
 
 
 def test_places_by_hand() -> None:

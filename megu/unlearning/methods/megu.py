@@ -58,9 +58,10 @@ class MeguParams:
         sees the outputs that the model will give later; or the statistics of the "batch", of which half may be forget samples.
     steering: how much of the error of the model's entropies is added to the soft targets at each step
         (`megu.unlearning.methods.steering`); 0 leaves them as they were fitted.
-    follow: the share of the model's own answer in its targets; without effect where there is no steering.
+    follow: the share of the model's own answer in its targets at the first step; without effect where there is no steering.
+    follow_last: the same at the last step; it changes evenly in between.
 
-    Steering and follow have no effect on rank labels, on a fixed sharpness, and on samples whose class stays.
+    Steering, follow and follow_last have no effect on rank labels, on a fixed sharpness, and on samples whose class stays.
     """
 
     __pydantic_config__ = STRICT
@@ -81,6 +82,7 @@ class MeguParams:
     batch_norm: Literal["frozen", "batch"] = "frozen"
     steering: float = 0.05
     follow: float = 0.5
+    follow_last: float = 1.0
 
     def __post_init__(self) -> None:
         check("steps", self.steps, self.steps >= 1, "at least 1")
@@ -94,7 +96,8 @@ class MeguParams:
         check("noise_share", self.noise_share, 0 <= self.noise_share <= 1, "between 0 and 1")
         check("noise_scale", self.noise_scale, 0 <= self.noise_scale <= 10, "between 0 and 10")
         check("steering", self.steering, 0 <= self.steering <= 1, "between 0 and 1")
-        check("follow", self.follow, 0 <= self.follow < 1, "at least 0 and below 1")
+        check("follow", self.follow, 0 <= self.follow <= 1, "between 0 and 1")
+        check("follow_last", self.follow_last, 0 <= self.follow_last <= 1, "between 0 and 1")
 
     @property
     def positive_share(self) -> float:
@@ -176,7 +179,8 @@ class Lesson:
     def at(self, lr: float, steps: int) -> tuple[nn.Module, Steering]:
         """Return a copy of the model, trained at a rate that falls from ``lr`` to 0, and the steering of its targets."""
         taught, params, device = copy.deepcopy(self.model), self.params, self.forget.device
-        targets = Steering(self.perturbing, self.forget.labels, params.steering, params.follow).to(device)
+        given = params.steering, params.follow, params.follow_last, params.steps
+        targets = Steering(self.perturbing, self.forget.labels, *given).to(device)
 
         def batch_at(step: int) -> tuple[Tensor, ...]:
             """Return forget and then retain images; the rows of the former, and whether they carry noise; the targets of the latter."""

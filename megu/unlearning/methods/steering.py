@@ -6,7 +6,8 @@ every batch
 
 - *how sure* each sample should be depends on its rank among the last samples seen, in the model's own order: the surest gets the smallest
   of the wanted entropies. That gives the model the wanted distribution and moves each sample the least;
-- its *target* is halfway between its perturbing target and the model's current answer;
+- its *target* lies between its perturbing target and the model's current answer: first halfway, at the end at the answer. A model that is
+  taught another class than it names, for an image that it cannot tell from others, becomes unsure of it, however sure the target;
 - the model's remaining error at each place of the distribution is accumulated and added to the targets there (integral control).
   Much of it accumulates while the model moves: first it is sure of everything, then of nothing. So where the error has turned, what was
   accumulated before is soon let go (`RELEASE`); otherwise the model would overshoot, and the training end before it came back.
@@ -30,7 +31,7 @@ STEERED, KEPT = 10, 101
 #: The largest correction of an entropy, in nats.
 FURTHEST = 1.0
 #: What is left of a correction after each step in which the error has the opposite sign, and the weight of the earlier steps in that error.
-RELEASE, EARLIER = 0.95, 0.8
+RELEASE, EARLIER = 0.9, 0.8
 
 
 class Steering(nn.Module):
@@ -38,6 +39,7 @@ class Steering(nn.Module):
     (`Perturbing.entropies`) are steered; the others keep their targets.
     """
 
+    done: Tensor
     offsets: Tensor
     errors: Tensor
     seen: Tensor
@@ -48,11 +50,14 @@ class Steering(nn.Module):
     own: Tensor
     wanted: Tensor
 
-    def __init__(self, perturbing: Perturbing, labels: Tensor, gain: float, follow: float) -> None:
+    def __init__(
+        self, perturbing: Perturbing, labels: Tensor, gain: float, follow: float, follow_last: float, steps: int
+    ) -> None:
         """labels: int64 (N,), of the forget samples. gain: how much of the model's error is added to the targets at each step; 0
-        leaves the targets unchanged. follow: the share of the model's own answer in its targets, in [0, 1)."""
+        leaves the targets unchanged. follow, follow_last: the share of the model's own answer in its targets at the first and at the last of
+        the ``steps``, in [0, 1]."""
         super().__init__()
-        self.gain, self.follow = gain, follow
+        self.gain, self.follow, self.rise = gain, follow, (follow_last - follow) / max(steps - 1, 1)
         steered = np.isfinite(perturbing.entropies) & bool(gain)
         self.on = bool(steered.any())
         given = np.where(steered, labels.cpu().numpy(), -1)
@@ -69,7 +74,9 @@ class Steering(nn.Module):
             "wanted": wanted.astype(np.float32),
         }.items():
             self.register_buffer(name, torch.from_numpy(value), persistent=False)
-        # The state: the corrections of the wanted entropies, the errors of the last steps, and the entropies and groups of the last samples.
+        # The state: the steps so far, the corrections of the wanted entropies, the errors of the last steps, and the entropies and groups of
+        # the last samples.
+        self.register_buffer("done", torch.zeros(()))
         self.register_buffer("offsets", torch.zeros(len(classes), STEERED))
         self.register_buffer("errors", torch.zeros(len(classes), STEERED))
         self.register_buffer("seen", torch.zeros(2 * RECENT * len(classes)))
@@ -96,7 +103,9 @@ class Steering(nn.Module):
             self.errors.add_((1 - EARLIER) * (count > 0).view_as(mean) * (mean - self.errors))
             turned = self.offsets * self.errors < 0
             self.offsets.mul_(torch.where(turned, RELEASE, 1.0)).add_(self.gain * mean).clamp_(-FURTHEST, FURTHEST)
-            return self.taught(rows, logits, places, between(self.offsets, own, places * STEERED - 0.5))
+            share = self.follow + self.rise * self.done
+            self.done.add_(1)
+            return self.taught(rows, logits, places, between(self.offsets, own, places * STEERED - 0.5), share)
 
     def judged(self, rows: Tensor, logits: Tensor) -> Tensor:
         """Return float32 (B, K), what a model with answers ``logits`` (B, K) to the clean forget samples at ``rows`` should have answered."""
@@ -104,20 +113,22 @@ class Steering(nn.Module):
             return self.fixed[rows]
         with torch.no_grad():
             reached, own = entropies(logits.softmax(dim=1)), self.own[rows]
-            return self.taught(rows, logits, places_among(reached, own, reached, own), torch.zeros_like(reached))
+            share = torch.full_like(self.done, self.follow)
+            return self.taught(rows, logits, places_among(reached, own, reached, own), torch.zeros_like(reached), share)
 
     def expected(self, own: Tensor, places: Tensor) -> Tensor:
         """Return the wanted entropies (B,), in nats, at ``places`` (B,), in [0, 1], of the distribution in row ``own``, int64 (B,)."""
         return between(self.wanted, own, places * (KEPT - 1))
 
-    def taught(self, rows: Tensor, logits: Tensor, places: Tensor, offsets: Tensor) -> Tensor:
-        """Return the targets (B, K) of samples at ``places`` of the distribution, with ``offsets`` (B,), in nats, added to what is wanted."""
+    def taught(self, rows: Tensor, logits: Tensor, places: Tensor, offsets: Tensor, share: Tensor) -> Tensor:
+        """Return the targets (B, K) of samples at ``places`` of the distribution, with ``offsets`` (B,), in nats, added to what is wanted, and
+        a ``share`` (), in [0, 1], of the model's answer."""
         own, known = self.own[rows], self.logarithms[rows]
         wanted = torch.minimum((self.expected(own, places) + offsets).clamp(min=0), self.most[rows])
         answered = logits.float().log_softmax(dim=1)
         # The logarithm of a class that is not allowed is minus infinity, and stays so.
-        halfway = torch.where(known.isfinite(), (1 - self.follow) * known + self.follow * answered, known)
-        steered = sharpened(halfway, fitting_exponents(halfway, wanted))
+        between_both = torch.where(known.isfinite(), (1 - share) * known + share * answered, known)
+        steered = sharpened(between_both, fitting_exponents(between_both, wanted))
         return torch.where((own >= 0)[:, None], steered, self.fixed[rows])
 
 
