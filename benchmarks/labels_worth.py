@@ -227,7 +227,10 @@ def machines(content: Mapping[str, Any]) -> list[str]:
     runs = Counter(entry["machine"] for entries in content["marks"].values() for entry in entries)
     where = {(bench, e["target"], e["seed"], e["machine"]) for bench, entries in content["marks"].items() for e in entries}
     mixed = len(where) - len({key[:3] for key in where})
-    lines = [f"- {runs[at]} runs: {described(facts)}." for at, facts in enumerate(content["machines"])]
+    lines = [
+        f"- {runs[at]} runs: {described(facts)}. {facts.get('note', '')}".strip()
+        for at, facts in enumerate(content["machines"])
+    ]
     if len(lines) > 1:
         said = (
             f"in {mixed} of the pairs of a class and a seed they are not"
