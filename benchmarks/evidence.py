@@ -70,7 +70,7 @@ def run_all(project: Project, seeds: list[int], classes: list[str], variants: li
     rows, here = list[dict[str, Any]](), number(content["machines"], environment(project.root))
     for seed in seeds:
         for name in classes:
-            for variant in variants if name in CLASSES else [DEFAULT] if DEFAULT in variants else []:
+            for variant in (variant for variant in variants if name in CLASSES or variant == DEFAULT):
                 settings = [f"seed={seed}", f"forget.classes=[{name}]", *VARIANTS[variant]]
                 config = configuration.load(project.params, settings)
                 run = Executor(project, refresh=TIMED if again else frozenset())
@@ -140,7 +140,7 @@ def document(source: Path, folder: Path) -> None:
         f"**{max(abs(row['unlearned']['Ar'] - row['reference']['Ar']) for row in default):.2f} points** (limit: 1.5);",
         "- largest share of the retrain's time for noise and re-optimisation: "
         f"**{max(row['time_share'] for row in default):.0f}%** (limit: 40).",
-        *other_classes([row for row in every if row["variant"] == DEFAULT]),
+        *all_classes([row for row in every if row["variant"] == DEFAULT]),
         "",
         "![Ar, Af and MIA by variant, against the retrain](evidence.png)",
         "",
@@ -154,7 +154,7 @@ def document(source: Path, folder: Path) -> None:
     (folder / "evidence.png").write_bytes(picture(rows, classes, variants))
 
 
-def other_classes(rows: list[dict[str, Any]]) -> list[str]:
+def all_classes(rows: list[dict[str, Any]]) -> list[str]:
     """What the default comes to over all classes, where the others were run."""
     if not any(row["class"] in OTHERS for row in rows):
         return []

@@ -71,7 +71,7 @@ def test_what_is_taught_is_halfway_between_the_target_and_the_answer() -> None:
 
 
 def test_the_last_target_is_the_models_answer_made_as_sure_as_it_should_be() -> None:
-    """From R alone to the answer alone in three steps: with these slopes of the logarithms the targets' ratio is between theirs."""
+    """From R alone to the answer alone in three steps: the logarithms of each target are a line in those of the mixture."""
     logits = torch.tensor([[0.0, 2.0, 5.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     targets = steering(gain=1e-9, follow=0.0, last=1.0, steps=3)
     for share in (0.0, 0.5, 1.0):

@@ -46,8 +46,7 @@ class MeguParams:
     trial_steps: for "auto", steps at each rate that is tried.
     optimiser: "adam", or "sgd" (momentum 0.9).
     retain_samples: drawn once from the retain set (the paper's 10,000).
-    retain_weight: the weight of a retain sample in the loss, where that of a forget sample is 1. A retain sample is taught what the model
-        answers anyway, so its part of the loss only has a say once the model has moved.
+    retain_weight: the weight of a retain sample in the loss, where that of a forget sample is 1.
     retain_target: the targets of retain samples: what the original "answers" to them, or their "labels" (the paper).
     alpha: share of the positive noise in the mixture (the paper's 0.7).
     noise_share: share of the forget samples in a batch that carry noise, drawn anew each step.
@@ -179,8 +178,10 @@ class Lesson:
     def at(self, lr: float, steps: int) -> tuple[nn.Module, Steering]:
         """Return a copy of the model, trained at a rate that falls from ``lr`` to 0, and the steering of its targets."""
         taught, params, device = copy.deepcopy(self.model), self.params, self.forget.device
-        given = params.steering, params.follow, params.follow_last, params.steps
-        targets = Steering(self.perturbing, self.forget.labels, *given).to(device)
+        # A trial is the beginning of the whole training, so the share of the model's own answer rises over all of its steps.
+        targets = Steering(
+            self.perturbing, self.forget.labels, params.steering, params.follow, params.follow_last, params.steps
+        ).to(device)
 
         def batch_at(step: int) -> tuple[Tensor, ...]:
             """Return forget and then retain images; the rows of the former, and whether they carry noise; the targets of the latter."""

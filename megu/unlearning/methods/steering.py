@@ -113,16 +113,15 @@ class Steering(nn.Module):
             return self.fixed[rows]
         with torch.no_grad():
             reached, own = entropies(logits.softmax(dim=1)), self.own[rows]
-            share = torch.full_like(self.done, self.follow)
-            return self.taught(rows, logits, places_among(reached, own, reached, own), torch.zeros_like(reached), share)
+            return self.taught(rows, logits, places_among(reached, own, reached, own), torch.zeros_like(reached), self.follow)
 
     def expected(self, own: Tensor, places: Tensor) -> Tensor:
         """Return the wanted entropies (B,), in nats, at ``places`` (B,), in [0, 1], of the distribution in row ``own``, int64 (B,)."""
         return between(self.wanted, own, places * (KEPT - 1))
 
-    def taught(self, rows: Tensor, logits: Tensor, places: Tensor, offsets: Tensor, share: Tensor) -> Tensor:
+    def taught(self, rows: Tensor, logits: Tensor, places: Tensor, offsets: Tensor, share: Tensor | float) -> Tensor:
         """Return the targets (B, K) of samples at ``places`` of the distribution, with ``offsets`` (B,), in nats, added to what is wanted, and
-        a ``share`` (), in [0, 1], of the model's answer."""
+        a ``share``, in [0, 1], of the model's answer."""
         own, known = self.own[rows], self.logarithms[rows]
         wanted = torch.minimum((self.expected(own, places) + offsets).clamp(min=0), self.most[rows])
         answered = logits.float().log_softmax(dim=1)
