@@ -6,6 +6,7 @@ Wiring only: the expansion, the table and the figures are in `megu.bench`, runni
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import time
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows import steps
@@ -135,9 +136,11 @@ def preflight(project: Project, cells: Mapping[str, Cell], runner: Runner) -> No
 
 
 def say(label: str, mark: Any) -> None:
-    """Print one line about a finished cell."""
+    """Tell the listener to stages and the flow run's log that a cell is finished, in one line."""
     gap = mark.comparison.get("gap")
-    stages().note(f"{label}: {f'FAILED: {mark.error}' if mark.error else f'gap {gap:.2f}' if gap is not None else 'done'}")
+    line = f"{label}: {f'FAILED: {mark.error}' if mark.error else f'gap {gap:.2f}' if gap is not None else 'done'}"
+    stages().note(line)
+    get_run_logger().log(logging.ERROR if mark.error else logging.INFO, line)
 
 
 def plan(project: Project, loaded: Bench) -> tuple[list[Cell], dict[str, Decision], dict[str, Decision]]:

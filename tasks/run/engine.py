@@ -192,9 +192,7 @@ class Executor:
         seconds = time.perf_counter() - started
         parents = tuple(ran.decision.label for ran in self.ran if any(entry is ran.result for entry in given))
         self.ran.append(Ran(decision, result, seconds, parents))
-        says = stage.says(result)
-        stages().stage_ends(decision.label, hit=decision.hit, seconds=seconds, says=says)
-        get_run_logger().info("%s: %s%s", decision.label, says, " (cached)" if decision.hit else "")
+        report(decision.label, hit=decision.hit, seconds=seconds, says=stage.says(result))
         return result
 
     def __getitem__(self, label: str) -> Ran:
@@ -204,6 +202,12 @@ class Executor:
     def edges(self) -> list[Any]:
         """Return edges to every stage so far, for a task's ``wait_for``."""
         return _edges(ran.result for ran in self.ran)
+
+
+def report(label: str, *, hit: bool, seconds: float, says: str) -> None:
+    """Tell the listener to stages and the flow run's log that a stage ended, and what came of it."""
+    stages().stage_ends(label, hit=hit, seconds=seconds, says=says)
+    get_run_logger().info("%s: %s%s", label, says, " (cached)" if hit else "")
 
 
 def _edges(results: Iterable[Result]) -> list[Any]:

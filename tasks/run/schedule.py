@@ -20,7 +20,7 @@ from megu.core.errors import MeguError
 from megu.core.progress import stages
 from megu.core.project import Project
 from megu.core.stages import Result, Stage
-from tasks.run.engine import Decision, Ran, decide, prefect_task
+from tasks.run.engine import Decision, Ran, decide, prefect_task, report
 
 T = TypeVar("T", bound=Hashable)
 Wiring = Callable[[Any], Any]
@@ -194,12 +194,12 @@ class Scheduler:
             result = Result.from_json(compute())
         except Exception as error:
             self.found.failed[decision.key] = said = in_one_line(error)
-            stages().stage_ends(decision.label, hit=False, seconds=time.perf_counter() - started, says=f"FAILED: {said}")
+            report(decision.label, hit=False, seconds=time.perf_counter() - started, says=f"FAILED: {said}")
             return
         ran = Ran(decision, result, time.perf_counter() - started)
         self.found.results[decision.key] = ran
         self.computed.append(ran)
-        stages().stage_ends(decision.label, hit=False, seconds=ran.seconds, says=decision.stage.says(result))
+        report(decision.label, hit=False, seconds=ran.seconds, says=decision.stage.says(result))
 
 
 def in_one_line(error: BaseException) -> str:

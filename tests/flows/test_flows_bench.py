@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,19 @@ def go(project: Project, environment: pytest.MonkeyPatch, *settings: str, **wher
 
     environment.setenv("MEGU_PROJECT", str(project.root))
     return run(project.root / "small.yaml", list(settings), **where)
+
+
+@contextmanager
+def logged() -> Iterator[list[tuple[str, str]]]:
+    """Collect what flow runs log, as Prefect shows it: pairs of level and message."""
+    handler, found = logging.Handler(), list[tuple[str, str]]()
+    handler.emit = lambda record: found.append((record.levelname, record.getMessage()))  # type: ignore[method-assign]
+    logger = logging.getLogger("prefect.flow_runs")
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +218,11 @@ def test_a_second_run_computes_nothing_and_says_the_same(
     capsys.readouterr()
     # By the command line: a failed cell is exit code 1, and only JSON is on standard output.
     command = ["bench", str(project.root / "small.yaml"), "--json", "--out", str(project.root / "elsewhere")]
-    assert cli.guarded(lambda: cli.app(command, standalone_mode=False)) == 1
+    with logged() as log:
+        assert cli.guarded(lambda: cli.app(command, standalone_mode=False)) == 1
+    assert [message.split(":")[:3] for level, message in log if level == "ERROR"] == [
+        [f"Bag, too many, seed {seed}", " FAILED", " labeling"] for seed in (0, 1)
+    ]
     said = json.loads(capsys.readouterr().out)
     assert said["stages"] == {"computed": 0, "kept": STAGES}
     assert said["failed"] == 2
@@ -236,10 +255,16 @@ def test_a_given_retrain_is_called_that_and_has_no_time_of_its_own(
     shutil.copyfile(project.store.checked(kept.files["weights"]), project.root / "retrain.safetensors")
     settings = ["seeds=[0]", "methods=[{name: quick, method: finetune, set: {unlearn.epochs: 1}}]", "name=given"]
     page = project.root / "docs" / "given.md"
-    outcome = go(project, environment, *settings, "reference.weights=retrain.safetensors", document=str(page))
+    with logged() as log:
+        outcome = go(project, environment, *settings, "reference.weights=retrain.safetensors", document=str(page))
     (mark,) = outcome.marks
     assert (mark.error, mark.reference, mark.comparison) == (None, same.reference, same.comparison)
     assert outcome.computed == 3, "the check of the retrain, its predictions, the evaluation"
+    told = [message.partition(": ")[0] for level, message in log if level == "INFO"]
+    assert [label for label in told if label in ("reference", "predict reference", "evaluation")] == [
+        "reference", "predict reference", "evaluation",
+    ]  # fmt: skip
+    assert f"Bag, quick, seed 0: gap {mark.comparison['gap']:.2f}" in [message for _, message in log]
     assert [row.method for row in outcome.rows] == ["original", "given retrain", "quick"]
     assert not {"seconds", "time_share"} & set(outcome.rows[1].values)
     assert mark.time_share is None
@@ -256,8 +281,11 @@ def test_a_benchmark_for_single_samples_names_none_of_them_anywhere(
     chosen = [value.decode() for value in arrays.load(project.data("slice")).train.ids[:2]]
     target = f"targets=[{{scenario: ids, ids: [{', '.join(chosen)}]}}]"
     page = project.root / "docs" / "ids.md"
-    outcome = go(project, environment, target, "seeds=[0]", "methods=[finetune]", "name=ids", document=str(page))
+    with logged() as log:
+        outcome = go(project, environment, target, "seeds=[0]", "methods=[finetune]", "name=ids", document=str(page))
     assert [mark.error for mark in outcome.marks] == [None]
+    assert any(message.startswith("unlearn: ") for _, message in log)
+    assert [message for _, message in log for one in chosen if one in message] == []
     held = {path: path.read_bytes() for path in project.root.rglob("*") if path.is_file() and "data" not in path.parts}
     told = {
         path.relative_to(project.root).parts[:2] for path, content in held.items() for one in chosen if one.encode() in content
