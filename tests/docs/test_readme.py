@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from scripts import printed
@@ -10,6 +11,7 @@ from megu.labeling.ollama import strategies
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+TITLES = {"salun": "SalUn", "unsir": "UNSIR", "scrub": "SCRUB", "delete": "DELETE", "finetune": "fine-tuning"}
 VISION = (ROOT / "docs" / "how-to" / "vision-model.md").read_text()
 
 
@@ -43,6 +45,24 @@ def test_what_it_shows_is_what_the_pages_show() -> None:
     assert "\n".join(rows).replace("\n", "") in pages["how-to/compare-methods.md"].replace("\n", "").replace(
         "|---|---|---|---|---|", ""
     )
+
+
+def test_how_good_it_is_is_what_the_linked_pages_have_measured() -> None:
+    """megu's gap and the retrain's are those of the first page of a row; the nearest other method is that of the last."""
+    for row in (line for line in README.splitlines() if line.startswith("| ") and "](docs/" in line):
+        first, *_, last = [*re.findall(r"\]\((docs/[\w-]+\.md)\)", row)] * 2
+        _, _, _, megu, following, floor, _ = map(str.strip, row.split("|"))
+        own, others = gaps(ROOT / first), {name: gap for name, gap in gaps(ROOT / last).items() if not name.startswith("megu")}
+        assert (megu, floor) == (f"{own['megu']:.1f}", f"{own['true retrain']:.1f}"), row
+        nearest = min(others.keys() - {"original", "true retrain"}, key=others.__getitem__)
+        assert following.partition(",")[0] == f"{TITLES[nearest]} {others[nearest]:.1f}", row
+
+
+def gaps(page: Path) -> dict[str, float]:
+    """Return each method's mean gap over all targets and seeds, where it has one."""
+    table = page.read_text().partition("## Over all targets and seeds")[2].partition("\n\n- ")[0]
+    cells = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ")]
+    return {name.strip(): float(gap.split()[0]) for name, gap in cells[1:] if gap.strip() != "—"}
 
 
 def test_the_readme_is_short_and_its_first_forty_lines_say_what_it_is() -> None:
