@@ -18,8 +18,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.document import write
 from megu.core.device import fast_dtype, forget_peak, peak_memory, resolve, set_deterministic
+from megu.core.progress import listening
 from megu.data.tensors import ImageSet
 from megu.models import build
-from megu.training.loop import TrainParams, fit
+from megu.training.loop import LOOK_EVERY, TrainParams, fit
 
 CLASSES, SIZE, IMAGES = 100, 32, 50_000
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)
@@ -132,10 +134,43 @@ class Ours:
         )
         fit(self.model, used, params, seed=0)
 
+    def paces(self, count: int, settled: int) -> list[float]:
+        """Images a second in each third of what follows the first ``settled`` steps of one training of at least ``count`` steps: without
+        what a training does once, which is to compile, to search for kernels and to record a step."""
+        marks = Marks(self.setting.batch)
+        with listening(marks):
+            self.steps(count)
+        return marks.paces(settled)
+
     def taken(self, count: int) -> int:
         """Steps that ``steps(count)`` really takes: whole epochs."""
         per_epoch = min(count, len(self.images) // self.setting.batch)
         return -(-count // per_epoch) * per_epoch
+
+
+@dataclass
+class Marks:
+    """Listens to a training, and notes when it goes on after each check of its losses, for which it has waited for the device."""
+
+    batch: int
+    found: list[tuple[int, float]] = field(default_factory=list)  # steps done, and seconds of a clock
+    done: int = 0
+
+    def start(self, label: str, total: int | None, unit: str) -> Callable[[int], None]:
+        return self.advance
+
+    def stop(self, label: str) -> None: ...
+
+    def advance(self, images: int) -> None:
+        self.done += images // self.batch
+        if images and self.done % LOOK_EVERY == 1:
+            self.found.append((self.done, time.perf_counter()))
+
+    def paces(self, settled: int) -> list[float]:
+        """Images a second in each third of the training after its first ``settled`` steps."""
+        after = [mark for mark in self.found if mark[0] > settled]
+        ends = [after[round(k * (len(after) - 1) / 3)] for k in range(4)]
+        return [self.batch * (to - since) / (then - at) for (since, at), (to, then) in pairwise(ends)]
 
 
 def part(images: ImageSet, count: int) -> ImageSet:
