@@ -15,8 +15,8 @@ from megu.core.escaping import markdown, markdown_block
 CAPTIONS = {
     "retain-forget": "Accuracy on the retained against accuracy on the forgotten images. Large: mean over the seeds; small: each seed. "
     "The star is the true retrain, where a method should be; in the grey band are those with an Af of 0, side by side.",
-    "gap-time": "Mean gap to the true retrain over Ar, Af and MIA, with its 95% interval, against the time of the unlearning. The band is "
-    "the gap between retrains of different seeds.",
+    "gap-time": "Mean gap to the true retrain over Ar, Af and MIA, with its 95% interval, against the time of the unlearning. The band, where "
+    "there are retrains of several seeds, is the gap between them.",
     "sweep": "One parameter changed at a time: means over targets and seeds with 95% intervals. Dashed: the true retrain.",
 }
 

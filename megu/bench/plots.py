@@ -153,7 +153,8 @@ def _handles(style: Mapping[str, Style], retrain: str) -> list[Line2D]:
 def gap_time(marks: Sequence[CellScore]) -> Figure:
     """Draw the mean gap to the retrain, with its 95% interval, against the time in percent of the retrain's, over all targets and seeds.
 
-    The band is the gap between retrains of different seeds: inside it a method cannot be told from a retrain by these metrics.
+    The band, where there are retrains of several seeds, is the gap between them: inside it a method cannot be told from a retrain by these
+    metrics.
     """
     style = styles([mark.method for mark in marks])
     table = {row.method: row for row in summary(marks)}
