@@ -50,9 +50,9 @@ def test_what_it_shows_is_what_the_pages_show() -> None:
 def test_how_good_it_is_is_what_the_linked_pages_have_measured() -> None:
     """megu's gap and the retrain's are those of the first page of a row; the nearest other method is that of the last."""
     for row in (line for line in README.splitlines() if line.startswith("| ") and "](docs/" in line):
-        first, *_, last = [*re.findall(r"\]\((docs/[\w-]+\.md)\)", row)] * 2
+        pages = [ROOT / page for page in re.findall(r"\]\((docs/[\w-]+\.md)\)", row)]
         _, _, _, megu, following, floor, _ = map(str.strip, row.split("|"))
-        own, others = gaps(ROOT / first), {name: gap for name, gap in gaps(ROOT / last).items() if not name.startswith("megu")}
+        own, others = gaps(pages[0]), {name: gap for name, gap in gaps(pages[-1]).items() if not name.startswith("megu")}
         assert megu == f"{own['megu']:.1f}", row
         assert floor == (f"{own['true retrain']:.1f}" if "true retrain" in own else "—"), row
         nearest = min(others.keys() - {"original", "true retrain"}, key=others.__getitem__)
